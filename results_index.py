@@ -1,0 +1,143 @@
+"""Write results/index.html, one self-contained page with a card for every finished run.
+
+Reads only the convention: ``results/<folder>/<run>/summary.json`` and the pictures it names.
+"""
+
+import base64
+import contextlib
+import html
+import json
+import os
+from pathlib import Path
+
+MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+INLINE_LIMIT = 3_000_000  # bytes; a larger picture is linked, so that the page stays quick to open
+STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
+--card:#f6f8fa;--good:#067a3c;--bad:#b42318}
+@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;
+--paper:#0d1117;--card:#161b22;--good:#4cc38a;--bad:#ff8b7e}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1200px;padding:24px 16px;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.6rem;margin:0}h2{font-size:1.2rem;margin:0}a{color:inherit}
+p{margin:8px 0}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
+.runs{display:grid;gap:24px;margin-top:24px}
+article{border:1px solid var(--line);border-radius:8px;background:var(--card);padding:16px}
+.main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:16px}
+.more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr));gap:12px}
+figure{margin:0}img{display:block;width:100%;height:auto;background:#fff;border-radius:4px}
+figcaption{color:var(--soft);font-size:.85rem;margin-top:4px}
+ul{padding-left:1.2em;margin:8px 0}summary{cursor:pointer;margin:12px 0 8px}
+"""
+
+
+def read_summary(path):
+    """Return the summary.json at ``path`` as a dict, or None when it is absent or broken."""
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def score_text(score):
+    """Return one line for a score of the convention (name, value, unit, target), or ''."""
+    if not score:
+        return ""
+    value = "not available" if score.get("value") is None else f"{score['value']:.3g}"
+    unit = f" {score['unit']}" if score.get("unit") else ""
+    target = f" (target {score['target']})" if score.get("target") else ""
+    return f"{score.get('name', 'score')} {value}{unit}{target}"
+
+
+def picture(run_dir, link, figure):
+    """Return a <figure> of ``figure`` (path, caption, alt), or '' when the file is missing."""
+    path = run_dir / figure["path"]
+    if path.suffix.lower() not in MIME or not path.is_file():
+        return ""
+    if path.stat().st_size <= INLINE_LIMIT:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        source = f"data:{MIME[path.suffix.lower()]};base64,{data}"
+    else:
+        source = f"{link}/{figure['path']}"
+    alt, caption = (html.escape(figure.get(key) or "") for key in ("alt", "caption"))
+    return (
+        f'<figure><img alt="{alt}" src="{html.escape(source)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def score_items(scores):
+    """Return the list of scores; a control is named as one."""
+    items = []
+    for score in scores:
+        verdict = {True: "passed", False: "failed"}.get(score.get("passed"))
+        tag = {"passed": "good", "failed": "bad", None: "soft"}[verdict]
+        control = "negative control: " if score.get("control") else ""
+        text = html.escape(control + score_text(score))
+        items.append(f'<li>{text} <span class="{tag}">{verdict or ""}</span></li>')
+    return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def card(results, path):
+    """Return the card of the run whose summary lies at ``path``."""
+    run_dir = path.parent
+    name = "/".join(run_dir.relative_to(results).parts)
+    summary = read_summary(path)
+    if summary is None:
+        heading = f"<h2>{html.escape(name)}</h2>"
+        return f'<article>{heading}<p class="bad">summary.json is broken</p></article>'
+    main = {
+        "path": summary.get("main_picture") or "",
+        "alt": summary.get("main_picture_alt") or f"main picture of {name}",
+        "caption": summary.get("main_picture_alt") or "",
+    }
+    figures = [f for f in summary.get("figures") or [] if f.get("path") != main["path"]]
+    gallery = "".join(picture(run_dir, name, figure) for figure in figures)
+    report = f"{name}/{summary.get('report', 'report.html')}"
+    facts = [f"data: {summary['data']}" if summary.get("data") else "", f"run: {name}"]
+    if isinstance(summary.get("seconds"), int | float):
+        facts.append(f"{summary['seconds']:.0f} s")
+    return (
+        f"<article><h2>{html.escape(summary.get('title') or name)}</h2>"
+        f'<p class="soft">{html.escape(", ".join(filter(None, facts)))}</p>'
+        f'<div class="main">{picture(run_dir, name, main)}<div>'
+        f"<p><strong>{html.escape(score_text(summary.get('planted_truth')))}</strong></p>"
+        f"{score_items(summary.get('scores') or [])}"
+        f'<p><a href="{html.escape(report)}">full report</a></p></div></div>'
+        + (
+            f'<details open><summary>figures</summary><div class="more">{gallery}</div></details>'
+            if gallery
+            else ""
+        )
+        + "</article>"
+    )
+
+
+def write_index(results):
+    """Write ``results/index.html`` over all runs below ``results`` and return its path."""
+    results = Path(results)
+    results.mkdir(parents=True, exist_ok=True)
+    cards = [card(results, path) for path in sorted(results.glob("*/*/summary.json"))]
+    body = "".join(cards) or "<p>No finished run yet: <code>python3 run.py demo</code></p>"
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Results</title><style>{STYLE}</style></head><body><h1>Results</h1>"
+        f'<p class="soft">{len(cards)} finished runs; each card links the run\'s own report.</p>'
+        f'<div class="runs">{body}</div></body></html>\n'
+    )
+    path = results / "index.html"
+    temporary = path.with_name(f".index.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+if __name__ == "__main__":
+    print(write_index(Path(__file__).resolve().parent / "results"))

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Build the environments, run the demos, the tests and the benchmarks of every pipeline folder.
+
+    python3 run.py demo  [folder ...] [--fresh]           synthetic data through every pipeline
+    python3 run.py test  [folder ...] [--slow] [--data]   all tests, one pytest process per folder
+    python3 run.py bench [folder ...]                     speed and memory beside a plain baseline
+    python3 run.py env   [name ...]                       environments only
+    python3 run.py clean                                  remove what this script made
+
+Reads the folders that hold a requirements.txt and a main.py; writes .venvs/<name>/ and
+results/index.html. Needs Python 3.11 and its standard library, nothing else.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import results_index
+from venvs import (
+    ROOT,
+    VENVS,
+    Fault,
+    build_all,
+    call,
+    choose,
+    find_environments,
+    find_folders,
+    interpreter,
+)
+
+RESULTS = ROOT / "results"
+
+
+def print_table(header, rows):
+    """Print ``rows`` under ``header`` in aligned columns."""
+    rows = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def demo(options):
+    """Run the demo of each folder, write results/index.html, print the table of scores."""
+    folders = choose(options.folders, find_folders(), "folder")
+    flags = ["--demo", "--fresh"] if options.fresh else ["--demo"]
+    rows, usable = [], build_all(folders)
+    for folder in folders:
+        print(f"\n== {folder}", flush=True)
+        run_dir, started, clock = RESULTS / folder / "demo", time.time(), time.monotonic()
+        command = [str(interpreter(folder)), "main.py", *flags]
+        ok = usable[folder] and call(command, cwd=ROOT / folder) == 0
+        path = run_dir / "summary.json"
+        # A summary that is older than a failed run belongs to another run.
+        current = path.exists() and (ok or path.stat().st_mtime >= started)
+        summary = (results_index.read_summary(path) if current else None) or {}
+        score = results_index.score_text(summary.get("planted_truth"))
+        report = f"results/{folder}/demo/{summary['report']}" if "report" in summary else "none"
+        state = "ok" if ok else "failed"
+        rows.append((folder, state, f"{time.monotonic() - clock:.0f}", score, report))
+    page = results_index.write_index(RESULTS)
+    print()
+    print_table(("folder", "state", "seconds", "planted truth", "report"), rows)
+    print(f"open {page.relative_to(ROOT)}")
+    return int(any(state == "failed" for _, state, *_ in rows))
+
+
+def run_pytest(name, cwd, arguments):
+    """Run pytest in environment ``name``; return (passed, failed, skipped)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "junit.xml"
+        command = [str(interpreter(name)), "-m", "pytest", f"--junitxml={report}", *arguments]
+        code = call(command, cwd=cwd)
+        if not report.exists():
+            return 0, 1, 0
+        suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+    total, failures, errors, skipped = (
+        sum(int(suite.get(key, 0)) for suite in suites)
+        for key in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    passed = max(0, total - failed - skipped)
+    return passed, max(failed, int(code != 0)), skipped
+
+
+def test(options):
+    """Run the tests of each folder, then the root checks; print the closing line last."""
+    folders = choose(options.folders, find_folders(), "folder")
+    usable = build_all([*folders, "root"])
+    marks = [f"not {mark}" for mark in ("slow", "data") if not getattr(options, mark)]
+    selected = ["-m", " and ".join(marks)] if marks else []
+    counts = []
+    for folder in folders:
+        print(f"\n== {folder}", flush=True)
+        arguments = list(selected)
+        for flag, base in (("--real", options.real), ("--fixtures", options.fixtures)):
+            if base and (Path(base) / folder).is_dir():
+                arguments.append(f"{flag}={(Path(base) / folder).resolve()}")
+        counts.append(run_pytest(folder, ROOT / folder, arguments) if usable[folder] else (0, 1, 0))
+    print("\n== root", flush=True)
+    counts.append(run_pytest("root", ROOT / "tests", selected) if usable["root"] else (0, 1, 0))
+    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+    print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return int(failed > 0)
+
+
+def bench(options):
+    """Run the benchmark of each folder and print one table of all of them."""
+    folders = choose(options.folders, find_folders(), "folder")
+    rows, usable, failed = [], build_all(folders), []
+    for folder in folders:
+        print(f"\n== {folder}", flush=True)
+        if not usable[folder] or call(
+            [str(interpreter(folder)), "benchmark.py"], cwd=ROOT / folder
+        ):
+            failed.append(folder)
+            continue
+        table = json.loads((RESULTS / folder / "benchmark" / "benchmark.json").read_text())
+        for row in table["rows"]:
+            cells = [
+                row.get(key) for key in ("ours_s", "baseline_s", "ratio", "ours_mb", "baseline_mb")
+            ]
+            numbers = ["" if cell is None else f"{cell:.4g}" for cell in cells]
+            rows.append((folder, row["what"], *numbers, row.get("target") or ""))
+        print(f"machine: {table['machine']}")
+    print()
+    print_table(
+        ("folder", "what", "ours s", "plain s", "ratio", "ours MB", "plain MB", "target"), rows
+    )
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+def env(options):
+    """Build environments only."""
+    usable = build_all(choose(options.folders, find_environments(), "environment"))
+    print_table(
+        ("environment", "state"), [(n, "ready" if ok else "failed") for n, ok in usable.items()]
+    )
+    return int(not all(usable.values()))
+
+
+def clean(options):
+    """Remove the environments and the index page; data and runs stay."""
+    shutil.rmtree(VENVS, ignore_errors=True)
+    (RESULTS / "index.html").unlink(missing_ok=True)
+    print("removed .venvs and results/index.html; data/ and the runs in results/ stay")
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser whose complaint is one line, exit code 2."""
+
+    def error(self, message):
+        raise Fault(f"{message} (see python3 run.py --help)")
+
+
+def parse(argv):
+    """Return the parsed command line; an unknown option is a Fault naming the nearest one."""
+    options = {
+        "demo": {"--fresh": "start the demos anew"},
+        "test": {"--slow": "also the tests marked slow", "--data": "also the tests marked data"},
+        "bench": {},
+        "env": {},
+        "clean": {},
+    }
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    known = ["--help"]
+    for name, flags in options.items():
+        sub = commands.add_parser(name, help=globals()[name].__doc__, allow_abbrev=False)
+        if name != "clean":
+            sub.add_argument("folders", nargs="*", help="default: all")
+        for flag, text in flags.items():
+            sub.add_argument(flag, action="store_true", help=text)
+        if name == "test":
+            sub.add_argument("--real", help="folder with <folder>/ of real data for --data")
+            sub.add_argument("--fixtures", help="folder with <folder>/ of other parity fixtures")
+        known += [flag for action in sub._actions for flag in action.option_strings]
+    if argv and not argv[0].startswith("-"):
+        choose(argv[:1], list(options), "command")
+    parsed, unknown = parser.parse_known_args(argv)
+    choose([word.split("=")[0] for word in unknown], known, "option")
+    return parsed
+
+
+def main(argv=None):
+    """Run one command; return its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        options = parse(argv if argv is not None else sys.argv[1:])
+        return globals()[options.command](options)
+    except Fault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
