@@ -1,0 +1,75 @@
+"""What the root tests look at: folders, sources, requirements and README files of this checkout."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = sorted(p.parent.name for p in ROOT.glob("*/main.py"))
+
+# Import name -> name on the package index, where they differ.
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "hydra": "hydra-core",
+    "focal_loss": "focal-loss",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+# Import name -> the direct requirement that brings it, for packages that are one piece with it.
+BROUGHT_ALONG = {"omegaconf": "hydra-core"}
+
+
+def tracked(pattern):
+    """Return the files that git tracks, or would track, and that match ``pattern``, sorted."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", pattern],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [
+        ROOT / line for line in sorted(set(listed.stdout.splitlines())) if (ROOT / line).exists()
+    ]
+
+
+@cache
+def tree(path):
+    """Return the syntax tree of a source file."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(path):
+    """Return the top-level names that a source file imports, at any depth."""
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def third_party(paths):
+    """Return the index names of the packages that ``paths`` import: neither Python's nor own."""
+    own = {path.stem for path in paths} | {path.parent.name for path in paths}
+    names = {name for path in paths for name in imported(path)} - own - set(sys.stdlib_module_names)
+    return {BROUGHT_ALONG.get(name, DISTRIBUTIONS.get(name, name)).lower() for name in names}
+
+
+def requirements(path):
+    """Return {package: version specifier} of a requirements file and of those it names."""
+    found = {}
+    for raw in path.read_text(encoding="utf-8").splitlines():
+        line = raw.split("#")[0].strip()
+        if line.startswith("-r"):
+            found |= requirements(path.parent / line[2:].strip())
+        elif line:
+            name, version = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[\w,]+\])?(.*)", line).groups()
+            found[name.lower().replace("_", "-")] = version.strip()
+    return found

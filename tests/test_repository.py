@@ -1,0 +1,146 @@
+"""Rules that hold for the whole repository, checked on its files."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from repository import FOLDERS, ROOT, imported, requirements, third_party, tracked, tree
+
+SOURCES = tracked("*.py")
+# File -> reason for which it may be longer than 500 lines.
+LONG_FILES = {}
+# Requirement -> reason for which no source file imports it.
+NOT_IMPORTED = {
+    "imagecodecs": "tifffile loads it to decode compressed pages",
+    "imageio-ffmpeg": "imageio loads it to write MP4",
+    "tensorboard": "PyTorch and Keras load it for their TensorBoard writers",
+}
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_environment_recipe_holds_no_version_but_python(folder):
+    recipe = yaml.safe_load((ROOT / "environments" / f"{folder}.yml").read_text())
+    pip = [entry for entry in recipe["dependencies"] if isinstance(entry, dict)]
+    conda = [entry for entry in recipe["dependencies"] if isinstance(entry, str)]
+    assert recipe["name"] == folder
+    assert pip == [{"pip": [f"-r ../{folder}/requirements.txt"]}]
+    assert sorted(conda) == ["pip", "python=3.11"]
+
+
+def test_every_recipe_names_an_existing_requirements_file():
+    for recipe in tracked("environments/*.yml"):
+        (line,) = re.findall(r"-r (\S+)", recipe.read_text())
+        assert (recipe.parent / line).is_file(), f"{recipe.name}: {line}"
+
+
+@pytest.mark.parametrize("path", tracked("*requirements*.txt"), ids=relative)
+def test_requirements_are_exact(path):
+    loose = {
+        name: v for name, v in requirements(path).items() if not re.fullmatch(r"==[\w.!+]+", v)
+    }
+    assert not loose
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_and_requirements_agree(folder):
+    base = ROOT / folder
+    own = [path for path in SOURCES if base in path.parents]
+    scripts = [path for path in own if base / "tests" not in path.parents]
+    optional = {}
+    for path in base.glob("requirements-*.txt"):
+        optional |= requirements(path)
+    needed = requirements(base / "requirements.txt")
+    tests = requirements(base / "tests" / "requirements.txt")
+    modules = {path.stem for path in own}
+
+    def packages(paths):
+        return third_party(paths) - {name.lower() for name in modules}
+
+    assert packages(scripts) <= set(needed) | set(optional)
+    assert packages(own) <= set(needed) | set(optional) | set(tests)
+    assert set(needed) - packages(scripts) - set(NOT_IMPORTED) == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_folder_imports_another(path):
+    here = path.relative_to(ROOT).parts[0]
+    assert not imported(path) & (set(FOLDERS) - {here})
+
+
+def forbidden_calls(path):
+    """Yield the calls of ``path`` that run foreign code or unpickle foreign data."""
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        if name in {"exec", "eval", "yaml.load", "yaml.unsafe_load"}:
+            yield f"{node.lineno}: {name}"
+        module, _, function = name.rpartition(".")
+        if module in {"pickle", "cPickle", "dill", "cloudpickle", "joblib"} and function in {
+            "load",
+            "loads",
+            "dump",
+            "dumps",
+        }:
+            yield f"{node.lineno}: {name}"
+        for keyword in node.keywords:
+            value = getattr(keyword.value, "value", None)
+            if (keyword.arg, value) in {
+                ("shell", True),
+                ("allow_pickle", True),
+                ("weights_only", False),
+            }:
+                yield f"{node.lineno}: {keyword.arg}={value}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_forbidden_call(path):
+    assert list(forbidden_calls(path)) == []
+
+
+def test_forbidden_calls_are_found(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "import pickle, torch, subprocess, numpy as np\n"
+        "pickle.load(f)\neval('1')\ntorch.load(f, weights_only=False)\n"
+        "subprocess.run('x', shell=True)\nnp.load(f, allow_pickle=True)\nmodel.eval()\n"
+    )
+    assert len(list(forbidden_calls(bad))) == 5
+
+
+@pytest.mark.parametrize("path", tracked("*README*.md"), ids=relative)
+def test_readme_links_resolve(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def test_files_stay_under_500_lines():
+    long = {relative(path) for path in SOURCES if len(path.read_text().splitlines()) > 500}
+    assert long == set(LONG_FILES)
+
+
+def test_nothing_large_is_tracked():
+    pictures = {".png", ".gif"}
+    large = [p for p in tracked("*") if p.stat().st_size > 1_000_000 and p.suffix not in pictures]
+    assert [relative(path) for path in large] == []
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,104 @@
+"""The index page: what it shows, and how it looks in a browser."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from repository import ROOT
+
+sys.path.insert(0, str(ROOT))
+import results_index
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+FIGURE = {"path": "plots/extra.png", "caption": "loss < 1", "alt": "a curve"}
+SUMMARY = {
+    "title": "A run",
+    "data": "synthetic",
+    "seconds": 12.3,
+    "main_picture": "plots/main.png",
+    "main_picture_alt": 'a "map"',
+    "figures": [FIGURE, {"path": "plots/absent.png", "caption": "absent", "alt": "absent"}],
+    "planted_truth": {"name": "AUC", "value": 0.912, "target": ">= 0.8", "passed": True},
+    "scores": [
+        {"name": "AUC", "value": 0.912, "target": ">= 0.8", "passed": True},
+        {"name": "shuffled", "value": None, "passed": False, "control": True},
+    ],
+    "report": "report.html",
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    run = tmp_path / "folder" / "demo"
+    (run / "plots").mkdir(parents=True)
+    for name in ("main.png", "extra.png"):
+        (run / "plots" / name).write_bytes(PIXEL)
+    (run / "summary.json").write_text(json.dumps(SUMMARY))
+    broken = tmp_path / "folder" / "broken"
+    broken.mkdir()
+    (broken / "summary.json").write_text("{")
+    return tmp_path
+
+
+def test_page_shows_runs_and_escapes_text(results):
+    page = results_index.write_index(results).read_text()
+    assert "AUC 0.912 (target &gt;= 0.8)" in page
+    assert "negative control: shuffled not available" in page
+    assert 'href="folder/demo/report.html"' in page
+    assert "loss &lt; 1" in page
+    assert "absent" not in page
+    assert 'alt="a &quot;map&quot;"' in page
+    assert "summary.json is broken" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "<script" not in page
+
+
+def test_page_without_runs_says_what_to_do(tmp_path):
+    assert "python3 run.py demo" in results_index.write_index(tmp_path / "results").read_text()
+
+
+LOOK = """<!doctype html><iframe id="f" src="{page}" style="width:{width}px;height:3000px"></iframe>
+<script>onload = () => {{
+  const page = document.getElementById("f").contentDocument, images = [...page.images];
+  document.title = JSON.stringify({{
+    overflow: page.documentElement.scrollWidth - {width},
+    broken: images.filter(i => !i.naturalWidth).length,
+    unnamed: images.filter(i => !i.alt).length, images: images.length}});
+}}</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_fits_the_screen(results, width, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on the PATH")
+    page = results_index.write_index(results)
+    frame = results / "frame.html"
+    frame.write_text(LOOK.format(page=page.name, width=width))
+    done = subprocess.run(
+        [
+            chromium,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+            *("--disable-background-networking", "--disable-component-update"),
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width + 40},3200",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
+    assert seen == {"overflow": seen["overflow"], "broken": 0, "unnamed": 0, "images": 2}
+    assert seen["overflow"] <= 0

@@ -1,0 +1,190 @@
+"""run.py as a user calls it, on a small repository of its own with two toy folders."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from repository import ROOT
+
+MAIN = """
+import json, pathlib, sys
+run = pathlib.Path(__file__).resolve().parents[1] / "results" / "{name}" / "demo"
+run.mkdir(parents=True, exist_ok=True)
+score = {{"name": "truth found", "value": 0.9, "target": ">= 0.8", "passed": True}}
+summary = {{"title": "{name}", "planted_truth": score, "scores": [score], "report": "report.html"}}
+(run / "report.html").write_text("<p>report</p>")
+(run / "summary.json").write_text(json.dumps(summary))
+(run / "arguments").write_text(" ".join(sys.argv[1:]))
+sys.exit({code})
+"""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A repository with run.py and two folders: ``left`` works, ``right`` fails."""
+    root = tmp_path_factory.mktemp("house")
+    for name in ("run.py", "venvs.py", "results_index.py"):
+        shutil.copy(ROOT / name, root)
+    pins = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
+    pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
+    (root / "tests").mkdir()
+    (root / "tests" / "requirements.txt").write_text(pytest_alone)
+    (root / "tests" / "test_root.py").write_text("def test_root():\n    assert True\n")
+    for name, code in (("left", 0), ("right", 3)):
+        folder = root / name
+        (folder / "tests").mkdir(parents=True)
+        (folder / "requirements.txt").write_text("# nothing needed\n")
+        (folder / "main.py").write_text(MAIN.format(name=name, code=code))
+    (root / "left" / "tests" / "requirements.txt").write_text(pytest_alone)
+    (root / "left" / "tests" / "test_left.py").write_text(
+        "import pytest\n\n"
+        "def test_good():\n    assert True\n\n"
+        "def test_bad():\n    assert False\n\n"
+        "@pytest.mark.slow\ndef test_slow():\n    assert True\n\n"
+        "def test_skipped():\n    pytest.skip('reason')\n"
+    )
+    return root
+
+
+def call(house, *arguments):
+    """Run run.py in ``house``; return the finished process with its text."""
+    return subprocess.run(
+        [sys.executable, "run.py", *arguments],
+        cwd=house,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_demo_goes_on_after_a_failing_folder(house):
+    done = call(house, "demo", "--fresh")
+    assert done.returncode == 1, done.stderr
+    rows = dict(re.findall(r"^(left|right) +(ok|failed) .*truth found 0\.9.*$", done.stdout, re.M))
+    assert rows == {"left": "ok", "right": "failed"}
+    assert (house / "results" / "left" / "demo" / "arguments").read_text() == "--demo --fresh"
+    assert "left/demo" in (house / "results" / "index.html").read_text()
+    assert call(house, "demo", "left").returncode == 0
+
+
+def test_finished_environment_is_reused_and_interrupted_one_rebuilt(house):
+    stamp = house / ".venvs" / "right" / "stamp"
+    assert call(house, "env", "right").returncode == 0
+    first = stamp.stat().st_mtime_ns
+    assert "building" not in call(house, "env", "right").stdout
+    assert stamp.stat().st_mtime_ns == first
+    stamp.unlink()
+    assert "building right" in call(house, "env", "right").stdout
+    (house / "right" / "requirements.txt").write_text("# still nothing needed\n")
+    assert "building right" in call(house, "env", "right").stdout
+
+
+def test_unbuildable_environment_is_reported(house):
+    requirements = house / "right" / "requirements.txt"
+    before = requirements.read_text()
+    requirements.write_text("./no-such-package\n")
+    done = call(house, "env", "right")
+    requirements.write_text(before)
+    assert done.returncode == 1
+    assert "building right failed: ERROR" in done.stdout
+    assert not (house / ".venvs" / "right" / "stamp").exists()
+
+
+def test_closing_line_counts_all_folders(house):
+    done = call(house, "test", "left")
+    assert done.stdout.splitlines()[-1] == "2 passed, 1 failed, 1 skipped"
+    assert done.returncode == 1
+    slow = call(house, "test", "left", "--slow")
+    assert slow.stdout.splitlines()[-1] == "3 passed, 1 failed, 1 skipped"
+
+
+def test_folder_without_pytest_counts_as_failed(house):
+    done = call(house, "test", "right")
+    assert done.stdout.splitlines()[-1] == "1 passed, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["demo", "lefd"], "left"),
+        (["tset"], "test"),
+        (["test", "--slwo"], "--slow"),
+        (["env", "rigt"], "right"),
+    ],
+)
+def test_unknown_word_names_the_nearest(house, arguments, nearest):
+    done = call(house, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"did you mean {nearest}?")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_wrong_python_and_full_disk_are_named(house):
+    source = (
+        "import venvs\n"
+        "{change}\n"
+        "try:\n    venvs.check_machine(['left'])\nexcept venvs.Fault as fault:\n    print(fault)\n"
+    )
+    for change, text in (
+        ("venvs.PYTHON = (3, 99)", "Python 3.99 is needed"),
+        ("venvs.GB_PER_ENVIRONMENT = 10**9", "of free disk are needed for left"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", source.format(change=change)],
+            cwd=house,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert text in done.stdout
+
+
+def is_running(pid):
+    """Tell whether process ``pid`` runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_stopping_ends_the_children(house, name):
+    folder = house / "left"
+    before = (folder / "main.py").read_text()
+    pid_file = folder / "pid"
+    pid_file.unlink(missing_ok=True)
+    (folder / "main.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path('pid.part').write_text(str(os.getpid()))\nos.rename('pid.part', 'pid')\n"
+        "time.sleep(600)\n"
+    )
+    try:
+        process = subprocess.Popen([sys.executable, "run.py", "demo", "left"], cwd=house)
+        while not pid_file.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        child = int(pid_file.read_text())
+        assert is_running(child)
+        os.kill(process.pid, getattr(signal, name))
+        assert process.wait(timeout=30) in (130, 143)
+        assert not is_running(child)
+    finally:
+        (folder / "main.py").write_text(before)
+
+
+def test_clean_keeps_data_and_runs(house):
+    (house / "data" / "left").mkdir(parents=True, exist_ok=True)
+    (house / "data" / "left" / "mine.txt").write_text("mine")
+    call(house, "demo", "left")
+    assert call(house, "clean").returncode == 0
+    assert not (house / ".venvs").exists()
+    assert not (house / "results" / "index.html").exists()
+    assert (house / "results" / "left" / "demo" / "summary.json").exists()
+    assert (house / "data" / "left" / "mine.txt").read_text() == "mine"
