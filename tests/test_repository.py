@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+
 from repository import FOLDERS, ROOT, imported, requirements, third_party, tracked, tree
 
 SOURCES = tracked("*.py")

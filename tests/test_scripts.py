@@ -6,6 +6,7 @@ import subprocess
 from functools import cache
 
 import pytest
+
 from repository import FOLDERS, ROOT, tracked, tree
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "innvestigate")
