@@ -15,6 +15,7 @@ Writes into ``--out_dir`` (default data/csd_darnn/demo/):
 from pathlib import Path
 
 import numpy as np
+
 from files import one_line_faults, sha256, write_json
 from movie_files import write_tiff
 from recording import read_json
