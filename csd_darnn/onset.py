@@ -20,7 +20,7 @@ import numpy as np
 from files import InputError, one_line_faults, write_json
 from recording import load_recording
 from settings import DATA_DIR, RESULTS_DIR, Flag, parse
-from utils import BLUE, GRAY, ORANGE, save_or_show_plot
+from utils import BLUE, ORANGE, save_or_show_plot
 
 # data
 DATA = DATA_DIR / "demo" / "movie.tif"
@@ -225,8 +225,8 @@ def draw_onset(path, result):
         right.plot(mm[found], arrival[found] / rate, ".", color=BLUE, markersize=4, label="pixel")
         ends = np.array([0, mm[found].max()])
         right.plot(ends, slope * ends + offset, color=ORANGE, label="least-squares line")
-        right.legend(loc="upper left", frameon=False)
-        right.set_title(describe(result), fontsize=9, color=GRAY)
+        right.legend(loc="lower right", frameon=False)
+        figure.suptitle(describe(result), fontsize=10)
     return save_or_show_plot(figure, Path(path), table)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from files import InputError
 from movie_files import MOVIE_SUFFIXES, load_array, open_movie, reader_faults
 
@@ -162,6 +163,11 @@ def pixel_recording(path, values, columns, shape, *, legacy=False):
             f"{path}: found {n_frames} frames, expected {told['F']} (JSON file beside it): the "
             "file is cut or was changed; make it again"
         )
+    if told.get("bytes") is not None and told["bytes"] != path.stat().st_size:
+        raise InputError(
+            f"{path}: found {path.stat().st_size} bytes, expected {told['bytes']} (JSON file "
+            "beside it): the file is cut or was changed; make it again, or remove the JSON file"
+        )
     if shape is None and {"H", "W"} <= told.keys():
         shape = (told["H"], told["width"] if split else told["W"])
     target_label = columns[-1]
@@ -198,7 +204,7 @@ def find_split(path, count):
         split = {key: told[key] for key in ("F", "H", "W", "n_splits")}
         split |= {key: int(entry[key]) for key in ("left", "right", "width")}
         split |= {"index": index, "target_row": row, "target_col": column}
-        split["contains_target"] = bool(entry["contains_target"])
+        split |= {"contains_target": bool(entry["contains_target"]), "bytes": entry.get("bytes")}
         split["target_column"] = int(entry["target_column"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(
