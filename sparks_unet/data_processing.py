@@ -97,7 +97,7 @@ def local_maxima(image, footprint):
     """Return the mask of positive voxels that equal the maximum over their neighbourhood.
 
     The same as ``image == ndimage.maximum_filter(image, footprint=footprint)`` for positive
-    voxels: a cheap filter over the nearest neighbours leaves few candidates for the whole footprint.
+    voxels: a cheap filter over the nearest voxels leaves few candidates for the whole footprint.
     """
     centre = [n // 2 for n in footprint.shape]
     offsets = np.argwhere(footprint) - centre  # (N, 3)

@@ -1,0 +1,194 @@
+"""Reading of recordings with their labels, integrity check of a data folder, class weights.
+
+Files of a recording NN: ``NN_video.tif`` (T, H, W), ``NN_class_label*.tif`` uint8 (T, H, W) 0..4,
+``NN_event_label.tif`` (T, H, W) ids.
+
+Source: specification sections 4.3 and 7.2.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config import EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, logger
+from files import InputError, raise_faults
+from movie_io import (
+    Movie,
+    label_warnings,
+    movie_ids,
+    read_class_labels,
+    read_event_labels,
+    read_movie,
+)
+from preprocessing import resample_labels, resample_movie, resample_times
+
+CLASS_SUFFIX = {
+    "raw": "class_label",
+    "peaks": "class_label_peaks",
+    "small": "class_label_small_peaks",
+    "dilated": "class_label_dilated",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A recording: movie (T, H, W) in counts, class labels uint8 and event ids int32 or None."""
+
+    id: str
+    movie: Movie
+    classes: np.ndarray | None = None
+    events: np.ndarray | None = None
+
+
+def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw"):
+    """Read one recording and check it.
+
+    Args:
+        folder: data folder.
+        movie_id: NN of the file names.
+        labels: True (required), False (not read) or None (read when there).
+        events: the same for event ids.
+        sparks_type: which class labels: raw, peaks, small or dilated.
+
+    Raises:
+        InputError: all faults of this recording in one message.
+    """
+    folder = Path(folder)
+    movie = read_movie(folder / f"{movie_id}_video.tif")
+    shape, faults = movie.data.shape, []
+    paths = (
+        folder / f"{movie_id}_{CLASS_SUFFIX[sparks_type]}.tif",
+        folder / f"{movie_id}_event_label.tif",
+    )
+    found = []
+    readers = (read_class_labels, read_event_labels)
+    for path, reader, wanted in zip(paths, readers, (labels, events), strict=True):
+        value = None
+        if wanted or (wanted is None and path.is_file()):
+            try:
+                value = reader(path, shape)
+            except InputError as error:
+                hint = ""
+                if not path.is_file() and sparks_type != "raw" and path is paths[0]:
+                    hint = (
+                        f"; make it with generate_unet_annotations.py --sparks-type {sparks_type}"
+                    )
+                faults.append(f"{error}{hint}")
+        found.append(value)
+    raise_faults(faults)
+    classes, ids = found
+    if classes is not None and ids is not None:
+        for text in label_warnings(str(paths[1]), classes, ids):
+            logger.warning(text)
+    return Sample(movie_id, movie, classes, ids)
+
+
+def read_samples(folder, ids, **options):
+    """Read several recordings; faults of all of them are reported together."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such data folder; set [dataset] relative_path")
+    available = movie_ids(folder)
+    unknown = [one for one in ids if one not in available]
+    if not ids:
+        raise InputError(f"{folder}: no movie selected; available ids: {' '.join(available)}")
+    if unknown:
+        listed = " ".join(available) if available else "none (expected files NN_video.tif)"
+        raise InputError(
+            f"{folder}: unknown movie id {' '.join(unknown)} (expected the file "
+            f"{unknown[0]}_video.tif); available ids: {listed}"
+        )
+    samples, faults = [], []
+    for one in ids:
+        try:
+            samples.append(read_sample(folder, one, **options))
+        except InputError as error:
+            faults.append(str(error))
+    raise_faults(faults)
+    return samples
+
+
+def calibrated(sample, post):
+    """Return ``post`` with the pixel size and frame time of the file where it has them."""
+    return dataclasses.replace(
+        post,
+        pixel_size_um=sample.movie.pixel_um or post.pixel_size_um,
+        frame_ms=sample.movie.frame_ms or post.frame_ms,
+    )
+
+
+def resampled(sample, fps, *, frame_ms):
+    """Return the sample at ``fps`` frames per second: movie cubic, labels and ids nearest.
+
+    Args:
+        sample: Sample.
+        fps: new frames per second, > 0.
+        frame_ms: time between frames in ms, used when the file has neither times nor an interval.
+    """
+    movie = sample.movie
+    times = movie.frame_times_s
+    if times is None:
+        times = np.arange(len(movie.data)) * (movie.frame_ms or frame_ms) / 1000
+    new = resample_times(times, fps)
+    masks = [
+        None if mask is None else resample_labels(mask, times, new)
+        for mask in (sample.classes, sample.events)
+    ]
+    data = resample_movie(movie.data, times, new)
+    movie = dataclasses.replace(movie, data=data, frame_ms=1000 / fps, frame_times_s=new)
+    return Sample(sample.id, movie, *masks)
+
+
+def frame_counts(labels):
+    """Return the number of voxels (T, 4) of classes 0..3 in each frame of labels (T, H, W)."""
+    frames = len(labels)
+    flat = labels.reshape(frames, -1).astype(np.int64)
+    flat += np.arange(frames)[:, None] * (IGNORE_INDEX + 1)
+    counts = np.bincount(flat.ravel(), minlength=frames * (IGNORE_INDEX + 1))
+    return counts.reshape(frames, -1)[:, :NUM_CLASSES]
+
+
+def chunk_multiplicity(frames, duration, stride):
+    """Return in how many chunks each of ``frames`` frames lies, (frames,)."""
+    change = np.zeros(frames + 1, np.int64)
+    starts = np.arange(0, frames - duration + 1, stride)
+    change[starts] += 1
+    np.subtract.at(change, starts + duration, 1)
+    return change[:-1].cumsum()
+
+
+def class_weights(labels, duration, stride):
+    """Return w_c = N / (4 n_c) (4,) float32 over all chunks; 0 for a class that does not occur.
+
+    Args:
+        labels: list of padded class labels (T, H, W).
+        duration: D, frames of a chunk.
+        stride: s.
+
+    The voxels are counted once per frame and multiplied by the number of chunks that hold it.
+    """
+    totals = np.zeros(NUM_CLASSES, np.int64)
+    for movie in labels:
+        totals += chunk_multiplicity(len(movie), duration, stride) @ frame_counts(movie)
+    weights = np.zeros(NUM_CLASSES, np.float64)
+    present = totals > 0
+    weights[present] = totals.sum() / (NUM_CLASSES * totals[present])
+    return weights.astype(np.float32)
+
+
+def instance_weights(samples):
+    """Return total events / (3 events of the class) (3,) float32, order sparks, waves, puffs.
+
+    Args:
+        samples: list of (class labels, event ids), arrays (T, H, W).
+    """
+    counts = np.zeros(len(EVENT_CLASSES), np.int64)
+    for classes, events in samples:
+        for index in range(len(EVENT_CLASSES)):
+            counts[index] += np.count_nonzero(np.unique(events[classes == index + 1]))
+    weights = np.zeros(len(counts))
+    present = counts > 0
+    weights[present] = counts.sum() / (len(EVENT_CLASSES) * counts[present])
+    return weights.astype(np.float32)

@@ -1,0 +1,367 @@
+"""Measure every event of a movie in physical units: the event table and the event frequency.
+
+The profile of a spark or puff is taken as S(y, x) K(t): a (flat-topped) Gaussian in space times a
+linear rise and an exponential decay in time, fitted to dF/F0 in the box of the event. Waves get the
+speed of their front. Source: sections 8.10, 8.11 and 13.2 of the specification.
+
+Letters: T frames, H rows, W columns; t, y, x the same in the box of one event.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.optimize import OptimizeWarning, curve_fit
+
+from config import CLASSES, EVENT_CLASSES
+from data_processing import cell_mask, padded_box
+
+COLUMNS = (
+    *("id", "class", "t_peak", "y_peak", "x_peak", "t_peak_ms", "y_peak_um", "x_peak_um"),
+    *("start_frame", "end_frame", "duration_ms", "area_max_um2", "height_um", "width_um"),
+    *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
+    *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
+)
+MASS_FACTOR = 1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
+BEFORE_FRAMES = 40  # event-free frames before an event that give F0
+FOOT_FRAMES = 2  # an event begins this much before its mask, which starts above the noise
+MIN_REST_FRAMES = 5  # fewer event-free frames before it: frames after it are used too
+PAD_FRAMES = 12  # context of the fit before and after the event
+PAD_UM = 1.0  # context of the fit around the event
+OUTSIDE_RATIO = 0.5  # the left column is background when darker than this share of the cell
+BASELINE = 0.1  # largest dF/F0 under an event that the fit takes for bleaching
+ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
+FRONT_BLOCK_PX = 4  # the front of a wave is timed in blocks of this edge
+MIN_FRONT_BLOCKS = 6  # a plane through fewer arrival times is not fitted
+CLASS_NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Size of a voxel."""
+
+    pixel_um: float
+    frame_ms: float
+
+
+def event_table(movie, prediction, *, pixel_um, frame_ms, probabilities=None, background=None):
+    """Measure all events of a movie.
+
+    Args:
+        movie: (T, H, W) counts of the camera, before any normalisation.
+        prediction: preds_processing_tools.Prediction.
+        pixel_um: edge of a pixel in um.
+        frame_ms: time between frames in ms.
+        probabilities: (4, T, H, W) of the network, for the column mean_probability.
+        background: counts without light, subtracted in dF/F0 = (F - F0) / (F0 - background); None
+            takes the left-most column where it lies outside the cell, else 0.
+
+    Returns:
+        DataFrame with the columns COLUMNS, one row for each event in the order of ids. A quantity
+        that the data do not determine is NaN (an empty cell in the CSV).
+    """
+    scale = Calibration(pixel_um, frame_ms)
+    background = background_counts(movie) if background is None else float(background)
+    busy = prediction.instances > 0
+    rows = []
+    for number, box in enumerate(ndimage.find_objects(prediction.instances), start=1):
+        if box is None or prediction.class_of_id[number] not in CLASS_NAMES:
+            continue
+        inside = prediction.instances[box] == number
+        row = {"id": number, "class": CLASS_NAMES[prediction.class_of_id[number]]}
+        row |= _extent(inside, box, scale)
+        if probabilities is not None:
+            channel = probabilities[prediction.class_of_id[number]][box]
+            row["mean_probability"] = float(channel[inside].mean(dtype=np.float64))
+        row |= _measured(movie, busy, inside, box, row["class"], background, scale)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"id": int, "class": str})
+
+
+def background_counts(movie):
+    """Return the counts without light: the mean of the left-most column, 0 when it is inside the cell.
+
+    Source: section 8.10 (self ratio).
+    """
+    cell = cell_mask(movie)
+    column = float(movie[:, :, 0].mean(dtype=np.float64))
+    if not cell.any() or cell[:, 0].any():
+        return 0.0
+    inside = float(movie[:, cell].mean(dtype=np.float64))
+    return column if column < OUTSIDE_RATIO * inside else 0.0
+
+
+def event_frequency(table, movie, *, pixel_um, frame_ms):
+    """Return the number of events of every class and their rate in the cell.
+
+    Args:
+        table: DataFrame of event_table.
+        movie: (T, H, W) counts.
+        pixel_um, frame_ms: size of a voxel.
+
+    Returns:
+        DataFrame with one row for each class: n, cell area in um2, duration in s, events per
+        100 um2 and second, events per 100 um (longer side of the frame) and second.
+    """
+    area = float(cell_mask(movie).sum() or movie[0].size) * pixel_um**2
+    seconds = len(movie) * frame_ms / 1e3
+    length = max(movie.shape[1:]) * pixel_um
+    rows = []
+    for name in EVENT_CLASSES:
+        n = int((table["class"] == name).sum())
+        rates = {"per_100um2_s": n / area / seconds * 100, "per_100um_s": n / length / seconds * 100}
+        rows.append({"class": name, "n": n, "cell_um2": area, "duration_s": seconds, **rates})
+    return pd.DataFrame(rows)
+
+
+def spark_course(t, onset, rise, tau):
+    """Return a linear rise from 0 at ``onset`` to 1 and the exponential decay after it."""
+    decay = np.exp(-np.clip((t - onset - rise) / tau, 0, 50))
+    return np.where(t < onset + rise, np.clip((t - onset) / rise, 0, 1), decay)
+
+
+def full_duration(rise, tau):
+    """Return the full duration at half maximum of spark_course, in the unit of its arguments."""
+    return rise / 2 + tau * math.log(2)
+
+
+def spot(radius, half_width, order):
+    """Return a spatial profile of amplitude 1: 1/2 at ``half_width``; order 2 is a Gaussian."""
+    return np.exp(-math.log(2) * (radius / half_width) ** order)
+
+
+def relative_fluorescence(movie, busy, box, start, *, background):
+    """Return dF/F0 in a box and F0.
+
+    Args:
+        movie: (T, H, W) counts.
+        busy: (T, H, W) bool, voxels of any event.
+        box: (t, y, x) slices around the event.
+        start: first frame of the event.
+        background: counts without light.
+
+    Returns:
+        (dF/F0 (t, y, x) float64, F0 (y, x) counts): F0 is the mean of up to BEFORE_FRAMES event-free
+        frames of each pixel before the event, or after it where there are too few.
+    """
+    t, y, x = box
+    columns, occupied = movie[:, y, x], busy[:, y, x]
+    before = slice(max(0, start - FOOT_FRAMES - BEFORE_FRAMES), max(start - FOOT_FRAMES, 0))
+    total, count = _event_free_sum(columns[before], occupied[before])
+    poor = count < MIN_REST_FRAMES
+    if poor.any():
+        after = slice(t.stop, t.stop + BEFORE_FRAMES)
+        more, n = _event_free_sum(columns[after], occupied[after])
+        total, count = total + np.where(poor, more, 0), count + np.where(poor, n, 0)
+    if (count == 0).any():
+        # A pixel that is never at rest nearby: its 20th percentile stands for the resting level.
+        low = np.percentile(columns, 20, axis=0)
+        total, count = np.where(count == 0, low, total), np.maximum(count, 1)
+    f0 = total / count
+    return (movie[box] - f0) / np.maximum(f0 - background, 1.0), f0
+
+
+def _event_free_sum(values, occupied):
+    free = ~occupied
+    return (values * free).sum(axis=0, dtype=np.float64), free.sum(axis=0)
+
+
+def _extent(inside, box, scale):
+    """Return what follows from the mask of an event alone."""
+    frames = box[0]
+    area = inside.sum(axis=(1, 2)).max() * scale.pixel_um**2
+    return {
+        "start_frame": frames.start,
+        "end_frame": frames.stop - 1,
+        "duration_ms": (frames.stop - frames.start) * scale.frame_ms,
+        "area_max_um2": area,
+        "height_um": (box[1].stop - box[1].start) * scale.pixel_um,
+        "width_um": (box[2].stop - box[2].start) * scale.pixel_um,
+    }
+
+
+def _measured(movie, busy, inside, box, kind, background, scale):
+    """Return peak, amplitude, widths and times of one event."""
+    pad = 0 if kind == "waves" else math.ceil(PAD_UM / scale.pixel_um)
+    wide = padded_box(box, movie.shape, (PAD_FRAMES, pad, pad))
+    ratio, f0 = relative_fluorescence(movie, busy, wide, box[0].start, background=background)
+    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
+    precision = pixel_precision(f0, background)
+    smoothed = smoothed_ratio(ratio, precision)
+    masked = np.where(inside, smoothed[inner], -np.inf)
+    peak = np.unravel_index(np.argmax(masked), masked.shape)
+    t, y, x = (int(i) + one.start for i, one in zip(peak, box, strict=True))
+    voxel = scale.pixel_um**2 * scale.frame_ms / 1e3
+    row = {
+        **{"t_peak": t, "y_peak": y, "x_peak": x, "t_peak_ms": t * scale.frame_ms},
+        **{"y_peak_um": y * scale.pixel_um, "x_peak_um": x * scale.pixel_um},
+        "amplitude_df_f0": float(masked.max()),
+        "integral_um2_s": float(smoothed[inner][inside].sum() * voxel),
+        "f0_counts": float(f0[y - wide[1].start, x - wide[2].start]),
+        "background_counts": background,
+    }
+    if kind == "waves":
+        return row | wave_front(smoothed[inner], inside, scale)
+    # Voxels of other events would pull the fit; they count as missing.
+    own = np.zeros(ratio.shape, bool)
+    own[inner] = inside
+    weight = np.where(busy[wide] & ~own, 0.0, precision)
+    start = tuple(a - b.start for a, b in zip((t, y, x), wide, strict=True))
+    return row | fit_event(ratio, weight, start, scale, flat=kind == "puffs")
+
+
+def pixel_precision(f0, background):
+    """Return the weight of each pixel's dF/F0: one over its variance under shot noise, (y, x)."""
+    precision = np.maximum(f0 - background, 1.0) ** 2 / np.maximum(f0, 1.0)
+    return precision / precision.max()
+
+
+def smoothed_ratio(ratio, precision):
+    """Return dF/F0 (t, y, x) smoothed by sigma 1 frame and 2 pixels, weighted by precision (y, x).
+
+    The weights keep pixels outside the cell, where F0 is close to the background, from dominating.
+    """
+    sigma = (1, 2, 2)
+    weighted = ndimage.gaussian_filter(ratio * precision, sigma)
+    return weighted / ndimage.gaussian_filter(precision, sigma[1:])
+
+
+def fit_event(ratio, precision, peak, scale, *, flat):
+    """Fit S(y, x) K(t) to one event.
+
+    Args:
+        ratio: (t, y, x) dF/F0.
+        precision: (t, y, x) weight of each voxel, 0 leaves it out.
+        peak: (t, y, x) where the fit starts, in voxels of ``ratio``.
+        scale: Calibration.
+        flat: True fits the exponent of the spatial profile too (puffs).
+
+    Returns:
+        Dict of amplitude_df_f0, fwhm_um, fdhm_ms, rise_ms, tau_ms, mass_um3; empty when the fit
+        finds no event with finite width inside the box.
+    """
+    t = np.arange(ratio.shape[0], dtype=np.float64)
+    y, x = np.mgrid[: ratio.shape[1], : ratio.shape[2]].astype(np.float64)
+    course = spark_course(t, peak[0] - 1.0, 1.0, max(4.0, ratio.shape[0] / 6))
+    weighted = ratio * precision
+    try:
+        for _ in range(ROUNDS):
+            # Least-squares map for this course, then least-squares trace for its spot.
+            weight = np.einsum("t,tyx->yx", course**2, precision)
+            image = np.einsum("t,tyx->yx", course, weighted) / np.maximum(weight, 1e-9)
+            row, column, half, order = _fit_spot(image, weight, y, x, peak, flat)
+            shape = spot(np.hypot(y - row, x - column), half, order)
+            weight = np.einsum("yx,tyx->t", shape**2, precision)
+            trace = np.einsum("yx,tyx->t", shape, weighted) / np.maximum(weight, 1e-9)
+            amplitude, onset, rise, tau = _fit_course(t, trace, weight, peak[0])
+            course = spark_course(t, onset, rise, tau)
+    except (RuntimeError, ValueError):
+        return {}
+    fwhm = 2 * half * scale.pixel_um
+    if amplitude <= 0 or half > max(ratio.shape[1:]) or tau > len(t) or onset + rise > len(t):
+        return {}
+    return {
+        "amplitude_df_f0": amplitude,
+        "fwhm_um": fwhm,
+        "fdhm_ms": full_duration(rise, tau) * scale.frame_ms,
+        "rise_ms": rise * scale.frame_ms,
+        "tau_ms": tau * scale.frame_ms,
+        "mass_um3": MASS_FACTOR * amplitude * fwhm**3,
+    }
+
+
+def _fit_spot(image, weight, y, x, peak, flat):
+    """Return (row, column, half width, order) of the spot in an image (y, x).
+
+    An image of one row is a line scan: its row is the centre.
+    """
+    used = weight > 0
+    line = len(image) == 1
+
+    def model(_, height, column, half, *rest):
+        row = 0.0 if line else rest[0]
+        order = rest[-1] if flat else 2.0
+        return height * spot(np.hypot(y - row, x - column), half, order)[used]
+
+    near = image[max(peak[1] - 1, 0) : peak[1] + 2, max(peak[2] - 1, 0) : peak[2] + 2]
+    start = [max(float(near.mean()), 1e-3), peak[2], 8.0 if flat else 4.0]
+    low, high = [0, peak[2] - 6, 0.5], [np.inf, peak[2] + 6, 2.0 * max(image.shape)]
+    if not line:
+        start, low, high = [*start, peak[1]], [*low, peak[1] - 6], [*high, peak[1] + 6]
+    if flat:
+        start, low, high = [*start, 3.0], [*low, 1.5], [*high, 8.0]
+    found = _bounded_fit(model, None, image[used], start, low, high, 1 / np.sqrt(weight[used]))
+    row = 0.0 if line else found[3]
+    return row, found[1], found[2], found[-1] if flat else 2.0
+
+
+def _fit_course(t, trace, weight, peak_frame):
+    """Return (amplitude, onset, rise, tau) in frames of a trace (t,).
+
+    A constant under the event takes up what bleaching leaves between F0 and the event.
+    """
+    used = weight > 0
+
+    def model(t, height, onset, rise, tau, baseline):
+        return baseline + height * spark_course(t, onset, rise, tau)
+
+    start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
+    low = [0, -5, 0.2, 0.3, -BASELINE]
+    high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
+    sigma = 1 / np.sqrt(weight[used])
+    return _bounded_fit(model, t[used], trace[used], start, low, high, sigma)[:4]
+
+
+def _bounded_fit(model, t, values, start, low, high, sigma):
+    """Return the parameters of a weighted least-squares fit that starts inside its bounds."""
+    if np.size(values) <= len(start):
+        raise ValueError("fewer values than parameters")
+    start = np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is unused
+        return curve_fit(model, t, values, start, sigma, bounds=(low, high))[0]
+
+
+def wave_front(ratio, inside, scale):
+    """Measure a wave: its amplitude, and its speed from a plane fitted to the arrival times.
+
+    Args:
+        ratio: (t, y, x) smoothed dF/F0 in the box of the wave.
+        inside: (t, y, x) bool, voxels of the wave.
+        scale: Calibration.
+
+    Returns:
+        Dict of amplitude_df_f0 (median of the peaks of all blocks) and speed_um_s; without the
+        speed when the front crosses the box within a frame, empty when too few blocks are covered.
+    """
+    block = FRONT_BLOCK_PX
+    height, width = (n // block * block for n in ratio.shape[1:])
+    cut = (slice(None), slice(0, height), slice(0, width))
+    grid = (len(ratio), height // block, block, width // block, block)
+    covered = inside[cut].reshape(grid).any(axis=0).mean(axis=(1, 3)) > 0.5
+    rows, columns = np.nonzero(covered)
+    if len(rows) < MIN_FRONT_BLOCKS:
+        return {}
+    traces = ratio[cut].reshape(grid).mean(axis=(2, 4))[:, rows, columns]  # (t, blocks)
+    top = traces.max(axis=0)
+    first = np.argmax(traces >= top / 2, axis=0)
+    row = {"amplitude_df_f0": float(np.median(top))}
+    seen = first > 0
+    if seen.sum() < MIN_FRONT_BLOCKS:
+        return row
+    at, index = first[seen], np.flatnonzero(seen)
+    after, before = traces[at, index], traces[at - 1, index]
+    arrival = at - (after - top[seen] / 2) / np.maximum(after - before, 1e-9)  # frames
+    plane = np.stack([np.ones(len(at)), rows[seen] * block, columns[seen] * block], axis=1)
+    kept = np.ones(len(at), bool)
+    for _ in range(3):
+        solution = np.linalg.lstsq(plane[kept], arrival[kept], rcond=None)[0]
+        residual = np.abs(arrival - plane @ solution)
+        kept = residual <= max(3 * 1.4826 * np.median(residual[kept]), 1.0)
+    slowness = float(np.hypot(*solution[1:]))  # frames per pixel
+    if slowness * max(height, width) < 1:
+        return row
+    return row | {"speed_um_s": scale.pixel_um / (slowness * scale.frame_ms / 1e3)}

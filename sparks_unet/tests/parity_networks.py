@@ -1,0 +1,238 @@
+"""Parity checks of networks, losses, training, preprocessing and assembly.
+
+Every size comes from the arrays; what the arrays cannot tell (dilation, border mode, norm, way of
+upsampling) comes from the name of the file, as in the README of the fixtures.
+"""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import custom_losses
+import new_unet
+from architecture import TempRedUNet, UNetPadWrapper
+from config import IGNORE_INDEX, NUM_CLASSES
+
+
+def tensors(arrays, prefix):
+    """Return {name: tensor} of the arrays whose name starts with ``prefix``."""
+    found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
+
+
+def close(found, expected, *, rtol=0.0, atol=0.0):
+    """Assert that two arrays agree within ``atol + rtol |expected|``."""
+    found = found.detach().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+
+
+def published_unet(name, weights):
+    """Build the U-Net that fits ``weights``; options from the file's name."""
+    steps = max(int(key.split(".")[1]) for key in weights if key.startswith("down_path"))
+    first = weights["down_path.0.layers.0.weight"]
+    dilation = re.search(r"dilation(\d+)", name)
+    model = UNetPadWrapper(
+        first.shape[1],
+        len(weights["final_layer.bias"]),
+        steps=steps,
+        first_channels=first.shape[0],
+        dilation=int(dilation[1]) if dilation else 1,
+        border_mode="valid" if "valid" in name else "same",
+        batch_norm=any("running_mean" in key for key in weights),
+        pad_time="odd_duration" not in name,
+    )
+    model.load_state_dict(weights)
+    return model
+
+
+def github_unet(name, weights):
+    """Build the ELEKTRONN3-style network that fits ``weights``; options from the file's name."""
+    first = weights["down_convs.0.conv1.weight"]
+    up_mode = re.search(r"resizeconv_(?:nearest|linear)1?", name)
+    norm = re.search(r"(?:^|_)(batch|instance|group\d*)(?:_|$)", name)
+    model = new_unet.UNet(
+        first.shape[1],
+        len(weights["conv_final.bias"]),
+        n_blocks=1 + max(int(key.split(".")[1]) for key in weights if key.startswith("down_")),
+        start_filts=first.shape[0],
+        up_mode=up_mode[0] if up_mode else "transpose",
+        normalization=norm[1] if norm else "none",
+        conv_mode="valid" if "valid" in name else "same",
+        attention=any("attention" in key for key in weights),
+    )
+    model.load_state_dict(weights)
+    return model
+
+
+def check_network(arrays, name, build):
+    """Compare eval output, train output, loss and gradients of one network file."""
+    weights = tensors(arrays, "sd__")
+    model = build(name, weights)
+    assert list(model.state_dict()) == list(weights), "names or their order differ"
+    loose = "resizeconv" in name
+    atol = 2e-5 if loose else 1e-5
+    x = torch.from_numpy(arrays["x"])
+    model.eval()
+    output = model(x)
+    close(output, arrays["out_eval"], atol=atol)
+    if "nll_loss" in arrays:
+        y = torch.from_numpy(arrays["y"]).long()
+        # the recorded losses and gradients belong to the evaluation mode
+        loss = custom_losses.nll_loss(output, y)
+        close(loss, arrays["nll_loss"], rtol=1e-4)
+        loss.backward()
+        for key, value in arrays.items():
+            if key.startswith("grad__"):
+                gradient = model.get_parameter(key.removeprefix("grad__")).grad
+                close(gradient, value, rtol=1e-4, atol=1e-6)
+        norms = [float(p.grad.norm()) for _, p in model.named_parameters()]
+        instance = "instance" in name
+        close(norms, arrays["grad_norms"], rtol=1e-3 if instance else 1e-4, atol=1e-5)
+    if "out_train" in arrays:
+        model.load_state_dict(weights)
+        model.train()
+        close(model(x), arrays["out_train"], atol=atol)
+
+
+def check_unet(arrays, name):
+    """Check one file of the published U-Net."""
+    check_network(arrays, name, published_unet)
+
+
+def check_github(arrays, name):
+    """Check one file of the ELEKTRONN3-style network."""
+    check_network(arrays, name, github_unet)
+
+
+def check_seeded(arrays, name):
+    """Check the order in which layers draw their first weights."""
+    steps = int(re.search(r"steps(\d+)", name)[1])
+    corner = arrays["out_corner"]
+    x_size = 2**steps
+    expected = arrays["param_sum_std"]
+    channels = next(
+        n for n in range(1, 65) if _first_sum(arrays, n) == pytest.approx(expected[0, 0])
+    )
+    torch.manual_seed(int(arrays["init_seed"]))
+    model = UNetPadWrapper(1, len(corner), steps=steps, first_channels=channels).eval()
+    found = [(float(v.sum()), float(v.std())) for v in model.state_dict().values()]
+    close(found, expected, rtol=1e-4, atol=1e-4)
+    generator = torch.Generator().manual_seed(int(arrays["x_seed"]))
+    with torch.no_grad():
+        output = model(torch.rand(1, 1, x_size, x_size, x_size, generator=generator))
+    close(output.mean(dim=(2, 3, 4)), arrays["out_mean"], atol=1e-4)
+    t, h, w = corner.shape[1:]
+    close(output[0, :, :t, :h, :w], corner, atol=1e-4)
+
+
+def _first_sum(arrays, channels):
+    torch.manual_seed(int(arrays["init_seed"]))
+    return float(torch.nn.Conv3d(1, channels, 3).weight.detach().sum())
+
+
+def check_temporal(arrays, _name):
+    """Check the network with temporal reduction."""
+    weights = tensors(arrays, "sd__")
+    inner = {k.removeprefix("unet."): v for k, v in weights.items() if k.startswith("unet.")}
+    model = TempRedUNet(
+        len(inner["final_layer.bias"]),
+        channels=len(weights["conv3.bias"]),
+        steps=max(int(key.split(".")[1]) for key in inner if key.startswith("down_path")),
+        first_channels=len(inner["down_path.0.layers.0.bias"]),
+    )
+    model.load_state_dict(weights)
+    close(model.eval()(torch.from_numpy(arrays["x"])), arrays["out_eval"], atol=1e-5)
+
+
+def _losses(arrays):
+    """Return {array name: function of (log p, labels)} of the loss file."""
+    weights = torch.from_numpy(arrays["class_weights"])
+
+    def focal(p, y, gamma, reduction="mean"):
+        return custom_losses.focal_loss(p, y, gamma=gamma, weights=weights, reduction=reduction)
+
+    def both(p, y, w, gamma):
+        return custom_losses.sum_losses(p, y, w=w, gamma=gamma, weights=weights)
+
+    def lovasz(p, y):
+        return custom_losses.lovasz_softmax(p, y)
+
+    return {
+        "nll_weighted": lambda p, y: custom_losses.nll_loss(p, y, weights),
+        "nll_unweighted": custom_losses.nll_loss,
+        "focal_gamma2_mean": lambda p, y: focal(p, y, 2),
+        "focal_gamma5_mean": lambda p, y: focal(p, y, 5),
+        "focal_gamma2_sum": lambda p, y: focal(p, y, 2, "sum"),
+        "lovasz_present": lovasz,
+        "lovasz_present_class2_absent": lovasz,
+        "lovasz_all_class2_absent": lambda p, y: custom_losses.lovasz_softmax(p, y, classes="all"),
+        "sum_losses_w05_gamma5": lambda p, y: both(p, y, 0.5, 5),
+        "sum_losses_w02_gamma2": lambda p, y: both(p, y, 0.2, 2),
+        "soft_dice_batch_nobg_noignore": lambda p, y: custom_losses.dice_loss(
+            p, torch.where(y == IGNORE_INDEX, 0, y)
+        ),
+        "soft_dice_batch_nobg_ignore4_CORRECT": custom_losses.dice_loss,
+        "dice_nll": lambda p, y: custom_losses.dice_nll_loss(p, y, weights),
+    }
+
+
+def check_losses(arrays, _name):
+    """Check the value and the gradient of every recorded loss."""
+    close(
+        functional.log_softmax(torch.from_numpy(arrays["logits"]), dim=1),
+        arrays["logp"],
+        atol=1e-6,
+    )
+    functions = _losses(arrays)
+    recorded = {k.removeprefix("grad_") for k in arrays if k.startswith("grad_")}
+    assert recorded <= set(functions), recorded - set(functions)
+    for key in recorded:
+        log_p = torch.from_numpy(arrays["logp"]).clone().requires_grad_()
+        y = arrays["y_class2_absent" if key.endswith("class2_absent") else "y"]
+        loss = functions[key](log_p, torch.from_numpy(y).long())
+        close(loss, arrays[key], rtol=1e-5)
+        loss.backward()
+        # a sum over voxels has gradients of the size of its weights: 1e-6 relative to the largest
+        scale = max(1.0, float(np.abs(arrays[f"grad_{key}"]).max()))
+        close(log_p.grad, arrays[f"grad_{key}"], atol=1e-6 * scale)
+
+
+def check_train10(arrays, name):
+    """Repeat the recorded Adam steps on one fixed batch."""
+    weights = tensors(arrays, "sd__")
+    model = published_unet(name, weights).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=float(arrays["lr"]))
+    x = torch.from_numpy(arrays["x"])[:, None]
+    y = torch.from_numpy(arrays["y"]).long()
+    lovasz = "lovasz" in name
+    # weights of the README; the file with Lovasz has none
+    alpha = torch.tensor([0.3, 5.0, 1.25, 2.5])[:NUM_CLASSES]
+    losses = []
+    for _ in arrays["losses"]:
+        optimizer.zero_grad()
+        log_p, labels = custom_losses.drop_margins(model(x), y, int(arrays["ignore_frames_loss"]))
+        loss = (
+            custom_losses.lovasz_softmax(log_p, labels)
+            if lovasz
+            else custom_losses.nll_loss(log_p, labels, alpha)
+        )
+        losses.append(float(loss.detach()))
+        loss.backward()
+        optimizer.step()
+    close(losses, arrays["losses"], rtol=1e-4)
+    state = model.state_dict()
+    for key, value in tensors(arrays, "final__").items():
+        close(state[key], value.numpy(), atol=5e-3 if lovasz else 1e-4)
+
+
+CHECKS = {
+    "unet": check_unet,
+    "unet_steps": check_seeded,
+    "github": check_github,
+    "tempred_unet": check_temporal,
+    "losses": check_losses,
+    "train10": check_train10,
+}

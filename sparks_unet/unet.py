@@ -1,0 +1,101 @@
+"""The published 3D U-Net (``pablos_unet``): its parameter names are those of the released weights.
+
+Letters: B batch, C channels, T frames, H rows, W columns, n levels.
+
+Source: specification section 6.1; Ronneberger et al. 2015, Cicek et al. 2016.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    """Two convolutions, each followed by ReLU and then the norm (or an identity in its place)."""
+
+    def __init__(self, channels_in, channels_out, *, padding, dilation, batch_norm):
+        super().__init__()
+
+        def convolution(before):
+            return nn.Conv3d(before, channels_out, 3, padding=padding, dilation=dilation)
+
+        def norm():
+            return nn.BatchNorm3d(channels_out) if batch_norm else nn.Identity()
+
+        # Faithful: the norm comes after the ReLU, and the identity keeps its index, so that the
+        # convolutions are layers.0 and layers.3 with and without norm.
+        self.layers = nn.Sequential(
+            *(convolution(channels_in), nn.ReLU(), norm()),
+            *(convolution(channels_out), nn.ReLU(), norm()),
+        )
+
+    def forward(self, x):
+        """Map (B, C_in, T, H, W) to (B, C_out, T', H', W')."""
+        return self.layers(x)
+
+
+def centre_crop(x, size):
+    """Crop the last axes of ``x`` to ``size``, starting at floor((a - b) / 2)."""
+    for axis, wanted in enumerate(size, start=2):
+        x = x.narrow(axis, (x.shape[axis] - wanted) // 2, wanted)
+    return x
+
+
+class UNet(nn.Module):
+    """U-Net of n max-poolings; the number of channels doubles with each.
+
+    Args:
+        channels_in: channels of the input.
+        classes: channels of the output.
+        steps: number n of poolings.
+        first_channels: channels of the first level.
+        dilation: dilation of the 3x3x3 convolutions.
+        border_mode: ``same`` (padding = dilation) or ``valid`` (no padding).
+        batch_norm: batch normalisation after each ReLU.
+    """
+
+    def __init__(
+        self,
+        channels_in,
+        classes,
+        *,
+        steps,
+        first_channels,
+        dilation=1,
+        border_mode="same",
+        batch_norm=False,
+    ):
+        super().__init__()
+        settings = {
+            "padding": dilation if border_mode == "same" else 0,
+            "dilation": dilation,
+            "batch_norm": batch_norm,
+        }
+        widths = [first_channels * 2**level for level in range(steps + 1)]
+        # The order of construction fixes the random numbers each layer draws (parity file
+        # unet_steps6_seeded): encoder, then transposed convolution and block of each level.
+        befores = [channels_in, *widths[:-1]]
+        self.down_path = nn.ModuleList(
+            Block(before, after, **settings) for before, after in zip(befores, widths, strict=True)
+        )
+        self.up_path = nn.ModuleList()
+        for width in reversed(widths[:-1]):
+            self.up_path.append(nn.ConvTranspose3d(2 * width, width, 2, stride=2))
+            self.up_path.append(Block(2 * width, width, **settings))
+        self.final_layer = nn.Conv3d(first_channels, classes, 1)
+
+    def forward(self, x):
+        """Map (B, C_in, T, H, W) to logits (B, classes, T', H', W')."""
+        maps = []
+        for level, block in enumerate(self.down_path):
+            if level:
+                x = functional.max_pool3d(x, 2)  # (B, C, T/2, H/2, W/2)
+            x = block(x)  # (B, 2C, ...)
+            maps.append(x)
+        maps.pop()
+        for upsample, block in zip(self.up_path[::2], self.up_path[1::2], strict=True):
+            x = upsample(x)  # (B, C/2, 2T, 2H, 2W)
+            # popped, not kept: without gradients the encoder map is freed as soon as it is used
+            x = torch.cat([centre_crop(maps.pop(), x.shape[2:]), x], dim=1)  # (B, C, 2T, 2H, 2W)
+            x = block(x)  # (B, C/2, ...)
+        return self.final_layer(x)
