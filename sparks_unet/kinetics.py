@@ -25,7 +25,9 @@ COLUMNS = (
     *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
     *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
 )
-MASS_FACTOR = 1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
+MASS_FACTOR = (
+    1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
+)
 BEFORE_FRAMES = 40  # event-free frames before an event that give F0
 FOOT_FRAMES = 2  # an event begins this much before its mask, which starts above the noise
 MIN_REST_FRAMES = 5  # fewer event-free frames before it: frames after it are used too
@@ -82,7 +84,7 @@ def event_table(movie, prediction, *, pixel_um, frame_ms, probabilities=None, ba
 
 
 def background_counts(movie):
-    """Return the counts without light: the mean of the left-most column, 0 when it is inside the cell.
+    """Return the counts without light: mean of the left-most column, 0 when it is in the cell.
 
     Source: section 8.10 (self ratio).
     """
@@ -112,7 +114,10 @@ def event_frequency(table, movie, *, pixel_um, frame_ms):
     rows = []
     for name in EVENT_CLASSES:
         n = int((table["class"] == name).sum())
-        rates = {"per_100um2_s": n / area / seconds * 100, "per_100um_s": n / length / seconds * 100}
+        rates = {
+            "per_100um2_s": n / area / seconds * 100,
+            "per_100um_s": n / length / seconds * 100,
+        }
         rows.append({"class": name, "n": n, "cell_um2": area, "duration_s": seconds, **rates})
     return pd.DataFrame(rows)
 
@@ -144,7 +149,7 @@ def relative_fluorescence(movie, busy, box, start, *, background):
         background: counts without light.
 
     Returns:
-        (dF/F0 (t, y, x) float64, F0 (y, x) counts): F0 is the mean of up to BEFORE_FRAMES event-free
+        (dF/F0 (t, y, x) float64, F0 (y, x) counts). F0 is the mean of up to BEFORE_FRAMES event-free
         frames of each pixel before the event, or after it where there are too few.
     """
     t, y, x = box
@@ -188,7 +193,9 @@ def _measured(movie, busy, inside, box, kind, background, scale):
     pad = 0 if kind == "waves" else math.ceil(PAD_UM / scale.pixel_um)
     wide = padded_box(box, movie.shape, (PAD_FRAMES, pad, pad))
     ratio, f0 = relative_fluorescence(movie, busy, wide, box[0].start, background=background)
-    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
+    inner = tuple(
+        slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True)
+    )
     precision = pixel_precision(f0, background)
     smoothed = smoothed_ratio(ratio, precision)
     masked = np.where(inside, smoothed[inner], -np.inf)
