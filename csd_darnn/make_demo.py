@@ -30,7 +30,7 @@ FIELD_MM = 4.0  # width of the field of view
 # planted truth
 TRAIN_CSD = False  # True adds a wave at a quarter of the record, inside the training part
 DEPRESSION = False  # True scales spontaneous events by 0.2 for 120 s behind the wave
-DRIVER = True  # False is the negative control: the target repeats a series that no pixel carries
+DRIVER = True  # False is the negative control: the patch does not carry what the target repeats
 # run
 SEED = 0
 OUT_DIR = DATA_DIR / "demo"
@@ -43,7 +43,7 @@ FLAGS = {
     "FIELD_MM": Flag(float, "width of the field of view in mm", above=0),
     "TRAIN_CSD": Flag(bool, "add a wave inside the training part"),
     "DEPRESSION": Flag(bool, "silence spontaneous events for 120 s behind the wave"),
-    "DRIVER": Flag(bool, "false makes the negative control: the patch does not drive the target"),
+    "DRIVER": Flag(bool, "false is the negative control: the patch carries no private events"),
     "SEED": Flag(int, "seed of all random numbers", low=0),
     "OUT_DIR": Flag(Path, "folder that the files are written to"),
 }
@@ -90,7 +90,7 @@ def synthesise(
 ):
     """Return (movie (F, H, W) float32, truth dict without the file's name)."""
     # One generator a part: switching an option changes nothing but that part.
-    rngs = [np.random.default_rng([seed, part]) for part in range(6)]
+    rngs = [np.random.default_rng([seed, part]) for part in range(5)]
     rows, columns = np.mgrid[:height, :width]  # (H, W)
     pixel_um = 1000 * field_mm / width
 
@@ -103,10 +103,11 @@ def synthesise(
         dff += LOCAL_DFF * event_trace(n_frames, LOCAL_GAP, rngs[2])[:, None, None] * spot
 
     mask = (rows >= FIRST) & (rows <= LAST) & (columns >= FIRST) & (columns <= LAST)
-    dff += DRIVER_DFF * event_trace(n_frames, DRIVER_GAP, rngs[3])[:, None, None] * mask
+    if driver:
+        dff += DRIVER_DFF * event_trace(n_frames, DRIVER_GAP, rngs[3])[:, None, None] * mask
     target = (height // 2, int(0.7 * width))
-    copied = np.random.default_rng([seed, 3]) if driver else rngs[4]
-    copy = event_trace(n_frames, DRIVER_GAP, copied, delay=LAG_FRAMES)
+    # The same random numbers as the patch's events, LAG_FRAMES later.
+    copy = event_trace(n_frames, DRIVER_GAP, np.random.default_rng([seed, 3]), delay=LAG_FRAMES)
     dff[:, target[0], target[1]] = COMMON_DFF * common * gain[target] + DRIVER_DFF * copy
 
     origin = (height // 2, 1)
@@ -123,7 +124,7 @@ def synthesise(
 
     resting = 100 * (1 + 0.2 * np.sin(rows / 5) * np.cos(columns / 6))  # (H, W)
     bleach = 1 - 0.1 * (1 - np.exp(-frames / (n_frames / 2)))  # (F, 1, 1)
-    noise = rngs[5].normal(0, NOISE, dff.shape)
+    noise = rngs[4].normal(0, NOISE, dff.shape)
     movie = (resting * bleach * (1 + dff) + noise).astype(np.float32)
     arrival = arrivals[-1]
     truth = {

@@ -29,12 +29,19 @@ def draw_stills(path, images, *, target_pixels=(), notes=None, outline=None, out
     height, width = shape
     n_columns = min(3, len(images))
     n_rows = -(-len(images) // n_columns)
-    panel_h = 3.1 * min(1.4, max(0.6, height / width)) + 1.0
-    figure = Figure(figsize=(4.1 * n_columns, panel_h * n_rows), layout="constrained")
+    panel_h = 2.9 * min(1.4, max(0.6, height / width)) + 1.1
+    figure = Figure(figsize=(4.1 * n_columns, panel_h * n_rows + 0.3))
+    # Fixed margins: an automatic layout of twelve axes takes longer than the drawing.
+    figure.subplots_adjust(
+        left=0.55 / (4.1 * n_columns), right=1 - 0.35 / (4.1 * n_columns),
+        bottom=0.75 / (panel_h * n_rows + 0.3), top=1 - 0.45 / (panel_h * n_rows + 0.3),
+        wspace=0.2, hspace=0.7 / (panel_h - 0.7),
+    )  # fmt: skip
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     hidden = np.zeros(height * width, bool)
     hidden[[pixel for pixel in target_pixels if pixel >= 0]] = True
-    for axis, (name, image) in zip(axes, images.items(), strict=False):
+    for position, (name, image) in enumerate(images.items()):
+        axis = axes[position]
         shown = np.ma.masked_array(image, hidden.reshape(shape))
         diverging = name == "signed"
         bound = float(np.abs(shown).max()) if diverging else None
@@ -51,8 +58,10 @@ def draw_stills(path, images, *, target_pixels=(), notes=None, outline=None, out
             axis.contour(outline, levels=[0.5], colors="k", linewidths=1)
         title = MAP_LABELS.get(name, name)
         axis.set_title("\n".join(part for part in (title, notes.get(name)) if part), fontsize=9)
-        axis.set_xlabel("column (pixel)")
-        axis.set_ylabel("row (pixel)")
+        if position >= len(images) - n_columns:
+            axis.set_xlabel("column (pixel)")
+        if position % n_columns == 0:
+            axis.set_ylabel("row (pixel)")
         bar = figure.colorbar(drawn, ax=axis, shrink=0.9)
         bar.outline.set_visible(False)
     for axis in axes[len(images) :]:

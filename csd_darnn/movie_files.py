@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
 from files import InputError, atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -142,20 +143,24 @@ def read_movie(path, *, gray=False) -> np.ndarray:
 
 
 def write_tiff(path, movie, *, frame_rate_hz=None, pixel_um=None):
-    """Write ``movie`` (F, H, W) as one contiguous ImageJ TIFF (BigTIFF above 2 GB), atomically."""
+    """Write ``movie`` (F, H, W) as one contiguous TIFF, atomically.
+
+    ImageJ's format keeps the scales, but holds three types, no file above 4 GB and no width of 1;
+    every other movie becomes a plain TIFF (BigTIFF above 2 GB) without them.
+    """
     import tifffile
 
     movie = np.asarray(movie)
     large = movie.nbytes > 2**31
-    metadata = {"axes": "TYX"}
-    if frame_rate_hz:
+    types = (np.uint8, np.uint16, np.float32)
+    imagej = not large and movie.shape[2] > 1 and movie.dtype in types
+    metadata = {"axes": "TYX"} if imagej else None
+    if imagej and frame_rate_hz:
         metadata |= {"fps": frame_rate_hz, "finterval": 1 / frame_rate_hz}
     options = {}
-    if pixel_um:
+    if imagej and pixel_um:
         metadata["unit"] = "um"
         options["resolution"] = (1 / pixel_um, 1 / pixel_um)
-    # ImageJ's own format holds three types and no file above 4 GB; the plain format holds all.
-    imagej = not large and movie.dtype in (np.uint8, np.uint16, np.float32)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,

