@@ -1,0 +1,422 @@
+"""Cut recordings (.mat) into normalised epochs and store them in TFRecord shards.
+
+Follows section 2.2 of the paper's preprocessing (specification section 5).
+    python create_tfrecords.py --data_path ../data/sleep_bilstm/raw --des_path ../data/sleep_bilstm/10s
+    python create_tfrecords.py --data_path RAW --des_path OUT --seconds 20 --downsample 4 --workers 2
+Reads `<date>-<mouse>-fc<n>*.mat` (data 128 x 128 x 168 x E). Writes below --des_path, per mouse folder `<date>/`:
+`<date>-<mouse>-fc<n>_<S>s.tfrecord` (masked pixels x frames, float32), `.index.json`, and one `dataset.json`;
+with --reference_format the published `<base>_epoch<k>.tfrecords` instead.
+"""
+
+import gzip
+import importlib.metadata
+import json
+import logging
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+from tqdm import tqdm
+
+from files import InputError, Parser, atomic_path, one_line_faults, raise_faults, write_json
+from preprocess import (
+    EDGES,
+    NORMALIZATIONS,
+    NORMALIZE,
+    BlockAverage,
+    Composition,
+    compose,
+    frames_of,
+    to_frames,
+)
+from recordings import Recording, find_recordings, map_labels, parse_name
+from shards import FORMAT, describe, walk
+from states import EPOCH_S, FRAME_RATE_HZ, STATE_NAMES
+
+# data
+PATTERN = "*.mat"
+SECONDS = EPOCH_S  # 1 to 30
+DOWNSAMPLE = 1  # 1, 2 or 4: block average before normalisation
+# normalisation
+NORMALIZATION = "temporal"  # temporal, spatial, minmax, none
+EDGE = "zeros"  # zeros, drop, reflect: what stands for a missing neighbour beyond 10 s
+ARTIFACT_NEIGHBOURS = "use"  # use, zeros
+UNKNOWN = "error"  # error, drop: an unknown code in scoringindex_file
+# storage
+DTYPE = "float32"  # float32, float16
+LAYOUT = "masked"  # masked, dense
+COMPRESSION = "none"  # none, gzip
+WORKERS = 1
+MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Settings that every shard of a folder shares; stored in dataset.json."""
+
+    seconds: int = SECONDS
+    normalization: str = NORMALIZATION
+    edge: str = EDGE
+    artifact_neighbours: str = ARTIFACT_NEIGHBOURS
+    unknown: str = UNKNOWN
+    downsample: int = DOWNSAMPLE
+    dtype: str = DTYPE
+    layout: str = LAYOUT
+    compression: str = COMPRESSION
+    reference_format: bool = False
+
+
+def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
+    """Yield the normalised epochs of an open recording, in time order.
+
+    Args:
+        recording: an open recording.
+        how: composition, block averaging and normalisation.
+        labelled: leave out artifacts and map the codes; otherwise every epoch comes, with label -1.
+
+    Yields:
+        (epoch, label, mask (H, W) bool, signals (F, P) float32).
+    """
+    labels = (
+        map_labels(recording, unknown=how.unknown) if labelled else np.full(recording.shape[0], -1)
+    )
+    average = BlockAverage(recording.mask, how.downsample) if how.downsample > 1 else None
+    mask = average.mask if average else recording.mask
+    composition = Composition(how.seconds, how.edge, how.artifact_neighbours == "use")
+    recent = {}  # an epoch serves itself and both neighbours: read from the disk once
+
+    def read(epoch):
+        if epoch not in recent:
+            for old in [e for e in recent if e < epoch - 2]:
+                del recent[old]
+            signals = recording.read(epoch)
+            recent[epoch] = average(signals) if average else signals
+        return recent[epoch]
+
+    for epoch in np.flatnonzero((labels >= 0) | (not labelled)):
+        signals = compose(read, int(epoch), composition, is_artifact=recording.is_artifact)
+        if signals is None:
+            continue
+        missing = np.isnan(signals).mean()
+        if missing > MOSTLY_NAN:
+            log.warning(
+                "%s: epoch %d is %.0f %% NaN inside the mask", recording.path, epoch, 100 * missing
+            )
+        signals, infinite = NORMALIZE[how.normalization](signals)
+        if infinite:
+            log.warning(
+                "%s: epoch %d has %d pixels with infinite values, set to 0",
+                recording.path,
+                epoch,
+                infinite,
+            )
+        yield int(epoch), int(labels[epoch]), mask, signals
+
+
+def _feature(value):
+    import tensorflow as tf
+
+    if isinstance(value, bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    if isinstance(value, float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+    if isinstance(value, np.ndarray):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=value))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def serialise(features: dict) -> bytes:
+    """Return a tf.train.Example with one feature per key (bytes, float, int, or float array)."""
+    import tensorflow as tf
+
+    features = {key: _feature(value) for key, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
+        deterministic=True
+    )
+
+
+def shard_path(recording_path: Path, des_path: Path, seconds: int) -> Path:
+    """Return `<des_path>/<date>/<date>-<mouse>-fc<n>_<S>s.tfrecord`."""
+    name = parse_name(recording_path)
+    return des_path / name.date / f"{name.date}-{name.mouse}-fc{name.run}_{seconds}s.tfrecord"
+
+
+def _signal_bytes(signals: np.ndarray, mask: np.ndarray, how: Storage) -> dict:
+    values = to_frames(signals, mask) if how.layout == "dense" else signals.T  # (F, H, W) or (P, F)
+    raw = np.ascontiguousarray(values, "<f2" if how.dtype == "float16" else "<f4").tobytes()
+    return {"x_gzip": gzip.compress(raw, 6, mtime=0)} if how.compression == "gzip" else {"x": raw}
+
+
+def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> dict:
+    """Write the shard and the index of one recording; return the index."""
+    import tensorflow as tf
+
+    path = shard_path(source, des_path, how.seconds)
+    rows = []
+    with Recording(source, mask_file=mask_file) as recording, atomic_path(path) as temporary:
+        name = recording.name
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
+                shared = {
+                    "base": source.stem.encode(),
+                    "date": name.date.encode(),
+                    "mouse": name.mouse.encode(),
+                    "run": name.run,
+                    "height": mask.shape[0],
+                    "width": mask.shape[1],
+                    "frames": len(signals),
+                    "fs": FRAME_RATE_HZ,
+                    "dense": int(how.layout == "dense"),
+                }
+                own = {
+                    "label": label,
+                    "raw_label": int(recording.raw_labels[epoch]),
+                    "epoch": epoch,
+                    "kept": kept,
+                }
+                signal = _signal_bytes(signals, mask, how)
+                payload = serialise(
+                    {**shared, **own, **signal, "mask": np.packbits(mask).tobytes()}
+                )
+                writer.write(payload)
+                rows.append({**own, "crc32": zlib.crc32(payload)})
+        if not rows:
+            raise InputError(
+                f"{source}: no epoch is left after artifacts are dropped; leave this recording out"
+            )
+        for row, (offset, length) in zip(rows, walk(temporary), strict=True):
+            row.update(offset=offset, length=length)
+        index = describe(temporary, rows, shared)
+    index["storage"] = asdict(how)
+    index["source_bytes"] = source.stat().st_size
+    write_json(path.with_suffix(".index.json"), index)
+    return index
+
+
+def write_reference(
+    source: Path, des_path: Path, how: Storage, mask_file: Path | None = None
+) -> dict:
+    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return counts like an index."""
+    import tensorflow as tf
+
+    rows = []
+    with Recording(source, mask_file=mask_file) as recording:
+        for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
+            dense = to_frames(signals, mask).transpose(1, 2, 0)  # (H, W, F)
+            target = des_path / recording.name.date / f"{source.stem}_epoch{kept}.tfrecords"
+            payload = serialise({"features": dense.ravel(), "label": label})
+            with atomic_path(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+                writer.write(payload)
+            rows.append({"epoch": epoch, "label": label})
+        shape = (
+            {"frames": len(signals), "height": mask.shape[0], "width": mask.shape[1]}
+            if rows
+            else {}
+        )
+        return {"base": source.stem, "date": recording.name.date, "records": rows, **shape}
+
+
+def is_complete(source: Path, des_path: Path, how: Storage) -> bool:
+    """Tell whether the shard of a recording is there, whole, of these settings and of this source."""
+    path = shard_path(source, des_path, how.seconds)
+    try:
+        index = json.loads(path.with_suffix(".index.json").read_text(encoding="utf-8"))
+        return (
+            index["storage"] == asdict(how)
+            and index["bytes"] == path.stat().st_size
+            and index["source_bytes"] == source.stat().st_size
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _convert(source: Path, des_path: Path, how: Storage, mask_file: Path | None) -> dict:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    write = write_reference if how.reference_format else write_shard
+    return write(source, des_path, how, mask_file)
+
+
+def write_dataset_json(
+    des_path: Path, how: Storage, indexes: list[dict], sources: list[Path]
+) -> None:
+    """Write `dataset.json`: settings, counts per label and mouse, sources and software versions."""
+    counts = {}
+    for index in indexes:
+        row = counts.setdefault(index["date"], dict.fromkeys(STATE_NAMES[3], 0))
+        for record in index["records"]:
+            row[STATE_NAMES[3][record["label"]]] += 1
+    first = indexes[0]
+    write_json(
+        des_path / "dataset.json",
+        {
+            "format": FORMAT,
+            **asdict(how),
+            "fs": FRAME_RATE_HZ,
+            **{key: first[key] for key in ("frames", "height", "width")},
+            "counts": counts,
+            "sources": {path.name: path.stat().st_size for path in sources},
+            "versions": {
+                name: importlib.metadata.version(name) for name in ("numpy", "h5py", "tensorflow")
+            },
+        },
+    )
+
+
+def _check_target(
+    des_path: Path, how: Storage, sources: list[Path], overwrite: bool, resume: bool
+) -> None:
+    """Refuse to mix settings in one folder, or to replace files that nobody asked to replace."""
+    manifest = des_path / "dataset.json"
+    if manifest.is_file():
+        held = json.loads(manifest.read_text(encoding="utf-8"))
+        differing = [key for key, value in asdict(how).items() if held.get(key) != value]
+        if differing:
+            raise InputError(
+                f"{manifest}: made with another {', '.join(differing)}; give another --des_path"
+            )
+    if overwrite or resume:
+        return
+    if how.reference_format:
+        old = [
+            path for source in sources for path in des_path.rglob(f"{source.stem}_epoch*.tfrecords")
+        ]
+    else:
+        old = [
+            path
+            for source in sources
+            if (path := shard_path(source, des_path, how.seconds)).is_file()
+        ]
+    if old:
+        raise InputError(
+            f"{old[0]}: is already there ({len(old)} in all); give --resume or --overwrite"
+        )
+
+
+def create(
+    data_path: Path,
+    des_path: Path,
+    how: Storage,
+    *,
+    mice=(),
+    pattern: str = PATTERN,
+    mask_file: Path | None = None,
+    workers: int = WORKERS,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[dict]:
+    """Convert every recording below ``data_path``; check all of them before the first is written.
+
+    Returns:
+        the index of every recording, in order of date, mouse and run.
+    """
+    frames_of(how.seconds)
+    sources = find_recordings(data_path, mice=mice, pattern=pattern)
+    faults, targets = [], {}
+    for source in sources:
+        other = targets.setdefault(shard_path(source, des_path, how.seconds), source)
+        if other != source and not how.reference_format:
+            faults.append(f"{source}: has the same date, mouse and run as {other}")
+        try:
+            with Recording(source, mask_file=mask_file) as recording:
+                map_labels(recording, unknown=how.unknown)
+        except InputError as error:
+            faults.append(str(error))
+    raise_faults(faults)
+    _check_target(des_path, how, sources, overwrite, resume)
+    todo = sources
+    if resume and not how.reference_format:
+        todo = [source for source in sources if not is_complete(source, des_path, how)]
+    jobs = (joblib.delayed(_convert)(source, des_path, how, mask_file) for source in todo)
+    parallel = joblib.Parallel(n_jobs=min(workers, max(1, len(todo))), return_as="generator")
+    written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))
+    if how.reference_format:
+        return written
+    folders = [
+        json.loads(p.read_text(encoding="utf-8")) for p in sorted(des_path.rglob("*.index.json"))
+    ]
+    write_dataset_json(des_path, how, folders, sources)
+    return [
+        json.loads(
+            shard_path(s, des_path, how.seconds)
+            .with_suffix(".index.json")
+            .read_text(encoding="utf-8")
+        )
+        for s in sources
+    ]
+
+
+def build_parser(seconds: int = SECONDS) -> Parser:
+    """Return the command line; ``seconds`` is the default length of an input."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add(
+        "--data_path", type=Path, required=True, help="folder with recordings, searched recursively"
+    )
+    add("--des_path", type=Path, required=True, help="folder to write")
+    add("--mice", nargs="+", default=[], help="date codes to convert; all when absent")
+    add("--pattern", default=PATTERN, help="file name pattern of the recordings")
+    add("--seconds", type=int, default=seconds, help="length of an input in s, 1 to 30")
+    add(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default=NORMALIZATION,
+        help="z-score per pixel or per frame, ...",
+    )
+    add("--edge", choices=EDGES, default=EDGE, help="missing neighbour beyond 10 s")
+    add(
+        "--artifact_neighbours",
+        choices=("use", "zeros"),
+        default=ARTIFACT_NEIGHBOURS,
+        help="artifacts as neighbours",
+    )
+    add("--unknown", choices=("error", "drop"), default=UNKNOWN, help="epochs with an unknown code")
+    add("--downsample", type=int, choices=(1, 2, 4), default=DOWNSAMPLE, help="block average")
+    add("--dtype", choices=("float32", "float16"), default=DTYPE, help="type of the stored values")
+    add("--layout", choices=("masked", "dense"), default=LAYOUT, help="masked pixels only, or all")
+    add(
+        "--compression",
+        choices=("none", "gzip"),
+        default=COMPRESSION,
+        help="of the signals of each record",
+    )
+    add("--reference_format", action="store_true", help="write the published one file per epoch")
+    add(
+        "--mask",
+        type=Path,
+        default=None,
+        help="file with xform_mask or parcelisbrain, for recordings without a mask",
+    )
+    add("--workers", type=int, default=WORKERS, help="recordings converted at the same time")
+    add("--overwrite", action="store_true", help="replace what is there")
+    add("--resume", action="store_true", help="skip complete shards")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+@one_line_faults
+def main(argv=None, seconds: int = SECONDS):
+    """Convert the recordings that the flags name."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = build_parser(seconds).parse_args(argv)
+    how = Storage(**{key: getattr(args, key) for key in asdict(Storage())})
+    indexes = create(
+        args.data_path,
+        args.des_path,
+        how,
+        mice=args.mice,
+        pattern=args.pattern,
+        mask_file=args.mask,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        resume=args.resume,
+    )
+    epochs = sum(len(index["records"]) for index in indexes)
+    log.info("%d epochs of %d recordings in %s", epochs, len(indexes), args.des_path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Loss functions of the published network and Cohen's kappa as a Keras metric.
+
+Source: specification section 7; Lin et al. 2017 (focal loss), Leng et al. 2022 (poly losses).
+"""
+
+import focal_loss
+import keras
+from keras import ops
+
+LOSSES = ("focal", "cross_entropy", "poly", "polyfocal")
+
+
+@keras.saving.register_keras_serializable(package="sleep_bilstm")
+class PolyLoss(keras.losses.Loss):
+    """Poly-1 loss on softmax output: CE + (1 - p_y), or with focal terms (1 - p_y)^2 CE + (1 - p_y)^3."""
+
+    def __init__(self, focal=False, name="poly", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.focal = focal
+
+    def call(self, y_true, y_pred):
+        """Return the loss (B,) of labels (B,) or (B, 1) and probabilities (B, K)."""
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        entropy = keras.losses.sparse_categorical_crossentropy(labels, y_pred)
+        wrong = 1 - ops.take_along_axis(y_pred, labels[:, None], axis=-1)[:, 0]
+        return wrong**2 * entropy + wrong**3 if self.focal else entropy + wrong
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "focal": self.focal}
+
+
+def make_loss(name: str, num_classes: int, gamma: float) -> keras.losses.Loss:
+    """Return the loss ``name``; with two classes its binary form.
+
+    Differs: with two classes the published script takes the sparse categorical cross-entropy of one output,
+    and the poly losses exist for three classes only.
+    """
+    if num_classes == 2:
+        if name == "focal":
+            return focal_loss.BinaryFocalLoss(gamma)
+        if name == "cross_entropy":
+            return keras.losses.BinaryCrossentropy()
+        raise ValueError(f"loss {name} needs three classes")
+    if name == "focal":
+        return focal_loss.SparseCategoricalFocalLoss(gamma)
+    if name == "cross_entropy":
+        return keras.losses.SparseCategoricalCrossentropy()
+    return PolyLoss(focal=name == "polyfocal", name=name)
+
+
+@keras.saving.register_keras_serializable(package="sleep_bilstm")
+class CohenKappa(keras.metrics.Metric):
+    """Cohen's kappa from a streaming confusion matrix; works on several replicas.
+
+    0 when only one class is predicted; NaN when truth and prediction are both one identical class.
+    """
+
+    def __init__(self, num_classes=3, name="kappa", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.matrix = self.add_weight(
+            shape=(num_classes, num_classes), initializer="zeros", name="matrix"
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add labels (B,) or (B, 1) and probabilities (B, K), or (B, 1) for two classes."""
+        truth = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        if self.num_classes == 2:
+            found = ops.cast(ops.reshape(y_pred, (-1,)) > 0.5, "int32")
+        else:
+            found = ops.argmax(y_pred, axis=-1)
+        rows, columns = (ops.one_hot(v, self.num_classes, dtype="float32") for v in (truth, found))
+        if sample_weight is not None:
+            rows = rows * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
+        self.matrix.assign_add(ops.matmul(ops.transpose(rows), columns))
+
+    def result(self):
+        """Return (po - pe) / (1 - pe)."""
+        total = ops.sum(self.matrix)
+        observed = ops.trace(self.matrix) / total
+        expected = ops.sum(ops.sum(self.matrix, axis=0) * ops.sum(self.matrix, axis=1)) / total**2
+        return (observed - expected) / (1 - expected)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "num_classes": self.num_classes}

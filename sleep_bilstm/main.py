@@ -1,0 +1,269 @@
+"""Classify wake, NREM and REM sleep from wide-field calcium imaging with an attention CNN-BiLSTM.
+
+Zhang et al., Journal of Neuroscience Methods 411 (2024) 110250, arXiv 2401.08098.
+    python main.py --mode train --data_path ../data/sleep_bilstm/10s --run first
+    python main.py --demo
+Reads tfrecords made by create_tfrecords.py (epochs of F x H x W normalised frames) and mouse_split.json; `predict`
+also reads recordings (.mat). Writes to ../results/sleep_bilstm/<run>/: settings.json, config.json, log.csv, weights,
+and one folder per mode with figures, CSV, .mat and JSON. Settings are the globals below; each is a flag too.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from files import InputError, Parser, one_line_faults
+from states import FOLDER
+
+# what to do
+MODE = (
+    "train"  # train, test, test_subjectwise, gradcam, attention_weights, occlusion, predict, demo
+)
+RUN = ""  # name of the run; from the settings when empty
+SEED = 42  # negative: not set
+DEVICE = "auto"  # auto, cpu, gpu
+DEBUG = False  # show the traceback of an error
+FRESH = False  # remove the run of the same name first
+FULL = False  # demo: the size of the specification instead of the small preset
+
+# data
+DATA_PATH = ""  # folder with tfrecords; for predict also with recordings
+SPLIT_FILE = str(FOLDER / "mouse_split.json")
+SPLIT = "epoch"  # epoch (published, leaks between neighbours), block, mouse
+TEST_MOUSE = ""  # overrides the split file; several separated by commas
+LEAVE_OUT = False  # take the test mice out of the training list
+ALLOW_LEAK = False  # permit a test mouse that is trained on
+FOLDS = 0  # leave-mouse-out folds; 0 is off
+NUM_CLASSES = 3  # 2 joins NREM and REM
+NUM_FRAMES = 168  # frames used of every record; 168 are 10 s
+HEMISPHERIC = False  # half of the frame only
+HEMISPHERE = "left"  # left, right, both-mirrored
+LIMIT_TRAIN = 0  # epochs; 0 is all
+LIMIT_VAL = 0  # epochs; 0 is all
+WORKERS = 2  # epochs read at the same time
+
+# network
+NUM_RNN_UNITS = 64  # per direction; 32 in the released run
+NUM_FILTERS = 64
+NUM_BLOCKS = 5
+KERNEL_INIT = "glorot_uniform"  # or he_normal, which leaves the chance level sooner
+SPATIAL_ATTENTION = "none"  # none, simam, channel, spatial, cbam
+TEMPORAL_ATTENTION = "lstm"  # lstm, dense, none
+DROPOUT = 0.2
+MIXED_PRECISION = "off"  # off, float16, bfloat16
+GRAD_CHECKPOINT = False  # recompute the encoder in the backward pass: less memory
+
+# training
+BATCH_SIZE = 4  # global, over all GPUs
+NUM_EPOCHS = 200
+LR_INIT = 1e-4
+LOSS = "focal"  # focal, cross_entropy, poly, polyfocal
+GAMMA = 2.0  # focal exponent
+PATIENCE = 0  # epochs without improvement before training stops; 0 is off
+TENSORBOARD = False
+MODEL_CONTINUE = False  # resume after the last complete epoch
+
+# results
+WEIGHTS = "best"  # best, last, or a path (.weights.h5 or a TensorFlow-2 checkpoint)
+FRAME_CHUNK = 42  # frames encoded at once outside training
+SMOOTH = "none"  # none, median, bout, hmm
+MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs
+BASELINE = False  # band-power baseline beside the network in test modes
+RESULT_ACTION = "save"  # save, show, both
+GRADCAM_LABEL = -1  # state of the map; -1 is all
+GRADCAM_METHOD = "gradcam"  # gradcam, gradcam++
+GRADCAM_TARGET = "prob"  # prob, logit
+ONLY_CORRECT = True  # maps of correctly classified epochs only
+OCCLUSION_PATCH = 0  # pixels per side; 0 is 1/8 of the frame height (1/4 in the demo)
+ATLAS = ""  # AtlasandIsbrain.mat, for region tables
+MODEL_SAVEDIR = ""  # folder of the weights; the run's folder when empty
+LOGS_DIR = ""  # TensorBoard; logs/ of the run's folder when empty
+RESULT_SAVEDIR = ""  # the run's folder when empty
+MODEL_NAME = ""  # published name of --run
+CONFIG = ""  # JSON or YAML file with any of these settings; the command line wins
+MODEL = ""  # accepted and ignored: module name in the published project
+DATASET = ""  # accepted and ignored: module name in the published project
+
+MODES = (
+    "train",
+    "test",
+    "test_subjectwise",
+    "gradcam",
+    "attention_weights",
+    "occlusion",
+    "predict",
+    "demo",
+)
+CHOICES = {
+    "mode": MODES,
+    "device": ("auto", "cpu", "gpu"),
+    "split": ("epoch", "block", "mouse"),
+    "num_classes": (2, 3),
+    "hemisphere": ("left", "right", "both-mirrored"),
+    "kernel_init": ("glorot_uniform", "he_normal"),
+    "spatial_attention": ("none", "simam", "channel", "spatial", "cbam"),
+    "temporal_attention": ("lstm", "dense", "none"),
+    "mixed_precision": ("off", "float16", "bfloat16"),
+    "loss": ("focal", "cross_entropy", "poly", "polyfocal"),
+    "smooth": ("none", "median", "bout", "hmm"),
+    "result_action": ("save", "show", "both"),
+    "gradcam_label": (-1, 0, 1, 2),
+    "gradcam_method": ("gradcam", "gradcam++"),
+    "gradcam_target": ("prob", "logit"),
+}
+# lowest and highest value of a number
+RANGES = {
+    "folds": (0, None),
+    "num_frames": (1, None),
+    "limit_train": (0, None),
+    "limit_val": (0, None),
+    "workers": (1, None),
+    "num_rnn_units": (1, None),
+    "num_filters": (1, None),
+    "num_blocks": (1, 8),
+    "dropout": (0, 0.99),
+    "batch_size": (1, None),
+    "num_epochs": (1, None),
+    "lr_init": (0, 10),
+    "gamma": (0, 10),
+    "patience": (0, None),
+    "frame_chunk": (1, None),
+    "min_confidence": (0, 1),
+    "occlusion_patch": (0, None),
+}
+IGNORED = ("model", "dataset")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings of a run and which of them the user gave."""
+
+    values: dict
+    given: frozenset
+
+    def __getattr__(self, name):
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def defaults() -> dict:
+    """Return the globals that are settings, by the name of their flag."""
+    skip = {"MODES", "CHOICES", "RANGES", "IGNORED", "FOLDER"}
+    return {
+        name.lower(): value
+        for name, value in globals().items()
+        if name.isupper() and name not in skip
+    }
+
+
+def build_parser() -> Parser:
+    """Return the command line: one flag per global; only flags that are given appear in the result."""
+    parser = Parser(
+        description=__doc__.split("\n")[0],
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.HelpFormatter,
+    )
+    parser.add_argument(
+        "--demo", action="store_const", const="demo", dest="mode", help="same as --mode demo"
+    )
+    for name, value in defaults().items():
+        text = f"default: {value}" if value != "" else "default: none"
+        if isinstance(value, bool):
+            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(f"--{name}", type=type(value), choices=CHOICES.get(name), help=text)
+    return parser
+
+
+def read_config_file(path: Path) -> dict:
+    """Read settings from a JSON or YAML file; every key must be a known setting of the right type.
+
+    Raises:
+        InputError: unreadable file, unknown key, or a value of another type.
+    """
+    import difflib
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() in (".yml", ".yaml"):
+            import yaml
+
+            try:
+                held = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(error) from error
+        else:
+            held = json.loads(text)
+        if not isinstance(held, dict):
+            raise ValueError("it holds no mapping of settings")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a settings file ({error})") from error
+    known = defaults()
+    for key, value in held.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InputError(
+                f"{path}: unknown setting {key}; "
+                + (f"did you mean {near[0]}?" if near else "see --help")
+            )
+        kinds = (int, float) if isinstance(known[key], float) else (type(known[key]),)
+        if not isinstance(value, kinds) or (
+            isinstance(value, bool) != isinstance(known[key], bool)
+        ):
+            raise InputError(f"{path}: {key} is {value!r}; expected {type(known[key]).__name__}")
+    return held
+
+
+def check_values(values: dict) -> None:
+    """Raise an InputError for a value out of its choices or range."""
+    for name, allowed in CHOICES.items():
+        if values[name] not in allowed:
+            raise InputError(
+                f"{name} is {values[name]}: expected one of {', '.join(map(str, allowed))}"
+            )
+    for name, (low, high) in RANGES.items():
+        value = values[name]
+        if not low <= value or (high is not None and not value <= high):
+            limit = f"{low} or more" if high is None else f"{low} to {high}"
+            raise InputError(f"{name} is {value}: expected {limit}")
+    if values["num_classes"] == 2 and values["loss"] in ("poly", "polyfocal"):
+        raise InputError(
+            f"loss {values['loss']} needs three classes: choose focal or cross_entropy"
+        )
+
+
+def resolve(argv=None) -> Settings:
+    """Parse the command line: globals, then the file of --config, then flags."""
+    given = vars(build_parser().parse_args(argv))
+    from_file = read_config_file(Path(given["config"])) if given.get("config") else {}
+    values = {**defaults(), **from_file, **given}
+    check_values(values)
+    return Settings(values, frozenset({*from_file, *given}))
+
+
+@one_line_faults
+def main(argv=None):
+    """Run the chosen mode."""
+    settings = resolve(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    for name in IGNORED:
+        if name in settings.given:
+            logging.info(
+                "note: --%s is accepted and ignored: there is one network and one loader", name
+            )
+    if settings.mode == "demo":
+        from demo import run_demo
+
+        return run_demo(settings)
+    from modes import run_mode
+
+    return run_mode(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

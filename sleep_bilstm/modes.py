@@ -1,0 +1,426 @@
+"""The modes of main.py: train, test, maps of where and when the network looks, and prediction.
+
+Every function takes the resolved settings; results go to `<run>/<mode>/`. Source: specification section 8.1.
+"""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+
+import pandas as pd
+
+from files import InputError, write_json, write_settings
+from states import RESULTS_DIR, STATE_NAMES
+
+LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
+STORAGE_KEYS = ("seconds", "normalization", "downsample")  # must be the same in training and use
+OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
+log = logging.getLogger(__name__)
+
+
+def choose_device(wanted: str) -> str:
+    """Hide the GPUs when the CPU is asked for, print the reason, and return "cpu" or "gpu"."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if wanted == "gpu" and not gpus:
+        raise InputError(
+            "device is gpu and TensorFlow sees no GPU: give --device cpu or install its CUDA libraries"
+        )
+    if wanted == "cpu" or not gpus:
+        tf.config.set_visible_devices([], "GPU")
+        log.info("device: CPU (%s)", "asked for" if wanted == "cpu" else "no GPU found")
+        return "cpu"
+    log.info("device: %d GPU (%s)", len(gpus), "asked for" if wanted == "gpu" else "found")
+    return "gpu"
+
+
+def strategy_scope():
+    """Return the scope in which to build the network: MirroredStrategy with several GPUs, else a plain one."""
+    import contextlib
+
+    import tensorflow as tf
+
+    if len(tf.config.get_visible_devices("GPU")) > 1:
+        strategy = tf.distribute.MirroredStrategy()
+        log.info("MirroredStrategy over %d GPUs", strategy.num_replicas_in_sync)
+        return strategy.scope()
+    return contextlib.nullcontext()
+
+
+def run_folder(settings) -> Path:
+    """Return the folder of the run."""
+    name = settings.run or settings.model_name
+    if not name:
+        name = f"{settings.split}_{settings.loss}_u{settings.num_rnn_units}_{settings.num_classes}c_seed{settings.seed}"
+    return Path(settings.model_savedir) if settings.model_savedir else RESULTS_DIR / name
+
+
+def data_folder(settings) -> Path:
+    """Return the data folder, or say how to get data."""
+    if not settings.data_path:
+        raise InputError(
+            "data_path is not given: expected a folder with tfrecords. Convert recordings with create_tfrecords.py, make "
+            "synthetic ones with make_synthetic.py, or run main.py --demo"
+        )
+    return Path(settings.data_path)
+
+
+def _storage_of(folder: Path) -> dict:
+    """Return the manifest of a tfrecord folder; published files have none."""
+    manifest = folder / "dataset.json"
+    if not manifest.is_file():
+        return {}
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{manifest}: is no readable JSON ({error}); create the tfrecords again"
+        ) from error
+
+
+def view_of(settings) -> "View":  # noqa: F821 - the loader is imported late
+    """Return what the network sees of an epoch."""
+    from dataloader_sleep import View
+
+    return View(
+        settings.num_frames,
+        settings.num_classes,
+        settings.hemisphere if settings.hemispheric else None,
+    )
+
+
+def architecture_of(settings, shape) -> "Architecture":  # noqa: F821 - the network is imported late
+    """Return the architecture of the settings for inputs of ``shape`` (F, H, W)."""
+    from model_attention_bilstm import Architecture
+
+    names = {field.name for field in fields(Architecture)} - {"num_frames", "height", "width"}
+    chosen = {name: settings.values[name] for name in names}
+    return Architecture(num_frames=shape[0], height=shape[1], width=shape[2], **chosen)
+
+
+def training_of(settings) -> "Training":  # noqa: F821 - training is imported late
+    """Return the training settings."""
+    from train import Training
+
+    return Training(**{field.name: settings.values[field.name] for field in fields(Training)})
+
+
+def load_split(settings, folder: Path):
+    """Return (split, mice) of the settings over the records in ``folder``."""
+    from dataloader_sleep import read_mouse_split, split_records
+    from shards import find_records
+
+    records = find_records(folder)
+    mice = read_mouse_split(
+        Path(settings.split_file),
+        test_mouse=[m for m in settings.test_mouse.split(",") if m],
+        allow_leak=settings.allow_leak,
+        leave_out=settings.leave_out,
+    )
+    return split_records(records, mice, settings.split, seed=settings.seed, where=folder), mice
+
+
+def claim_run(run_dir: Path, settings) -> None:
+    """Refuse to mix two runs: a folder with weights needs --model_continue, --fresh or another --run."""
+    used = run_dir.is_dir() and any(run_dir.iterdir())
+    if used and settings.fresh:
+        if not (run_dir / "settings.json").is_file():
+            raise InputError(
+                f"{run_dir}: holds files but no settings.json, so it is not removed: give another --run"
+            )
+        shutil.rmtree(run_dir)
+    elif (run_dir / "config.json").is_file() and not settings.model_continue:
+        raise InputError(
+            f"{run_dir}: holds a run already; give --model_continue, --fresh or another --run"
+        )
+
+
+def data_record(settings, mice, folder: Path) -> dict:
+    """Return what config.json keeps about the data: enough to repeat the split and to check other data."""
+    storage = _storage_of(folder)
+    return {
+        "hemisphere": settings.hemisphere if settings.hemispheric else None,
+        "split": settings.split,
+        "seed": settings.seed,
+        "mice": {"train": mice.train, "val": mice.val, "test": mice.test},
+        "limit_train": settings.limit_train,
+        "storage": {key: storage[key] for key in STORAGE_KEYS if key in storage},
+    }
+
+
+def fit_split(settings, split, mice, folder: Path, run_dir: Path):
+    """Train on a split into ``run_dir``; return the network with its last weights and the history."""
+    from checkpoints import save_config
+    from dataloader_sleep import Epochs, report_counts
+    from model_attention_bilstm import build
+    from train import fit
+
+    view = view_of(settings)
+    train = Epochs(split.train[: settings.limit_train or None], view)
+    val = Epochs(split.val[: settings.limit_val or None], view)
+    names = STATE_NAMES[settings.num_classes]
+    for name, epochs in (("training", train), ("validation", val)):
+        if not len(epochs):
+            raise InputError(f"{folder}: no epoch is left for {name} ({split.text})")
+        report_counts(name, epochs, names)
+    architecture = architecture_of(settings, train.shape)
+    inputs = [
+        path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
+    ]
+    write_settings(run_dir, settings.values, inputs=inputs, libraries=LIBRARIES)
+    save_config(run_dir, architecture, data_record(settings, mice, folder))
+    with strategy_scope():
+        network = build(architecture, seed=settings.seed if settings.seed >= 0 else None)
+        log.info("network: %d parameters", network.model.count_params())
+        history = fit(
+            network,
+            train,
+            val,
+            training_of(settings),
+            run_dir,
+            resume=settings.model_continue,
+            logs_dir=Path(settings.logs_dir) if settings.logs_dir else None,
+        )
+    return network, history
+
+
+def run_train(settings) -> int:
+    """Train one network, or with --folds one per group of test mice."""
+    folder, run_dir = data_folder(settings), run_folder(settings)
+    if settings.folds:
+        from folds import run_folds
+
+        return run_folds(settings, folder, run_dir)
+    split, mice = load_split(settings, folder)
+    claim_run(run_dir, settings)
+    choose_device(settings.device)
+    _, history = fit_split(settings, split, mice, folder, run_dir)
+    from learning_curve import save_learning_curve
+
+    save_learning_curve(pd.DataFrame(history), run_dir / "learning_curve.png")
+    best = min(history, key=lambda row: row["val_loss"])
+    log.info(
+        "best validation loss %.4f in epoch %d, kappa %.3f (%s); weights in %s",
+        best["val_loss"],
+        best["epoch"],
+        best["val_kappa"],
+        split.text,
+        run_dir,
+    )
+    return 0
+
+
+def load_network(settings, folder: Path | None = None):
+    """Load the network that --weights names.
+
+    Returns:
+        network, data settings stored with it (empty for a published checkpoint).
+    """
+    from checkpoints import find_tf2_prefix, load_own, load_tf2
+    from model_attention_bilstm import Architecture
+
+    named = settings.weights in ("best", "last")
+    path = (
+        run_folder(settings) / f"{settings.weights}.weights.h5" if named else Path(settings.weights)
+    )
+    prefix = None if named else find_tf2_prefix(path)
+    if prefix is None:
+        names = {field.name for field in fields(Architecture)} & settings.given
+        return load_own(path, expected={name: settings.values[name] for name in names})
+    config = prefix.parent / "config.json"
+    height, width = 128, 64 if settings.hemispheric else 128
+    if folder is not None and (manifest := _storage_of(folder)):
+        height, width = manifest["height"], manifest["width"] // (2 if settings.hemispheric else 1)
+    network = load_tf2(
+        prefix,
+        spatial_attention=settings.spatial_attention,
+        config=config if config.is_file() else None,
+        frames=(settings.num_frames, height, width),
+    )
+    log.info("loaded %s: %d parameters", prefix, network.model.count_params())
+    return network, {}
+
+
+def _view_of_network(settings, network, data: dict):
+    from dataloader_sleep import View
+
+    hemisphere = (
+        data["hemisphere"] if data else (settings.hemisphere if settings.hemispheric else None)
+    )
+    return View(network.architecture.num_frames, network.architecture.num_classes, hemisphere)
+
+
+def _check_storage(folder: Path, data: dict) -> None:
+    """Refuse data that was prepared in another way than the training data."""
+    held, trained = _storage_of(folder), data.get("storage", {})
+    for key, value in trained.items():
+        if key in held and held[key] != value:
+            raise InputError(
+                f"{folder / 'dataset.json'}: {key} is {held[key]}, the network is trained with {value}"
+            )
+
+
+def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool):
+    """Return (epochs to test, training epochs or None, sentence about the split, kind of data)."""
+    from dataloader_sleep import (
+        SPLIT_TEXT,
+        Epochs,
+        MouseSplit,
+        of_mice,
+        read_mouse_split,
+        split_records,
+    )
+    from shards import find_records, in_time_order
+
+    _check_storage(folder, data)
+    view = _view_of_network(settings, network, data)
+    records = find_records(folder)
+    chosen = [m for m in settings.test_mouse.split(",") if m]
+    if data:
+        stored = data["mice"]
+        mice = MouseSplit(
+            tuple(stored["train"]), tuple(stored["val"]), tuple(chosen or stored["test"])
+        )
+        both = set(mice.test) & {*mice.train, *mice.val}
+        if both and not settings.allow_leak and (subjectwise or data["split"] == "mouse"):
+            raise InputError(
+                f"test mouse {', '.join(sorted(both))} is one the network is trained on: give --allow_leak"
+            )
+        kind, seed = data["split"], data["seed"]
+    else:
+        mice = read_mouse_split(
+            Path(settings.split_file), test_mouse=chosen, allow_leak=settings.allow_leak
+        )
+        kind, seed = "mouse", settings.seed
+    if subjectwise or not data:
+        text = f"{SPLIT_TEXT['mouse']}; test mouse {', '.join(mice.test)}"
+        if set(mice.test) & {*mice.train, *mice.val}:
+            text = (
+                f"leak allowed: test mouse {', '.join(mice.test)} is one the network is trained on"
+            )
+        test, train = of_mice(records, mice.test, folder), None
+        if data:
+            train = split_records(records, mice, kind, seed=seed, where=folder).train
+    else:
+        split = split_records(records, mice, kind, seed=seed, where=folder)
+        text, test, train = split.text, split.test, split.train
+    return Epochs(in_time_order(test), view), Epochs(train, view) if train else None, text
+
+
+def output_folder(settings) -> Path:
+    """Return the folder of the results of this mode, with settings.json in it."""
+    out = (
+        Path(settings.result_savedir) if settings.result_savedir else run_folder(settings)
+    ) / settings.mode
+    write_settings(out, settings.values, libraries=LIBRARIES)
+    return out
+
+
+def seconds_of(num_frames: int) -> float:
+    """Return the length of an input of ``num_frames`` frames in s, rounded to 0.1 s."""
+    return round(num_frames / 16.8, 1)
+
+
+def run_test(settings, *, subjectwise: bool) -> int:
+    """Test on the test part of the split, or on all epochs of the test mouse."""
+    from evaluation import add_smoothed, prediction_table, write_results
+    from train import run_over
+
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings, folder)
+    epochs, train, text = test_sets(settings, folder, network, data, subjectwise=subjectwise)
+    if settings.smooth == "hmm" and train is None:
+        raise InputError(
+            "smooth hmm learns its transitions on the training labels: they are not known for this network"
+        )
+    out = output_folder(settings)
+    probs = run_over(
+        network,
+        epochs,
+        batch_size=settings.batch_size,
+        frame_chunk=settings.frame_chunk,
+        workers=settings.workers,
+    )["probs"]
+    table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
+    table = add_smoothed(table, settings.smooth, train)
+    seconds = seconds_of(network.architecture.num_frames)
+    metrics = write_results(table, out, text, seconds=seconds, per_mouse_files=subjectwise)
+    if settings.baseline:
+        if train is None:
+            raise InputError(
+                "baseline needs the training epochs: they are not known for this network"
+            )
+        from band_power import baseline_predictions
+        from utils import class_metrics, text_of
+
+        found = baseline_predictions(train, epochs)
+        metrics["band_power_baseline"] = class_metrics(
+            epochs.labels, found, network.architecture.num_classes
+        )
+        write_json(out / "metrics.json", metrics)
+        log.info("band-power baseline:\n%s", text_of(metrics["band_power_baseline"]))
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def show_pictures(settings, out: Path) -> None:
+    """Open the pictures of ``out`` in windows when --result_action asks for it."""
+    if settings.result_action != "save":
+        from figures import show
+
+        for path in sorted(out.rglob("*.png")):
+            show(path)
+
+
+def run_optical(settings) -> int:
+    """Run gradcam, attention_weights or occlusion over the test mouse."""
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings, folder)
+    epochs, _, text = test_sets(settings, folder, network, data, subjectwise=True)
+    out = output_folder(settings)
+    log.info("%s", text)
+    if settings.mode == "attention_weights":
+        from visualize_lstm_attention_weights import export_attention
+
+        export_attention(network, epochs, out, settings)
+    else:
+        from maps import export_maps
+
+        export_maps(network, epochs, out, settings)
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def run_predict(settings) -> int:
+    """Predict the states of recordings (.mat) or tfrecords without looking at labels."""
+    from predict import predict_folder
+
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings)
+    out = output_folder(settings)
+    predict_folder(network, data, folder, out, settings)
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def run_mode(settings) -> int:
+    """Run the mode of the settings; return the exit code."""
+    if settings.mode == "train":
+        return run_train(settings)
+    if settings.mode in ("test", "test_subjectwise"):
+        return run_test(settings, subjectwise=settings.mode == "test_subjectwise")
+    if settings.mode in OPTICAL_MODES:
+        return run_optical(settings)
+    return run_predict(settings)

@@ -1,0 +1,171 @@
+"""Draw subject maps over a frame of the recording: three states side by side, one row per mouse.
+
+Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; specification section 8.5.
+    python plot_gradcam.py --folder ../results/sleep_bilstm/run/gradcam/maps --mice 200128
+    python plot_gradcam.py --folder MAPS --mice 191030 201125 --opacity 0.4 --colour_map cividis --colour_bar
+Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_data F x H x W). Writes PNG and PDF.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.io
+
+from files import InputError, Parser, one_line_faults
+from states import STATE_NAMES
+
+FRAME = 64  # 1-based number of the background frame
+OPACITY = 0.5
+COLOUR_MAP = (
+    "jet"  # Faithful: the published figure; viridis and cividis are safe for colour-blind readers
+)
+PANEL_INCHES = 2.4
+
+
+def rescale(heatmap: np.ndarray) -> np.ndarray | None:
+    """Return the map rescaled to 0..1; None for a constant or NaN map."""
+    if not np.isfinite(heatmap).all() or np.ptp(heatmap) == 0:
+        return None
+    return (heatmap - heatmap.min()) / np.ptp(heatmap)
+
+
+def overlay_heatmap_gradcam(
+    axes, image, heatmap: np.ndarray, alpha: float = OPACITY, colour_map: str = COLOUR_MAP
+):
+    """Draw ``heatmap`` (H, W), rescaled to 0..1, over ``image`` (H, W) or None; return what carries the colours."""
+    axes.set_axis_off()
+    if image is not None and np.isfinite(image).all():
+        axes.imshow(image, cmap="gray")
+    scaled = rescale(heatmap)
+    if scaled is None:
+        axes.imshow(np.zeros(heatmap.shape), cmap="gray", vmin=0, vmax=1, alpha=0.1)
+        axes.text(0.5, 0.5, "no epochs", ha="center", va="center", transform=axes.transAxes)
+        return None
+    return axes.imshow(scaled, cmap=colour_map, vmin=0, vmax=1, alpha=alpha)
+
+
+def plot_gradcam(
+    maps: dict[str, dict[str, np.ndarray]],
+    backgrounds: dict[str, dict],
+    *,
+    frame: int = FRAME,
+    opacity: float = OPACITY,
+    colour_map: str = COLOUR_MAP,
+    colour_bar: bool = False,
+    outlines: np.ndarray | None = None,
+):
+    """Return a figure with one row per mouse and one column per state.
+
+    Args:
+        maps: mouse -> state name -> map (H, W).
+        backgrounds: mouse -> state name -> example epoch (F, H, W) or None.
+        frame: 1-based number of the background frame; the last frame when the epoch is shorter.
+        opacity, colour_map, colour_bar: look of the map.
+        outlines: (H, W) parcels whose borders are drawn.
+    """
+    from figures import new_figure
+
+    states = list(next(iter(maps.values())))
+    figure, grid = new_figure(
+        PANEL_INCHES * len(states) + 0.9 * colour_bar,
+        PANEL_INCHES * len(maps) + 0.3,
+        len(maps),
+        len(states),
+        squeeze=False,
+    )
+    drawn = None
+    for row, (mouse, own) in zip(grid, maps.items(), strict=True):
+        for axes, state in zip(row, states, strict=True):
+            example = backgrounds.get(mouse, {}).get(state)
+            image = None if example is None else example[min(frame, len(example)) - 1]
+            drawn = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map) or drawn
+            if outlines is not None:
+                for parcel in np.unique(outlines[outlines > 0]):
+                    axes.contour(outlines == parcel, levels=[0.5], colors="white", linewidths=0.4)
+            axes.set_title(f"{mouse}  {state}", fontsize=9)
+    if colour_bar and drawn is not None:
+        figure.colorbar(drawn, ax=grid.ravel().tolist(), label="map, rescaled to 0-1 per panel")
+    return figure
+
+
+def save_maps_figure(
+    maps, backgrounds, path: Path, table: pd.DataFrame | None = None, **look
+) -> Path:
+    """Draw the maps and write PNG, PDF and the CSV behind them."""
+    from figures import PRINT_DPI, save_figure
+
+    figure = plot_gradcam(maps, backgrounds, **{"colour_bar": True, **look})
+    return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)
+
+
+def read_maps(folder: Path, mice: list[str]) -> tuple[dict, dict]:
+    """Read the maps and example epochs of ``mice`` from ``folder``."""
+    maps, examples = {}, {}
+    for mouse in mice:
+        paths = sorted(folder.glob(f"{mouse}_avg*_label*.mat"))
+        if not paths:
+            raise InputError(
+                f"{folder}: holds no {mouse}_avg_label<state>.mat; run main.py --mode gradcam first"
+            )
+        for path in paths:
+            try:
+                held = scipy.io.loadmat(path)
+                state = STATE_NAMES[3][int(path.stem.rsplit("label", 1)[1])]
+                maps.setdefault(mouse, {})[state] = held["subject_avg_gradcam"]
+                examples.setdefault(mouse, {})[state] = held["example_data"]
+            except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+                raise InputError(f"{path}: holds no subject map ({error})") from error
+    return maps, examples
+
+
+def build_parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, required=True, help="folder with the .mat maps")
+    parser.add_argument("--mice", nargs="+", required=True, help="date codes, one row each")
+    parser.add_argument("--frame", type=int, default=FRAME, help="1-based background frame")
+    parser.add_argument("--opacity", type=float, default=OPACITY, help="opacity of the map")
+    parser.add_argument("--colour_map", default=COLOUR_MAP, help="matplotlib colour map")
+    parser.add_argument("--colour_bar", action="store_true", help="draw a colour bar")
+    parser.add_argument(
+        "--atlas", type=Path, default=None, help="AtlasandIsbrain.mat: draw its outlines"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="PNG to write; gradcam.png in the folder when absent"
+    )
+    parser.add_argument("--show", action="store_true", help="open the picture")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+@one_line_faults
+def main(argv=None):
+    """Draw the maps of the given mice."""
+    from figures import show
+
+    args = build_parser().parse_args(argv)
+    if args.frame < 1:
+        raise InputError(f"frame is {args.frame}: expected 1 or more")
+    maps, examples = read_maps(args.folder, args.mice)
+    outlines = None
+    if args.atlas:
+        from atlas import fit_to, read_atlas
+
+        shape = next(iter(next(iter(maps.values())).values())).shape
+        outlines = fit_to(read_atlas(args.atlas).parcels, *shape)
+    look = {
+        "frame": args.frame,
+        "opacity": args.opacity,
+        "colour_map": args.colour_map,
+        "colour_bar": args.colour_bar,
+        "outlines": outlines,
+    }
+    path = save_maps_figure(maps, examples, args.out or args.folder / "gradcam.png", **look)
+    print(path)
+    if args.show:
+        show(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Names, codes, colours and clock of the sleep-state data, shared by every script of the folder."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+DATA_DIR = FOLDER.parent / "data" / FOLDER.name
+RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
+
+FRAME_RATE_HZ = 16.8
+FRAMES_PER_EPOCH = 168  # 10 s at 16.8 Hz
+EPOCH_S = 10
+MAX_SECONDS = 30  # an epoch and at most one whole neighbour on each side
+
+WAKE, NREM, REM = 0, 1, 2
+ARTIFACT_CODE = 2  # in scoringindex_file; REM is 3 there
+RAW_TO_LABEL = {0: WAKE, 1: NREM, 3: REM}
+LABEL_TO_RAW = {WAKE: 0, NREM: 1, REM: 3}
+
+STATE_NAMES = {3: ("Wakefulness", "NREM", "REM"), 2: ("Wakefulness", "Sleep")}
+STATE_RGB = (
+    (241 / 255, 161 / 255, 5 / 255),
+    (39 / 255, 125 / 255, 229 / 255),
+    (38 / 255, 179 / 255, 150 / 255),
+)
+NO_LABEL = -1

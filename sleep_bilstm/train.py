@@ -1,0 +1,259 @@
+"""Fit the network, and run it over epochs: training loop with exact resume, validation, prediction.
+
+Source: specification sections 7 and 8.1.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
+from tqdm import tqdm
+
+from checkpoints import load_training_state, save_training_state, save_weights
+from dataloader_sleep import Epochs, make_dataset, shuffle_order
+from files import InputError, atomic_path
+
+CHANCE_LOSS = {"focal": (2 / 3) ** 2 * math.log(3), "cross_entropy": math.log(3)}
+STUCK_EPOCHS = 5
+STATE_FILE = "training_state.h5"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a training run."""
+
+    seed: int = 42
+    num_epochs: int = 200
+    batch_size: int = 4  # global, over all replicas
+    lr_init: float = 1e-4
+    loss: str = "focal"
+    gamma: float = 2.0
+    patience: int = 0  # epochs without a better validation loss before training stops; 0 is off
+    frame_chunk: int = 42
+    workers: int = 1
+    tensorboard: bool = False
+
+
+class LossNotFinite(InputError):
+    """The training loss became NaN or infinite."""
+
+
+def compile_network(network, training: Training):
+    """Compile the network with Adam, loss, accuracy and kappa; return the optimiser."""
+    import keras
+
+    from losses_metrics import CohenKappa, make_loss
+
+    classes = network.architecture.num_classes
+    optimizer = keras.optimizers.Adam(training.lr_init)
+    if network.architecture.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    accuracy = (
+        keras.metrics.BinaryAccuracy if classes == 2 else keras.metrics.SparseCategoricalAccuracy
+    )
+    network.model.compile(
+        optimizer,
+        make_loss(training.loss, classes, training.gamma),
+        metrics=[accuracy(name="accuracy"), CohenKappa(classes)],
+    )
+    optimizer.build(network.model.trainable_variables)
+    return optimizer
+
+
+def states_of(probs: np.ndarray) -> np.ndarray:
+    """Return the predicted state (N,) of probabilities (N, K), or (N, 1) for two classes (above 0.5)."""
+    return (probs[:, 0] > 0.5).astype(int) if probs.shape[1] == 1 else probs.argmax(axis=1)
+
+
+def run_over(
+    network, epochs: Epochs, *, batch_size: int, frame_chunk: int, workers: int, keys=("probs",)
+):
+    """Run the network over all epochs, in order, in batches of any size; nothing is left out.
+
+    Returns:
+        dict of arrays, one row per epoch; both inputs of an epoch are averaged (hemisphere both-mirrored).
+    """
+    dataset = make_dataset(epochs, np.arange(len(epochs)), batch_size, workers=workers)
+    parts = {key: [] for key in keys}
+    bar = tqdm(total=len(epochs), desc="epochs", disable=None, leave=False)
+    for frames, _ in fault_lines(dataset):
+        outputs = network.infer(frames.numpy()[..., 0], frame_chunk)
+        for key in keys:
+            parts[key].append(outputs[key])
+        bar.update(len(frames))
+    bar.close()
+    n = epochs.view.inputs_per_epoch
+    return {
+        k: np.concatenate(v).reshape(-1, n, *v[0].shape[1:]).mean(axis=1) for k, v in parts.items()
+    }
+
+
+def fault_lines(dataset):
+    """Iterate over ``dataset``; a reader's InputError comes out as itself, not wrapped by TensorFlow."""
+    import tensorflow as tf
+
+    try:
+        yield from dataset
+    except tf.errors.OpError:
+        if dataset.faults:
+            raise dataset.faults[0] from None
+        raise
+
+
+def validate(network, epochs: Epochs, training: Training) -> dict[str, float]:
+    """Return loss, accuracy and kappa of the network on ``epochs``."""
+    probs = run_over(
+        network,
+        epochs,
+        batch_size=training.batch_size,
+        frame_chunk=training.frame_chunk,
+        workers=training.workers,
+    )["probs"]
+    found = states_of(probs)
+    labels = epochs.labels
+    target = labels[:, None] if probs.shape[1] == 1 else labels
+    same = (labels == labels[0]).all() and (found == labels[0]).all()
+    return {
+        "val_loss": float(network.model.loss(target, probs)),
+        "val_accuracy": float((found == labels).mean()),
+        "val_kappa": float("nan") if same else float(cohen_kappa_score(labels, found)),
+    }
+
+
+def _finite_check():
+    import keras
+
+    class StopAtNaN(keras.callbacks.Callback):
+        """Stop at the first batch whose loss is not finite."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if not math.isfinite(logs["loss"]):
+                raise LossNotFinite(
+                    f"the training loss is {logs['loss']} in batch {batch}; training stopped, the weights saved after "
+                    "the epoch before are kept: lower --lr_init or look for extreme values in the data"
+                )
+
+    return StopAtNaN()
+
+
+def write_log(run_dir: Path, history: list[dict]) -> None:
+    """Write the history so far as `log.csv`."""
+    with atomic_path(run_dir / "log.csv") as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False)
+
+
+def _write_tensorboard(folder: Path, row: dict) -> None:
+    import tensorboard.summary.v2 as summary
+    import tensorflow as tf
+
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        for key, value in row.items():
+            if key not in ("epoch", "seconds"):
+                summary.scalar(key, value, step=row["epoch"])
+
+
+def fit(
+    network,
+    train: Epochs,
+    val: Epochs,
+    training: Training,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    logs_dir=None,
+):
+    """Train, validate after every epoch and keep the best weights by validation loss.
+
+    Args:
+        network: AttentionBiLSTM, built under the distribution strategy that it is trained with.
+        train, val: epochs with labels.
+        training: settings; the order of the data in epoch e is a function of (seed, e).
+        run_dir: gets `ckpt_<epoch>.weights.h5` for every improvement, `best.weights.h5`,
+            `last.weights.h5`, `training_state.h5` and `log.csv`.
+        resume: go on after the last complete epoch in ``run_dir``.
+
+    Returns:
+        list of one dict per epoch: epoch, loss, accuracy, kappa, val_*, learning_rate, steps, seconds.
+
+    Raises:
+        LossNotFinite: the loss is not finite; the files of the epoch before stay.
+    """
+    optimizer = compile_network(network, training)
+    state_path, history, best = run_dir / STATE_FILE, [], {"epoch": 0, "val_loss": math.inf}
+    if resume:
+        if not state_path.is_file():
+            raise InputError(
+                f"{state_path}: no such file; there is nothing to continue, leave --model_continue out"
+            )
+        record = load_training_state(state_path, network, optimizer)
+        history, best = record["history"], record["best"]
+        log.info("continuing after epoch %d", len(history))
+    for number in range(len(history) + 1, training.num_epochs + 1):
+        if training.patience and number - 1 - best["epoch"] >= training.patience and history:
+            log.info("no better validation loss for %d epochs: stopped", training.patience)
+            break
+        start = time.perf_counter()
+        order = shuffle_order(len(train), training.seed, number)
+        whole = len(order) >= training.batch_size
+        data = make_dataset(
+            train, order, training.batch_size, workers=training.workers, drop_remainder=whole
+        )
+        row = {"epoch": number, **_fit_one(network, data), **validate(network, val, training)}
+        row["learning_rate"] = float(np.asarray(optimizer.learning_rate))
+        row["steps"] = int(np.asarray(optimizer.iterations))
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        history.append(row)
+        if row["val_loss"] < best["val_loss"]:
+            best = {"epoch": number, "val_loss": row["val_loss"]}
+            save_weights(network, run_dir / f"ckpt_{number}.weights.h5")
+            save_weights(network, run_dir / "best.weights.h5")
+        save_weights(network, run_dir / "last.weights.h5")
+        write_log(run_dir, history)
+        save_training_state(state_path, network, optimizer, {"history": history, "best": best})
+        if training.tensorboard:
+            _write_tensorboard(logs_dir or run_dir / "logs", row)
+        log.info(
+            "epoch %(epoch)d  loss %(loss).4f  kappa %(kappa).3f  val_loss %(val_loss).4f  val_kappa %(val_kappa).3f"
+            "  %(seconds).1f s",
+            row,
+        )
+        _hint_when_stuck(history, training)
+    return history
+
+
+def _fit_one(network, data) -> dict[str, float]:
+    import tensorflow as tf
+
+    try:
+        result = network.model.fit(
+            data, epochs=1, verbose=0, shuffle=False, callbacks=[_finite_check()]
+        )
+    except tf.errors.OpError:
+        if data.faults:
+            raise data.faults[0] from None
+        raise
+    return {key: float(values[0]) for key, values in result.history.items()}
+
+
+def _hint_when_stuck(history: list[dict], training: Training) -> None:
+    """Say so when the loss has stayed at its chance value since the start."""
+    chance = CHANCE_LOSS.get(training.loss)
+    if (
+        chance is None
+        or len(history) != STUCK_EPOCHS
+        or (training.loss == "focal" and training.gamma != 2)
+    ):
+        return
+    if all(abs(row["loss"] - chance) < 0.02 * chance for row in history):
+        log.warning(
+            "hint: the loss has stayed at its chance value %.3f for %d epochs; try --kernel_init he_normal or a higher "
+            "--lr_init",
+            chance,
+            STUCK_EPOCHS,
+        )

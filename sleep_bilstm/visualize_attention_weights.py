@@ -1,0 +1,270 @@
+"""Draw exported attention weights: mean per state, in time, histograms, around transitions.
+
+Python port of the published visualize_attention_weights.m; specification section 8.5.
+    python visualize_attention_weights.py ../results/sleep_bilstm/run/attention_weights/200128_attention_weights.mat
+    python visualize_attention_weights.py WEIGHTS.mat --states 200128_10s.mat --gap 30
+Reads att_weights (N x F), y_preds and, for the transitions, y_trues (1 x N). Writes four PNG with their CSV.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.io
+
+from files import InputError, Parser, one_line_faults
+from states import EPOCH_S, STATE_NAMES, STATE_RGB
+
+GAP = 30  # samples on each side of a transition
+BINS = 100
+HALF_HOUR_S = 1800
+
+
+def rescale_rows(weights: np.ndarray) -> np.ndarray:
+    """Rescale each row of weights (N, F) to 0..1; a constant row becomes 0."""
+    low = weights.min(axis=1, keepdims=True)
+    span = np.ptp(weights, axis=1, keepdims=True)
+    return np.divide(weights - low, span, out=np.zeros_like(weights, dtype=float), where=span > 0)
+
+
+def probability_histogram(values: np.ndarray) -> np.ndarray:
+    """Return the fraction of ``values`` in each of 100 bins on 0..1; zeros without values."""
+    counts = np.histogram(values, bins=BINS, range=(0, 1))[0]
+    return counts / max(values.size, 1)
+
+
+@dataclass(frozen=True)
+class AttentionStatistics:
+    """What the figures show.
+
+    Attributes:
+        rescaled: (N, F) rows rescaled to 0..1.
+        means: per state mean over its predicted epochs (F,), NaN when absent.
+        counts: per state number of epochs.
+        histograms: per state (100,).
+        transition, other: samples around transitions and the rest; None without true states.
+    """
+
+    rescaled: np.ndarray
+    means: list
+    counts: list
+    histograms: list
+    transition: np.ndarray | None
+    other: np.ndarray | None
+
+
+def attention_statistics(
+    weights: np.ndarray, y_pred: np.ndarray, y_true: np.ndarray | None = None, gap: int = GAP
+) -> AttentionStatistics:
+    """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
+
+    Around every change from epoch i-1 to i lie the 2 gap + 1 samples centred on the last sample of epoch i-1,
+    clipped to the recording. Differs: epochs are joined row after row; the published script interleaves them.
+    """
+    rescaled = rescale_rows(np.asarray(weights))
+    n_frames = rescaled.shape[1]
+    means, counts, histograms = [], [], []
+    for state in range(len(STATE_NAMES[3])):
+        own = rescaled[y_pred == state]
+        counts.append(len(own))
+        means.append(own.mean(axis=0) if len(own) else np.full(n_frames, np.nan))
+        histograms.append(probability_histogram(own))
+    if y_true is None:
+        return AttentionStatistics(rescaled, means, counts, histograms, None, None)
+    flat = rescaled.ravel()
+    near = np.zeros(flat.size, bool)
+    pooled = []
+    for epoch in np.flatnonzero(np.diff(y_true) != 0) + 1:
+        centre = epoch * n_frames - 1
+        around = slice(max(0, centre - gap), min(flat.size, centre + gap + 1))
+        pooled.append(flat[around])
+        near[around] = True
+    transition = np.concatenate(pooled) if pooled else np.empty(0)
+    return AttentionStatistics(rescaled, means, counts, histograms, transition, flat[~near])
+
+
+def plot_means(statistics: AttentionStatistics):
+    """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
+    from figures import new_figure
+
+    figure, row = new_figure(11, 3.2, columns=3, sharey=True)
+    for state, axes in enumerate(row):
+        mean = statistics.means[state]
+        if statistics.counts[state]:
+            axes.bar(np.arange(1, mean.size + 1), mean, width=1, color=STATE_RGB[state])
+        axes.set_title(f"{STATE_NAMES[3][state]} ({statistics.counts[state]} epochs)", fontsize=10)
+        axes.set_xlabel("Time steps")
+    row[0].set_ylabel("Average attention weights")
+    return figure
+
+
+def plot_in_time(
+    statistics: AttentionStatistics, y_pred: np.ndarray, epoch_seconds: float = EPOCH_S
+):
+    """Return all weights of a recording in time order, coloured by predicted state."""
+    from matplotlib.collections import LineCollection
+
+    from figures import new_figure
+
+    figure, axes = new_figure(11, 3.0)
+    n, n_frames = statistics.rescaled.shape
+    x = np.arange(n * n_frames) / n_frames
+    height = statistics.rescaled.ravel()
+    bars = np.stack([np.stack([x, np.zeros_like(x)], 1), np.stack([x, height], 1)], axis=1)
+    colours = np.array(STATE_RGB)[np.repeat(y_pred, n_frames)]
+    axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.5, rasterized=True))
+    step = HALF_HOUR_S / epoch_seconds
+    ticks = np.arange(1, n // step + 1)
+    if ticks.size:
+        axes.set_xticks(ticks * step, [f"{0.5 * tick:.1f}" for tick in ticks])
+        axes.set_xlabel("Time (hr)")
+    else:
+        axes.set_xlabel(f"Epoch ({epoch_seconds:g} s each)")
+    axes.set(xlim=(0, n), ylim=(0, 1.02), ylabel="Attention weights")
+    for state, name in enumerate(STATE_NAMES[3]):
+        axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
+    figure.legend(frameon=False, loc="outside upper right", ncols=3)
+    return figure
+
+
+def plot_histograms(statistics: AttentionStatistics):
+    """Return the distributions of the rescaled weights, one per predicted state."""
+    from figures import new_figure
+
+    figure, row = new_figure(11, 3.0, columns=3, sharey=True)
+    edges = np.linspace(0, 1, BINS + 1)
+    for state, axes in enumerate(row):
+        axes.stairs(statistics.histograms[state], edges, fill=True, color=STATE_RGB[state])
+        axes.set_yscale("log")
+        axes.set_title(STATE_NAMES[3][state], fontsize=10)
+        axes.set_xlabel("Attention weight (rescaled per epoch)")
+    row[0].set_ylabel("Probability")
+    return figure
+
+
+def plot_transitions(statistics: AttentionStatistics):
+    """Return both distributions: samples around transitions and all others."""
+    from figures import new_figure
+
+    figure, axes = new_figure(5.5, 3.4)
+    edges = np.linspace(0, 1, BINS + 1)
+    for values, colour, label in (
+        (statistics.transition, "#D55E00", "around transitions"),
+        (statistics.other, "#0072B2", "all other samples"),
+    ):
+        axes.stairs(
+            probability_histogram(values), edges, color=colour, label=f"{label} (n = {values.size})"
+        )
+    axes.set_yscale("log")
+    axes.set(xlabel="Attention weight (rescaled per epoch)", ylabel="Probability")
+    axes.legend(frameon=False)
+    return figure
+
+
+def save_attention_figures(
+    weights, y_pred, y_true, out: Path, mouse: str, gap: int = GAP
+) -> list[Path]:
+    """Draw and save all figures of one mouse with their CSV; return the pictures."""
+    from figures import save_figure
+
+    statistics = attention_statistics(weights, y_pred, y_true, gap)
+    names, edges = STATE_NAMES[3], np.linspace(0, 1, BINS + 1)[:-1]
+    steps = pd.DataFrame(
+        {
+            "time_step": np.arange(1, weights.shape[1] + 1),
+            **dict(zip(names, statistics.means, strict=True)),
+        }
+    )
+    bins = pd.DataFrame({"bin_low": edges, **dict(zip(names, statistics.histograms, strict=True))})
+    in_time = pd.DataFrame(
+        statistics.rescaled, columns=[f"w{i}" for i in range(weights.shape[1])]
+    ).assign(pred=y_pred)
+    saved = [
+        save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps),
+        save_figure(
+            plot_in_time(statistics, y_pred), out / f"{mouse}_attention_in_time.png", in_time
+        ),
+        save_figure(plot_histograms(statistics), out / f"{mouse}_attention_histograms.png", bins),
+    ]
+    if statistics.transition is not None and statistics.transition.size:
+        both = pd.DataFrame(
+            {
+                "bin_low": edges,
+                "transition": probability_histogram(statistics.transition),
+                "other": probability_histogram(statistics.other),
+            }
+        )
+        saved.append(
+            save_figure(
+                plot_transitions(statistics), out / f"{mouse}_attention_transitions.png", both
+            )
+        )
+    return saved
+
+
+def read_weights(
+    path: Path, states: Path | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Read weights, predicted and true states; the states may lie in another result file."""
+    try:
+        held = scipy.io.loadmat(path)
+        other = scipy.io.loadmat(states) if states else held
+        weights = np.asarray(held["att_weights"], float)
+        y_pred = np.ravel(other["y_preds"]).astype(int)
+        y_true = np.ravel(other["y_trues"]).astype(int) if "y_trues" in other else None
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise InputError(
+            f"{path}: holds no attention weights with states ({error}); give --states FILE"
+        ) from error
+    if weights.ndim != 2 or len(y_pred) != len(weights):
+        raise InputError(
+            f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N x F and N"
+        )
+    return weights, y_pred, y_true
+
+
+def build_parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="<mouse>_attention_weights.mat")
+    parser.add_argument(
+        "--states",
+        type=Path,
+        default=None,
+        help="result with y_preds and y_trues, if not in the file",
+    )
+    parser.add_argument("--gap", type=int, default=GAP, help="samples on each side of a transition")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder to write; beside the file when absent"
+    )
+    parser.add_argument("--show", action="store_true", help="open the pictures")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+@one_line_faults
+def main(argv=None):
+    """Draw the weights of one mouse and print the sum of each mean curve."""
+    from figures import show
+
+    args = build_parser().parse_args(argv)
+    weights, y_pred, y_true = read_weights(args.file, args.states)
+    statistics = attention_statistics(weights, y_pred, y_true, args.gap)
+    for name, mean, count in zip(STATE_NAMES[3], statistics.means, statistics.counts, strict=True):
+        print(
+            f"{name}: {count} epochs, sum of the mean curve {mean.sum():.3f}"
+            if count
+            else f"{name}: no epochs"
+        )
+    mouse = args.file.stem.removesuffix("_attention_weights")
+    for path in save_attention_figures(
+        weights, y_pred, y_true, args.out or args.file.parent, mouse, args.gap
+    ):
+        print(path)
+        if args.show:
+            show(path)
+
+
+if __name__ == "__main__":
+    main()
