@@ -25,7 +25,7 @@ p{margin:8px 0}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--
 .runs{display:grid;gap:24px;margin-top:24px}
 article{border:1px solid var(--line);border-radius:8px;background:var(--card);padding:16px}
 .main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:16px}
-.more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr));gap:12px}
+.more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:16px}
 figure{margin:0}img{display:block;width:100%;height:auto;background:#fff;border-radius:4px}
 figcaption{color:var(--soft);font-size:.85rem;margin-top:4px}
 ul{padding-left:1.2em;margin:8px 0}summary{cursor:pointer;margin:12px 0 8px}
@@ -62,8 +62,9 @@ def picture(run_dir, link, figure):
     else:
         source = f"{link}/{figure['path']}"
     alt, caption = (html.escape(figure.get(key) or "") for key in ("alt", "caption"))
+    full_size = html.escape(f"{link}/{figure['path']}")
     return (
-        f'<figure><img alt="{alt}" src="{html.escape(source)}">'
+        f'<figure><a href="{full_size}"><img alt="{alt}" src="{html.escape(source)}"></a>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -74,8 +75,9 @@ def score_items(scores):
     for score in scores:
         verdict = {True: "passed", False: "failed"}.get(score.get("passed"))
         tag = {"passed": "good", "failed": "bad", None: "soft"}[verdict]
-        control = "negative control: " if score.get("control") else ""
-        text = html.escape(control + score_text(score))
+        text = html.escape(score_text(score))
+        if score.get("control") and "control" not in text:
+            text = f"negative control: {text}"
         items.append(f'<li>{text} <span class="{tag}">{verdict or ""}</span></li>')
     return f"<ul>{''.join(items)}</ul>" if items else ""
 
@@ -125,7 +127,8 @@ def write_index(results):
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Results</title><style>{STYLE}</style></head><body><h1>Results</h1>"
-        f'<p class="soft">{len(cards)} finished runs; each card links the run\'s own report.</p>'
+        f'<p class="soft">Finished runs: {len(cards)}. A card links the report of its run, a picture '
+        "its full size.</p>"
         f'<div class="runs">{body}</div></body></html>\n'
     )
     path = results / "index.html"
