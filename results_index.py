@@ -127,8 +127,8 @@ def write_index(results):
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Results</title><style>{STYLE}</style></head><body><h1>Results</h1>"
-        f'<p class="soft">Finished runs: {len(cards)}. A card links the report of its run, a picture '
-        "its full size.</p>"
+        f'<p class="soft">Finished runs: {len(cards)}. A card links the report of its run, '
+        "a picture its full size.</p>"
         f'<div class="runs">{body}</div></body></html>\n'
     )
     path = results / "index.html"
