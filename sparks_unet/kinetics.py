@@ -149,7 +149,7 @@ def relative_fluorescence(movie, busy, box, start, *, background):
         background: counts without light.
 
     Returns:
-        (dF/F0 (t, y, x) float64, F0 (y, x) counts). F0 is the mean of up to BEFORE_FRAMES event-free
+        (dF/F0 (t, y, x), F0 (y, x) counts), float64. F0 is the mean of up to 40 event-free
         frames of each pixel before the event, or after it where there are too few.
     """
     t, y, x = box

@@ -227,6 +227,15 @@ def write_stack(path, array, *, pixel_um=None, frame_ms=None):
     return Path(path)
 
 
+def same_shape(stack, movie):
+    """Raise InputError when a stack and its movie (both Movie) differ in shape."""
+    if stack.data.shape != movie.data.shape:
+        raise InputError(
+            f"{stack.source}: shape {stack.data.shape}, its movie {movie.source.name} "
+            f"{movie.data.shape}; expected equal shapes"
+        )
+
+
 def movie_ids(folder, suffix="video"):
     """Return the sorted ids NN of the files ``NN_<suffix>.tif`` in ``folder``."""
     ending = f"_{suffix}.tif"

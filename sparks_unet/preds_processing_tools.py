@@ -6,6 +6,7 @@ the result equals the plain computation on whole movies.
 Letters: T frames, H rows, W columns, N events or points. Arrays are ordered (t, y, x).
 """
 
+import dataclasses
 import functools
 import warnings
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
+from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import (
     CUBE,
     TRUNCATE,
@@ -327,6 +328,22 @@ def ignore_marginal(prediction, margin):
     own = class_of_id[prediction.instances[tuple(peaks.T)]] == CLASSES["sparks"]
     classes = class_of_id[prediction.instances]
     return Prediction(classes, prediction.instances, class_of_id, peaks[own])
+
+
+def calibrated_post(movie, *, pixel_um=None, frame_ms=None, post=None):
+    """Return PostParams with the calibration of a movie.
+
+    Args:
+        movie: movie_io.Movie.
+        pixel_um, frame_ms: given by the user; they win over the file, the file over ``post``.
+        post: config.PostParams; None takes the defaults.
+    """
+    post = PostParams() if post is None else post
+    return dataclasses.replace(
+        post,
+        pixel_size_um=pixel_um or movie.pixel_um or post.pixel_size_um,
+        frame_ms=frame_ms or movie.frame_ms or post.frame_ms,
+    )
 
 
 def _event_channels(probabilities, shape):

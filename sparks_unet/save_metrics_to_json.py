@@ -1,0 +1,70 @@
+"""Turn the counts of ``save_results_to_json.py`` into metrics with the same nesting.
+
+Follows section 8.9 of the specification.
+
+    python save_metrics_to_json.py --results DIR
+    python save_metrics_to_json.py --preds DIR --data DIR --ids 05 10 --out DIR   # counts first
+
+Files read: ``per_pixel_results/<class>_results.json``, ``spark_peaks_results/sparks_results.json``.
+Files written: ``per_pixel_metrics/<class>_metrics.json`` (iou, precision, recall, accuracy, dice,
+mcc) and ``spark_peaks_metrics/sparks_metrics.json`` (precision, recall, f0.5, f1, f2).
+"""
+
+import json
+from pathlib import Path
+
+import save_results_to_json
+from config import DATA_DIR, RESULTS_DIR
+from files import InputError, Parser, one_line_faults, write_json
+from location_metrics import location_metrics, pixel_metrics
+
+
+def metrics_tree(counts):
+    """Return nested dicts in which every leaf of counts is replaced by its metrics."""
+    if set(counts) == {"tp", "tn", "fp", "fn"}:
+        return pixel_metrics(**counts)
+    if set(counts) == {"tp", "tp_fp", "tp_fn"}:
+        return location_metrics(counts["tp"], counts["tp_fp"], counts["tp_fn"])
+    return {key: metrics_tree(value) for key, value in counts.items()}
+
+
+def read_counts(path):
+    """Read one file of counts."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; expected counts of save_results_to_json.py") from None
+
+
+@one_line_faults
+def main(argv=None):
+    """Parse the command line and write the metrics."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="folder of counts; default --out")
+    parser.add_argument("--preds", type=Path, help="folder of probability movies: count first")
+    parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of recordings")
+    parser.add_argument("--ids", nargs="+", help="ids of the movies, with --preds")
+    parser.add_argument("--out", type=Path, default=RESULTS_DIR / "results", help="folder")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    args = parser.parse_args(argv)
+    results = args.results or args.out
+    if args.preds:
+        if not args.ids:
+            raise InputError("--preds needs --ids: the ids of the movies to count")
+        paths = ("--preds", args.preds, "--data", args.data, "--out", results)
+        save_results_to_json.main([*map(str, paths), "--ids", *args.ids])
+    pairs = [("per_pixel", group) for group in save_results_to_json.GROUPS]
+    pairs.append(("spark_peaks", "sparks"))
+    trees = {
+        (kind, group): metrics_tree(
+            read_counts(results / f"{kind}_results" / f"{group}_results.json")
+        )
+        for kind, group in pairs
+    }
+    for (kind, group), tree in trees.items():
+        write_json(args.out / f"{kind}_metrics" / f"{group}_metrics.json", tree)
+    print(f"metrics in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
