@@ -55,12 +55,22 @@ def moving_average(movie, length):
 
 
 def first_lasting(above, hold):
-    """Return the first frame from which ``above`` (F, K) stays True ``hold`` frames, else -1."""
-    held = np.zeros(above.shape[1], np.int32)
+    """Return the first frame from which ``above`` (F, K) stays True ``hold`` frames, else -1.
+
+    A pixel that lies above for most of the time before it, or has less than ``hold`` frames before
+    it, gets -1, too: it bleaches, or the record starts inside the wave.
+    """
+    held, before = (np.zeros(above.shape[1], np.int32) for _ in range(2))
     first = np.full(above.shape[1], -1)
+    waiting = np.ones(above.shape[1], bool)
     for frame, row in enumerate(above):
         held = np.where(row, held + 1, 0)
-        first[(held == hold) & (first < 0)] = frame - hold + 1
+        before += row
+        found = waiting & (held == hold)
+        start = frame - hold + 1
+        rises = found & (start >= hold) & (2 * (before - hold) < start)
+        first[rises] = start
+        waiting &= ~found
     return first
 
 

@@ -1,0 +1,169 @@
+"""Maps, their un-permuting, still pictures and movies."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from files import InputError
+from heatmap import (
+    blend,
+    compute_map,
+    limits,
+    map_agreement,
+    movie_frames,
+    times_uniform,
+    to_image,
+    unpermute,
+    write_movie,
+)
+from map_figures import draw_bars, draw_stills
+from movie_files import read_movie
+
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+def example(n=6, shape=(5, 7), seed=0):
+    """Return (frames, maps), each (n, H, W)."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(100, 10, (n, *shape)), rng.random((n, *shape))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40).flatmap(lambda n: st.permutations(range(n))))
+def test_unpermute_is_the_scatter(permutation):
+    pixels = np.arange(3 * len(permutation)).reshape(3, -1)
+    slots = pixels[:, permutation]  # slot s holds pixel permutation[s]
+    np.testing.assert_array_equal(unpermute(slots, permutation), pixels)
+
+
+def test_maps_are_the_formulas():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 9)).astype(np.float32)
+    alpha = rng.dirichlet(np.ones(9), 4).astype(np.float32)
+    np.testing.assert_array_equal(compute_map("reference", alpha, x), abs(alpha * x))
+    np.testing.assert_array_equal(compute_map("signed", alpha, x), alpha * x)
+    np.testing.assert_array_equal(compute_map("control", alpha, x), abs(x))
+    np.testing.assert_array_equal(compute_map("attention", alpha, x), alpha)
+    np.testing.assert_allclose(times_uniform(np.full((2, 5), 0.2)), 1)
+    with pytest.raises(InputError, match="expected one of"):
+        compute_map("heat", alpha, x)
+
+
+def test_pixels_outside_the_image_are_left_out():
+    image = to_image(np.array([5.0, 6.0, 7.0]), [3, -1, 0], (2, 2))
+    np.testing.assert_array_equal(image, [[7, 0], [0, 5]])
+
+
+def test_agreement_tells_a_repeated_control_from_noise():
+    rng = np.random.default_rng(2)
+    control = rng.random((30, 200))
+    same = map_agreement(2 * control, control)
+    other = map_agreement(rng.random((30, 200)), control)
+    assert same["auc"] == pytest.approx(1)
+    assert same["correlation"] == pytest.approx(1)
+    assert abs(other["auc"] - 0.5) < 0.05
+    assert map_agreement(np.ones((3, 200)), control[:3])["auc"] is None
+
+
+def test_constant_frame_and_map_give_the_middle_colour():
+    flat = np.full((3, 4), 7.0)
+    rgb = blend(flat, flat, limits(flat), limits(flat))
+    middle = blend(np.array([[0.5]]), np.array([[0.5]]), (0, 1), (0, 1))
+    np.testing.assert_allclose(rgb, np.broadcast_to(middle, rgb.shape))
+
+
+@pytest.mark.parametrize("clim", ["frame", "global", "p99"])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (18, 23), (72, 91)])
+def test_movie_has_every_frame_in_even_size(tmp_path, clim, shape):
+    frames, maps = example(4, shape)
+    maps[2] = 0.3  # a constant map
+    paths = write_movie(
+        tmp_path / "heatmap", frames, maps, clim=clim, title="map", target_pixels=[0],
+        frame_rate_hz=10, pixel_um=50, first_frame=9,
+    )  # fmt: skip
+    assert [path.name for path in paths] == ["heatmap.mp4", "heatmap.gif"]
+    movie = read_movie(paths[0], gray=True)
+    assert movie.shape[0] == 4
+    assert movie.shape[1] % 2 == movie.shape[2] % 2 == 0
+    with Image.open(paths[1]) as gif:
+        assert gif.n_frames == 4
+        assert gif.info["duration"] == 200
+        assert gif.size == movie.shape[:0:-1]
+
+
+def test_long_gif_shows_every_kth_frame_and_says_so(tmp_path):
+    frames, maps = example(25, (3, 3))
+    (path,) = write_movie(tmp_path / "heatmap", frames, maps, kinds=("gif",), most_gif_frames=10)
+    assert path.name == "heatmap_every3.gif"
+    with Image.open(path) as gif:
+        assert gif.n_frames == 9
+
+
+def test_picture_shows_the_blend_and_the_hatched_target():
+    frames, maps = example(1, (4, 4))
+    plain = next(movie_frames(frames, maps))
+    hatched = next(movie_frames(frames, maps, target_pixels=[5]))
+    zoom = 380 // 4
+    inner = plain[30 + 1 : 30 + 4 * zoom : zoom, 12 + 1 : 12 + 4 * zoom : zoom]
+    expected = blend(frames[0], maps[0], limits(frames[0]), limits(maps[0]))
+    np.testing.assert_array_equal(inner, (255 * expected).round())
+    changed = (plain != hatched).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert (rows.min() - 30) // zoom == (rows.max() - 30) // zoom == 1
+    assert (columns.min() - 12) // zoom == (columns.max() - 12) // zoom == 1
+    assert changed.sum() > 0.9 * zoom**2
+
+
+def test_signed_map_is_centred_on_zero():
+    frames = np.zeros((1, 2, 2))
+    maps = np.array([[[0.0, 1.0], [-3.0, 0.0]]])
+    picture = next(movie_frames(frames, maps, diverging=True))
+    middle = blend(frames[0], np.zeros((2, 2)), (0, 0), (-3, 3))[0, 0]
+    np.testing.assert_array_equal(picture[35, 20], (255 * middle).round())
+
+
+def test_wrong_number_of_frames_is_refused_and_writes_nothing(tmp_path):
+    frames, maps = example()
+    with pytest.raises(InputError, match="5 frames"):
+        write_movie(tmp_path / "heatmap", frames[:5], maps)
+    with pytest.raises(InputError, match="clim"):
+        write_movie(tmp_path / "heatmap", frames, maps, clim="row")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_movie_needs_no_ffmpeg_on_the_path(tmp_path):
+    code = (
+        "import numpy as np; from heatmap import write_movie; from pathlib import Path;"
+        "print(*write_movie(Path('h'), np.ones((3, 4, 5)), np.random.rand(3, 4, 5)))"
+    )
+    environment = {**os.environ, "PATH": "", "PYTHONPATH": str(FOLDER)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["h.mp4", "h.gif"], done.stderr
+    assert read_movie(tmp_path / "h.mp4", gray=True).shape[0] == 3
+
+
+def test_still_pictures_have_their_numbers_beside_them(tmp_path):
+    images = {"attention": np.eye(4, 5), "control": np.full((4, 5), 2.0)}
+    path = draw_stills(
+        tmp_path / "maps.png", images, target_pixels=[3, -1], notes={"attention": "r 1"},
+        outline=np.eye(4, 5) > 0, outline_label="driver",
+    )  # fmt: skip
+    with Image.open(path) as picture:
+        assert picture.size[0] > 600
+    table = np.genfromtxt(path.with_suffix(".csv"), delimiter=",", names=True)
+    np.testing.assert_array_equal(table["attention"], images["attention"].ravel())
+    np.testing.assert_array_equal(table["row"] * 5 + table["column"], table["pixel"])
+    bars = draw_bars(
+        tmp_path / "bars.png", {"permutation": np.arange(50)}, [f"s{k}" for k in range(50)]
+    )
+    assert len(bars.with_suffix(".csv").read_text().splitlines()) == 51

@@ -1,0 +1,109 @@
+"""The synthetic movie holds what its truth tells."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_demo import csd_trace, event_trace, make_demo
+from recording import load_recording
+
+FOLDER = Path(__file__).resolve().parents[1]
+SMALL = {"n_frames": 1500, "height": 12, "width": 20}
+
+
+def lagged(a, b, lag):
+    """Return the correlation of ``b`` with ``a`` ``lag`` frames earlier."""
+    return np.corrcoef(a[: len(a) - lag], b[lag:])[0, 1]
+
+
+def private_traces(folder, **options):
+    """Return (mean of the driver patch, target) minus the mean of the field, before the wave."""
+    truth = make_demo(folder, **options)
+    movie = load_recording(folder / truth["movie"]).movie()
+    movie = movie[: int(truth["csd_start_frame"])] / movie.mean(axis=0)
+    mask = np.array(truth["driver_mask"], bool)
+    field = movie[:, ~mask].mean(axis=1)
+    row, column = truth["target"]
+    return movie[:, mask].mean(axis=1) - field, movie[:, row, column] - field
+
+
+def test_movie_and_truth(tmp_path):
+    truth = make_demo(tmp_path)
+    recording = load_recording(tmp_path / "movie.tif")
+    assert recording.movie().shape == (3000, 18, 23)
+    assert recording.movie().dtype == np.float32
+    assert recording.frame_rate_hz == pytest.approx(10)
+    assert recording.pixel_um == pytest.approx(4000 / 23, rel=1e-4)
+    assert truth == json.loads((tmp_path / "truth.json").read_text())
+    assert truth["target"] == [9, 16]
+    assert truth["origin"] == [9, 1]
+    mask = np.array(truth["driver_mask"])
+    assert np.argwhere(mask).min(axis=0).tolist() == [2, 2]
+    assert np.argwhere(mask).max(axis=0).tolist() == [5, 5]
+    # 10 pixels of 174 um at 3.5 mm/min and 10 frames/s
+    arrival = truth["arrival_frame"][9][11]
+    assert arrival == pytest.approx(2250 + 10 * 4 / 23 / 3.5 * 600)
+
+
+def test_target_repeats_the_driver_three_frames_later(tmp_path):
+    driver, target = private_traces(tmp_path)
+    by_lag = [lagged(driver, target, lag) for lag in range(7)]
+    assert int(np.argmax(by_lag)) == 3
+    assert by_lag[3] > 0.7
+
+
+def test_negative_control_removes_the_events_from_the_patch_only(tmp_path):
+    driver, target = private_traces(tmp_path / "control", driver=False)
+    assert abs(lagged(driver, target, 3)) < 0.15
+    _, with_driver = private_traces(tmp_path / "demo")
+    assert target.std() == pytest.approx(with_driver.std(), rel=0.05)
+
+
+def test_csd_and_depression(tmp_path):
+    assert csd_trace(np.array([-30.0, 0, 10, 25]))[[0, 1]].tolist() == pytest.approx([0, 0.2])
+    assert csd_trace(np.array([25.0]))[0] == pytest.approx(0.4 / np.e, rel=1e-3)
+    make_demo(tmp_path / "quiet", **SMALL, depression=True)
+    make_demo(tmp_path / "plain", **SMALL)
+    make_demo(tmp_path / "twice", **SMALL, train_csd=True)
+    movies = {p.parent.name: load_recording(p).movie() for p in tmp_path.glob("*/movie.tif")}
+    np.testing.assert_array_equal(movies["quiet"][:1100], movies["plain"][:1100])
+    difference = (movies["twice"] - movies["plain"]).mean(axis=(1, 2))
+    assert np.abs(difference[:300]).max() < 1
+    assert difference[375:700].max() > 15
+
+
+def test_event_trace_is_the_kernel_of_each_event():
+    early = event_trace(500, (20, 80), np.random.default_rng(5))
+    late = event_trace(500, (20, 80), np.random.default_rng(5), delay=3)
+    np.testing.assert_allclose(late[3:], early[:-3])
+    first = int(np.flatnonzero(early)[0])
+    ratio = early[first + 1 : first + 15] / early[first]
+    np.testing.assert_allclose(ratio, 2 * np.exp(-np.arange(1, 15) / 6))
+
+
+def test_same_seed_same_file_and_reuse(tmp_path):
+    first = make_demo(tmp_path / "a", **SMALL)
+    assert first["movie_sha256"] == make_demo(tmp_path / "b", **SMALL)["movie_sha256"]
+    assert first["movie_sha256"] != make_demo(tmp_path / "c", **SMALL, seed=1)["movie_sha256"]
+    movie = tmp_path / "a" / "movie.tif"
+    stamp = movie.stat().st_mtime_ns
+    make_demo(tmp_path / "a", **SMALL)
+    assert movie.stat().st_mtime_ns == stamp
+    movie.write_bytes(movie.read_bytes()[:-1])
+    assert make_demo(tmp_path / "a", **SMALL) == first
+    assert load_recording(movie).movie().shape == (1500, 12, 20)
+
+
+def test_script(tmp_path):
+    script = [sys.executable, str(FOLDER / "make_demo.py"), "--out_dir", str(tmp_path)]
+    options = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([*script, "--n_frames", "300"], **options)
+    assert done.returncode == 0, done.stderr
+    assert load_recording(tmp_path / "movie.tif").movie().shape == (300, 18, 23)
+    wrong = subprocess.run([*script, "--height", "3"], **options)
+    assert wrong.returncode == 2
+    assert "height" in wrong.stderr

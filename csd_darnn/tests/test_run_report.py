@@ -1,0 +1,95 @@
+"""The page of a run: every figure, the verdict, the control beside the attention."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from files import write_json
+from map_figures import draw_stills
+from run_report import write_run_report
+
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run with maps, two epochs of figures, metrics and a log."""
+    folder = tmp_path / "run"
+    (folder / "plots").mkdir(parents=True)
+    for name in ("maps", "pred_10", "pred_5", "epoch_loss"):
+        draw_stills(
+            folder / "plots" / f"{name}.png", {"control": np.eye(3), "attention": np.eye(3)}
+        )
+    row = {
+        "model": "ridge",
+        "part": "test",
+        "target": "5",
+        "units": "z",
+        "rmse": 0.123456,
+        "r2": None,
+    }
+    maps = {"attention": {"correlation": 0.5, "auc": 0.75}}
+    write_json(
+        folder / "metrics.json", {"rows": [row], "verdict": "ridge is <best>.", "maps": maps}
+    )
+    write_json(folder / "settings.json", {"settings": {"T": 10}, "libraries": {"numpy": "2"}})
+    (folder / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},0.5\n" for k in range(9)))
+    return folder
+
+
+def score(value):
+    """Return a score as write_summary wants it."""
+    return {"name": "AUC", "value": value, "unit": "", "target": ">= 0.8", "passed": True,
+            "control": False}  # fmt: skip
+
+
+def write(run_dir, **options):
+    """Write the report of ``run_dir`` and return its text."""
+    told = {
+        "title": "A <run>", "data": "movie", "seconds": 3.25, "seed": 0, "scores": [score(0.9)],
+        "planted_truth": score(0.9),
+    }  # fmt: skip
+    return write_run_report(run_dir, **told | options).read_text()
+
+
+def test_page_holds_everything_and_needs_nothing(run_dir):
+    page = write(run_dir)
+    assert page.count("data:image/png;base64,") == 4
+    assert "<script" not in page
+    assert 'src="http' not in page
+    for text in ("ridge is &lt;best&gt;.", "0.1235", "0.75", "A &lt;run&gt;", "library numpy"):
+        assert text in page, text
+    assert page.index("maps:") < page.index("pred 5") < page.index("pred 10")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "complete"
+    assert summary["main_picture"] == "plots/maps.png"
+    assert summary["planted_truth"]["value"] == 0.9
+    assert summary["figures"][0]["path"] == "plots/maps.png"
+    for figure in summary["figures"]:
+        assert (run_dir / figure["path"]).is_file()
+
+
+def test_onset_is_told_in_words(run_dir):
+    draw_stills(run_dir / "plots" / "onset_map.png", {"control": np.eye(3)})
+    write_json(
+        run_dir / "onset.json",
+        {"speed_mm_min": 3.5, "speed_low": 3.4, "speed_high": 3.6, "origin": [1, 2],
+         "n_pixels": 9, "note": ""},
+    )  # fmt: skip
+    assert "speed 3.50 mm/min (95 % interval 3.40 to 3.60)" in write(run_dir)
+
+
+def test_script_writes_the_same_page_again(run_dir):
+    first = write(run_dir, planted_truth=None)
+    script = [sys.executable, str(FOLDER / "run_report.py"), "--run"]
+    done = subprocess.run([*script, str(run_dir)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    again = (run_dir / "report.html").read_text()
+    assert again == first
+    missing = subprocess.run([*script, "no such run"], capture_output=True, text=True, timeout=60)
+    assert missing.returncode == 2
+    assert "summary.json" in missing.stderr
