@@ -1,0 +1,391 @@
+"""Pre-train one stream: ejection fraction from EchoNet-Dynamic, or any classes (specification 7.1).
+
+The shared part of ``pretrain_greyscale.py`` and ``pretrain_OF.py``; not a script of its own.
+
+Regression reads <root>/<set>_norm1 (grey) or <set>_norm_OF (flow) with movies (n, rows, columns, C)
+and <root>/filename2class.json (name -> EF in percent), for the sets train and val; the test set is
+never read. Classification reads every ``.npy`` under <root> that the table --labels (file, class)
+names; every eighth movie of a class, drawn by seed, becomes validation.
+
+Writes into --ckptdir: <MODEL_PREFIX>.weights.h5 and .json (best epoch), model_csv/<MODEL_PREFIX>.csv
+(epoch, loss, val_loss, val_mae, val_r2 or val_accuracy, lr, seconds), <MODEL_PREFIX>_curves.png,
+<MODEL_PREFIX>_state/ (resume).
+"""
+
+import csv
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from files import (
+    RESULTS,
+    InputError,
+    Parser,
+    raise_faults,
+    read_json,
+    write_settings,
+)
+from options import (
+    add_device_flags,
+    add_globals,
+    add_model_flags,
+    integer,
+    json_factors,
+    number,
+    one_of,
+    switch,
+)
+
+TABLE = {
+    "NFRAMES": (integer(8), "frames of a clip"),
+    "NROWS": (integer(32), "rows of a movie, pixels"),
+    "NCOLS": (integer(32), "columns of a movie, pixels"),
+    "BATCH_SIZE": (integer(1), "clips per update"),
+    "EPOCH": (integer(1), "passes over the training set"),
+    "LR": (number(0), "learning rate of the first update"),
+    "COSINE_ANNEAL": (switch, "cosine from LR to 0 over all updates"),
+    "LR_WEIGHT": (json_factors, "factors of LR by part of a variable's name, JSON"),
+    "MODEL_PREFIX": (str, "name of the model"),
+    "CKPT_MONITOR": (
+        one_of("val_loss", "val_mae", "val_r2", "val_accuracy"),
+        "column that chooses the best epoch",
+    ),
+    "CKPT_MODE": (one_of("min", "max"), "min or max"),
+}
+FOLDERS = {"grey": "norm1", "of": "norm_OF"}
+CHANNELS = {"grey": 1, "of": 2}
+VAL_EVERY = 8  # of the movies of a class, one for validation (classification)
+
+
+def build_parser(description, values):
+    """Return the parser of a script whose globals are ``values``."""
+    parser = Parser(description=description)
+    parser.add_argument(
+        "-d", "--root", type=Path, required=True, help="folder of prepare_echonet.py"
+    )
+    parser.add_argument(
+        "-c", "--ckptdir", type=Path, help=f"folder to write to (default {RESULTS}/NAME)"
+    )
+    parser.add_argument(
+        "-r", "--recalculate", action="store_true", help="start afresh, keeping the old run"
+    )
+    parser.add_argument(
+        "--init_weights", default="none", help="weights that start the trunk, or none"
+    )
+    parser.add_argument(
+        "--task",
+        type=one_of("regression", "classification"),
+        default="regression",
+        help="regression of the ejection fraction, or classification with --labels",
+    )
+    parser.add_argument("--labels", type=Path, help="CSV with file and class, for classification")
+    parser.add_argument(
+        "--ef_bias", type=number(0, 100), default=0.0, help="start of the head's bias, percent"
+    )
+    parser.add_argument(
+        "--standardize_ef", action="store_true", help="train on z-scores of the ejection fraction"
+    )
+    add_globals(parser, values, TABLE)
+    add_model_flags(parser)
+    add_device_flags(parser)
+    return parser
+
+
+def check_settings(args):
+    """Raise an InputError for flags that do not go together."""
+    if not args.root.is_dir():
+        raise InputError(f"{args.root}: no such folder; --root names the data set")
+    if (args.task == "classification") != (args.labels is not None):
+        raise InputError("--task classification and --labels FILE belong together")
+    if args.ef_bias and (args.standardize_ef or args.task == "classification"):
+        raise InputError("--ef_bias is in percent: not with --standardize_ef or classification")
+    wrong = {"regression": "val_accuracy", "classification": ("val_mae", "val_r2")}[args.task]
+    if args.ckpt_monitor in wrong:
+        raise InputError(f"--ckpt_monitor {args.ckpt_monitor} does not exist in {args.task}")
+    if Path(args.model_prefix).name != args.model_prefix:
+        raise InputError(f"--model_prefix {args.model_prefix!r} is part of a file name: no slashes")
+
+
+def checked(paths_targets, args, channels):
+    """Return the pairs (path, target) after checking that every movie holds a clip of the size."""
+    from utils import load_movie
+
+    faults = []
+    for path, _ in paths_targets:
+        try:
+            movie = load_movie(path, channels=channels, nrows=args.nrows, ncols=args.ncols)
+            if len(movie) < args.nframes:
+                faults.append(f"{path}: {len(movie)} frames, {args.nframes} needed")
+        except InputError as error:
+            faults.append(str(error))
+    raise_faults(faults)
+    return paths_targets
+
+
+def regression_sets(args, stream):
+    """Return {"train": [(path, EF)], "val": [...]}; movies without an EF are an error."""
+    from utils import list_stems
+
+    table = args.root / "filename2class.json"
+    ef = read_json(table, remedy="run prepare_echonet.py")
+    sets = {}
+    for name in ("train", "val"):
+        folder = args.root / f"{name}_{FOLDERS[stream]}"
+        stems = list_stems(folder)
+        if not stems:
+            raise InputError(f"{folder}: no movies; run prepare_echonet.py --root {args.root}")
+        missing = [stem for stem in stems if not isinstance(ef.get(stem), int | float)]
+        if missing:
+            raise InputError(f"{table}: no ejection fraction of {', '.join(missing[:20])}")
+        sets[name] = [(folder / f"{stem}.npy", float(ef[stem])) for stem in stems]
+    return sets
+
+
+def classification_sets(args):
+    """Return the sets as in ``regression_sets`` with class indices, and the class names."""
+    try:
+        with open(args.labels, newline="", encoding="utf-8-sig") as handle:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if any(row)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{args.labels}: not readable ({error}); expected file and class"
+        ) from None
+    found = {path.stem: path for path in sorted(args.root.rglob("*.npy"))}
+    labelled = [(Path(row[0]).stem, row[1]) for row in rows if len(row) > 1]
+    if labelled and labelled[0][0] not in found:
+        labelled = labelled[1:]  # the header
+    raise_faults(
+        [
+            f"{args.labels}: {stem} is not under {args.root}"
+            for stem, _ in labelled
+            if stem not in found
+        ]
+    )
+    names = sorted({name for _, name in labelled})
+    if len(names) < 2:
+        raise InputError(f"{args.labels}: classes {names}; at least two needed")
+    sets = {"train": [], "val": []}
+    rng = np.random.default_rng([args.seed, len(labelled)])
+    for index, name in enumerate(names):
+        stems = [stem for stem, label in labelled if label == name]
+        for k, chosen in enumerate(rng.permutation(len(stems))):
+            group = "val" if k % VAL_EVERY == 1 else "train"
+            sets[group].append((found[stems[chosen]], index))
+    if not sets["val"]:
+        raise InputError(f"{args.labels}: every class has one movie; at least one needs two")
+    return sets, names
+
+
+def scores(task, y, outputs, scale):
+    """Return the validation columns besides the loss, in percent of ejection fraction.
+
+    Args:
+        y: (n,) targets, as trained on.
+        outputs: (n, k).
+        scale: standard deviation of the z-scores, 1 without --standardize_ef.
+    """
+    if task == "classification":
+        return {"val_accuracy": float(np.mean(outputs.argmax(axis=1) == y))}
+    error = outputs[:, 0] - y
+    spread = np.sum((y - y.mean()) ** 2)
+    r2 = float(1 - np.sum(error**2) / spread) if spread > 0 else None
+    return {"val_mae": float(np.abs(error).mean() * scale), "val_r2": r2}
+
+
+def start_model(args, stream, n_classes):
+    """Return the model with its starting weights."""
+    from checkpoints import load_trunk
+    from model_zoo import single_stream
+
+    size = (args.nframes, args.nrows, args.ncols)
+    model = single_stream(
+        stream, input_size=size, depth=args.depth, width=args.width, n_classes=n_classes
+    )
+    if args.init_weights != "none":
+        note = load_trunk(model, stream, args.init_weights, depth=args.depth, width=args.width)
+        print(note or f"{stream} trunk starts from {args.init_weights}")
+    if args.ef_bias:
+        model.get_layer("preds").bias.assign([args.ef_bias])
+    return model
+
+
+def sample_losses(task):
+    """Return ``(y (b,), outputs (b, k)) -> (b,)``: squared error or cross-entropy."""
+    import keras
+
+    if task == "classification":
+        return keras.losses.sparse_categorical_crossentropy
+    return lambda y, outputs: keras.ops.square(outputs[:, 0] - y)
+
+
+def validate(forward, model, data, task, scale):
+    """Return the validation columns: loss with penalty, and the scores of the task."""
+    from training import l2_penalty
+
+    outputs, labels = [], []
+    for index in range(len(data)):
+        x, y, weight = data[index]
+        outputs.append(forward(x)[weight > 0])
+        labels.append(y[weight > 0])
+    y, outputs = np.concatenate(labels), np.concatenate(outputs)
+    loss = float(np.mean(sample_losses(task)(y, outputs)))
+    return {"val_loss": loss + l2_penalty(model), **scores(task, y, outputs, scale)}
+
+
+def is_better(row, best, args):
+    """Say whether the epoch ``row`` beats ``best``."""
+    if best is None:
+        return True
+    sign = 1 if args.ckpt_mode == "max" else -1
+    return sign * row[args.ckpt_monitor] > sign * best[args.ckpt_monitor]
+
+
+def train(args, stream, strategy):
+    """Train one stream, keeping the epoch that is best on validation; return its numbers."""
+    import keras
+    from tqdm import tqdm
+
+    from clips import DataGeneratorEchonet
+    from CLR_callback import CosineAnnealing
+    from model_zoo import make_optimizer
+    from runs import Run
+    from training import make_forward, make_train_step, train_epoch
+
+    begun = time.perf_counter()
+    n_classes, names, mean, scale = 0, None, 0.0, 1.0
+    if args.task == "classification":
+        sets, names = classification_sets(args)
+        n_classes = len(names)
+    else:
+        sets = regression_sets(args, stream)
+    sets = {name: checked(group, args, CHANNELS[stream]) for name, group in sets.items()}
+    if args.standardize_ef:
+        targets = [target for _, target in sets["train"]]
+        mean, scale = float(np.mean(targets)), float(np.std(targets))
+        if not scale > 0:
+            raise InputError("--standardize_ef: all ejection fractions are equal")
+        sets = {n: [(p, (t - mean) / scale) for p, t in group] for n, group in sets.items()}
+    run = Run(
+        args.ckptdir,
+        args.model_prefix,
+        {**vars(args), "stream": stream},
+        csv_folder="model_csv",
+        recalculate=args.recalculate,
+    )
+    if run.state["complete"]:
+        print(f"already trained: {run.weights} (start afresh with -r)")
+        return run.state["best"]
+    data = {
+        name: DataGeneratorEchonet(
+            group,
+            batch_size=args.batch_size,
+            nframes=args.nframes,
+            seed=2 * args.seed + (name == "val"),  # both sets draw their own clips
+            replicas=strategy.num_replicas_in_sync,
+            shuffle=name == "train",
+            workers=args.workers,
+        )
+        for name, group in sets.items()
+    }
+    n_steps = len(data["train"])
+    rate = CosineAnnealing(args.lr, n_steps * args.epoch) if args.cosine_anneal else args.lr
+    with strategy.scope():
+        model = start_model(args, stream, n_classes)
+        optimizer = make_optimizer(
+            model, rate, lr_weight=args.lr_weight, weight_decay=args.weight_decay
+        )
+        trained = keras.Model(model.inputs, model.outputs)
+        trained.compile(optimizer=optimizer)
+    if run.state["epoch"]:
+        run.load_last(trained)
+        print(f"resuming after epoch {run.state['epoch']} of {args.epoch}")
+    else:
+        write_settings(run.folder, vars(args), libraries=("tensorflow", "keras", "numpy"))
+    info = {
+        "kind": stream,
+        "depth": args.depth,
+        "width": args.width,
+        "input_size": [args.nframes, args.nrows, args.ncols],
+        "n_classes": n_classes,
+        "classes": names,
+        "ef_mean": mean,
+        "ef_scale": scale,
+        "settings": json.loads(json.dumps(vars(args), default=str)),
+        "versions": {"keras": keras.__version__},
+    }
+    step = make_train_step(model, optimizer, sample_losses(args.task), strategy)
+    forward = make_forward(model)
+    bar = tqdm(
+        total=args.epoch * n_steps,
+        initial=run.state["epoch"] * n_steps,
+        disable=None,
+        desc=args.model_prefix,
+        unit="batch",
+    )
+    while run.state["epoch"] < args.epoch:
+        start = time.perf_counter()
+        for dataset in data.values():
+            dataset.epoch = run.state["epoch"]
+        lr = float(optimizer.learning_rate)
+        loss, _, _ = train_epoch(step, data["train"], workers=args.workers, progress=bar)
+        row = {"epoch": run.state["epoch"] + 1, "loss": loss}
+        row |= validate(forward, model, data["val"], args.task, scale)
+        if row[args.ckpt_monitor] is None or not math.isfinite(row["val_loss"]):
+            raise InputError(
+                f"epoch {row['epoch']}: {args.ckpt_monitor} is {row[args.ckpt_monitor]}, "
+                f"val_loss {row['val_loss']}; lower --lr or choose --ckpt_monitor val_loss"
+            )
+        row |= {"lr": lr, "seconds": round(time.perf_counter() - start, 3)}
+        best = None
+        if is_better(row, run.state["best"], args):
+            best = {
+                "best_epoch": row["epoch"],
+                "val_loss": row["val_loss"],
+                args.ckpt_monitor: row[args.ckpt_monitor],
+            }
+        run.save_epoch(trained, row, best=best, bare=model, info=info)
+    bar.close()
+    run.finish(trained, {})
+    figure = draw_curves(run, args)
+    best = run.state["best"]
+    print(
+        f"best epoch {best['best_epoch']}: {args.ckpt_monitor} {best[args.ckpt_monitor]:.4g}, "
+        f"{time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
+    )
+    return best
+
+
+def draw_curves(run, args):
+    """Draw loss and score over the epochs; return the path."""
+    from figures import training_curves
+
+    second = (
+        ("accuracy", "accuracy")
+        if args.task == "classification"
+        else ("mae", "mean absolute error, % of EF")
+    )
+    return training_curves(
+        run.state["history"],
+        run.weights.with_name(f"{args.model_prefix}_curves.png"),
+        panels=(("loss", "loss + penalty"), second),
+        best_epoch=run.state["best"]["best_epoch"],
+    )
+
+
+def run_script(description, values, stream, argv):
+    """Parse, start TensorFlow, train ``stream``: the whole of a pre-training script."""
+    args = build_parser(description, values).parse_args(argv)
+    check_settings(args)
+    if args.ckptdir is None:
+        args.ckptdir = RESULTS / args.model_prefix.rstrip("_")
+    from training import device_note, start_tensorflow
+
+    strategy = start_tensorflow(
+        seed=args.seed, device=args.device, gpus=args.gpus, precision=args.precision
+    )
+    print(device_note(strategy, args.device))
+    train(args, stream, strategy)
+    return 0

@@ -1,0 +1,195 @@
+"""What the training scripts share: devices, one update, one epoch, forward passes.
+
+Follows specification 7.4, 7.5 and 7.7. Shapes: b clips of a batch, k outputs, n clips of an epoch.
+"""
+
+import collections
+import contextlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from files import InputError
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Send what native code writes to stderr nowhere.
+
+    TensorFlow logs a page about missing GPUs before any of its log settings apply; a fault of ours
+    would be lost below it. Python's own errors are raised after the block as usual.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def start_tensorflow(*, seed=0, device="auto", gpus=1, precision="float32"):
+    """Import TensorFlow, choose the device, seed everything and return the strategy.
+
+    Args:
+        seed: of the initial weights; data have generators of their own.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        gpus: replicas; with ``cpu`` as many logical processors.
+        precision: ``float32``, ``mixed_float16`` or ``mixed_bfloat16``.
+    """
+    # TensorFlow reads it once, at its first import; errors stay visible.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        cards = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not cards:
+        raise InputError("--device gpu: TensorFlow sees no GPU; use --device cpu")
+    on_cpu = device == "cpu" or not cards
+    if precision != "float32" and on_cpu:
+        raise InputError(
+            f"--precision {precision}: TensorFlow has no half-precision 3D max pool on CPU and "
+            "bfloat16 gives NaN there; use --precision float32"
+        )
+    if not on_cpu and gpus > len(cards):
+        raise InputError(f"--gpus {gpus}: TensorFlow sees {len(cards)}")
+    if on_cpu and gpus > 1 and device != "cpu":
+        raise InputError(
+            f"--gpus {gpus}: TensorFlow sees no GPU; --device cpu splits the processor"
+        )
+    if on_cpu:
+        if cards:
+            tf.config.set_visible_devices([], "GPU")
+        if gpus > 1:
+            processor = tf.config.list_physical_devices("CPU")[0]
+            part = tf.config.LogicalDeviceConfiguration()
+            tf.config.set_logical_device_configuration(processor, [part] * gpus)
+    keras.mixed_precision.set_global_policy(precision)
+    keras.utils.set_random_seed(seed)
+    if gpus > 1:
+        kind = "CPU" if on_cpu else "GPU"
+        return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(gpus)])
+    return tf.distribute.get_strategy()
+
+
+def device_note(strategy, device):
+    """Return one line that says where the work runs and why."""
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+    reason = "asked for" if device != "auto" else f"{'a' if kind == 'GPU' else 'no'} GPU is present"
+    return f"device: {strategy.num_replicas_in_sync} x {kind} ({reason})"
+
+
+def make_train_step(model, optimizer, sample_loss, strategy):
+    """Return ``step(x, y, weight, n_real) -> (total loss, outputs)``, one update of the weights.
+
+    The loss is sum(weight * sample_loss) / n_real plus the model's penalties: with class weights it
+    is divided by the number of samples, not by the sum of weights (specification 7.4).
+
+    Args:
+        sample_loss: ``(y (b,), outputs (b, k)) -> (b,)``.
+        strategy: the batch is split over its replicas; n_real leaves out filled-in samples.
+    """
+    import tensorflow as tf
+
+    n_replicas = strategy.num_replicas_in_sync
+
+    def replica_step(x, y, weight, n_real):
+        with tf.GradientTape() as tape:
+            outputs = model(x, training=True)
+            loss = tf.reduce_sum(weight * sample_loss(y, outputs)) / n_real
+            # Gradients of all replicas are summed, so each carries its share of the penalty.
+            loss += tf.add_n(model.losses) / n_replicas if model.losses else 0.0
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(scaled, variables), variables)
+        return loss, outputs
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def step(x, y, weight, n_real):
+        losses, outputs = strategy.run(replica_step, args=(x, y, weight, n_real))
+        losses = strategy.experimental_local_results(losses)
+        outputs = strategy.experimental_local_results(outputs)
+        return tf.add_n(losses), tf.concat(outputs, axis=0)
+
+    def split(value):
+        if n_replicas == 1:
+            return tf.nest.map_structure(tf.convert_to_tensor, value)
+
+        def share(context):
+            k = context.replica_id_in_sync_group
+            return tf.nest.map_structure(lambda v: tf.constant(np.split(v, n_replicas)[k]), value)
+
+        return strategy.experimental_distribute_values_from_function(share)
+
+    def run(x, y, weight, n_real):
+        x, y, weight = split((x, y, weight)) if n_replicas == 1 else map(split, (x, y, weight))
+        return step(x, y, weight, tf.constant(n_real, tf.float32))
+
+    return run
+
+
+def prefetched(dataset, workers):
+    """Yield the batches of ``dataset`` in order, read ahead by ``workers`` threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = collections.deque()
+        for index in range(len(dataset)):
+            ahead.append(pool.submit(dataset.__getitem__, index))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def train_epoch(step, dataset, *, workers=1, progress=None):
+    """Run one epoch and return (mean loss, labels (n,), outputs (n, k)).
+
+    Args:
+        step: from ``make_train_step``.
+        dataset: data set of ``clips.py``; its ``names`` say what a batch holds.
+        progress: ``tqdm`` bar or None.
+
+    Raises:
+        InputError: the loss is not finite; names epoch, batch and movies.
+    """
+    total, count, labels, outputs = 0.0, 0, [], []
+    for index, (x, y, weight) in enumerate(prefetched(dataset, workers)):
+        names = dataset.names(index)
+        loss, output = step(x, y, weight, len(names))
+        loss = float(loss)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"loss is {loss} in epoch {dataset.epoch}, batch {index} "
+                f"({', '.join(names)}); lower --lr or check these movies"
+            )
+        total, count = total + loss * len(names), count + len(names)
+        labels.append(y[: len(names)])
+        outputs.append(np.asarray(output)[: len(names)])
+        if progress is not None:
+            progress.update()
+            progress.set_postfix(loss=f"{total / count:.4f}")
+    return total / count, np.concatenate(labels), np.concatenate(outputs)
+
+
+def make_forward(model):
+    """Return ``forward(x) -> outputs`` (NumPy) in inference mode, compiled once."""
+    import tensorflow as tf
+
+    compiled = tf.function(
+        lambda x: model(x, training=False), reduce_retracing=True, autograph=False
+    )
+
+    def forward(x):
+        return np.asarray(compiled(tf.nest.map_structure(tf.convert_to_tensor, x)))
+
+    return forward
+
+
+def l2_penalty(model):
+    """Return the sum of the model's weight penalties."""
+    return float(sum(float(loss) for loss in model.losses))

@@ -1,0 +1,321 @@
+"""Show what drives the trained network: guided back-propagation of its logit (specification 8.3).
+
+    python visualize_GBP.py --root R --weights P.weights.h5 --splitnum 0 --nsamples 4
+    python visualize_GBP.py ... --engine innvestigate      (in the environment rvf_innvestigate)
+
+Reads one random clip of each of the first NSAMPLES movies (in an order drawn from the seed) of a
+split. Writes into <out>/guidedbackprop_visualization/, by default <out> = results/rvf_twostream/P:
+proj/<label>_<k>.png, movies/<label>_<k>/GBP_frame<i>.png, <label>_<k>.gif (input above gradient),
+<label>_<k>_gradcam.png, <label>_<k>.npz (grey (t,r,c,1), of (t,r,c,2), cam_grey, cam_of (r,c)),
+index.csv, settings.json. An existing folder is kept unless -r.
+"""
+
+import csv
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from files import RESULTS, InputError, Parser, atomic_path, one_line_faults, read_json, write_json
+from guided import (
+    ENGINE_PYTHON,
+    grad_cam,
+    guided_gradients,
+    guided_model,
+    innvestigate_gradients,
+    projection,
+    scaled_frames,
+    stack_streams,
+)
+from options import add_device_flags, add_globals, integer, one_of
+
+# data
+THRESHOLD = 2  # failure when the class index is larger
+
+# figures
+TARGET = "rvf"  # rvf: the logit; normal: minus the logit
+ENGINE = "tensorflow"  # tensorflow, or innvestigate in an environment of its own
+PICTURE_SIZE = (1152, 384)  # rows, columns of the published pictures, pixels
+
+TABLE = {
+    "THRESHOLD": (integer(0, 2), "failure when the class index is larger"),
+    "TARGET": (one_of("rvf", "normal"), "rvf: the logit; normal: minus the logit"),
+    "ENGINE": (one_of("tensorflow", "innvestigate"), "what computes the gradients"),
+}
+
+
+def build_parser():
+    """Return the parser; the published short flags stay."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("-d", "--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("-w", "--weights", type=Path, required=True, help="P.weights.h5")
+    parser.add_argument(
+        "-s", "--splitnum", type=integer(0), required=True, help="number of the split"
+    )
+    parser.add_argument("-n", "--nsamples", type=integer(1), required=True, help="movies to show")
+    parser.add_argument(
+        "--set", type=one_of("train", "val", "test"), default="test", help="of the split"
+    )
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default {RESULTS}/P)")
+    parser.add_argument(
+        "-r", "--recalculate", action="store_true", help="replace an existing folder"
+    )
+    parser.add_argument("--no_center", action="store_true", help="do not subtract the mean")
+    parser.add_argument(
+        "--engine_python",
+        type=Path,
+        default=ENGINE_PYTHON,
+        help="interpreter of --engine innvestigate",
+    )
+    add_globals(parser, globals(), TABLE)
+    add_device_flags(parser)
+    return parser
+
+
+def choose_clips(movies, nsamples, nframes, seed):
+    """Return [(movie, start)] in the order and with the starts that the seed gives."""
+    from clips import random_starts
+
+    if nsamples > len(movies):
+        print(f"note: {len(movies)} movies in the set, all of them are shown", file=sys.stderr)
+    rng = np.random.default_rng([seed, 0])
+    order = rng.permutation(len(movies))[:nsamples]
+    return [(movies[i], random_starts(movies[i].n_frames, nframes, 1, rng)[0]) for i in order]
+
+
+def frame_rates(root):
+    """Return {movie stem: frames per second} from the manifest of preprocess.py."""
+    path = Path(root) / "manifest.csv"
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row.get("name") and row.get("fps")]
+    return {Path(row["name"]).stem: float(row["fps"]) for row in rows}
+
+
+def save_pictures(folder, name, frames):
+    """Write the published pictures: one PNG per frame and the projection, seismic from -1 to 1."""
+    from matplotlib.image import imsave
+
+    (folder / "proj").mkdir(exist_ok=True)
+    (folder / "movies" / name).mkdir(parents=True)
+    colours = {"cmap": "seismic", "vmin": -1, "vmax": 1}
+    imsave(folder / "proj" / f"{name}.png", projection(frames), **colours)
+    for i, frame in enumerate(frames):
+        imsave(folder / "movies" / name / f"GBP_frame{i}.png", frame, **colours)
+
+
+def save_gif(path, clip, gradient, *, frame_rate_hz, title):
+    """Write a GIF of the clip above its guided gradient, in the three columns grey, flow x, flow y.
+
+    Args:
+        path: ``.gif``.
+        clip, gradient: {"grey": (t,r,c,1), "of": (t,r,c,2)}.
+        frame_rate_hz: of the movie, or None when unknown (30 is then used and said).
+        title: one line.
+    """
+    from matplotlib import colormaps
+    from PIL import Image, ImageDraw
+
+    zoom, gap, head = max(1, 224 // clip["grey"].shape[2]), 4, 44
+    grey = clip["grey"][..., 0]
+    low, high = grey.min(), grey.max()
+    flow_top = max(float(np.abs(clip["of"]).max()), 1e-12)
+    top = max(float(np.abs(gradient[stream]).max()) for stream in gradient)
+    rate = frame_rate_hz or 30.0
+    rate_text = f"{rate:.0f} frames/s" + ("" if frame_rate_hz else " assumed")
+    pictures = []
+    for i in range(len(grey)):
+        rows = (
+            [
+                colormaps["gray"]((grey[i] - low) / max(high - low, 1e-12)),
+                *(
+                    colormaps["coolwarm"](0.5 + clip["of"][i, ..., k] / flow_top / 2)
+                    for k in (0, 1)
+                ),
+            ],
+            [
+                colormaps["seismic"](0.5 + channel / top / 2)
+                for channel in (
+                    gradient["grey"][i, ..., 0],
+                    gradient["of"][i, ..., 0],
+                    gradient["of"][i, ..., 1],
+                )
+            ],
+        )
+        tiles = [[(tile[..., :3] * 255).astype(np.uint8) for tile in row] for row in rows]
+        tiles = [[tile.repeat(zoom, 0).repeat(zoom, 1) for tile in row] for row in tiles]
+        r, c = tiles[0][0].shape[:2]
+        width, height = 3 * c + 4 * gap, 2 * r + 3 * gap + head
+        picture = Image.new("RGB", (width + width % 2, height + height % 2), "white")
+        for y, row in enumerate(tiles):
+            for x, tile in enumerate(row):
+                place = (gap + x * (c + gap), head + gap + y * (r + gap))
+                picture.paste(Image.fromarray(tile), place)
+        draw = ImageDraw.Draw(picture)
+        draw.text((gap, 4), f"{title}, {rate_text}, frame {i + 1}/{len(grey)}", fill="black")
+        for x, text in enumerate(("grey", "flow x", "flow y")):
+            label = f"{text}: input above, guided gradient below" if x == 0 else text
+            draw.text((gap + x * (c + gap), 24), label if c > 260 else text, fill="black")
+        pictures.append(picture)
+    with atomic_path(path) as temporary:
+        pictures[0].save(
+            temporary,
+            save_all=True,
+            append_images=pictures[1:],
+            duration=max(20, round(100 / rate) * 10),
+            loop=0,
+        )
+
+
+def save_gradcam(path, clip, cams, *, title):
+    """Draw Grad-CAM of both streams over the mean frame of the clip."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    backs = (clip["grey"][..., 0].mean(axis=0), np.linalg.norm(clip["of"], axis=-1).mean(axis=0))
+    names = ("grey stream over mean frame", "flow stream over mean |flow|")
+    for k, (cam, back, name) in enumerate(zip(cams, backs, names, strict=True), start=1):
+        axis = figure.add_subplot(1, 2, k)
+        axis.imshow(back, cmap="gray")
+        shown = axis.imshow(cam, cmap="viridis", alpha=0.45)
+        axis.set_title(name, fontsize=9)
+        axis.set(xlabel="column, pixels", ylabel="row, pixels")
+        figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM, logit per place")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def explain(model, info, chosen, args):
+    """Yield (movie, start, clip, gradients, cams, logit) of each chosen clip."""
+    from clips import movie_clips
+
+    guided = guided_model(model) if args.engine == "tensorflow" else None
+    for movie, start in chosen:
+        clips = movie_clips(movie, [start], info["input_size"][0])
+        if guided is not None:
+            grey, flow, logits = guided_gradients(guided, clips, target=args.target)
+        else:
+            grey, flow, logits = innvestigate_gradients(
+                model, info, clips, target=args.target, python=args.engine_python
+            )
+        cams = grad_cam(model, clips, target=args.target)
+        clip = {stream: values[0] for stream, values in clips.items()}
+        yield movie, start, clip, {"grey": grey[0], "of": flow[0]}, cams, float(logits[0])
+
+
+def draw(folder, model, info, chosen, args):
+    """Write all pictures of the chosen clips and index.csv into ``folder``."""
+    rates = frame_rates(args.root)
+    rows, count = [], {"RVF": 0, "normal": 0}
+    for movie, start, clip, gradient, cams, logit in explain(model, info, chosen, args):
+        failed = movie.label_class > args.threshold
+        label = "RVF" if failed else "normal"
+        name = f"{label}_{count[label]}"
+        count[label] += 1
+        stack = stack_streams(gradient["grey"], gradient["of"])
+        frames = scaled_frames(stack, size=PICTURE_SIZE, center=not args.no_center)
+        save_pictures(folder, name, frames)
+        probability = float(1 / (1 + np.exp(-logit)))
+        title = f"{name} ({movie.stem}), probability {probability:.2f}, target {args.target}"
+        rate = rates.get(movie.stem)
+        save_gif(folder / f"{name}.gif", clip, gradient, frame_rate_hz=rate, title=title)
+        save_gradcam(
+            folder / f"{name}_gradcam.png", clip, [cams["grey"][0], cams["of"][0]], title=title
+        )
+        np.savez_compressed(
+            folder / f"{name}.npz", **gradient, cam_grey=cams["grey"][0], cam_of=cams["of"][0]
+        )
+        rows.append(
+            {
+                "name": name,
+                "file": movie.stem,
+                "id": movie.stem[:-1],
+                "y": int(failed),
+                "probability": probability,
+                "logit": logit,
+                "start": start,
+                "target": args.target,
+                "engine": args.engine,
+                "frame_rate_hz": rate,
+            }
+        )
+    with open(folder / "index.csv", "w", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def settings_of(args):
+    """Return the settings that decide the pictures, as JSON gives them back."""
+    free = ("debug", "device", "workers", "recalculate", "engine_python", "out")
+    settings = {key: value for key, value in vars(args).items() if key not in free}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def is_done(folder, args):
+    """Say whether ``folder`` holds these very pictures; other pictures are an error unless -r."""
+    if not folder.exists() or args.recalculate:
+        return False
+    path = folder / "settings.json"
+    if path.is_file() and read_json(path, remedy="or replace the folder with -r") == settings_of(
+        args
+    ):
+        return True
+    raise InputError(
+        f"{folder}: exists with other settings; replace it with -r or give another --out"
+    )
+
+
+@one_line_faults
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if not args.root.is_dir():
+        raise InputError(f"{args.root}: no such folder; --root names the data set")
+    from checkpoints import SUFFIX, read_info
+
+    info = read_info(args.weights, kind="two_stream")
+    out = args.out or RESULTS / args.weights.name.removesuffix(SUFFIX)
+    folder = out / "guidedbackprop_visualization"
+    if is_done(folder, args):
+        print(f"already drawn: {folder} (replace it with -r)")
+        return 0
+    from training import start_tensorflow
+
+    start_tensorflow(seed=args.seed, device=args.device)
+    from clips import list_pairs
+    from model_zoo import two_stream
+    from utils import read_classmap
+
+    begun = time.perf_counter()
+    nframes, nrows, ncols = info["input_size"]
+    movies = list_pairs(
+        args.root,
+        args.splitnum,
+        args.set,
+        read_classmap(args.root),
+        nframes=nframes,
+        nrows=nrows,
+        ncols=ncols,
+        short=[],
+    )
+    chosen = choose_clips(movies, args.nsamples, nframes, args.seed)
+    # Drawn beside its final place: a killed run leaves no half-filled folder under the final name.
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    draw(draft, two_stream(args.weights), info, chosen, args)
+    write_json(draft / "settings.json", settings_of(args))
+    if folder.exists():
+        shutil.rmtree(folder)
+    draft.rename(folder)
+    print(f"{len(chosen)} movies, {time.perf_counter() - begun:.0f} s, {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
