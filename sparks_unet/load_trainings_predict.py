@@ -2,7 +2,7 @@
 
 Follows section 8 of the specification.
 
-    python load_trainings_predict.py config_files/final_model.ini --movie cell.tif --checkpoint F.pth
+    python load_trainings_predict.py config_files/final_model.ini --movie a.tif --checkpoint F.pth
     python load_trainings_predict.py config_files/demo.ini --ids 07 08 --run-name demo
 
 Reads: the INI file, ``network_<iteration>.pth``, movies (T, H, W); labels when they are there.
@@ -12,13 +12,16 @@ With torchrun every process takes its share of the movies.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from config import logger
 from files import InputError, Parser, atomic_path, one_line_faults, write_json
 from training import configured
 
+SHOWN = (
+    *("average/detected", "average/correctly_classified", "total/detected"),
+    "total/correctly_classified",
+)
 METHODS = ("overlap", "average", "gaussian", "max")
 
 
@@ -103,63 +106,84 @@ def _movie_id(path):
     return path.stem.removesuffix("_video").replace("_", "-")
 
 
-def predict_and_write(model, sample, params, *, method, out_dir, stem, args):
-    """Predict one recording, write its files and return its counts, or None without labels."""
-    import numpy as np
-    from disc_output_tools import write_overlay, write_prediction
+def predict_and_write(
+    model,
+    sample,
+    params,
+    *,
+    out_dir,
+    stem,
+    raw_only=False,
+    instances=True,
+    overlay=False,
+    **options,
+):
+    """Predict one recording and write its files.
 
+    Args:
+        model: network.
+        sample: Sample; with class labels and event ids the prediction is measured.
+        params: Params.
+        out_dir: folder to write into.
+        stem: first part of the file names.
+        raw_only: write the probabilities only.
+        instances: write the event instances.
+        overlay: write a coloured GIF.
+        options: method, stride, batch_size of ``predict_probabilities``.
+
+    Returns:
+        (Prediction, event table, counts); counts is None without labels, all are with raw_only.
+    """
     from dataset_tools import calibrated
+    from disc_output_tools import write_overlay, write_prediction
     from inference_tools import predict_probabilities
     from kinetics import event_table
     from metrics_tools import movie_counts
     from preds_processing_tools import process_predictions
 
-    options = {"method": method, "batch_size": args.batch_size, "name": sample.id}
     movie = sample.movie.data
-    probabilities, clean = predict_probabilities(
-        model, movie, params, stride=args.stride, **options
-    )
+    probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
     post = calibrated(sample, params.postprocessing)
-    if args.fill_holes:
-        post = dataclasses.replace(post, fill_holes=True)
-    if args.compare_strides:
-        other, _ = predict_probabilities(model, movie, params, **options)
-        difference = float(np.abs(probabilities - other).mean())
-        default = params.chunk[1]
-        print(f"{sample.id}: stride {args.stride or default} against {default}: {difference:.3g}")
     physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
-    found = None if args.raw_only else process_predictions(clean, probabilities, post)
-    table = None
-    if found is not None:
-        table = event_table(movie, found, probabilities=probabilities, **physical)
+    if raw_only:
+        write_prediction(out_dir, stem, movie, None, probabilities, **physical)
+        return None, None, None
+    found = process_predictions(clean, probabilities, post)
+    table = event_table(movie, found, probabilities=probabilities, **physical)
     write_prediction(
-        out_dir,
-        stem,
-        movie,
-        found,
-        probabilities,
-        table=table,
-        instances=not args.no_instances,
-        **physical,
+        out_dir, stem, movie, found, probabilities, table=table, instances=instances, **physical
     )
-    if found is None:
-        return None
-    if args.overlay:
-        write_overlay(
-            out_dir / f"{stem}_overlay.gif",
-            movie,
-            found.classes,
-            truth_classes=sample.classes,
-            **physical,
+    if overlay:
+        path = out_dir / f"{stem}_overlay.gif"
+        write_overlay(path, movie, found.classes, truth_classes=sample.classes, **physical)
+    counts = None
+    if sample.classes is not None and sample.events is not None:
+        margins = params.ignore_frames_loss
+        counts = movie_counts(
+            sample.classes, sample.events, found, post=post, ignore_frames=margins
         )
-    if sample.classes is None or sample.events is None:
-        return None
-    margins = params.ignore_frames_loss
-    return movie_counts(sample.classes, sample.events, found, post=post, ignore_frames=margins)
+    return found, table, counts
+
+
+def stride_difference(model, sample, params, stride, **options):
+    """Return the mean absolute difference of the probabilities at two strides."""
+    import numpy as np
+
+    from inference_tools import predict_probabilities
+
+    first, second = (
+        predict_probabilities(model, sample.movie.data, params, stride=one, **options)[0]
+        for one in (stride, None)
+    )
+    return float(np.abs(first - second).mean())
 
 
 def write_metrics(out_dir, counts):
-    """Write metrics.json and summary.csv from the counts of labelled movies {id: counts}."""
+    """Write metrics.json and summary.csv of labelled movies {id: counts}.
+
+    Returns:
+        (metrics, intervals) of metrics_tools.
+    """
     from metrics_tools import bootstrap_intervals, metrics_from_counts
 
     metrics = metrics_from_counts(list(counts.values()))
@@ -176,7 +200,7 @@ def write_metrics(out_dir, counts):
             cells = ("" if v is None else f"{v:.6g}" for v in (metrics[name], low, high))
             rows.append(",".join((name, *cells)))
         temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return metrics
+    return metrics, intervals
 
 
 @one_line_faults
@@ -184,6 +208,9 @@ def main(argv=None):
     """Run the command line; return the exit code."""
     args = make_parser().parse_args(argv)
     params = configured(args)
+    if args.fill_holes:
+        post = dataclasses.replace(params.postprocessing, fill_holes=True)
+        params = dataclasses.replace(params, postprocessing=post)
     if args.movie and args.ids:
         raise InputError("--movie and --ids: give one of them")
     from checkpoints import load_network
@@ -202,18 +229,33 @@ def main(argv=None):
     load_network(model, path)
     for method in methods:
         out_dir = (args.out or params.output_dir) / f"inference_{method}"
+        options = {"method": method, "batch_size": args.batch_size}
         counts = {}
         for sample in samples[place.rank :: place.world]:
-            stem = f"{params.run_name}_{iteration}_{sample.id}_{method}"
             counts[sample.id] = predict_and_write(
-                model, sample, params, method=method, out_dir=out_dir, stem=stem, args=args
-            )
+                model,
+                sample,
+                params,
+                out_dir=out_dir,
+                stem=f"{params.run_name}_{iteration}_{sample.id}_{method}",
+                raw_only=args.raw_only,
+                instances=not args.no_instances,
+                overlay=args.overlay,
+                stride=args.stride,
+                **options,
+            )[2]
+            if args.compare_strides:
+                change = stride_difference(model, sample, params, args.stride, **options)
+                print(
+                    f"{sample.id}: mean absolute difference of stride {args.stride or stride} "
+                    f"and {stride}: {change:.3g}"
+                )
         counts = {key: value for key, value in gathered(counts, place).items() if value}
         if place.first and counts:
-            metrics = write_metrics(out_dir, counts)
-            print(
-                json.dumps({k: v for k, v in metrics.items() if k.startswith(("average", "total"))})
-            )
+            metrics, _ = write_metrics(out_dir, counts)
+            for name in SHOWN:
+                value = "n/a" if name in metrics["not_available"] else f"{metrics[name]:.3f}"
+                print(f"{name}: {value}")
         if place.first:
             print(f"{method}: {len(samples)} movies in {out_dir}")
     return 0

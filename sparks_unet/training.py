@@ -147,23 +147,31 @@ def dry_run(params):
     )
 
 
-def write_record(params):
-    """Write the resolved settings of the run before work starts."""
+def settings_of(params):
+    """Return the settings as one flat dict {section.key: value}."""
+    record = to_dict(params)
+    return {f"{section}.{k}": v for section, part in record.items() for k, v in part.items()}
+
+
+def write_record(params, **more):
+    """Write the resolved settings of the run before work starts; ``more`` joins settings.json."""
     folder = params.output_dir
     ids = dict.fromkeys((*params.ids("train"), *params.ids("val")))
     inputs = [params.data_dir / f"{one}_video.tif" for one in ids]
-    record = to_dict(params)
-    flat = {f"{section}.{k}": v for section, part in record.items() for k, v in part.items()}
-    write_settings(folder, flat, inputs=[p for p in inputs if p.is_file()], libraries=LIBRARIES)
-    write_json(folder / "params.json", record)
+    inputs = [path for path in inputs if path.is_file()]
+    write_settings(folder, settings_of(params) | more, inputs=inputs, libraries=LIBRARIES)
+    write_json(folder / "params.json", to_dict(params))
     with atomic_path(folder / "config.ini") as temporary:
         temporary.write_text(to_ini(params), encoding="utf-8")
 
 
-def run(params, *, device="auto", threads=None):
-    """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None."""
-    from datasets import SparkDataset
-    from training_tools import TrainingRun, open_loggers, pick_place, rows_before, set_up_logging
+def prepare(params, *, device="auto", threads=None):
+    """Check folder and data, open the log, choose the device.
+
+    Returns:
+        (Place, training samples or None, validation samples).
+    """
+    from training_tools import pick_place, set_up_logging
 
     check_run_folder(params)
     train, val = read_data(params)
@@ -173,13 +181,20 @@ def run(params, *, device="auto", threads=None):
         set_up_logging(params, folder / "log.txt")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); choose another folder") from None
-    place = pick_place(params, device, threads)
+    return pick_place(params, device, threads), train, val
+
+
+def run(params, place, train, val):
+    """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None."""
+    from datasets import SparkDataset
+    from training_tools import TrainingRun, open_loggers, rows_before
+
+    folder = params.output_dir
     dataset = SparkDataset(train, params, augment=True) if params.training else None
     training_run = TrainingRun(params, dataset, val, place)
     if params.load_epoch:
         training_run.load(params.load_dir, params.load_epoch)
     if place.first:
-        write_record(params)
         for line in describe(params):
             logger.debug(line)
         rows_before(folder / "loss.csv", params.load_epoch)
@@ -193,9 +208,7 @@ def run(params, *, device="auto", threads=None):
             training_run.save()
             logger.warning("stopped at iteration %d; --resume goes on", training_run.iteration)
             raise
-    if params.testing:
-        result = training_run.validate()
-    return result
+    return training_run.validate() if params.testing else result
 
 
 @one_line_faults
@@ -206,12 +219,14 @@ def main(argv=None):
     if args.dry_run:
         dry_run(params)
         return 0
-    if args.resume:
-        params = resumed(params)
     if not (params.training or params.testing):
         raise InputError(f"{args.config}: training = no and testing = no; set one of them to yes")
+    todo = resumed(params) if args.resume else params
+    place, train, val = prepare(todo, device=args.device, threads=args.threads)
+    if place.first:
+        write_record(params)
     try:
-        result = run(params, device=args.device, threads=args.threads)
+        result = run(todo, place, train, val)
     except KeyboardInterrupt:
         return 130
     if result:

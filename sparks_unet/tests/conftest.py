@@ -9,6 +9,8 @@ FOLDER = TESTS.parent.name
 
 
 def pytest_addoption(parser):
+    # pytest has a switch of this name (also known as --funcargs): ours takes its place.
+    parser._anonymous._arggroup.conflict_handler = "resolve"
     parser.addoption(
         "--fixtures", default=str(TESTS / "fixtures"), help="folder of parity fixtures"
     )

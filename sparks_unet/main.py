@@ -1,0 +1,194 @@
+"""The whole story: check the data, train, predict unseen movies, measure, draw, report.
+
+Follows Dotti et al., Cell Calcium 2024, 102893: 3D U-Net, post-processing, event metrics.
+
+    python main.py                     # config.ini of this folder on data/sparks_unet
+    python main.py --demo              # synthetic movies with planted truth
+
+Reads: an INI file; per movie NN ``NN_video.tif`` (T, H, W), ``NN_class_label.tif`` and
+``NN_event_label.tif`` (same shape).
+Writes to results/sparks_unet/<run>/: settings.json, config.ini, loss.csv, network_*.pth,
+predictions/ (TIFF stacks, event tables, overlays), metrics.json, summary.csv, figures with the CSV
+behind each, report.html and, last, summary.json.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+from config import FOLDER
+from files import InputError, Parser, one_line_faults
+from read_config import load_config
+
+CONFIG = FOLDER / "config.ini"
+DEMO_CONFIG = FOLDER / "config_files" / "demo.ini"
+FULL_CONFIG = FOLDER / "config_files" / "demo_full.ini"
+
+# demo data: 12 training movies (a wave in three of four), 6 unseen ones with a wave, an empty one
+DEMO_WAVES = (0, 1, 1, 1) * 3 + (1,) * 6 + (0,)
+DEMO_DATA = {"movies": len(DEMO_WAVES), "waves": DEMO_WAVES, "empty": 1}
+DEMO_RATES = (10, 5, 0.5)  # sparks, puffs, waves of a movie
+CONTROL_ID = f"{len(DEMO_WAVES):02d}"  # the movie without events
+
+
+def make_parser():
+    """Return the parser of the command line."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", nargs="?", type=Path, help="INI file; default config.ini")
+    parser.add_argument("--demo", action="store_true", help="synthetic data with planted truth")
+    parser.add_argument("--fresh", action="store_true", help="remove this run and start anew")
+    parser.add_argument("--full", action="store_true", help="demo in the published size, for a GPU")
+    parser.add_argument("--seed", type=int, help="instead of [training] seed; the demo data's too")
+    parser.add_argument("--run", help="name of the run's folder, instead of [training] run_name")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: PyTorch's choice")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="section.key=value",
+        help="replace one setting of the INI file; repeatable",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def configured(args):
+    """Return Params of the command line."""
+    if args.full and not args.demo:
+        raise InputError("--full belongs to --demo: the INI file says the size of other runs")
+    path = args.config or CONFIG
+    if args.demo:
+        if args.config:
+            raise InputError(f"--demo has its own settings; leave {args.config} out or --demo")
+        path = FULL_CONFIG if args.full else DEMO_CONFIG
+    overrides = list(args.overrides)
+    if args.run:
+        overrides.append(f"training.run_name={args.run}")
+    if args.seed is not None:
+        overrides.append(f"training.seed={args.seed}")
+    return load_config(path, overrides)
+
+
+def demo_settings(seed, full):
+    """Return the settings of the synthetic movies."""
+    from make_demo_data import SMALL, DemoSettings
+
+    size = {} if full else SMALL | {"rates": DEMO_RATES}
+    return DemoSettings(**size | DEMO_DATA | {"seed": seed})
+
+
+def ensure_demo_data(folder, settings):
+    """Make the synthetic movies unless the folder holds those of the same settings."""
+    from make_demo_data import make_demo_data
+
+    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
+    truth = folder / "truth.json"
+    if truth.is_file() and json.loads(truth.read_text(encoding="utf-8"))["settings"] == wanted:
+        print(f"synthetic movies in {folder} are reused")
+        return
+    make_demo_data(folder, **dataclasses.asdict(settings))
+    print(f"{settings.movies} synthetic movies with planted truth in {folder}")
+
+
+def is_complete(run_dir, settings, *, fresh):
+    """Return whether ``run_dir`` holds a finished run of these settings; clear it when ``fresh``.
+
+    Raises:
+        InputError: the folder holds a run of other settings.
+    """
+    record = run_dir / "settings.json"
+    if fresh and record.is_file():
+        shutil.rmtree(run_dir)
+    if not record.is_file():
+        return False
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{record}: not readable ({error}); use --fresh") from None
+    wanted = json.loads(json.dumps(settings))
+    if found != wanted:
+        keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        raise InputError(
+            f"{run_dir}: holds a run of other settings ({', '.join(keys[:5])}); use --fresh to "
+            "replace it or --run NAME for another folder"
+        )
+    return (run_dir / "summary.json").is_file()
+
+
+def predict_all(params, place, ids):
+    """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}."""
+    from checkpoints import available_iterations, checkpoint_path, load_network
+    from dataset_tools import read_samples, resampled
+    from load_trainings_predict import predict_and_write
+    from training_tools import seeded_model
+
+    iteration = available_iterations(params.output_dir)[-1]
+    model = seeded_model(params, place.device)
+    load_network(model, checkpoint_path(params.output_dir, "network", iteration))
+    samples = read_samples(
+        params.data_dir, ids, labels=None, events=None, sparks_type=params.sparks_type
+    )
+    results = {}
+    for sample in samples:
+        if params.new_fps:
+            frame_ms = params.postprocessing.frame_ms
+            sample = resampled(sample, params.new_fps, frame_ms=frame_ms)
+        found = predict_and_write(
+            model,
+            sample,
+            params,
+            out_dir=params.output_dir / "predictions",
+            stem=f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
+            overlay=True,
+        )
+        results[sample.id] = (sample, *found)
+    return results
+
+
+def story(params, args):
+    """Run everything for ``params``; return the exit code."""
+    from run_report import write_run_report
+    from training import prepare, resumed, run, settings_of, write_record
+
+    started = time.time()
+    demo = demo_settings(params.seed, args.full) if args.demo else None
+    extra = {} if demo is None else {"demo": dataclasses.asdict(demo)}
+    if is_complete(params.output_dir, settings_of(params) | extra, fresh=args.fresh):
+        print(f"{params.output_dir} is complete; --fresh starts anew")
+        return 0
+    if demo is not None:
+        ensure_demo_data(params.data_dir, demo)
+    todo = resumed(params)
+    place, train, val = prepare(todo, device=args.device, threads=args.threads)
+    if place.first:
+        write_record(params, **extra)
+    if params.training:
+        run(dataclasses.replace(todo, testing=False), place, train, val)
+    if not place.first:
+        return 0
+    ids = list(params.ids("test"))
+    results = predict_all(params, place, ids + ([CONTROL_ID] if demo else []))
+    outcome = write_run_report(
+        params, results, control_id=CONTROL_ID if demo else None, started=started
+    )
+    print(outcome.line)
+    return 0 if outcome.passed else 1
+
+
+@one_line_faults
+def main(argv=None):
+    """Run the command line; return the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        return story(configured(args), args)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
