@@ -20,7 +20,8 @@ figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;back
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
 figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;vertical-align:top}
+td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
+vertical-align:top;overflow-wrap:normal}
 """
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 

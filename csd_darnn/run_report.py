@@ -78,9 +78,11 @@ def shown_figures(run_dir):
         for stem in stems:
             path = left.pop(stem)
             words = stem.replace("_", " ")
+            # Several figures of a kind (epochs, targets) are told apart by their name.
+            several = len(stems) > 1 or not caption
             figure = {
                 "path": f"plots/{path.name}",
-                "caption": f"{words}: {caption}" if caption else words,
+                "caption": f"{words}. {caption}".strip() if several else caption,
                 "alt": words,
             }
             groups.setdefault(heading, []).append(figure)
@@ -92,6 +94,11 @@ def number(value):
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_number(text):
+    """Return the text of a CSV cell, a fraction rounded to 4 digits."""
+    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e[-+]\d+)?", text) else text
 
 
 def metric_table(rows):
@@ -111,7 +118,7 @@ def training_table(path):
     """Return the table of log.csv: the first and the last three epochs."""
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
-    head, body = rows[0], rows[1:]
+    head, body = rows[0], [[as_number(cell) for cell in row] for row in rows[1:]]
     if len(body) > 6:
         body = [*body[:3], ["..."] * len(head), *body[-3:]]
     return table_block(head, body)

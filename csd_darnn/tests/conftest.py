@@ -1,8 +1,12 @@
 """Options shared by the tests of this folder."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# The networks of the tests are tiny: threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent.name

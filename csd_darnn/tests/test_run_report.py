@@ -37,7 +37,9 @@ def run_dir(tmp_path):
         folder / "metrics.json", {"rows": [row], "verdict": "ridge is <best>.", "maps": maps}
     )
     write_json(folder / "settings.json", {"settings": {"T": 10}, "libraries": {"numpy": "2"}})
-    (folder / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},0.5\n" for k in range(9)))
+    (folder / "log.csv").write_text(
+        "epoch,loss\n" + "".join(f"{k},0.123456789\n" for k in range(9))
+    )
     return folder
 
 
@@ -61,9 +63,15 @@ def test_page_holds_everything_and_needs_nothing(run_dir):
     assert page.count("data:image/png;base64,") == 4
     assert "<script" not in page
     assert 'src="http' not in page
-    for text in ("ridge is &lt;best&gt;.", "0.1235", "0.75", "A &lt;run&gt;", "library numpy"):
+    for text in (
+        "ridge is &lt;best&gt;.",
+        "<td>0.1235</td>",
+        "0.75",
+        "A &lt;run&gt;",
+        "library numpy",
+    ):
         assert text in page, text
-    assert page.index("maps:") < page.index("pred 5") < page.index("pred 10")
+    assert page.index("Mean maps") < page.index("pred 5") < page.index("pred 10")
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "complete"
     assert summary["main_picture"] == "plots/maps.png"

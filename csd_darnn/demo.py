@@ -1,0 +1,194 @@
+"""The demo: a synthetic movie with planted truth, the whole run, and whether the truth is found.
+
+The negative control is a second movie whose target does not repeat the driver patch: the same
+training must then find no driver.
+"""
+
+import math
+import time
+
+import numpy as np
+
+import make_demo
+from displays import compute_importance, show_run
+from files import InputError
+from metrics import auc
+from pipeline import (
+    build,
+    check_identity,
+    clear_run,
+    fit,
+    identity_of,
+    load_results,
+    prepare,
+    run_state,
+    train_and_predict,
+)
+from recording import read_json
+from run_report import write_run_report
+from settings import DATA_DIR, RESULTS_DIR
+from utils import choose_device
+
+FULL_SIZE = (72, 91)  # rows, columns
+PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
+CONTROL_RANGE = (0.25, 0.75)
+
+
+def run_demo(settings, given, *, fresh=False, full=False):
+    """Make the data, run everything, score it, write the report; return the exit code.
+
+    Args:
+        settings: dict of lower-case names from the command line.
+        given: names that the user set; they win over the demo's own choices.
+        fresh: start anew.
+        full: use the specification's full size instead of 18 x 23.
+    """
+    began = time.perf_counter()
+    name = settings["run"] if "run" in given else "demo"
+    run_dir = RESULTS_DIR / name
+    data_dir = DATA_DIR / ("demo" if name == "demo" else f"demo_{name}")
+    size = dict(zip(("height", "width"), FULL_SIZE, strict=True)) if full else {}
+    truth = make_demo.make_demo(data_dir, seed=settings["seed"], **size)
+    settings = settings | {
+        "data": data_dir / truth["movie"],
+        "target": ",".join(map(str, truth["target"])),
+        "run_dir": run_dir,
+        "resume": True,
+        "overwrite": fresh,
+    }
+    if fresh:
+        clear_run(run_dir, settings)
+    identity = identity_of(settings)
+    if run_state(settings, run_dir) != "none":
+        check_same_demo(run_dir, identity, settings)
+        if (run_dir / "summary.json").exists():
+            return report_complete(run_dir)
+    prepared = prepare(settings)
+    if run_state(settings, run_dir) != "complete":
+        train_and_predict(prepared, settings, run_dir, identity)
+    mask = np.array(truth["driver_mask"], bool)
+    found = show_run(
+        prepared,
+        settings,
+        run_dir,
+        load_results(settings, run_dir),
+        before=math.floor(truth["csd_start_frame"]),
+        outline=mask,
+    )
+    drivers = mask.ravel()[prepared.feature_pixels]
+    control = negative_control(settings, data_dir / "control", size, drivers)
+    scores = score_demo(found, drivers, truth, control)
+    passed = all(score["passed"] is not False for score in scores)
+    seconds = time.perf_counter() - began
+    path = write_run_report(
+        run_dir,
+        title="csd_darnn demo: a spreading depression with planted truth",
+        data=f"synthetic movie, {len(prepared.recording.values)} frames of"
+        f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings['seed']}",
+        seconds=seconds,
+        seed=settings["seed"],
+        scores=scores,
+        planted_truth=scores[0],
+        main_picture=found["picture"] and found["picture"].name,
+        lead=found["verdict"],
+    )
+    print(f"{scores[0]['name']} {scores[0]['value']:.3f}, {seconds:.0f} s, {path}")
+    return 0 if passed else 1
+
+
+def check_same_demo(run_dir, identity, settings):
+    """Refuse to go on with a demo of other settings."""
+    try:
+        check_identity(run_dir, identity, settings)
+    except InputError as error:
+        text = str(error).replace("--overwrite", "--fresh")
+        raise InputError(text) from None
+
+
+def report_complete(run_dir):
+    """Print the result of a finished demo and return its exit code."""
+    summary = read_json(run_dir / "summary.json")
+    score = summary["planted_truth"]
+    print(f"{run_dir} is complete; --fresh starts anew")
+    print(
+        f"{score['name']} {score['value']:.3f}, {summary['seconds']:.0f} s, {run_dir}/report.html"
+    )
+    return 0 if all(score["passed"] is not False for score in summary["scores"]) else 1
+
+
+def negative_control(settings, folder, size, drivers):
+    """Train on a movie whose target does not repeat the driver; return its importance."""
+    truth = make_demo.make_demo(folder, seed=settings["seed"], driver=False, **size)
+    prepared = prepare(settings | {"data": folder / truth["movie"]})
+    device, _ = choose_device(settings["device"])
+    t_cfg, net = build(prepared, settings, device)
+    progress = fit(prepared, settings, net, t_cfg)
+    return compute_importance(prepared, settings, net, progress.permutation)
+
+
+def score_demo(found, drivers, truth, control):
+    """Return the scores of a demo; the first one is the planted truth of the summary.
+
+    Args:
+        found: what show_run returned.
+        drivers: (N,) bool, driving series that lie in the planted driver patch.
+        truth: content of truth.json.
+        control: importance of the negative control.
+    """
+
+    def score(name, value, *, unit="", target="", passed=None, is_control=False):
+        return {
+            "name": name, "value": value, "unit": unit, "target": target, "passed": passed,
+            "control": is_control,
+        }  # fmt: skip
+
+    gradient, permutation = (auc(found[name][0], drivers) for name in ("gradient", "permutation"))
+    rmse = {
+        row["model"]: row["rmse"]
+        for row in found["rows"]
+        if row["part"] == "before_csd" and row["units"] == "z"
+    }
+    ratio = rmse["network"] / rmse["persistence"]
+    speed = found["onset"]["speed_mm_min"]
+    planted = truth["speed_mm_min"]
+    near = speed is not None and abs(speed / planted - 1) <= SPEED_TARGET
+    scores = [
+        score(
+            "AUC of permutation importance for driver pixels",
+            permutation,
+            target=f">= {PERMUTATION_TARGET}",
+            passed=permutation >= PERMUTATION_TARGET,
+        ),
+        score(
+            "AUC of the gradient for driver pixels",
+            gradient,
+            target=f">= {GRADIENT_TARGET}",
+            passed=gradient >= GRADIENT_TARGET,
+        ),
+        score(
+            "speed of the depression from the onset map",
+            speed,
+            unit="mm/min",
+            target=f"within {SPEED_TARGET:.0%} of {planted}",
+            passed=near,
+        ),
+        score(
+            "test RMSE before the depression / persistence",
+            ratio,
+            target="< 1",
+            passed=ratio < 1,
+        ),
+    ]
+    low, high = CONTROL_RANGE
+    for name, label in (("permutation", "permutation importance"), ("gradient", "gradient")):
+        value = auc(control[name][0], drivers)
+        scores.append(
+            score(
+                f"negative control, driver removed: AUC of {label}",
+                value,
+                target=f"{low} to {high}" if name == "permutation" else "reported",
+                passed=low <= value <= high if name == "permutation" else None,
+                is_control=True,
+            )
+        )
+    return scores

@@ -1,0 +1,219 @@
+"""main.py as a user runs it, the published functions, and the second run."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from checkpoints import load_network, load_weight_tensor
+from files import InputError
+from helpers import FOLDER, SMALL, flags, run_script, tiny_movie
+from main_predict import reload_run
+
+PUBLISHED = (
+    "preprocess_data", "da_rnn", "train", "prep_train_data", "adjust_learning_rate",
+    "train_iteration", "predict", "run_all", "create_plots",
+)  # fmt: skip
+
+
+def files_of(folder):
+    return {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of a tiny movie with every display; returns (folder, movie)."""
+    folder = tmp_path_factory.mktemp("finished")
+    movie = tiny_movie(folder / "movie.npy")
+    run_dir = folder / "run"
+    main.run_all(
+        movie,
+        **SMALL | {"movie": "mp4+gif", "frame_rate_hz": 2.0, "pixel_um": 100.0},
+        target="2,3",
+        run_dir=run_dir,
+    )
+    return run_dir, movie
+
+
+def test_published_names_come_from_main():
+    for name in PUBLISHED:
+        assert callable(getattr(main, name))
+    with pytest.raises(AttributeError):
+        _ = main.no_such_function
+
+
+def test_run_writes_what_the_readme_lists(finished):
+    run_dir, _ = finished
+    names = {str(path) for path in files_of(run_dir)}
+    expected = {
+        "settings.json", "log.csv", "checkpoint.pt", "encoder.torch", "decoder.torch",
+        "encoder.safetensors", "decoder.safetensors", "enc_kwargs.json", "dec_kwargs.json",
+        "da_rnn_kwargs.json", "network.json", "scaler.json", "iter_loss.npy", "epoch_loss.npy",
+        "final_y_pred.npy", "weight_tensor_rs.pt", "attention.npz", "importance.npz",
+        "metrics.json", "metrics.csv", "heatmap.mp4", "heatmap.gif", "report.html", "summary.json",
+        "plots/iter_loss.png", "plots/epoch_loss.png", "plots/final_predicted.png",
+        "plots/final_predicted.csv", "plots/pred_0.png", "plots/maps.png", "plots/maps.csv",
+    }  # fmt: skip
+    assert expected <= names
+    assert not [name for name in names if ".tmp" in name]
+    assert np.load(run_dir / "final_y_pred.npy").shape == (36, 1)
+    assert load_weight_tensor(run_dir / "weight_tensor_rs.pt").shape == (36, 4, 19)
+
+
+def test_saved_attention_is_the_softmax_of_unshuffled_data(finished):
+    """Section 14, check 5: from the saved weights and the data alone, shuffling on."""
+    run_dir, movie = finished
+    values = np.load(movie).reshape(120, 20).astype(np.float64)
+    scaler = json.loads((run_dir / "scaler.json").read_text())
+    z = (values - scaler["mean"]) / scaler["scale"]
+    with np.load(run_dir / "attention.npz") as file:
+        saved = {name: file[name] for name in file.files}
+    x = z[:, saved["feature_pixels"]]
+    state = torch.load(run_dir / "encoder.torch", weights_only=True)
+    w = state["attn_linear.weight"][0, 12:].double().numpy()
+    first, T = int(saved["first_frame"]), int(saved["T"])
+    assert (first, T) == (84, 5)
+    assert not (saved["permutation"] == np.arange(19)).all()
+    weighted = load_weight_tensor(run_dir / "weight_tensor_rs.pt").numpy()
+    for j in range(36):
+        window = x[first + j - T : first + j - 1]
+        energy = w @ window
+        alpha = np.exp(energy - energy.max())
+        alpha /= alpha.sum()
+        np.testing.assert_allclose(saved["attention"][j], alpha, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(weighted[j], alpha * window, rtol=0, atol=1e-5)
+
+
+def test_second_run_changes_no_file(finished, capsys):
+    run_dir, movie = finished
+    before = {
+        path: (f.stat().st_mtime_ns, f.stat().st_size) for path, f in files_of(run_dir).items()
+    }
+    main.run_all(
+        movie,
+        **SMALL | {"movie": "mp4+gif", "frame_rate_hz": 2.0, "pixel_um": 100.0},
+        target="2,3",
+        run_dir=run_dir,
+    )
+    after = {
+        path: (f.stat().st_mtime_ns, f.stat().st_size) for path, f in files_of(run_dir).items()
+    }
+    assert before == after
+    assert "complete" in capsys.readouterr().out
+    with pytest.raises(InputError, match="learning_rate"):
+        main.run_all(movie, **SMALL, target="2,3", run_dir=run_dir, learning_rate=0.5)
+
+
+def test_same_seed_gives_identical_files_and_overwrite_retrains(tmp_path):
+    movie = tiny_movie(tmp_path / "movie.npy")
+    settings = SMALL | {"maps": False}
+    for name in ("a", "b"):
+        main.run_all(movie, **settings, run_dir=tmp_path / name)
+    timed = {"log.csv", "settings.json", "report.html", "summary.json"}
+    for path, file in files_of(tmp_path / "a").items():
+        if file.name not in timed:
+            assert file.read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+    old = (tmp_path / "a/encoder.torch").read_bytes()
+    main.run_all(movie, **settings, run_dir=tmp_path / "a", overwrite=True, seed=1)
+    assert (tmp_path / "a/encoder.torch").read_bytes() != old
+
+
+def test_command_line_with_several_targets_and_options(tmp_path):
+    movie = tiny_movie(tmp_path / "movie.npy")
+    settings = SMALL | {
+        "data": movie, "target": "3,1;0,2", "attention": "tanh", "readout": "top",
+        "predict": "change", "layers": 1, "attention_scale": "n", "horizon": 1, "current_x": "true",
+        "validation": 0.2, "save_weight_tensor": "compact", "map": "attention",
+        "run": str(tmp_path / "run"),
+    }  # fmt: skip
+    done = run_script("main.py", *flags(settings))
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run/network.json").read_text())
+    assert record["target_columns"] == ["2", "16"]  # file order, not the order of the argument
+    assert record["validation_mse"] is not None
+    assert np.load(tmp_path / "run/final_y_pred.npy").shape == (36, 2)
+    assert not (tmp_path / "run/weight_tensor_rs.pt").exists()
+    assert (tmp_path / "run/plots/final_predicted_16.png").exists()
+
+
+def test_grid_of_targets_in_two_processes(tmp_path):
+    movie = tiny_movie(tmp_path / "movie.npy")
+    main.run_all(
+        movie,
+        **SMALL | {"maps": False, "n_epochs": 1},
+        target_grid="1,2",
+        jobs=2,
+        run_dir=tmp_path / "grid",
+    )
+    folders = sorted(path.name for path in (tmp_path / "grid").iterdir())
+    assert folders == ["target_2_1", "target_2_3"]
+    assert all((tmp_path / "grid" / name / "summary.json").exists() for name in folders)
+
+
+def test_main_predict_and_encoder_train(finished):
+    run_dir, _ = finished
+    done = run_script("main_predict.py", "--run", run_dir)
+    assert done.returncode == 0, done.stderr
+    again = np.load(run_dir / "reloaded/final_y_pred.npy")
+    np.testing.assert_array_equal(again, np.load(run_dir / "final_y_pred.npy"))
+    assert (run_dir / "reloaded/plots/final_predicted_reloaded.png").exists()
+    done = run_script("encoder_train.py", "--run", run_dir)
+    assert done.returncode == 0, done.stderr
+    with np.load(run_dir / "encoded/encoded.npz") as file:
+        assert file["states"].shape == (115, 4, 6)
+        np.testing.assert_allclose(file["attention"].sum(axis=1), 1, atol=1e-5)
+
+
+def test_encoder_train_freezes_by_name(finished, tmp_path):
+    run_dir, _ = finished
+    out = tmp_path / "trained"
+    done = run_script(
+        "encoder_train.py", "--run", run_dir, "--freeze", "hh_l0", "--n_epochs", 1, "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    old, new = load_network(run_dir)[0], load_network(out)[0]
+    for part in ("encoder", "decoder"):
+        before, after = getattr(old, part).state_dict(), getattr(new, part).state_dict()
+        for name in before:
+            assert torch.equal(before[name], after[name]) == ("hh_l0" in name or name in NO_USE)
+    net, record, prepared = reload_run(out)
+    assert record["permutation"].shape == (19,)
+    assert prepared.targets == [13]
+    assert net.encoder.steps == 4
+
+
+NO_USE = ("attn_linear.bias",)  # softmax cancels it
+
+
+def test_help_is_fast_and_imports_do_nothing(tmp_path):
+    began = time.perf_counter()
+    done = run_script("main.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--learning_rate" in done.stdout
+    assert time.perf_counter() - began < 30  # a timing claim belongs in benchmark.py
+    code = (
+        "import sys, importlib\n"
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "import main\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+        f"for name in {sorted(path.stem for path in FOLDER.glob('*.py'))!r}:\n"
+        "    importlib.import_module(name)\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_global_is_a_flag():
+    module = importlib.import_module("main")
+    names = {n for n in vars(module) if n.isupper()} - {"FLAGS", "PUBLISHED", "DATA_DIR", "DEBUG"}
+    assert names - {"RESULTS_DIR"} == set(main.FLAGS)

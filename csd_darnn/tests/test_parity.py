@@ -1,0 +1,314 @@
+"""Parity with the published project: every fixture file of DIR (--fixtures) is found by its stem."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import parity_images
+from custom_types import DaRnnNet, ModelOptions, TrainConfig, TrainData
+from importance import WindowSet, block_importance
+from metrics import regression_metrics
+from modules import Decoder, Encoder
+from prediction import predict, predict_windows
+from preprocessing import preprocess_data
+from training import adjust_learning_rate, build_net, da_rnn, train
+from windows import WindowRule, prep_train_data
+
+FIXTURES = Path(__file__).resolve().parent / "fixtures"
+
+
+def arrays_of(path):
+    """Return the arrays of a fixture as a dict."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def state_of(arrays, prefix):
+    """Return the tensors whose names start with ``prefix``, without it."""
+    return {
+        name.removeprefix(prefix): torch.from_numpy(value)
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def near(found, wanted, tolerance):
+    """Assert that two arrays have the same shape and differ by less than ``tolerance``."""
+    if torch.is_tensor(found):
+        found = found.detach().numpy()
+    assert np.shape(found) == np.shape(wanted)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+
+
+def sizes_of(arrays):
+    """Return (encoder state, decoder state, constructor arguments) read from the arrays."""
+    encoder, decoder = state_of(arrays, "enc."), state_of(arrays, "dec.")
+    layers = sum(name.startswith("lstm_layer.weight_hh") for name in encoder)
+    T = arrays["X"].shape[1] + 1
+    n_feats, m = arrays["X"].shape[2], encoder["lstm_layer.weight_hh_l0"].shape[1]
+    attention = "tanh" if "attn_v.weight" in encoder else "linear"
+    kwargs = {"attention": attention, "layers": layers}
+    return encoder, decoder, (n_feats, m, T, kwargs)
+
+
+def networks_of(arrays, readout="bottom"):
+    """Return the Encoder and Decoder of a fixture with its parameters, loaded strictly."""
+    enc_state, dec_state, (n_feats, m, T, kwargs) = sizes_of(arrays)
+    encoder = Encoder(n_feats, m, T, **kwargs)
+    encoder.load_state_dict(enc_state, strict=True)
+    decoder = None
+    if dec_state:
+        p, o = dec_state["lstm_layer.weight_hh_l0"].shape[1], dec_state["fc.bias"].shape[0]
+        decoder = Decoder(m, p, T, o, layers=kwargs["layers"], readout=readout)
+        decoder.load_state_dict(dec_state, strict=True)
+    return encoder, decoder
+
+
+def check_model(path, _):
+    """Outputs, loss, gradients, alpha, beta and both readouts within 1e-5."""
+    arrays = arrays_of(path)
+    y_history = torch.from_numpy(arrays["y_history"])
+    tanh = "enc.attn_v.weight" in arrays
+    for readout in ("bottom", "top"):
+        encoder, decoder = networks_of(arrays, readout)
+        X = torch.from_numpy(arrays["X"]).requires_grad_()
+        weighted, encoded, alpha = encoder.encode(X)
+        y_pred, beta = decoder.decode(encoded, y_history)
+        near(weighted, arrays["input_weighted"], 1e-5)
+        near(encoded, arrays["input_encoded"], 1e-5)
+        near(alpha if arrays["alpha"].ndim == 3 else alpha[:, 0], arrays["alpha"], 1e-5)
+        near(beta, arrays["beta"], 1e-5)
+        bottom = arrays["y_pred_first" if tanh else "y_pred"]
+        near(y_pred, arrays["y_pred_top"] if readout == "top" else bottom, 1e-5)
+        if readout == "bottom" and "loss" in arrays:
+            check_gradients(arrays, encoder, decoder, X, y_pred)
+
+
+def check_gradients(arrays, encoder, decoder, X, y_pred):
+    """The loss and every gradient; what softmax cancels has none here and rounding noise there."""
+    loss = torch.nn.functional.mse_loss(y_pred, torch.from_numpy(arrays["y_target"]))
+    near(loss, arrays["loss"].astype(np.float32), 1e-5)
+    loss.backward()
+    near(X.grad, arrays["grad_X"], 1e-5)
+    compared = 0
+    for prefix, part in (("grad_enc.", encoder), ("grad_dec.", decoder)):
+        for name, value in part.named_parameters():
+            wanted = arrays.get(prefix + name)
+            if wanted is None:
+                continue
+            if name == "attn_linear.bias":
+                assert value.grad is None
+                assert np.abs(wanted).max() < 1e-6
+                continue
+            near(value.grad, wanted, 1e-5)
+            compared += 1
+    assert compared > 10
+
+
+def check_init_seed(path, _):
+    """The same seed and creation order give the same first parameters."""
+    arrays = arrays_of(path)
+    T, n_feats, m, p, o, seed = map(int, arrays["meta"])
+    net = build_net(
+        {"N": n_feats, "m": m, "p": p, "o": o},
+        rule=WindowRule(T),
+        options=ModelOptions(),
+        learning_rate=0.01,
+        seed=seed,
+    )
+    for prefix, part in (("enc.", net.encoder), ("dec.", net.decoder)):
+        wanted = state_of(arrays, prefix)
+        assert set(wanted) == set(part.state_dict())
+        for name, value in part.state_dict().items():
+            np.testing.assert_array_equal(value.numpy(), wanted[name].numpy())
+
+
+def check_preprocess(path, _):
+    """Mean, scale, driving series and targets; fitted on all rows and on the training rows."""
+    arrays = arrays_of(path)
+    raw, columns = arrays["raw"], [str(k) for k in range(arrays["raw"].shape[1])]
+    labels = [columns[int(k)] for k in np.atleast_1d(arrays["target_cols"])]
+    for mode, prefix in (("all", "ref_"), ("train", "train_")):
+        data, scaler = preprocess_data(
+            raw,
+            labels,
+            scaler=mode,
+            train_size=int(arrays["train_size"]),
+            columns=columns,
+            dtype=np.float64,
+        )
+        for name, found in (
+            ("mean", scaler.mean),
+            ("scale", scaler.scale),
+            ("feats", data.feats),
+            ("targs", data.targs),
+        ):
+            np.testing.assert_allclose(found, arrays[prefix + name], rtol=1e-12, atol=1e-12)
+
+
+def check_windows(path, _):
+    """Training, test and drawn windows, exactly."""
+    arrays = arrays_of(path)
+    data = TrainData(arrays["feats"], arrays["targs"])
+    T, train_size = int(arrays["T"]), int(arrays["train_size"])
+    rule = WindowRule(T)
+    config = TrainConfig(T, train_size, len(arrays["batch_idx"]), None)
+    found = prep_train_data(arrays["batch_idx"], config, data)
+    for name, value in zip(("X", "y_history", "y_target"), found, strict=True):
+        np.testing.assert_array_equal(value, arrays[f"train_{name}"])
+    for prefix, starts, rows in (
+        ("test", rule.test_starts(len(data.feats), train_size), arrays["test_target_index"]),
+        ("ontrain", rule.on_train_starts(train_size), arrays["ontrain_target_index_correct"]),
+    ):
+        np.testing.assert_array_equal(data.feats[rule.x_rows(starts)], arrays[f"{prefix}_X"])
+        history = data.targs[rule.history_rows(starts)]
+        np.testing.assert_array_equal(history, arrays[f"{prefix}_y_history"])
+        np.testing.assert_array_equal(rule.target_rows(starts), rows)
+
+
+def check_train_run(path, _):
+    """A whole training with given parameters and orders: losses, predictions, weights."""
+    arrays = arrays_of(path)
+    _, _, T, batch, hidden, epochs, _, train_size = map(int, arrays["meta"])
+    data = TrainData(arrays["feats"], arrays["targs"])
+    n_targs = data.targs.shape[1]
+    config, net = da_rnn(
+        data, n_targs, hidden, hidden, T, float(arrays["lr"]), batch, train_size=train_size
+    )
+    net.encoder.load_state_dict(state_of(arrays, "enc."), strict=True)
+    net.decoder.load_state_dict(state_of(arrays, "dec."), strict=True)
+    progress = train(
+        net,
+        data,
+        config,
+        epochs,
+        shuffle_pixels="none",
+        order=lambda seed, epoch, count: arrays["perms"][epoch],
+    )
+    prefix = "correct_" if "correct_iter_losses" in arrays else ""
+    near(progress.iter_losses, arrays[f"{prefix}iter_losses"], 1e-5)
+    near(progress.epoch_losses, arrays[f"{prefix}epoch_losses"], 1e-5)
+    y_pred, weighted = predict(net, data, train_size, batch, T)
+    near(y_pred, arrays[f"{prefix}y_pred_test"], 1e-5)
+    near(weighted, arrays[f"{prefix}weight_tensor"], 1e-5)
+    if not prefix:
+        near(predict(net, data, train_size, batch, T, True)[0], arrays["y_pred_train"], 1e-5)
+        for start, part in (("final_enc.", net.encoder), ("final_dec.", net.decoder)):
+            for name, wanted in state_of(arrays, start).items():
+                # Softmax cancels these two: Adam turns rounding noise into drift there.
+                if name in ("attn_linear.bias", "attn_layer.2.bias"):
+                    continue
+                columns = slice(2 * hidden, None) if name == "attn_linear.weight" else slice(None)
+                found = part.state_dict()[name]
+                near(found[..., columns], wanted.numpy()[..., columns], 1e-4)
+
+
+def check_lr_schedule(path, _):
+    """The rate after each iteration, for several first rates."""
+    arrays = arrays_of(path)
+    for column, start in enumerate((0.01, 0.001)):
+        parameter = [torch.nn.Parameter(torch.zeros(1))]
+        net = DaRnnNet(None, None, *(torch.optim.Adam(parameter, lr=start) for _ in range(2)))
+        found = []
+        for iteration in range(1, int(arrays["n_iter"].max()) + 1):
+            adjust_learning_rate(net, iteration)
+            if iteration in arrays["n_iter"]:
+                found.append(net.dec_opt.param_groups[0]["lr"])
+                assert net.enc_opt.param_groups[0]["lr"] == found[-1]
+        near(found, arrays["lr_after"][:, column], 1e-12)
+
+
+def check_shuffle(path, _):
+    """Shuffled input, weighted input by slot and un-permuted by pixel."""
+    arrays = arrays_of(path)
+    X, perm = arrays["X"], arrays["perm"]
+    np.testing.assert_array_equal(np.argsort(perm), arrays["inverse_perm"])
+    np.testing.assert_array_equal(X[..., perm], arrays["X_shuffled"])
+    encoder, _ = networks_of(arrays)
+    slots, encoded = encoder(torch.from_numpy(arrays["X_shuffled"]))
+    near(slots, arrays["input_weighted_shuffled_slots"], 1e-6)
+    near(encoded, arrays["input_encoded_shuffled"], 1e-6)
+    # The same through predict_windows: windows in a row, of which the first rows are X.
+    batch, steps, n_feats = X.shape
+    T = steps + 1
+    rule = WindowRule(T)
+    m = encoder.hidden_size
+    net = build_net(
+        {"N": n_feats, "m": m, "p": 3, "o": 1},
+        rule=rule,
+        options=ModelOptions(layers=encoder.lstm_layer.num_layers),
+        learning_rate=0.01,
+    )
+    net.encoder.load_state_dict(encoder.state_dict())
+    rows = X.reshape(batch * steps, n_feats)
+    data = TrainData(rows, np.zeros((len(rows), 1), np.float32))
+    out = np.empty((batch, steps, n_feats), np.float32)
+    predict_windows(net, data, np.arange(batch) * steps, rule, permutation=perm, weighted_out=out)
+    near(out, arrays["input_weighted_by_pixel"], 1e-6)
+
+
+def check_metrics(path, _):
+    """Error measures within 1e-9, and persistence one and two rows back."""
+    arrays = arrays_of(path)
+    y, found = arrays["y"], regression_metrics(arrays["y"], arrays["y_pred"])
+    for name in ("mse", "rmse", "mae", "mape_percent", "pearson_r", "r2"):
+        near(found[name], arrays[name], 1e-9)
+    for back in (1, 2):
+        rmse = regression_metrics(y[back:], y[:-back])["rmse"]
+        near(rmse, arrays[f"persist_rmse_h{back}"], 1e-9)
+
+
+def check_occlusion(path, _):
+    """Growth of the error with one series after the other set to 0."""
+    arrays = arrays_of(path)
+    encoder, decoder = networks_of(arrays)
+    net = DaRnnNet(encoder, decoder, None, None)
+    names = ("X", "y_history", "y_target")
+    windows = WindowSet(net, *(torch.from_numpy(arrays[name]) for name in names))
+    blocks = [np.array([k]) for k in range(windows.X.shape[2])]
+    base, importance, _ = block_importance(windows, blocks, replace="zero")
+    near(base.mean(), arrays["base_mse"], 1e-5)
+    near(importance.mean(axis=0), arrays["importance"], 1e-5)
+
+
+CHECKS = {
+    "model_": check_model,
+    "init_seed": check_init_seed,
+    "preprocess": check_preprocess,
+    "windows": check_windows,
+    "train_run": check_train_run,
+    "lr_schedule": check_lr_schedule,
+    "shuffle": check_shuffle,
+    "metrics": check_metrics,
+    "occlusion": check_occlusion,
+}
+CHECKS |= {name: check for name, check in parity_images.CHECKS.items()}
+
+
+def pytest_generate_tests(metafunc):
+    """Make one test of every fixture file, and one that is skipped for every absent prefix."""
+    if "fixture_file" not in metafunc.fixturenames:
+        return
+    folder = Path(metafunc.config.getoption("--fixtures"))
+    cases = []
+    for prefix in CHECKS:
+        files = sorted(folder.glob(f"{prefix}*.npz"))
+        skip = pytest.mark.skip(reason=f"no {prefix}*.npz in {folder}")
+        cases += [pytest.param((prefix, file), id=file.stem) for file in files]
+        if not files:
+            cases.append(pytest.param((prefix, None), id=f"{prefix}absent", marks=skip))
+    metafunc.parametrize("fixture_file", cases)
+
+
+def test_fixture(fixture_file, tmp_path):
+    prefix, path = fixture_file
+    CHECKS[prefix](path, tmp_path)
+
+
+def test_every_fixture_file_has_a_check(pytestconfig):
+    folder = Path(pytestconfig.getoption("--fixtures"))
+    names = [path.name for path in folder.glob("*.npz")]
+    assert names
+    assert [name for name in names if not name.startswith(tuple(CHECKS))] == []
