@@ -17,13 +17,14 @@ from scipy import ndimage, sparse
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from config import CLASSES, EVENT_CLASSES, PostParams
+from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
 from dataset_tools import class_weights
 from files import Parser, one_line_faults
 from make_demo_data import DemoSettings, make_movie
 from metrics_tools import annotated_instances, event_scores
 from preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions
+from preprocessing import pad_frames, padding
 
 STANDARD = (904, 64, 512)
 EVENTS = (70, 21)  # sparks and puffs planted, beside two waves
@@ -221,7 +222,8 @@ def rows(movie_shape=STANDARD, seed=0):
     size = " x ".join(map(str, ours[0].iomin.shape))
     table.append(_row(f"IoMin score matrix, {size}", ">= 8x", ours, plain))
 
-    labels = [classes.astype(np.int8)]
+    before, after = padding(len(classes), *CHUNK)
+    labels = [pad_frames(classes.astype(np.int8), before, after, IGNORE_INDEX)]
     ours = measured(class_weights, labels, *CHUNK)
     plain = measured(plain_class_weights, labels, *CHUNK)
     np.testing.assert_allclose(ours[0], plain[0], rtol=1e-6)

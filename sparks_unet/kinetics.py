@@ -21,7 +21,15 @@ from data_processing import cell_mask, padded_box
 
 COLUMNS = (
     *("id", "class", "t_peak", "y_peak", "x_peak", "t_peak_ms", "y_peak_um", "x_peak_um"),
-    *("start_frame", "end_frame", "duration_ms", "area_max_um2", "height_um", "width_um"),
+    *(
+        "start_frame",
+        "end_frame",
+        "duration_ms",
+        "area_max_um2",
+        "height_um",
+        "width_um",
+        "radius_um",
+    ),
     *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
     *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
 )
@@ -74,7 +82,7 @@ def event_table(movie, prediction, *, pixel_um, frame_ms, probabilities=None, ba
             continue
         inside = prediction.instances[box] == number
         row = {"id": number, "class": CLASS_NAMES[prediction.class_of_id[number]]}
-        row |= _extent(inside, box, scale)
+        row |= _extent(prediction.instances, number, box, scale)
         if probabilities is not None:
             channel = probabilities[prediction.class_of_id[number]][box]
             row["mean_probability"] = float(channel[inside].mean(dtype=np.float64))
@@ -174,17 +182,33 @@ def _event_free_sum(values, occupied):
     return (values * free).sum(axis=0, dtype=np.float64), free.sum(axis=0)
 
 
-def _extent(inside, box, scale):
+def region_statistics(ids, number, box):
+    """Return (frames, radius in pixels of the largest disk inside one frame, voxels) of an event.
+
+    Args:
+        ids: (T, H, W) event ids.
+        number: id of the event.
+        box: box of the event.
+    """
+    wide = padded_box(box, ids.shape, (0, 1, 1))
+    inside = ids[wide] == number
+    # The border of the frame is no border of the event; an event that fills frames has no radius.
+    radii = [ndimage.distance_transform_edt(frame).max() for frame in inside if not frame.all()]
+    return box[0].stop - box[0].start, max(radii, default=math.nan), int(inside.sum())
+
+
+def _extent(ids, number, box, scale):
     """Return what follows from the mask of an event alone."""
-    frames = box[0]
-    area = inside.sum(axis=(1, 2)).max() * scale.pixel_um**2
+    n_frames, radius, _ = region_statistics(ids, number, box)
+    area = (ids[box] == number).sum(axis=(1, 2)).max() * scale.pixel_um**2
     return {
-        "start_frame": frames.start,
-        "end_frame": frames.stop - 1,
-        "duration_ms": (frames.stop - frames.start) * scale.frame_ms,
+        "start_frame": box[0].start,
+        "end_frame": box[0].stop - 1,
+        "duration_ms": n_frames * scale.frame_ms,
         "area_max_um2": area,
         "height_um": (box[1].stop - box[1].start) * scale.pixel_um,
         "width_um": (box[2].stop - box[2].start) * scale.pixel_um,
+        "radius_um": radius * scale.pixel_um,
     }
 
 

@@ -134,10 +134,10 @@ def instances_from_classes(movie, classes, post, *, training_mode=False):
     peaks = np.empty((0, 3), np.int64)
     if "sparks" in boxes:
         limit = post.max_events_training - total if training_mode else None
-        parts["sparks"], peaks, n_sparks = _separate_sparks(
-            movie, classes, boxes["sparks"], post, limit
-        )
+        labels, peaks, n_sparks = separate_sparks(movie, classes, post, limit)
         total += n_sparks
+        if labels is not None:
+            parts["sparks"] = Labelled(labels[boxes["sparks"]], boxes["sparks"])
     if training_mode and total > post.max_events_training:
         warnings.warn(
             f"{total} events exceed max_events_training = {post.max_events_training}: "
@@ -366,18 +366,19 @@ def _class_boxes(classes):
     return {n: found[CLASSES[n] - 1] for n in EVENT_CLASSES if found[CLASSES[n] - 1] is not None}
 
 
-def _separate_sparks(movie, classes, box, post, limit):
+def separate_sparks(movie, classes, post, limit=None):
     """Separate touching sparks by a watershed from their peaks.
 
     Args:
         movie: (T, H, W).
         classes: (T, H, W) class mask.
-        box: box around all sparks.
         post: config.PostParams.
-        limit: in training mode the number of sparks beyond which the work stops, else None.
+        limit: None labels voxels without a peak too; a number leaves them unlabelled (training
+            mode) and stops the work when there are more sparks.
 
     Returns:
-        (Labelled, peaks (N, 3), number of sparks). Source: section 8.4.
+        (ids (T, H, W) int32 or None beyond the limit, peaks (N, 3), number of sparks).
+        Source: section 8.4.
     """
     labels, boxes = connected_components(classes == CLASSES["sparks"])
     footprint = peak_footprint(post.spark_distance_px, post.spark_distance_frames)
@@ -406,7 +407,7 @@ def _separate_sparks(movie, classes, box, post, limit):
             leftovers += _number_leftovers(found, rest, smoothed, group, len(peaks), leftovers)
         sparks[group[0]][own] = found[own]
     peaks = np.concatenate([peaks[order], np.array(leftovers, np.int64).reshape(-1, 3)])
-    return Labelled(sparks[box], box), peaks, len(peaks)
+    return sparks, peaks, len(peaks)
 
 
 def _number_leftovers(found, rest, smoothed, group, n_peaks, earlier):
