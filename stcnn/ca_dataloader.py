@@ -1,0 +1,335 @@
+"""The data set: one item is one neuron and one stimulus, padded and shifted as the network expects.
+
+Source: specification 5. Letters: T frames of an item, H and W the coarse grid of the
+photoreceptors."""
+
+import bisect
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from files import InputError, raise_faults
+from recordings import TIME_TOLERANCE_S
+
+log = logging.getLogger(__name__)
+START_SAMPLES = 18  # samples averaged for the padding before a trace
+END_SLICE = slice(-18, -1)  # Faithful: 17 samples, the last one is left out
+CACHE_MB = 1024  # of sampled stimuli kept between epochs
+
+
+@dataclass(frozen=True)
+class Item:
+    """Where one item comes from. ``trial`` is None when trials are averaged."""
+
+    cell_type: str
+    file: str
+    barcode: int
+    uid: int
+    neuron_num: int
+    trial: int | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How traces and movies are cut: the dataset block of the configuration."""
+
+    avg_trials: bool = True
+    px_res_deg: float = 1.0
+    background: float = 0.498
+    loss_start_s: float = -0.5
+    n_prepad: int = 360
+
+    @classmethod
+    def from_config(cls, config):
+        """Read the keys of ``conf/dataset/*.yaml``."""
+        return cls(
+            config["avg_xTrials"],
+            config["mov_res"],
+            config["mov_bg_int"],
+            config["loss_meas_t_start"],
+            config["num_t_pts_prepad"],
+        )
+
+
+class CalciumDataset(Dataset):
+    """Map-style data set over recordings and movies held in memory (see recordings.py)."""
+
+    def __init__(self, recordings, movies, layout, *, lc_types=None, neuron_uids=None, sample=None):
+        """Index all items; nothing is built yet.
+
+        Args:
+            recordings, movies: as read_recordings and read_movies return them.
+            layout: Layout.
+            lc_types: order of the cell types (from a config.json), or None for the given order.
+            neuron_uids: {type: [uid, ...]} of a trained model, so that numbers keep their meaning.
+            sample: function (frames, rows, columns) -> (frames, H, W); when given, items hold the
+                sampled stimulus instead of the movie (15 times smaller, cached).
+        """
+        self.movies, self.layout, self.sample = movies, layout, sample
+        self.cell_types = list(lc_types or recordings)
+        unknown = sorted(set(recordings) ^ set(self.cell_types))
+        if unknown:
+            raise InputError(
+                f"cell types {', '.join(unknown)} are in the data or in the configuration, "
+                "but not in "
+                f"both (data: {', '.join(recordings)}; configuration: {', '.join(self.cell_types)})"
+            )
+        self.recordings = {name: recordings[name] for name in self.cell_types}
+        self.neuron_uids = {
+            name: list((neuron_uids or {}).get(name, [])) for name in self.cell_types
+        }
+        self.items, self._rows = [], {}
+        self._cache, self._cache_bytes = OrderedDict(), 0
+        self.n_max = 0
+        self._index(fixed=neuron_uids is not None)
+
+    def _index(self, fixed):
+        faults, missing = [], {}
+        for name, sessions in self.recordings.items():
+            uids = self.neuron_uids[name]
+            number = {uid: i for i, uid in enumerate(uids)}
+            for file, session in sessions.items():
+                for barcode, entry in session.items():
+                    self.n_max = max(self.n_max, len(entry["t_axis"]))
+                    if barcode not in self.movies:
+                        missing.setdefault(barcode, []).append(f"{name}/{file}")
+                    try:
+                        self._first_scored(entry["t_axis"])
+                        last_index_before(entry["t_axis"], 0.0)
+                    except InputError as error:
+                        faults.append(f"{name}/{file}, vstim_{barcode}: {error}")
+                    for uid, neuron in entry["neuron"].items():
+                        if uid not in number:
+                            if fixed:
+                                faults.append(
+                                    f"{name}/{file}: neuron {uid} is unknown to the trained "
+                                    "model (it "
+                                    f"has {len(uids)} neurons of {name})"
+                                )
+                                continue
+                            number[uid] = len(uids)
+                            uids.append(uid)
+                        trials = [None] if self.layout.avg_trials else range(len(neuron["traces"]))
+                        for trial in trials:
+                            self._add(Item(name, file, barcode, uid, number[uid], trial))
+        for barcode, places in sorted(missing.items()):
+            faults.append(
+                f"vstim_{barcode}: no movie of this stimulus, needed by "
+                f"{', '.join(sorted(set(places)))}; "
+                "add the movie or remove the traces"
+            )
+        raise_faults(faults)
+
+    def _add(self, item):
+        row = len(self.items)
+        self.items.append(item)
+        for key in (
+            (item.cell_type, item.barcode),
+            ("any", item.barcode),
+            (item.uid, item.barcode),
+        ):
+            self._rows.setdefault(key, []).append(row)
+
+    def __len__(self):
+        return len(self.items)
+
+    def rows_of(self, who, barcode):
+        """Return item numbers by (cell type | "any" | uid, barcode)."""
+        return list(self._rows.get((who, barcode), []))
+
+    @property
+    def data_count(self):
+        """Items per type, counted from the index."""
+        counts = dict.fromkeys(self.cell_types, 0)
+        for item in self.items:
+            counts[item.cell_type] += 1
+        return counts
+
+    @property
+    def n_frames(self):
+        """T: frames of every item."""
+        return self.layout.n_prepad + self.n_max
+
+    def session_of(self, item):
+        """Return the stimulus entry (t_axis, neuron) of an Item."""
+        return self.recordings[item.cell_type][item.file][item.barcode]
+
+    def trace(self, item):
+        """Return the padded trace (T,) of an Item, dF/F."""
+        traces = self.session_of(item)["neuron"][item.uid]["traces"]
+        trace = traces.mean(0) if item.trial is None else traces[item.trial]
+        tail = trace[END_SLICE].mean().expand(self.n_max - len(trace))
+        trace = torch.cat([trace, tail])
+        head = trace[:START_SAMPLES].mean().expand(self.layout.n_prepad)
+        return torch.cat([head, trace])
+
+    def window(self, item):
+        """Return (start, stop) of the loss. Faithful: the last recorded sample is not scored."""
+        t_axis = self.session_of(item)["t_axis"]
+        pad = self.layout.n_prepad
+        return self._first_scored(t_axis) + pad, len(t_axis) - 1 + pad
+
+    def _first_scored(self, t_axis):
+        return last_index_before(t_axis, self.layout.loss_start_s)
+
+    def onset(self, item):
+        """Return the frame of the item at which the movie starts."""
+        return last_index_before(self.session_of(item)["t_axis"], 0.0) + self.layout.n_prepad
+
+    def pixel_shift(self, item):
+        """Return (row_shift, col_shift) in pixels, rounded half to even."""
+        neuron = self.session_of(item)["neuron"][item.uid]
+        res = self.layout.px_res_deg
+        return -int(np.rint(neuron["ele_shift"] / res)), int(np.rint(neuron["azi_shift"] / res))
+
+    def movie(self, item):
+        """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item."""
+        first, frames = self._placed_frames(item)
+        out = torch.zeros(self.n_frames, 1, *frames.shape[1:])
+        into, source = shift_slices(self.pixel_shift(item), frames.shape[1:])
+        torch.sub(
+            frames[(slice(None), *source)],
+            self.layout.background,
+            out=out[(slice(first, first + len(frames)), 0, *into)],
+        )
+        return out
+
+    def sampled(self, item):
+        """Return the sampled stimulus (T, 1, H, W) of an Item; grey frames sample to zero."""
+        first, frames = self._placed_frames(item)
+        key = (item.barcode, self.pixel_shift(item), len(frames))
+        small = self._cache.get(key)
+        if small is None:
+            shifted = shift_movie(frames - self.layout.background, key[1])
+            small = self.sample(shifted)
+            self._cache[key] = small
+            self._cache_bytes += small.nbytes
+            while self._cache_bytes > CACHE_MB << 20:
+                self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
+        out = torch.zeros(self.n_frames, 1, *small.shape[1:])
+        out[first : first + len(small), 0] = small
+        return out
+
+    def forget_sampled(self):
+        """Empty the cache; needed when movies or lens have changed."""
+        self._cache.clear()
+        self._cache_bytes = 0
+
+    def _placed_frames(self, item):
+        frames, first = self.movies[item.barcode], self.onset(item)
+        room = self.n_frames - first
+        if len(frames) > room:
+            log.warning(
+                "vstim_%d: movie of %d frames is longer than its trace; %d frames are cut",
+                item.barcode,
+                len(frames),
+                len(frames) - room,
+            )
+            frames = frames[:room]
+        return first, frames
+
+    def __getitem__(self, row):
+        item = self.items[row]
+        picture = (
+            {"movie": self.movie(item)} if self.sample is None else {"sampled": self.sampled(item)}
+        )
+        return {
+            "ca_trace": self.trace(item),
+            **picture,
+            "lc_type": item.cell_type,
+            "recording_indices": torch.tensor(self.window(item)),
+            "uid": torch.tensor(item.uid),
+            "neuron_num": torch.tensor([item.neuron_num]),
+            "vstim_barcode": item.barcode,
+        }
+
+
+def last_index_before(t_axis, seconds):
+    """Return the last index with t <= ``seconds`` (tolerance 1e-4 s)."""
+    index = bisect.bisect_right(t_axis.tolist(), seconds + TIME_TOLERANCE_S) - 1
+    if index < 0:
+        raise InputError(
+            f"t_axis starts at {float(t_axis[0]):.3f} s, after the requested {seconds} s; "
+            "shorten the "
+            "window (dataset.loss_meas_t_start) or record earlier"
+        )
+    return index
+
+
+def shift_slices(shift, size):
+    """Return (destination, source) slices that move a picture rows up and columns left."""
+    into, source = [], []
+    for step, n in zip(shift, size, strict=True):
+        step = max(-n, min(n, step))  # a shift beyond the picture leaves background only
+        into.append(slice(max(-step, 0), n - max(step, 0)))
+        source.append(slice(max(step, 0), n - max(-step, 0)))
+    return tuple(into), tuple(source)
+
+
+def shift_movie(contrast, shift):
+    """Return contrast frames (T, rows, columns) moved by ``shift``; vacated pixels are 0."""
+    if shift == (0, 0):
+        return contrast
+    out = torch.zeros_like(contrast)
+    into, source = shift_slices(shift, contrast.shape[1:])
+    out[(slice(None), *into)] = contrast[(slice(None), *source)]
+    return out
+
+
+class EpochOrder(Sampler):
+    """The order of the items in epoch e: a function of (seed, e) alone."""
+
+    def __init__(self, rows, *, seed, shuffle=True, repeats=None):
+        """Order ``rows`` (item numbers); ``repeats`` gives how often each is drawn in an epoch."""
+        repeats = np.ones(len(rows), dtype=int) if repeats is None else np.asarray(repeats)
+        self.rows = np.repeat(np.asarray(rows), repeats)
+        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        rows = self.rows
+        if self.shuffle:
+            rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        return iter(rows.tolist())
+
+
+def make_loader(dataset, order, *, batch_size, num_workers=0, pin=False):
+    """Return the loader of ``dataset`` in ``order``; the last, smaller batch is kept."""
+    return DataLoader(
+        dataset, batch_size=batch_size, sampler=order, num_workers=num_workers, pin_memory=pin
+    )
+
+
+def split_rows(dataset, *, fraction, by="stimulus", seed=0, held_out=()):
+    """Return (training rows, validation rows).
+
+    Args:
+        dataset: CalciumDataset.
+        fraction: share of stimuli (or neurons) held out, 0 to 1.
+        by: stimulus (all neurons lose the same stimuli) or neuron (whole neurons).
+        seed: of the draw.
+        held_out: barcodes held out whatever the draw; leave out one stimulus family with it.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise InputError(f"val_fraction={fraction}: expected 0 to below 1")
+    if by not in ("stimulus", "neuron"):
+        raise InputError(f"val_by={by}: expected stimulus or neuron")
+    value = (lambda item: item.barcode) if by == "stimulus" else (lambda item: item.uid)
+    names = sorted({value(item) for item in dataset.items})
+    n = round(fraction * len(names))
+    chosen = set(np.random.default_rng([seed, 1]).permutation(names)[:n].tolist())
+    held = [
+        row
+        for row, item in enumerate(dataset.items)
+        if value(item) in chosen or item.barcode in held_out
+    ]
+    kept = sorted(set(range(len(dataset))) - set(held))
+    if not kept:
+        raise InputError("no item is left for training; hold out less (val_fraction, val_stimuli)")
+    return kept, held

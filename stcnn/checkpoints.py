@@ -1,0 +1,197 @@
+"""Checkpoints, configuration and loss histories of a run: write ours, read ours and the published.
+
+A run folder holds config.json, model_chkpnt_<e>.pt (keys model and optim) with a .safetensors
+twin of the model, loss_hist.npz and loss_hist.csv (specification 4.3).
+"""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from files import InputError, atomic_path
+from model_factory import build_model
+from safe_load import load_tree, read_pickled_history
+
+CONFIG_KEYS = ("pr_config", "network_config", "L_config", "ca_config", "sampling_rate")
+NAME = re.compile(r"model_chkpnt_(\d+)\.(pt|safetensors)")
+
+
+def checkpoint_epochs(run_dir):
+    """Return {epoch: path} of the checkpoints in ``run_dir``, by epoch; .pt is preferred."""
+    found = {}
+    for path in sorted(Path(run_dir).glob("model_chkpnt_*"), key=lambda p: p.suffix, reverse=True):
+        match = NAME.fullmatch(path.name)
+        if match:
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def resolve_checkpoint(path):
+    """Return the checkpoint file meant by ``path``: a file, or a run folder (its last epoch)."""
+    path = Path(path)
+    if path.is_dir():
+        epochs = checkpoint_epochs(path)
+        if not epochs:
+            raise InputError(
+                f"{path}: no model_chkpnt_<epoch>.pt or .safetensors inside; train first"
+            )
+        return list(epochs.values())[-1]
+    if not path.is_file():
+        raise InputError(
+            f"{path}: checkpoint not found; give a run folder of train.py, or clone "
+            "https://github.com/TuragaLab/stcnn and name one of its "
+            "experiments/*/model_chkpnt_10.pt"
+        )
+    return path
+
+
+def read_config(path):
+    """Read and check a config.json."""
+    path = Path(path)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{path}: configuration not found; give it with --config") from None
+    except ValueError as error:
+        raise InputError(f"{path}: no valid JSON ({error}); restore it from the run") from None
+    missing = (
+        [key for key in CONFIG_KEYS if key not in config]
+        if isinstance(config, dict)
+        else ["a dict"]
+    )
+    if missing:
+        raise InputError(f"{path}: {', '.join(missing)} missing; expected the config.json of a run")
+    return config
+
+
+def load_model(path, *, config=None, readout=None, impl="recursive", device="cpu"):
+    """Return the model of a checkpoint, evaluating.
+
+    Args:
+        path: .pt or .safetensors file, or a run folder.
+        config: path of its config.json; default beside the checkpoint.
+        readout: overrides the configuration's; configurations without the key are legacy.
+        impl: route of the temporal filters.
+        device: torch device.
+    """
+    path = resolve_checkpoint(path)
+    settings = read_config(config or path.parent / "config.json")
+    model = model_from_config(settings, readout=readout, impl=impl)
+    load_state(model, model_state(path), path)
+    return model.to(device).eval()
+
+
+def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
+    """Build the (untrained) model that a config.json describes."""
+    try:
+        return build_model(
+            settings,
+            rate_hz=settings["sampling_rate"],
+            readout=readout or settings.get("readout", "legacy"),
+            init=settings.get("init", "reference"),
+            seed=seed,
+            impl=impl,
+        )
+    except KeyError as error:
+        raise InputError(f"model configuration: key {error} is missing") from None
+
+
+def model_state(path):
+    """Return the state dict in a checkpoint file."""
+    tree = load_tree(path)
+    if path.suffix == ".npz":
+        tree = {"model": tree}
+    state = tree.get("model", tree) if isinstance(tree, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path}: holds no model state; expected a checkpoint of this network")
+    return state
+
+
+def load_state(model, state, path):
+    """Load ``state`` strictly; a difference is one line that names it."""
+    own = model.state_dict()
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    faults = [f"missing {', '.join(missing[:3])}"] * bool(missing)
+    faults += [f"unexpected {', '.join(extra[:3])}"] * bool(extra)
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, the configuration gives "
+        f"{tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ][:1]
+    if faults:
+        raise InputError(
+            f"{path}: does not fit its config.json ({'; '.join(faults)}); neurons per type, "
+            "layers and "
+            "kernels must be those of the training run"
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def load_trunk(model, path):
+    """Copy lens, hidden layers and batch norm of the checkpoint ``path`` into ``model``."""
+    path = resolve_checkpoint(path)
+    own = model.state_dict()
+    state = model_state(path)
+    for name in [key for key in own if key.startswith(("pr.", "network.", "norm_layers."))]:
+        if name not in state or state[name].shape != own[name].shape:
+            raise InputError(
+                f"{path}: {name} is absent or of another shape; use the same model config"
+            )
+        own[name] = state[name]
+    model.load_state_dict(own)
+
+
+def save_checkpoint(run_dir, epoch, model, optimiser):
+    """Write model_chkpnt_<epoch>.safetensors, then .pt, whose presence makes the epoch count."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.safetensors") as temporary:
+        save_file(state, temporary)
+    with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.pt") as temporary:
+        torch.save({"model": state, "optim": optimiser.state_dict()}, temporary)
+
+
+def save_history(run_dir, history, epochs):
+    """Write the losses per batch and the epoch of each as loss_hist.npz and loss_hist.csv.
+
+    Args:
+        run_dir: folder.
+        history: {type: [loss, ...]}, an entry for every batch that holds the type.
+        epochs: {type: [epoch, ...]} of the same lengths, the first epoch is 1.
+    """
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    arrays |= {f"epoch/{name}": np.asarray(e, dtype=np.int64) for name, e in epochs.items()}
+    with atomic_path(Path(run_dir) / "loss_hist.npz") as temporary:
+        np.savez(temporary, **arrays)
+    with (
+        atomic_path(Path(run_dir) / "loss_hist.csv") as temporary,
+        open(temporary, "w", newline="") as f,
+    ):
+        writer = csv.writer(f)
+        writer.writerow(("cell_type", "iteration", "epoch", "loss"))
+        for name, values in history.items():
+            for i, (epoch, loss) in enumerate(zip(epochs[name], values, strict=True)):
+                writer.writerow((name, i, epoch, repr(loss)))
+
+
+def load_history(run_dir):
+    """Return ({type: losses}, {type: epochs} or None) from our files or the published pickle."""
+    run_dir = Path(run_dir)
+    if (run_dir / "loss_hist.npz").is_file():
+        with np.load(run_dir / "loss_hist.npz", allow_pickle=False) as arrays:
+            names = [key for key in arrays.files if not key.startswith("epoch/")]
+            history = {name: arrays[name].tolist() for name in names}
+            epochs = {
+                name: arrays[f"epoch/{name}"].tolist()
+                for name in names
+                if f"epoch/{name}" in arrays
+            }
+        return history, epochs if len(epochs) == len(names) else None
+    if (run_dir / "avg_loss_hist.pkl").is_file():
+        return read_pickled_history(run_dir / "avg_loss_hist.pkl"), None
+    raise InputError(f"{run_dir}: no loss_hist.npz or avg_loss_hist.pkl inside")

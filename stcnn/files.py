@@ -1,0 +1,126 @@
+"""Faults in one line, atomic files, and the settings record of a run."""
+
+import argparse
+import contextlib
+import difflib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+class InputError(Exception):
+    """A fault in what the user gave: one line with file, found, expected and remedy."""
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser without abbreviations that names the flag nearest to an unknown one."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            name = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else "see --help"
+            self.error(f"unknown argument {unknown[0]}: {hint}")
+        return parsed
+
+    def error(self, message):
+        """Print one line and leave with exit code 2."""
+        self.exit(2, f"error: {message}\n")
+
+
+def one_line_faults(main):
+    """Turn an InputError of ``main(argv)`` into one line on stderr and exit code 2.
+
+    ``--debug`` among the arguments lets the traceback through.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv=None):
+        try:
+            return main(argv)
+        except InputError as error:
+            if "--debug" in (sys.argv[1:] if argv is None else argv):
+                raise
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapped
+
+
+def raise_faults(faults, limit=20):
+    """Raise one InputError for all ``faults`` (list of str): the first ``limit``, then a count."""
+    if not faults:
+        return
+    more = f"; and {len(faults) - limit} more" if len(faults) > limit else ""
+    raise InputError("; ".join(faults[:limit]) + more)
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary name beside ``path``; on success flush it to disk and move it into place.
+
+    When the block fails the temporary file is removed and an older ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def sha256(path, limit=None):
+    """Return the SHA-256 hex digest of a file, or of its first ``limit`` bytes."""
+    digest, left = hashlib.sha256(), limit
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20 if left is None else min(1 << 20, left)):
+            digest.update(block)
+            left = None if left is None else left - len(block)
+    return digest.hexdigest()
+
+
+def git_commit():
+    """Return the commit of the folder's repository, or None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def write_settings(run_dir, settings, *, inputs=(), libraries=()):
+    """Write ``settings.json``: settings, versions, git commit and SHA-256 of the inputs."""
+    record = {
+        "settings": {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()},
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "git_commit": git_commit(),
+        "inputs": {Path(path).name: sha256(path) for path in inputs},
+    }
+    write_json(Path(run_dir) / "settings.json", record)

@@ -1,0 +1,202 @@
+"""Read calcium traces and stimulus movies from disk and check every one of them.
+
+Formats (specification 4.1): ``<ca_path>/<cell_type>/*.pt|npz|safetensors`` and
+``<mov_path>/vstim_*.pt|npz|safetensors``. The .pt files are torch-saved nested dicts; the twins
+hold
+the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and ``vstim_5/rect_mov``.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from files import InputError, raise_faults
+from safe_load import load_tree
+
+SUFFIXES = (".pt", ".npz", ".safetensors")
+RATE_TOLERANCE = 0.01  # relative, of the median frame step
+TIME_TOLERANCE_S = 1e-4
+
+
+def natural_key(text):
+    """Sort key that orders vstim_9 before vstim_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(text))]
+
+
+def read_recordings(ca_path, *, rate_hz, nan="reject"):
+    """Read all traces below ``ca_path``.
+
+    Args:
+        ca_path: folder with one folder per cell type.
+        rate_hz: expected sampling rate.
+        nan: reject (an error names file, stimulus and neuron) or drop_trial.
+
+    Returns:
+        {type: {file name: {barcode: {"t_axis": (n_t,) float32,
+        "neuron": {uid: {"traces": (trials, n_t) float32, "azi_shift": float, "ele_shift":
+        float}}}}}}, types, files, barcodes and neurons in natural order.
+    """
+    ca_path = Path(ca_path)
+    if not ca_path.is_dir():
+        raise InputError(
+            f"{ca_path}: folder of calcium traces not found; set dataset.ca_path, or run "
+            "make_synthetic.py for a synthetic set"
+        )
+    folders = [p for p in ca_path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    if not folders:
+        raise InputError(f"{ca_path}: no folder inside; expected one folder per cell type")
+    faults, recordings = [], {}
+    for folder in sorted(folders, key=lambda p: natural_key(p.name.lower())):
+        files = sorted(
+            (p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith(".")),
+            key=lambda p: natural_key(p.name),
+        )
+        if not files:
+            faults.append(
+                f"{folder}: no .pt, .npz or .safetensors file; add recordings or remove it"
+            )
+            continue
+        sessions = recordings[folder.name.lower()] = {}
+        for path in files:
+            try:
+                sessions[path.name] = _check_session(load_tree(path), path, rate_hz, nan, faults)
+            except InputError as error:
+                faults.append(str(error))
+    raise_faults(faults)
+    return recordings
+
+
+def _check_session(tree, path, rate_hz, nan, faults):
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
+    session = {}
+    for stimulus in sorted(tree, key=natural_key):
+        where = f"{path}: {stimulus}"
+        entry = tree[stimulus]
+        if not isinstance(entry, dict) or not {"t_axis", "neuron"} <= set(entry):
+            faults.append(f"{where}: expected the keys t_axis and neuron")
+            continue
+        t_axis = torch.as_tensor(entry["t_axis"]).float()
+        fault = _rate_fault(t_axis, rate_hz)
+        if fault:
+            faults.append(f"{where}: {fault}")
+            continue
+        neurons = {}
+        for uid in sorted(entry["neuron"], key=int):
+            neuron = entry["neuron"][uid]
+            try:
+                neurons[int(uid)] = _check_neuron(neuron, len(t_axis), nan)
+            except InputError as error:
+                faults.append(f"{where}, neuron {uid}: {error}")
+        session[_barcode(stimulus)] = {"t_axis": t_axis, "neuron": neurons}
+    return session
+
+
+def _check_neuron(neuron, n_t, nan):
+    missing = {"traces", "azi_shift", "ele_shift"} - set(neuron)
+    if missing:
+        raise InputError(f"{', '.join(sorted(missing))} missing; add it (degrees for the shifts)")
+    traces = torch.as_tensor(neuron["traces"]).float()
+    if traces.ndim != 2 or traces.shape[1] != n_t or not len(traces):
+        raise InputError(
+            f"traces have shape {tuple(traces.shape)} but t_axis has {n_t} samples; expected "
+            f"(trials, {n_t})"
+        )
+    good = torch.isfinite(traces).all(1)
+    if not good.all():
+        if nan != "drop_trial" or not good.any():
+            raise InputError(
+                f"traces hold NaN or infinity in {int((~good).sum())} of {len(good)} trials; "
+                "repair them "
+                "or set dataset.nan=drop_trial"
+            )
+        traces = traces[good]
+    shifts = {key: float(neuron[key]) for key in ("azi_shift", "ele_shift")}
+    if not all(np.isfinite(value) for value in shifts.values()):
+        raise InputError(f"shifts {shifts} are not finite; expected degrees")
+    return {"traces": traces, **shifts}
+
+
+def read_movies(mov_path, *, rate_hz, needed=None):
+    """Read the stimulus movies ``vstim_*`` in ``mov_path``.
+
+    Args:
+        mov_path: folder.
+        rate_hz: expected frame rate.
+        needed: barcodes to keep, or None for all.
+
+    Returns:
+        {barcode: (frames, rows, columns) float32, 0 black to 1 white}; row 0 is the top.
+    """
+    mov_path = Path(mov_path)
+    if not mov_path.is_dir():
+        raise InputError(f"{mov_path}: folder of movies not found; set dataset.mov_path")
+    files = sorted(
+        (p for p in mov_path.glob("vstim_*") if p.suffix in SUFFIXES),
+        key=lambda p: natural_key(p.name),
+    )
+    if not files:
+        raise InputError(f"{mov_path}: no vstim_*.pt, .npz or .safetensors file inside")
+    faults, movies = [], {}
+    for path in files:
+        try:
+            tree = load_tree(path)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        for stimulus, entry in tree.items():
+            barcode = _barcode(stimulus)
+            if needed is None or barcode in needed:
+                try:
+                    movies[barcode] = _check_movie(entry, rate_hz)
+                except InputError as error:
+                    faults.append(f"{path}: {stimulus}: {error}")
+    sizes = {tuple(movie.shape[1:]) for movie in movies.values()}
+    if len(sizes) > 1:
+        faults.append(f"{mov_path}: movies have different sizes {sorted(sizes)}; expected one size")
+    raise_faults(faults)
+    return movies
+
+
+def _check_movie(entry, rate_hz):
+    key = next((name for name in ("rect_mov", "hex_mov") if name in entry), None)
+    if key is None or "t_axis" not in entry:
+        raise InputError("expected the keys rect_mov (or hex_mov) and t_axis")
+    movie = torch.as_tensor(entry[key]).float()
+    if movie.ndim != 3 or not len(movie):
+        raise InputError(f"{key} has shape {tuple(movie.shape)}; expected (frames, rows, columns)")
+    low, high = float(movie.min()), float(movie.max())
+    if not (low >= 0.0 and high <= 1.0):
+        raise InputError(
+            f"pixels range from {low:.3g} to {high:.3g}; expected 0 (black) to 1 (white)"
+        )
+    t_axis = torch.as_tensor(entry["t_axis"]).float()
+    if len(t_axis) != len(movie):
+        raise InputError(f"t_axis has {len(t_axis)} entries for {len(movie)} frames")
+    fault = _rate_fault(t_axis, rate_hz)
+    if fault:
+        raise InputError(fault)
+    return movie.flip(1) if key == "hex_mov" else movie  # hexagonal rows are stored bottom first
+
+
+def _rate_fault(t_axis, rate_hz):
+    if t_axis.ndim != 1 or not len(t_axis) or not torch.isfinite(t_axis).all():
+        return "t_axis must be a list of finite seconds"
+    if len(t_axis) < 2:
+        return None
+    step = float(torch.diff(t_axis.double()).median())
+    if abs(step * rate_hz - 1.0) > RATE_TOLERANCE:
+        found = f"{1 / step:.1f} Hz" if step > 0 else "a falling time axis"
+        return (
+            f"t_axis runs at {found}, sampling_rate is {rate_hz} Hz; resample or set sampling_rate"
+        )
+    return None
+
+
+def _barcode(stimulus):
+    match = re.fullmatch(r"vstim_(\d+)", str(stimulus))
+    if match is None:
+        raise InputError(f"stimulus name {stimulus!r}: expected vstim_<number>")
+    return int(match.group(1))

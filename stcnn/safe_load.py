@@ -1,0 +1,89 @@
+"""Read foreign files without running what they may hold: tensors, nested dicts, old histories.
+
+The only module that imports pickle: torch.load raises its error, and the published loss histories
+are pickles, read here by a reader that admits no global at all.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from files import InputError
+
+
+def load_tree(path):
+    """Return the nested dict held by a .pt, .npz or .safetensors file; tensors only, never code."""
+    path = Path(path)
+    try:
+        if path.suffix == ".pt":
+            return torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return _nest({key: torch.from_numpy(arrays[key]) for key in arrays.files})
+        return _nest(load_file(path))
+    except pickle.UnpicklingError as error:
+        reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"
+        if "eights" not in str(error):
+            reason = "it is no readable torch file"
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = f"it is truncated or no {path.suffix} file ({type(error).__name__})"
+    except (SafetensorError, zipfile.BadZipFile):
+        reason = f"it is truncated or no {path.suffix} file"
+    raise InputError(f"{path}: cannot be read, {reason}; copy or export it again")
+
+
+def _nest(flat):
+    tree = {}
+    for key, value in flat.items():
+        *folders, leaf = key.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = value
+    return tree
+
+
+def flatten_tree(tree, prefix=""):
+    """Return {path/with/slashes: tensor} of a nested dict, the layout of the .npz twins."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat.update(flatten_tree(value, f"{name}/"))
+        else:
+            flat[name] = torch.as_tensor(value).contiguous()
+    return flat
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickler that knows dict, list, str and float (built into the format) and nothing else."""
+
+    def find_class(self, module, name):
+        raise InputError(f"it asks for {module}.{name}, which is refused")
+
+
+def read_pickled_history(path):
+    """Return {type: [float, ...]} from a published ``avg_loss_hist.pkl``."""
+    with open(path, "rb") as handle:
+        try:
+            history = _PlainUnpickler(handle).load()
+        except InputError as error:
+            raise InputError(f"{path}: no plain loss history, {error}") from None
+        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+            raise InputError(
+                f"{path}: cannot be read ({type(error).__name__}); copy it again"
+            ) from None
+    plain = isinstance(history, dict) and all(
+        isinstance(name, str)
+        and isinstance(values, list)
+        and all(isinstance(v, float) for v in values)
+        for name, values in history.items()
+    )
+    if not plain:
+        raise InputError(f"{path}: expected a dict of cell type -> list of losses")
+    return history

@@ -1,0 +1,299 @@
+"""Stimuli of the fly-vision laboratory: rectangles, discs, rings, gratings, flicker, on any grid.
+
+A stimulus is contrast (frames, rows, columns): movie minus the background 0.498, so 0 is grey,
+-0.498
+black, +0.502 white. Row 0 is the top, column 0 the left, one pixel is one degree; pixel g covers
+[g - 0.5, g + 0.5]. The centre pixel is (rows // 2, columns // 2).
+
+Source: specification 4.2, 8.4.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+BACKGROUND = 0.498
+DARK, BRIGHT = -BACKGROUND, 1.0 - BACKGROUND
+SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0, 90.0)
+HOLD_S = 0.5  # static phases before and after the motion
+DIRECTIONS = {"right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
+FAMILIES = (
+    "size_tuning",
+    "looming",
+    "grating",
+    "flicker",
+    "speed",
+    "direction",
+    "loom_rv",
+    "rf_map",
+)
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """One stimulus: number, label, family, its parameters and its contrast frames."""
+
+    barcode: int
+    label: str
+    family: str
+    contrast: torch.Tensor = field(repr=False)
+    parameters: dict = field(default_factory=dict)
+
+    @property
+    def movie(self):
+        """Return the frames as stored on disk, 0 black to 1 white."""
+        return (self.contrast + BACKGROUND).clamp(0.0, 1.0)
+
+
+def coverage(low, high, n):
+    """Return how much of each of ``n`` pixels the interval [low, high] covers, 0 to 1.
+
+    Args:
+        low, high: (frames,) arrays or scalars, pixels.
+        n: number of pixels.
+
+    Returns:
+        (frames, n) float64.
+    """
+    low, high = np.atleast_1d(low)[:, None], np.atleast_1d(high)[:, None]
+    pixel = np.arange(n)
+    return np.clip(np.minimum(high, pixel + 0.5) - np.maximum(low, pixel - 0.5), 0.0, None)
+
+
+def moving_rectangle(*, along, across, speed, direction, rate_hz, size, start=-37.0, seconds=0.9,
+                     row_offset=0.0, level=DARK):  # fmt: skip
+    """Return a rectangle that moves through the centre.
+
+    Args:
+        along, across: extent along and across the motion, degrees.
+        speed: degrees per second.
+        direction: right, left, up or down.
+        rate_hz: frames per second.
+        size: (rows, columns).
+        start: leading edge at the first frame relative to the centre, degrees along the motion.
+        seconds: duration.
+        row_offset: shift of the path across the motion, degrees.
+        level: contrast.
+    """
+    frame = np.arange(_frames(seconds, rate_hz))
+    axis_row, axis_col = DIRECTIONS[direction]
+    lead = start + speed * frame / rate_hz
+    axis = 0 if axis_row else 1
+    sign = axis_row + axis_col
+    centre = size[axis] // 2
+    edges = (centre + sign * lead, centre + sign * (lead - along))
+    moving = coverage(np.minimum(*edges), np.maximum(*edges), size[axis])  # (frames, n)
+    middle = size[1 - axis] // 2 + row_offset
+    still = coverage(middle - across / 2, middle + across / 2, size[1 - axis])  # (1, m)
+    if axis == 1:
+        contrast = still[:, :, None] * moving[:, None, :]
+    else:
+        contrast = moving[:, :, None] * still[:, None, :]
+    return _contrast(contrast * level)
+
+
+def disc(diameter, *, size, wall=None, level=DARK):
+    """Return a centred disc whose diameter (frames,) changes, or a ring with a ``wall`` in degrees.
+
+    A pixel belongs to the disc when the squared distance of its middle is at most (d/2)^2.
+    """
+    rows, cols = (np.arange(n) - n // 2 for n in size)
+    squared = rows[:, None] ** 2 + cols[None, :] ** 2  # (rows, columns)
+    radius = np.asarray(diameter, dtype=np.float64)[:, None, None] / 2
+    inside = squared <= radius**2
+    if wall is not None:
+        inside &= squared > np.maximum(radius - wall, 0.0) ** 2
+    return _contrast(np.where(inside, level, 0.0))
+
+
+def grating(*, period, speed, rate_hz, size, angle_deg=0.0, seconds=1.0, hold=HOLD_S, level=DARK):
+    """Return a square grating: half a period dark, half grey; static, drifting, static.
+
+    Args:
+        period: degrees. speed: degrees per second. angle_deg: direction, 0 right, 90 up.
+    """
+    n_hold, n_move = _frames(hold, rate_hz), _frames(seconds, rate_hz)
+    frame = np.arange(2 * n_hold + n_move)
+    travelled = speed / rate_hz * np.clip(frame - n_hold, 0, n_move)
+    rows, cols = (np.arange(n) - n // 2 for n in size)
+    angle = math.radians(angle_deg)
+    along = math.cos(angle) * cols[None, :] - math.sin(angle) * rows[:, None]  # (rows, columns)
+    # 1e-9 keeps a pixel on an edge from flipping with the rounding of cos and sin.
+    phase = np.mod(along[None] - travelled[:, None, None] + 1e-9, period)
+    return _contrast(np.where(phase < period / 2, level, 0.0))
+
+
+def windowed_grating(row, col, *, rate_hz, size):
+    """Return the receptive-field mapping stimulus 48rrcc090: a 15-degree window of a grating.
+
+    Window centres are 7.5 degrees apart, (3, 4) in the middle; the grating of period 30 drifts up
+    at 200 degrees per second for 1 s.
+    """
+    frames = grating(period=30.0, speed=200.0, angle_deg=90.0, rate_hz=rate_hz, size=size, hold=0.0)
+    middle = (size[0] // 2 + 7.5 * (row - 3), size[1] // 2 + 7.5 * (col - 4))
+    window = [coverage(m - 7.5, m + 7.5, n)[0] for m, n in zip(middle, size, strict=True)]
+    return frames * torch.from_numpy(np.outer(*window)).float()
+
+
+def flicker(hertz, *, rate_hz, size, seconds=2.0, level=DARK):
+    """Return full-field square-wave flicker between ``level`` and grey."""
+    frame = np.arange(_frames(seconds, rate_hz))
+    dark = np.mod(frame * hertz / rate_hz, 1.0) < 0.5
+    return _contrast(
+        np.broadcast_to(np.where(dark, level, 0.0)[:, None, None], (len(frame), *size))
+    )
+
+
+def growing(speed, *, rate_hz, end=60.0, hold=HOLD_S):
+    """Return diameters that grow from 0 at ``speed`` degrees per second to ``end``, then hold."""
+    n = _frames(end / speed, rate_hz)
+    return np.minimum(speed * np.arange(n + _frames(hold, rate_hz)) / rate_hz, end)
+
+
+def shrinking(speed, *, rate_hz, start=60.0, hold=HOLD_S):
+    """Return diameters that hold at ``start``, then shrink at ``speed`` degrees per second to 0."""
+    n_hold = _frames(hold, rate_hz)
+    frame = np.arange(n_hold + _frames(start / speed, rate_hz))
+    return start - speed * np.clip(frame - n_hold, 0, None) / rate_hz
+
+
+def approaching(r_over_v, *, rate_hz, start=4.5, end=60.0, hold=HOLD_S):
+    """Return the diameters of an object on collision course: d = 2 atan(r/v / (tc - t)).
+
+    It holds at ``start`` degrees, approaches, and holds at ``end``. ``r_over_v`` in seconds.
+    """
+    contact = hold + r_over_v / math.tan(math.radians(start / 2))
+    arrival = contact - r_over_v / math.tan(math.radians(end / 2))
+    t = np.arange(_frames(arrival + hold, rate_hz)) / rate_hz
+    remaining = np.maximum(contact - t, contact - arrival)
+    return np.maximum(2 * np.degrees(np.arctan(r_over_v / remaining)), start)
+
+
+def size_tuning_family(*, rate_hz, size):
+    """Return the 49 rectangles 5619..5667: height index r, width index c, number 5619 + 7 r + c.
+
+    Source: 8.4. The path lies one degree below the centre pixel, as fitted to the published
+    figures."""
+    return [
+        Stimulus(
+            5619 + 7 * r + c,
+            f"{width:g} x {height:g} deg",
+            "size_tuning",
+            moving_rectangle(
+                along=width, across=height, speed=100.0, direction="right", rate_hz=rate_hz,
+                size=size, row_offset=1.0,
+            ),
+            {"width_deg": width, "height_deg": height, "speed_deg_s": 100.0},
+        )
+        for r, height in enumerate(SIZES_DEG)
+        for c, width in enumerate(SIZES_DEG)
+    ]  # fmt: skip
+
+
+def looming_family(*, rate_hz, size):
+    """Return the five known stimuli of the looming family: 321, 322, 325, 327, 329."""
+    diameters = {
+        321: ("disc grows 50 deg/s", growing(50.0, rate_hz=rate_hz), None),
+        322: ("disc grows 200 deg/s", growing(200.0, rate_hz=rate_hz), None),
+        325: ("ring grows 200 deg/s", growing(200.0, rate_hz=rate_hz), 2.5),
+        327: ("disc shrinks 200 deg/s", shrinking(200.0, rate_hz=rate_hz), None),
+        329: ("disc looms r/v 40 ms", approaching(0.04, rate_hz=rate_hz), None),
+    }
+    return [
+        Stimulus(barcode, label, "looming", disc(d, size=size, wall=wall), {"wall_deg": wall})
+        for barcode, (label, d, wall) in diameters.items()
+    ]
+
+
+def grating_family(*, rate_hz, size):
+    """Return the gratings 5688 (25 deg/s) and 5689 (100 deg/s), period 9 degrees."""
+    return [
+        Stimulus(
+            barcode, f"grating {speed:g} deg/s", "grating",
+            grating(period=9.0, speed=speed, rate_hz=rate_hz, size=size), {"speed_deg_s": speed},
+        )
+        for barcode, speed in ((5688, 25.0), (5689, 100.0))
+    ]  # fmt: skip
+
+
+def flicker_family(*, rate_hz, size):
+    """Return full-field flicker at 1, 2, 4 and 8 Hz."""
+    return [
+        Stimulus(700 + hz, f"flicker {hz} Hz", "flicker", flicker(hz, rate_hz=rate_hz, size=size),
+                 {"hertz": hz})
+        for hz in (1, 2, 4, 8)
+    ]  # fmt: skip
+
+
+def speed_family(*, rate_hz, size):
+    """Return a 9 x 9 degree dark square moving right at 12.5 to 200 degrees per second."""
+    return [
+        Stimulus(
+            800 + i, f"{speed:g} deg/s", "speed",
+            moving_rectangle(along=9.0, across=9.0, speed=speed, direction="right", rate_hz=rate_hz,
+                             size=size, start=-31.5, seconds=74.0 / speed),
+            {"speed_deg_s": speed},
+        )
+        for i, speed in enumerate((12.5, 25.0, 50.0, 100.0, 200.0))
+    ]  # fmt: skip
+
+
+def direction_family(*, rate_hz, size):
+    """Return a 4.5 x 30 degree dark bar moving right, up, left, down at 100 degrees a second."""
+    return [
+        Stimulus(
+            820 + i, direction, "direction",
+            moving_rectangle(along=4.5, across=30.0, speed=100.0, direction=direction,
+                             rate_hz=rate_hz, size=size),
+            {"angle_deg": 90.0 * i},
+        )
+        for i, direction in enumerate(("right", "up", "left", "down"))
+    ]  # fmt: skip
+
+
+def loom_rv_family(*, rate_hz, size):
+    """Return looming discs of r/v 10, 20, 40 and 80 ms."""
+    return [
+        Stimulus(
+            840 + i, f"r/v {ms} ms", "loom_rv",
+            disc(approaching(ms / 1000, rate_hz=rate_hz), size=size), {"r_over_v_ms": ms},
+        )
+        for i, ms in enumerate((10, 20, 40, 80))
+    ]  # fmt: skip
+
+
+def rf_map_family(*, rate_hz, size):
+    """Return the receptive-field mapping windows 48rrcc090, 7 rows by 9 columns."""
+    return [
+        Stimulus(
+            48_000_090 + 100_000 * r + 1000 * c, f"row {r} column {c}", "rf_map",
+            windowed_grating(r, c, rate_hz=rate_hz, size=size), {"row": r, "column": c},
+        )
+        for r in range(7)
+        for c in range(9)
+    ]  # fmt: skip
+
+
+def make_family(name, *, rate_hz, size):
+    """Return the stimuli of the family called ``name`` (one of FAMILIES)."""
+    makers = {
+        "size_tuning": size_tuning_family,
+        "looming": looming_family,
+        "grating": grating_family,
+        "flicker": flicker_family,
+        "speed": speed_family,
+        "direction": direction_family,
+        "loom_rv": loom_rv_family,
+        "rf_map": rf_map_family,
+    }
+    return makers[name](rate_hz=rate_hz, size=size)
+
+
+def _frames(seconds, rate_hz):
+    return round(seconds * rate_hz)
+
+
+def _contrast(values):
+    return torch.from_numpy(np.array(values, dtype=np.float32))

@@ -1,0 +1,437 @@
+"""The training run: data, model, loop, bounds, checkpoints, resume (specification 7 and 4.3)."""
+
+import copy
+import csv
+import json
+import logging
+import math
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+from tqdm import tqdm
+
+from ca_dataloader import CalciumDataset, EpochOrder, Layout, make_loader, split_rows
+from checkpoints import (
+    checkpoint_epochs,
+    load_history,
+    load_trunk,
+    model_from_config,
+    read_config,
+    save_checkpoint,
+    save_history,
+)
+from files import InputError, atomic_path, git_commit, write_json, write_settings
+from make_synthetic import make_synthetic
+from metrics import COLUMNS, score_rows
+from model_factory import read_out_blocks
+from models import batch_loss
+from recordings import read_movies, read_recordings
+from safe_load import load_tree
+
+log = logging.getLogger(__name__)
+DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
+FREE_ON_RESUME = ("n_epochs", "device", "num_workers", "print_freq", "resume")
+LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors")
+
+
+def pick_device(wish):
+    """Return the torch device for auto, cpu or cuda and log the reason."""
+    if wish not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device={wish}: expected auto, cpu or cuda")
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: no CUDA device found; use device=cpu or device=auto")
+    device = "cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda"
+    log.info("device %s (%s)", device, "as asked" if wish == device else "what this machine has")
+    return torch.device(device)
+
+
+def bounds_of(clip_param):
+    """Return [(substring, low, high)] from the clip_param block; None is unbounded."""
+    return [(rule["name"], rule["min"], rule["max"]) for rule in clip_param.values()]
+
+
+@torch.no_grad()
+def clip_parameters(model, rules):
+    """Keep parameters inside their bounds: the first rule whose substring the name contains."""
+    for name, parameter in model.named_parameters():
+        for pattern, low, high in rules:
+            if pattern in name:
+                parameter.clamp_(low, high)
+                break
+
+
+def expand_barcodes(entries):
+    """Return the set of barcodes meant by entries such as 321 or "321-329"."""
+    barcodes = set()
+    for entry in entries:
+        low, _, high = str(entry).partition("-")
+        try:
+            barcodes.update(range(int(low), int(high or low) + 1))
+        except ValueError:
+            raise InputError(f"stimulus {entry!r}: expected a number or first-last") from None
+    return barcodes
+
+
+def open_dataset(settings, *, lc_types=None, neuron_uids=None):
+    """Return the configured data set; a synthetic one is made on first use."""
+    config = settings["dataset"]
+    recipe = config.get("make")
+    if recipe and not Path(config["ca_path"]).is_dir():
+        folder = Path(config["ca_path"]).parent
+        log.info("making the synthetic set in %s (first use)", folder)
+        make_synthetic(folder, **recipe)
+    rate = config["sampling_rate"]
+    recordings = read_recordings(config["ca_path"], rate_hz=rate, nan=config.get("nan", "reject"))
+    needed = {
+        barcode
+        for sessions in recordings.values()
+        for session in sessions.values()
+        for barcode in session
+    }
+    movies = read_movies(config["mov_path"], rate_hz=rate, needed=needed)
+    return CalciumDataset(
+        recordings, movies, Layout.from_config(config), lc_types=lc_types, neuron_uids=neuron_uids
+    )
+
+
+def model_settings(settings, dataset):
+    """Return the contents of config.json (without the run's path) for a data set."""
+    model = settings["model"]
+    lobula, defaulted = read_out_blocks(model, dataset.cell_types)
+    for name in defaulted:
+        log.warning("cell type %s: no read-out block of its own, readout_default is used", name)
+    counts = [len(dataset.neuron_uids[name]) for name in dataset.cell_types]
+    return {
+        "pr_config": model["pr"],
+        "network_config": model["network"],
+        "L_config": {**lobula, "lc_count": counts},
+        "ca_config": {**model["ca"], "cell_types": dataset.cell_types, "cell_count": counts},
+        "data_count": dataset.data_count,
+        "sampling_rate": settings["dataset"]["sampling_rate"],
+        "dataset_config": settings["dataset"],
+        "readout": settings["readout"],
+        "init": settings["init"],
+        "seed": settings["seed"],
+        "neuron_uids": dataset.neuron_uids,
+    }
+
+
+def new_run_dir(settings):
+    """Make <expt_path>/<date_time>_<expt_name>; a number is added when it exists."""
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    base = Path(settings["expt_path"]) / f"{stamp}_{settings['expt_name']}"
+    for i in range(1000):
+        run_dir = base if i == 0 else base.with_name(f"{base.name}_{i}")
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_dir
+    raise InputError(f"{base}: exists a thousand times; choose another expt_name")
+
+
+def check_settings(settings):
+    """Refuse values out of range, all faults in one line."""
+    faults = []
+    for key, low in (
+        ("batch_size", 1),
+        ("n_epochs", 1),
+        ("print_freq", 1),
+        ("num_workers", 0),
+        ("seed", 0),
+    ):
+        value = settings[key]
+        if not isinstance(value, int) or value < low:
+            faults.append(f"{key}={value}: expected a whole number of at least {low}")
+    if not isinstance(settings["lr"], (int, float)) or not settings["lr"] > 0:
+        faults.append(f"lr={settings['lr']}: expected a number above 0")
+    if settings["lr_decay"] not in ("none", "cosine"):
+        faults.append(f"lr_decay={settings['lr_decay']}: expected none or cosine")
+    if faults:
+        raise InputError("; ".join(faults))
+
+
+def resume_settings(run_dir, given, explicit):
+    """Return the settings a run was started with; only n_epochs and the machine may be changed."""
+    path = Path(run_dir) / "settings.json"
+    if not path.is_file():
+        raise InputError(
+            f"{run_dir}: no settings.json inside; resume needs a run folder of train.py"
+        )
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    refused = [key for key in explicit if key.split(".")[0] not in FREE_ON_RESUME]
+    if refused:
+        raise InputError(
+            f"resume={run_dir}: {', '.join(refused)} cannot change in a resumed run; allowed are "
+            f"{', '.join(FREE_ON_RESUME[:-1])}"
+        )
+    return settings | {key: given[key] for key in explicit if key in FREE_ON_RESUME}
+
+
+def train(settings, *, explicit=(), run_dir=None):
+    """Train a model and return its run folder.
+
+    Args:
+        settings: the resolved configuration as a plain dict (conf/config.yaml).
+        explicit: keys given on the command line, checked when resuming.
+        run_dir: folder for the run; default a new dated one below expt_path.
+    """
+    resuming, old = settings["resume"] is not None, {}
+    if resuming:
+        run_dir = Path(settings["resume"])
+        settings = resume_settings(run_dir, settings, explicit)
+        old = read_config(run_dir / "config.json")
+    check_settings(settings)
+    device = pick_device(settings["device"])
+    dataset = open_dataset(
+        settings,
+        lc_types=old["L_config"]["lc_types"] if old else None,
+        neuron_uids=old.get("neuron_uids"),
+    )
+    config = model_settings(settings, dataset)
+    model = model_from_config(config, impl=settings["temporal_impl"], seed=settings["seed"])
+    if settings["trunk"]:
+        load_trunk(model, settings["trunk"])
+        model.freeze_trunk()
+    model.norm_skip_frames = settings["norm_skip_frames"]
+    rows, val_rows = split_rows(
+        dataset,
+        fraction=settings["val_fraction"],
+        by=settings["val_by"],
+        seed=settings["seed"],
+        held_out=expand_barcodes(settings["val_stimuli"]),
+    )
+    if not resuming:
+        run_dir = Path(run_dir) if run_dir else new_run_dir(settings)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_settings(run_dir, settings, inputs=data_files(settings), libraries=LIBRARIES)
+        record = {"versions": {name: version(name) for name in LIBRARIES}, "git": git_commit()}
+        write_json(run_dir / "config.json", {"experiment_path": str(run_dir), **config, **record})
+    real_movies = dataset.movies
+    if settings["shuffle_labels"]:
+        dataset.movies = shuffled_movies(dataset, rows, settings["seed"])
+    fit(model.to(device), dataset, settings, run_dir=run_dir, rows=rows, val_rows=val_rows)
+    dataset.movies = real_movies
+    dataset.forget_sampled()
+    write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows)
+    return run_dir
+
+
+def fit(model, dataset, settings, *, run_dir, rows, val_rows):
+    """Run the epochs that are left, from the last checkpoint in ``run_dir`` when there is one."""
+    device = next(model.parameters()).device
+    dataset.sample = sampler_of(model)
+    order = EpochOrder(
+        rows,
+        seed=settings["seed"],
+        shuffle=settings["shuffle_dataset"],
+        repeats=draws_per_epoch(dataset, rows, settings["oversample"]),
+    )
+    loader = make_loader(
+        dataset,
+        order,
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        pin=device.type == "cuda",
+    )
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings["lr"])
+    rules = bounds_of(settings["clip_param"])
+    done, history, epochs = restore(run_dir, model, optimiser)
+    if done is None:
+        done = 0
+        save_checkpoint(run_dir, 0, model, optimiser)
+    steps = len(loader) * settings["n_epochs"]
+    quality = Quality(run_dir, settings)
+    for epoch in range(done + 1, settings["n_epochs"] + 1):
+        begun, liveliness = time.monotonic(), {}
+        order.epoch = epoch
+        model.train()
+        bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=None, leave=False)
+        for i, batch in enumerate(bar):
+            step = (epoch - 1) * len(loader) + i
+            rate = settings["lr"]
+            if settings["lr_decay"] == "cosine":
+                rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            losses, spread = train_step(model, batch, optimiser, settings)
+            clip_parameters(model, rules)
+            for name, value in losses.items():
+                history[name].append(value)
+                epochs[name].append(epoch)
+                liveliness[name] = max(liveliness.get(name, 0.0), spread[name])
+            if (i + 1) % settings["print_freq"] == 0:
+                last = ", ".join(
+                    f"{name} {values[-1]:.4g}" for name, values in history.items() if values
+                )
+                log.info("epoch %d iteration %d: %s", epoch, i + 1, last)
+        for name, value in liveliness.items():
+            if value < DEAD_ACTIVITY_SD:
+                log.warning(
+                    "%s: the read-out is dead (activity sd %.1e); restart with init=fast or "
+                    "a lower lr",
+                    name,
+                    value,
+                )
+        save_history(run_dir, history, epochs)
+        scores = score_rows(model, dataset, val_rows, device=device)[0] if val_rows else {}
+        stop = quality.log_epoch(epoch, model, history, epochs, scores, time.monotonic() - begun)
+        save_checkpoint(run_dir, epoch, model, optimiser)
+        if stop:
+            log.info("no better validation loss for %s epochs: stopped", settings["early_stop"])
+            break
+    model.eval()
+
+
+def train_step(model, batch, optimiser, settings):
+    """Do one step; return ({type: loss}, {type: sd of the indicator's activity})."""
+    device = next(model.parameters()).device
+    types, neurons = batch["lc_type"], batch["neuron_num"][:, 0].to(device, non_blocking=True)
+    sampled = batch["sampled"].to(device, non_blocking=True)
+    recorded = batch["ca_trace"].to(device, non_blocking=True)
+    windows = batch["recording_indices"].to(device, non_blocking=True)
+    half = settings["mixed_precision"] and device.type == "cuda"
+    with (
+        torch.autograd.set_detect_anomaly(settings["detect_anomaly"]),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=half),
+    ):
+        predicted = model.predict_items(sampled, types, neurons)
+        total, losses = batch_loss(predicted.float(), recorded, windows, types)
+        if not torch.isfinite(total):
+            shown = ", ".join(
+                f"{kind} vstim_{int(code)}"
+                for kind, code in zip(types, batch["vstim_barcode"], strict=True)
+            )
+            raise InputError(
+                f"the loss is {float(total.detach())} on the batch of {shown}: training "
+                "stops, the last "
+                "checkpoint is untouched; lower lr or look at these traces"
+            )
+        optimiser.zero_grad()
+        total.backward()
+    if settings["clip_max_norm"] is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_max_norm"])
+    optimiser.step()
+    with torch.no_grad():
+        spread = {}
+        for kind, neuron, sd in zip(types, neurons, predicted.detach().std(dim=1), strict=True):
+            gain = functional.softplus(model.ca_param[kind]["beta"][neuron])
+            spread[kind] = max(spread.get(kind, 0.0), float(sd / gain))
+    return {name: float(value.detach()) for name, value in losses.items()}, spread
+
+
+def restore(run_dir, model, optimiser):
+    """Load the last checkpoint; return (epoch or None, history, epochs per entry)."""
+    history = {name: [] for name in model.cell_types}
+    epochs = {name: [] for name in model.cell_types}
+    found = {e: path for e, path in checkpoint_epochs(run_dir).items() if path.suffix == ".pt"}
+    if not found:
+        return None, history, epochs
+    done = max(found)
+    tree = load_tree(found[done])
+    model.load_state_dict(tree["model"])
+    optimiser.load_state_dict(tree["optim"])
+    if done:
+        old, old_epochs = load_history(run_dir)
+        for name in model.cell_types:
+            # An interrupted epoch may have left entries; they are repeated, so they are dropped.
+            keep = [i for i, epoch in enumerate(old_epochs[name]) if epoch <= done]
+            history[name] = [old[name][i] for i in keep]
+            epochs[name] = [old_epochs[name][i] for i in keep]
+    log.info("going on after epoch %d of %s", done, run_dir)
+    return done, history, epochs
+
+
+class Quality:
+    """log.csv of a run, its best checkpoint and its early stop."""
+
+    def __init__(self, run_dir, settings):
+        self.path, self.settings = Path(run_dir) / "log.csv", settings
+        self.best, self.since = math.inf, 0
+
+    def log_epoch(self, epoch, model, history, epochs, scores, seconds):
+        """Append the epoch's row; return True when training should stop early."""
+        row = {"epoch": epoch, "seconds": round(seconds, 3)}
+        for name in model.cell_types:
+            values = [v for v, e in zip(history[name], epochs[name], strict=True) if e == epoch]
+            row[f"loss_{name}"] = float(np.mean(values)) if values else ""
+        for name in model.cell_types if scores else ():
+            row |= {f"val_{name}_{key}": scores.get(name, {}).get(key, "") for key in COLUMNS}
+        self._rewrite(row)
+        if not scores:
+            return False
+        loss = sum(entry["mse"] for entry in scores.values())
+        self.since = 0 if loss < self.best else self.since + 1
+        if loss < self.best:
+            self.best = loss
+            if self.settings["keep_best"]:
+                with atomic_path(self.path.with_name("best.safetensors")) as temporary:
+                    save_file(
+                        {k: v.detach().cpu() for k, v in model.state_dict().items()}, temporary
+                    )
+        limit = self.settings["early_stop"]
+        return limit is not None and self.since >= limit
+
+    def _rewrite(self, row):
+        """Write all rows before this epoch and this one, so that a repeated epoch has one row."""
+        rows = []
+        if self.path.is_file():
+            with open(self.path, newline="") as handle:
+                rows = [old for old in csv.DictReader(handle) if int(old["epoch"]) < row["epoch"]]
+        write_csv(self.path, [*rows, row])
+
+
+def write_scores(model, dataset, run_dir, *, rows, val_rows):
+    """Write scores.csv (type by score, training and held-out) and items.csv (one line an item)."""
+    device = next(model.parameters()).device
+    dataset.sample = sampler_of(model)
+    summary, table = [], []
+    for part, chosen in (("training", rows), ("held_out", val_rows)):
+        if not chosen:
+            continue
+        scores, items = score_rows(model, dataset, chosen, device=device)
+        summary += [{"part": part, "cell_type": name, **values} for name, values in scores.items()]
+        table += [{"part": part, **entry} for entry in items]
+    write_csv(Path(run_dir) / "scores.csv", summary)
+    write_csv(Path(run_dir) / "items.csv", table)
+
+
+def write_csv(path, rows):
+    """Write a list of dicts with the same keys as CSV, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sampler_of(model):
+    """Return a function that samples contrast frames with the model's lens, on the CPU."""
+    lens = copy.deepcopy(model.pr).cpu()
+    return torch.no_grad()(lens.sample)
+
+
+def shuffled_movies(dataset, rows, seed):
+    """Return the movies with those of the training stimuli dealt round: the negative control."""
+    barcodes = sorted({dataset.items[row].barcode for row in rows})
+    dealt = np.random.default_rng([seed, 2]).permutation(barcodes)
+    # A cycle through the permuted list leaves no stimulus with its own movie.
+    other = dict(zip(dealt.tolist(), np.roll(dealt, 1).tolist(), strict=True))
+    return {code: dataset.movies[other.get(code, code)] for code in dataset.movies}
+
+
+def draws_per_epoch(dataset, rows, oversample):
+    """Return how often each of ``rows`` is drawn in an epoch."""
+    times = {code: n for entry, n in oversample.items() for code in expand_barcodes([entry])}
+    return [times.get(dataset.items[row].barcode, 1) for row in rows]
+
+
+def data_files(settings):
+    """Return the data files that settings.json records by their hash, up to 200."""
+    config = settings["dataset"]
+    found = [*Path(config["ca_path"]).glob("*/*.*"), *Path(config["mov_path"]).glob("vstim_*.*")]
+    return sorted(found)[:200]
