@@ -48,6 +48,7 @@ FLAGS = {
     "OUT_DIR": Flag(Path, "folder that the files are written to"),
 }
 
+RECIPE = 2  # counts changes of the recipe below: a movie of another recipe is made anew
 KERNEL_FRAMES = 60
 KERNEL_DECAY = 6.0  # frames
 COMMON_GAP, LOCAL_GAP, DRIVER_GAP = (30, 120), (30, 150), (20, 80)  # frames between events
@@ -170,13 +171,14 @@ def make_demo(
     movie_path, truth_path = out_dir / "movie.tif", out_dir / "truth.json"
     if truth_path.is_file() and movie_path.is_file():
         truth = read_json(truth_path)
-        same = truth.get("settings") == settings
+        same = truth.get("settings") == settings and truth.get("recipe") == RECIPE
         if same and truth.get("movie_sha256") == sha256(movie_path):
             return truth
     movie, truth = synthesise(**settings)
     truth_path.unlink(missing_ok=True)
     write_tiff(movie_path, movie, frame_rate_hz=truth["frame_rate_hz"], pixel_um=truth["pixel_um"])
-    truth |= {"settings": settings, "movie": movie_path.name, "movie_sha256": sha256(movie_path)}
+    truth |= {"recipe": RECIPE, "settings": settings}
+    truth |= {"movie": movie_path.name, "movie_sha256": sha256(movie_path)}
     # Written last: a truth.json without its movie cannot be left behind.
     write_json(truth_path, truth)
     return truth
