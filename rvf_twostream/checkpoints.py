@@ -1,8 +1,8 @@
 """Weights on disk: the new format, Keras 2.3.1 files of the published code, hand-over by name.
 
 New format (specification 6.6): ``<name>.weights.h5`` beside ``<name>.json`` with kind, depth,
-width, input size, class rule, normalisation, training flags and metrics. Published files are HDF5 with
-layers ``conv3d_N``, ``batch_normalization_N``, ``preds``; N counts creations in one process.
+width, input size, class rule, normalisation, training flags and metrics. Published files are HDF5
+with layers ``conv3d_N``, ``batch_normalization_N``, ``preds``; N counts creations in one process.
 """
 
 import json

@@ -3,7 +3,8 @@
 Guided gradient: the ordinary gradient of the trained logit with the backward pass of every ReLU
 replaced by dy * [dy > 0] * [x > 0]. Letters: t frames, r rows, c columns, f features.
 
-Source: J. Springenberg et al., Striving for simplicity (2015); R. Selvaraju et al., Grad-CAM (2017).
+Source: J. Springenberg et al., Striving for simplicity (2015); R. Selvaraju et al., Grad-CAM
+(2017).
 """
 
 import json
@@ -57,8 +58,8 @@ def guided_gradients(guided, clips, *, target="rvf"):
     Args:
         guided: from ``guided_model``.
         clips: {"grey": (b,t,r,c,1), "of": (b,t,r,c,2)}.
-        target: ``rvf`` starts the backward pass at the logit, ``normal`` at minus the logit; the two
-            pictures differ by more than a sign.
+        target: ``rvf`` starts the backward pass at the logit, ``normal`` at minus the logit; the
+            two pictures differ by more than a sign.
     """
     import tensorflow as tf
 
@@ -84,7 +85,7 @@ def innvestigate_gradients(model, info, clips, *, target="rvf", python=ENGINE_PY
     """
     if not Path(python).is_file():
         raise InputError(
-            f"{python}: not found; build the environment with 'python3 run.py env rvf_innvestigate' "
+            f"{python}: not found; run 'python3 run.py env rvf_innvestigate' "
             "or name its interpreter with --engine_python"
         )
     logits = logits_of(model, clips)

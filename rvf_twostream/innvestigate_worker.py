@@ -1,10 +1,11 @@
-"""Guided back-propagation by innvestigate, run by visualize_GBP.py in the environment rvf_innvestigate.
+"""Guided back-propagation by innvestigate, run by visualize_GBP.py in an environment of its own.
 
     python innvestigate_worker.py given.npz found.npz
 
-Reads weights as ``<layer>/<variable>``, ``clip/grey`` (b,t,r,c,1), ``clip/of`` (b,t,r,c,2) and the shape
-of the model; writes the guided gradients ``grey`` and ``of`` of the same shapes. innvestigate 2.1.2 needs
-TensorFlow below 2.15 with eager execution off, hence the second environment (specification 11.2).
+Reads weights as ``<layer>/<variable>``, ``clip/grey`` (b,t,r,c,1), ``clip/of`` (b,t,r,c,2) and the
+shape of the model; writes the guided gradients ``grey`` and ``of`` of the same shapes. innvestigate
+2.1.2 needs TensorFlow below 2.15 with eager execution off (requirements-innvestigate.txt).
+Source: specification 11.2.
 """
 
 import json

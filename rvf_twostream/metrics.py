@@ -74,7 +74,7 @@ def bootstrap_auc(y, score, patients, *, n_draws=2000, seed=0):
 
 
 def operating_points(y, score):
-    """Return (specificity at sensitivity >= 0.80, sensitivity at specificity >= 0.80), each the best.
+    """Return the best (specificity at sensitivity >= 0.80, sensitivity at specificity >= 0.80).
 
     A movie is called positive when its score reaches the threshold; every score is tried.
     """

@@ -5,9 +5,9 @@
 
 Reads split folders as train_twostream.py does; P.json holds size, classes and normalisation.
 Writes into <out>/predictions/output_split<N>/, by default <out> = results/rvf_twostream/P:
-X_<set>.csv, y_<set>.csv, <set>_filenames.csv, <set>_redcaps.csv (published format, one value a line),
-predictions.csv, patients.csv, skipped.csv, calibration.csv, metrics.json, roc.png, calibration.png,
-report.html. A second run replaces them.
+X_<set>.csv, y_<set>.csv, <set>_filenames.csv, <set>_redcaps.csv (published format, one value a
+line), predictions.csv, patients.csv, skipped.csv, calibration.csv, metrics.json, roc.png,
+calibration.png, report.html. A second run replaces them.
 """
 
 import csv
@@ -234,7 +234,7 @@ def draw_results(folder, result, curves, bins, skipped, title):
     if skipped:
         rows = [(s["set"], s["file"], s["reason"]) for s in skipped]
         sections.append(("Skipped", table_block(("set", "file", "reason"), rows)))
-    lead = "Probability of post-operative RV failure: mean over clips per movie, over movies per patient."
+    lead = "Probability of RV failure: mean over clips per movie, over movies per patient."
     write_report(folder, title, lead, sections)
 
 

@@ -7,9 +7,9 @@ and <root>/filename2class.json (name -> EF in percent), for the sets train and v
 never read. Classification reads every ``.npy`` under <root> that the table --labels (file, class)
 names; every eighth movie of a class, drawn by seed, becomes validation.
 
-Writes into --ckptdir: <MODEL_PREFIX>.weights.h5 and .json (best epoch), model_csv/<MODEL_PREFIX>.csv
-(epoch, loss, val_loss, val_mae, val_r2 or val_accuracy, lr, seconds), <MODEL_PREFIX>_curves.png,
-<MODEL_PREFIX>_state/ (resume).
+Writes into --ckptdir: <MODEL_PREFIX>.weights.h5 and .json (best epoch),
+model_csv/<MODEL_PREFIX>.csv (epoch, loss, val_loss, val_mae, val_r2 or val_accuracy, lr, seconds),
+<MODEL_PREFIX>_curves.png, <MODEL_PREFIX>_state/ (resume).
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Pre-train the optical flow stream on ejection fractions (specification 7.1).
 
     python pretrain_OF.py --root EchoNet-Dynamic --ckptdir C
-    python pretrain_OF.py --root ../data/rvf_twostream/demo/echonet --depth 18 --width 8 --epoch 2
+    python pretrain_OF.py --root ../data/rvf_twostream/demo/echonet --depth 18 --epoch 2
 
 Reads <root>/{train,val}_norm_OF/*.npy (n, rows, columns, 2) and <root>/filename2class.json; see
 ``pretrain.py`` for classification and for the files written.

@@ -8,8 +8,8 @@ A run ``<name>`` in ``--ckptdir`` has
     <name>_state/state.json              epoch, best, history, settings
     <name>_state/settings.json           settings, versions, commit and inputs at the start
 
-The state lies inside ``last.weights.h5`` too: both then change in one atomic move, and a kill between
-the two files loses nothing.
+The state lies inside ``last.weights.h5`` too: both then change in one atomic move, and a kill
+between the two files loses nothing.
 """
 
 import csv
@@ -105,7 +105,7 @@ class Run:
         load_weights(trained, self._last)
 
     def save_epoch(self, trained, row, *, best=None, bare=None, info=None, extra=None):
-        """Save a complete epoch: best weights first, then last weights with the state, then the CSV.
+        """Save a complete epoch: best weights, then last weights with the state, then the CSV.
 
         Args:
             trained: compiled model, whose optimiser is saved with it.

@@ -243,7 +243,7 @@ def describe(args, weights):
 
 
 def train(args, strategy):
-    """Train, select the best epoch on validation, evaluate the test set once; return the results."""
+    """Train, select the best epoch on validation, evaluate the test set once; return that."""
     import keras
     from tqdm import tqdm
 

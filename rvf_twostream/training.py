@@ -85,15 +85,30 @@ def device_note(strategy, device):
     return f"device: {strategy.num_replicas_in_sync} x {kind} ({reason})"
 
 
-def make_train_step(model, optimizer, sample_loss, strategy):
-    """Return ``step(x, y, weight, n_real) -> (total loss, outputs)``, one update of the weights.
+def total_loss(model, x, y, weight, n_real, sample_loss, *, n_replicas=1):
+    """Return (loss, outputs) of a batch in training mode.
 
     The loss is sum(weight * sample_loss) / n_real plus the model's penalties: with class weights it
     is divided by the number of samples, not by the sum of weights (specification 7.4).
 
     Args:
         sample_loss: ``(y (b,), outputs (b, k)) -> (b,)``.
-        strategy: the batch is split over its replicas; n_real leaves out filled-in samples.
+        n_real: samples of the whole batch, without filled-in ones.
+        n_replicas: gradients of replicas are summed, so each carries its share of the penalty.
+    """
+    import tensorflow as tf
+
+    outputs = model(x, training=True)
+    loss = tf.reduce_sum(weight * sample_loss(y, outputs)) / n_real
+    return loss + tf.add_n(model.losses) / n_replicas, outputs
+
+
+def make_train_step(model, optimizer, sample_loss, strategy):
+    """Return ``step(x, y, weight, n_real) -> (total loss, outputs)``, one update of the weights.
+
+    Args:
+        sample_loss, n_real: as in ``total_loss``.
+        strategy: the batch is split over its replicas.
     """
     import tensorflow as tf
 
@@ -101,10 +116,9 @@ def make_train_step(model, optimizer, sample_loss, strategy):
 
     def replica_step(x, y, weight, n_real):
         with tf.GradientTape() as tape:
-            outputs = model(x, training=True)
-            loss = tf.reduce_sum(weight * sample_loss(y, outputs)) / n_real
-            # Gradients of all replicas are summed, so each carries its share of the penalty.
-            loss += tf.add_n(model.losses) / n_replicas if model.losses else 0.0
+            loss, outputs = total_loss(
+                model, x, y, weight, n_real, sample_loss, n_replicas=n_replicas
+            )
             scaled = optimizer.scale_loss(loss)
         variables = model.trainable_variables
         optimizer.apply(tape.gradient(scaled, variables), variables)
@@ -117,7 +131,7 @@ def make_train_step(model, optimizer, sample_loss, strategy):
         outputs = strategy.experimental_local_results(outputs)
         return tf.add_n(losses), tf.concat(outputs, axis=0)
 
-    def split(value):
+    def shared(value):
         if n_replicas == 1:
             return tf.nest.map_structure(tf.convert_to_tensor, value)
 
@@ -128,8 +142,7 @@ def make_train_step(model, optimizer, sample_loss, strategy):
         return strategy.experimental_distribute_values_from_function(share)
 
     def run(x, y, weight, n_real):
-        x, y, weight = split((x, y, weight)) if n_replicas == 1 else map(split, (x, y, weight))
-        return step(x, y, weight, tf.constant(n_real, tf.float32))
+        return step(shared(x), shared(y), shared(weight), tf.constant(n_real, tf.float32))
 
     return run
 

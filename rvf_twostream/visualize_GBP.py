@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from files import RESULTS, InputError, Parser, atomic_path, one_line_faults, read_json, write_json
+from files import RESULTS, InputError, Parser, one_line_faults, read_json, write_json
+from gbp_pictures import save_gif, save_gradcam, save_pictures
 from guided import (
     ENGINE_PYTHON,
     grad_cam,
     guided_gradients,
     guided_model,
     innvestigate_gradients,
-    projection,
     scaled_frames,
     stack_streams,
 )
@@ -94,100 +94,6 @@ def frame_rates(root):
     with open(path, newline="", encoding="utf-8") as handle:
         rows = [row for row in csv.DictReader(handle) if row.get("name") and row.get("fps")]
     return {Path(row["name"]).stem: float(row["fps"]) for row in rows}
-
-
-def save_pictures(folder, name, frames):
-    """Write the published pictures: one PNG per frame and the projection, seismic from -1 to 1."""
-    from matplotlib.image import imsave
-
-    (folder / "proj").mkdir(exist_ok=True)
-    (folder / "movies" / name).mkdir(parents=True)
-    colours = {"cmap": "seismic", "vmin": -1, "vmax": 1}
-    imsave(folder / "proj" / f"{name}.png", projection(frames), **colours)
-    for i, frame in enumerate(frames):
-        imsave(folder / "movies" / name / f"GBP_frame{i}.png", frame, **colours)
-
-
-def save_gif(path, clip, gradient, *, frame_rate_hz, title):
-    """Write a GIF of the clip above its guided gradient, in the three columns grey, flow x, flow y.
-
-    Args:
-        path: ``.gif``.
-        clip, gradient: {"grey": (t,r,c,1), "of": (t,r,c,2)}.
-        frame_rate_hz: of the movie, or None when unknown (30 is then used and said).
-        title: one line.
-    """
-    from matplotlib import colormaps
-    from PIL import Image, ImageDraw
-
-    zoom, gap, head = max(1, 224 // clip["grey"].shape[2]), 4, 44
-    grey = clip["grey"][..., 0]
-    low, high = grey.min(), grey.max()
-    flow_top = max(float(np.abs(clip["of"]).max()), 1e-12)
-    top = max(float(np.abs(gradient[stream]).max()) for stream in gradient)
-    rate = frame_rate_hz or 30.0
-    rate_text = f"{rate:.0f} frames/s" + ("" if frame_rate_hz else " assumed")
-    pictures = []
-    for i in range(len(grey)):
-        rows = (
-            [
-                colormaps["gray"]((grey[i] - low) / max(high - low, 1e-12)),
-                *(
-                    colormaps["coolwarm"](0.5 + clip["of"][i, ..., k] / flow_top / 2)
-                    for k in (0, 1)
-                ),
-            ],
-            [
-                colormaps["seismic"](0.5 + channel / top / 2)
-                for channel in (
-                    gradient["grey"][i, ..., 0],
-                    gradient["of"][i, ..., 0],
-                    gradient["of"][i, ..., 1],
-                )
-            ],
-        )
-        tiles = [[(tile[..., :3] * 255).astype(np.uint8) for tile in row] for row in rows]
-        tiles = [[tile.repeat(zoom, 0).repeat(zoom, 1) for tile in row] for row in tiles]
-        r, c = tiles[0][0].shape[:2]
-        width, height = 3 * c + 4 * gap, 2 * r + 3 * gap + head
-        picture = Image.new("RGB", (width + width % 2, height + height % 2), "white")
-        for y, row in enumerate(tiles):
-            for x, tile in enumerate(row):
-                place = (gap + x * (c + gap), head + gap + y * (r + gap))
-                picture.paste(Image.fromarray(tile), place)
-        draw = ImageDraw.Draw(picture)
-        draw.text((gap, 4), f"{title}, {rate_text}, frame {i + 1}/{len(grey)}", fill="black")
-        for x, text in enumerate(("grey", "flow x", "flow y")):
-            label = f"{text}: input above, guided gradient below" if x == 0 else text
-            draw.text((gap + x * (c + gap), 24), label if c > 260 else text, fill="black")
-        pictures.append(picture)
-    with atomic_path(path) as temporary:
-        pictures[0].save(
-            temporary,
-            save_all=True,
-            append_images=pictures[1:],
-            duration=max(20, round(100 / rate) * 10),
-            loop=0,
-        )
-
-
-def save_gradcam(path, clip, cams, *, title):
-    """Draw Grad-CAM of both streams over the mean frame of the clip."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    backs = (clip["grey"][..., 0].mean(axis=0), np.linalg.norm(clip["of"], axis=-1).mean(axis=0))
-    names = ("grey stream over mean frame", "flow stream over mean |flow|")
-    for k, (cam, back, name) in enumerate(zip(cams, backs, names, strict=True), start=1):
-        axis = figure.add_subplot(1, 2, k)
-        axis.imshow(back, cmap="gray")
-        shown = axis.imshow(cam, cmap="viridis", alpha=0.45)
-        axis.set_title(name, fontsize=9)
-        axis.set(xlabel="column, pixels", ylabel="row, pixels")
-        figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM, logit per place")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
 def explain(model, info, chosen, args):

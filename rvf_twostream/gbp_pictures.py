@@ -1,0 +1,115 @@
+"""Pictures of guided back-propagation: the published PNGs, a GIF beside the input, Grad-CAM.
+
+Letters: t frames, r rows, c columns. The numbers behind them lie in the ``.npz`` of each movie.
+"""
+
+import numpy as np
+
+from files import atomic_path
+from guided import projection
+
+GAP, HEAD = 4, 44  # pixels between the tiles of a GIF; above them
+SIDE = 224  # columns of a tile at least, reached by whole-number zoom
+
+
+def save_pictures(folder, name, frames):
+    """Write one PNG per frame and the projection, in seismic from -1 to 1 as published.
+
+    Args:
+        folder: gets proj/<name>.png and movies/<name>/GBP_frame<i>.png.
+        name: ``<label>_<k>``.
+        frames: (t, rows, columns) from ``guided.scaled_frames``.
+    """
+    from matplotlib.image import imsave
+
+    (folder / "proj").mkdir(exist_ok=True)
+    (folder / "movies" / name).mkdir(parents=True)
+    colours = {"cmap": "seismic", "vmin": -1, "vmax": 1}
+    imsave(folder / "proj" / f"{name}.png", projection(frames), **colours)
+    for i, frame in enumerate(frames):
+        imsave(folder / "movies" / name / f"GBP_frame{i}.png", frame, **colours)
+
+
+def coloured_tiles(clip, gradient):
+    """Return (t, 2, 3, r, c, 3) uint8: input above, gradient below; grey, flow x, flow y.
+
+    Args:
+        clip, gradient: {"grey": (t,r,c,1), "of": (t,r,c,2)}.
+    """
+    from matplotlib import colormaps
+
+    def centred(values, top):
+        return 0.5 + values / max(float(top), 1e-12) / 2
+
+    grey = clip["grey"][..., 0]
+    shown = (grey - grey.min()) / max(float(np.ptp(grey)), 1e-12)
+    flow = centred(clip["of"], np.abs(clip["of"]).max())
+    top = max(np.abs(values).max() for values in gradient.values())
+    below = centred(np.concatenate([gradient["grey"], gradient["of"]], axis=-1), top)
+    rows = (
+        [colormaps["gray"](shown), *(colormaps["coolwarm"](flow[..., k]) for k in (0, 1))],
+        [colormaps["seismic"](below[..., k]) for k in (0, 1, 2)],
+    )
+    tiles = np.stack([np.stack(row, axis=1) for row in rows], axis=1)  # (t, 2, 3, r, c, 4)
+    return (tiles[..., :3] * 255).astype(np.uint8)
+
+
+def save_gif(path, clip, gradient, *, frame_rate_hz, title):
+    """Write a GIF of the clip above its guided gradient, at the movie's frame rate.
+
+    Args:
+        path: ``.gif``.
+        clip, gradient: as in ``coloured_tiles``.
+        frame_rate_hz: None when unknown; 30 is then used and said.
+        title: one line.
+    """
+    from PIL import Image, ImageDraw
+
+    tiles = coloured_tiles(clip, gradient)
+    n, r, c = len(tiles), *tiles.shape[3:5]
+    zoom = -(-SIDE // c)
+    r, c = r * zoom, c * zoom
+    rate = frame_rate_hz or 30.0
+    rate_text = f"{rate:.0f} frames/s" + ("" if frame_rate_hz else " assumed")
+    width, height = 3 * c + 4 * GAP, 2 * r + 3 * GAP + HEAD
+    pictures = []
+    for i in range(n):
+        picture = Image.new("RGB", (width + width % 2, height + height % 2), "white")
+        draw = ImageDraw.Draw(picture)
+        draw.text((GAP, 4), f"{title}, {rate_text}, frame {i + 1}/{n}", fill="black")
+        for x, text in enumerate(("grey: input, gradient below", "flow x", "flow y")):
+            left = GAP + x * (c + GAP)
+            draw.text((left, 24), text, fill="black")
+            for y in (0, 1):
+                tile = Image.fromarray(tiles[i, y, x]).resize((c, r), Image.Resampling.NEAREST)
+                picture.paste(tile, (left, HEAD + GAP + y * (r + GAP)))
+        pictures.append(picture)
+    # GIF counts in 10 ms: the ends of the frames are rounded, so that the rate is right on average.
+    durations = np.diff((np.arange(n + 1) * 100 / rate).round()).astype(int) * 10
+    with atomic_path(path) as temporary:
+        pictures[0].save(
+            temporary,
+            save_all=True,
+            append_images=pictures[1:],
+            duration=durations.tolist(),
+            loop=0,
+        )
+
+
+def save_gradcam(path, clip, cams, *, title):
+    """Draw Grad-CAM of both streams, each (r, c), over the mean frame of the clip."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    backs = (clip["grey"][..., 0].mean(axis=0), np.linalg.norm(clip["of"], axis=-1).mean(axis=0))
+    names = ("grey stream over mean frame", "flow stream over mean |flow|")
+    for k, (cam, back, name) in enumerate(zip(cams, backs, names, strict=True), start=1):
+        axis = figure.add_subplot(1, 2, k)
+        axis.imshow(back, cmap="gray")
+        shown = axis.imshow(cam, cmap="viridis", alpha=0.45)
+        axis.set_title(name, fontsize=9)
+        axis.set(xlabel="column, pixels", ylabel="row, pixels")
+        figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM, logit per place")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,251 @@
+"""RV failure from echocardiogram movies, the whole story: DICOMs to probabilities and pictures.
+
+    python main.py --root ../data/rvf_twostream/mycohort         (published size: needs a GPU)
+    python main.py --demo                                        (synthetic patients, 4 minutes)
+
+Reads <root>/*.dcm, <root>/REDcap_class.csv, <root>/split_allocation_<N>.csv (drawn by patient when
+missing) and, for pre-training, an EchoNet-Dynamic folder (--echonet). Movies are written below
+<root>, everything else into results/rvf_twostream/<run>/: settings.json, log.csv (a row per epoch),
+weights, predictions/, guidedbackprop_visualization/, report.html, summary.json.
+"""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from files import DATA, RESULTS, InputError, Parser, one_line_faults, read_json, write_settings
+from options import add_globals, integer, json_factors, number, one_of
+
+# data
+ROOT = "none"  # folder with DICOMs and REDcap_class.csv
+ECHONET = "none"  # EchoNet-Dynamic folder for pre-training, or none
+SPLITNUM = 0  # number of the split file
+VAL_FRACTION = 0.1  # patients for validation when a split is drawn
+TEST_FRACTION = 0.25  # patients for the test when a split is drawn
+NFRAMES = 32  # frames of a clip
+NROWS = 112  # rows of a movie, pixels
+NCOLS = 112  # columns of a movie, pixels
+CROP = "none"  # none, region (ultrasound region of the header) or sector (detected fan)
+DEID = "refuse"  # refuse, warn or ignore DICOMs that name a person
+STATS = "train"  # movies behind mean and standard deviation: train, or all as published
+RESAMPLE_FPS = 0.0  # frame rate to which movies are interpolated, 1/s; 0: none
+FLOW_SIZE = "none"  # ROWSxCOLS at which flow is computed; none: full size, as published
+
+# model
+DEPTH = 152  # 18, 34, 50, 101 or 152
+WIDTH = 64  # filters of the stem
+
+# training
+MODEL_PREFIX = "rvf_"  # name of the model, before the number of the split
+PRETRAIN_EPOCH = 100  # epochs of pre-training
+PRETRAIN_BATCH_SIZE = 8  # clips per update of pre-training
+PRETRAIN_LR = 1e-3  # learning rate of pre-training
+EF_BIAS = 55.8  # start of the pre-training head's bias, percent; 0 as published
+EPOCH = 75  # epochs of the two-stream network
+BATCH_SIZE = 4  # clips per update
+LR = 1e-4  # learning rate of the first update
+CLASS_WEIGHT = '{"0": 0.2, "1": 1.8}'  # weights of the labels, JSON, or balanced
+VAL_CLIPS = 5  # evenly spaced clips of a validation movie
+WORKERS = 2  # processes for files, threads for clips
+
+# inference and figures
+N_SAMPLE = 5  # random clips per predicted movie
+NSAMPLES = 4  # movies shown by guided back-propagation
+
+# demo
+EFFECT = "strong"  # strong, realistic or none: how planted RV function decides failure
+
+
+def class_weight(text):
+    """Check --class_weight and leave it as text for train_twostream.py."""
+    if text != "balanced":
+        json_factors(text)
+    return text
+
+
+FRACTION = (number(0.01, 0.9), "share of the patients when a split is drawn")
+TABLE = {
+    "ROOT": (str, "folder with DICOMs and REDcap_class.csv"),
+    "ECHONET": (str, "EchoNet-Dynamic folder for pre-training, or none"),
+    "SPLITNUM": (integer(0), "number of the split file"),
+    "VAL_FRACTION": FRACTION,
+    "TEST_FRACTION": FRACTION,
+    "NFRAMES": (integer(8), "frames of a clip"),
+    "NROWS": (integer(32), "rows of a movie, pixels"),
+    "NCOLS": (integer(32), "columns of a movie, pixels"),
+    "CROP": (one_of("none", "region", "sector"), "part of the picture to keep"),
+    "DEID": (one_of("refuse", "warn", "ignore"), "what to do about names in headers"),
+    "STATS": (one_of("train", "all"), "movies behind mean and standard deviation"),
+    "RESAMPLE_FPS": (number(0), "frame rate to interpolate to, 1/s; 0: none"),
+    "FLOW_SIZE": (str, "ROWSxCOLS at which flow is computed, or none"),
+    "DEPTH": (integer(18, 152), "18, 34, 50, 101 or 152"),
+    "WIDTH": (integer(1), "filters of the stem"),
+    "MODEL_PREFIX": (str, "name of the model, before the number of the split"),
+    "PRETRAIN_EPOCH": (integer(1), "epochs of pre-training"),
+    "PRETRAIN_BATCH_SIZE": (integer(1), "clips per update of pre-training"),
+    "PRETRAIN_LR": (number(0), "learning rate of pre-training"),
+    "EF_BIAS": (number(0, 100), "start of the pre-training head's bias, percent"),
+    "EPOCH": (integer(1), "epochs of the two-stream network"),
+    "BATCH_SIZE": (integer(1), "clips per update"),
+    "LR": (number(0), "learning rate of the first update"),
+    "CLASS_WEIGHT": (class_weight, "weights of the labels, JSON, or balanced"),
+    "VAL_CLIPS": (integer(1), "clips of a validation movie"),
+    "WORKERS": (integer(1), "processes for files, threads for clips"),
+    "N_SAMPLE": (integer(1), "clips per predicted movie"),
+    "NSAMPLES": (integer(1), "movies shown by guided back-propagation"),
+    "EFFECT": (one_of("strong", "realistic", "none"), "planted effect of the demo"),
+}
+# Settings that may differ between two calls of the same run.
+FREE = ("demo", "fresh", "debug", "run", "device", "workers")
+
+
+def build_parser():
+    """Return the parser of the whole story."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", action="store_true", help="synthetic patients with planted truth")
+    parser.add_argument("--full", action="store_true", help="the demo at the specification's size")
+    parser.add_argument("--quick", action="store_true", help="the demo at test size: 12 patients")
+    parser.add_argument("--fresh", action="store_true", help="start the run anew")
+    parser.add_argument("--run", help="name of the run (default: demo, or the name of the root)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="seed of every random choice")
+    parser.add_argument(
+        "--device", type=one_of("auto", "cpu", "gpu"), default="auto", help="auto, cpu or gpu"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
+    add_globals(parser, globals(), TABLE)
+    return parser
+
+
+def given_flags(argv):
+    """Return the names of the globals given as flags; the demo's presets yield to them."""
+    words = sys.argv[1:] if argv is None else argv
+    names = {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+    return names & {name.lower() for name in TABLE}
+
+
+def open_run(run_dir, settings, *, fresh):
+    """Make the folder of the run; return True when it holds this very run, complete.
+
+    Args:
+        run_dir: results/rvf_twostream/<run>.
+        settings: resolved settings.
+        fresh: remove what is there.
+    """
+    kept = {key: str(value) for key, value in settings.items() if key not in FREE}
+    if fresh and run_dir.exists():
+        shutil.rmtree(run_dir)
+    record = run_dir / "settings.json"
+    if record.exists():
+        old = read_json(record, remedy="use --fresh")["settings"]
+        old = {key: str(value) for key, value in old.items() if key not in FREE}
+        changed = sorted(key for key in {*old, *kept} if old.get(key) != kept.get(key))
+        if changed:
+            raise InputError(
+                f"{run_dir}: holds a run with other settings ({', '.join(changed)}); "
+                "use --fresh to start anew, or another --run"
+            )
+        return (run_dir / "summary.json").exists()
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise InputError(
+            f"{run_dir}: holds files but no settings.json; use --fresh or another --run"
+        )
+    write_settings(run_dir, settings, libraries=("tensorflow", "keras", "numpy"))
+    return False
+
+
+def resolve(args):
+    """Return the settings of a run on own data, checked."""
+    settings = vars(args)
+    if args.depth not in (18, 34, 50, 101, 152):
+        raise InputError(f"--depth {args.depth}: choose 18, 34, 50, 101 or 152")
+    for name in ("root", "echonet", "flow_size"):
+        settings[name] = None if settings[name] == "none" else settings[name]
+    if args.full and args.quick:
+        raise InputError("--full and --quick exclude each other")
+    if not args.demo:
+        if settings["root"] is None:
+            raise InputError("give --root FOLDER with DICOMs and REDcap_class.csv, or --demo")
+        for name in ("root", "echonet"):
+            if settings[name] is not None and not Path(settings[name]).is_dir():
+                raise InputError(f"--{name} {settings[name]}: no such folder")
+    return settings
+
+
+def own_data(settings, run_dir):
+    """Run the story on the user's cohort and report it."""
+    from pipeline import cohort_table, result_figures, run_pipeline
+    from report import figure_block, score_table, table_block, write_report, write_summary
+
+    begun = time.perf_counter()
+    root = Path(settings["root"])
+    results = run_pipeline(root, run_dir, settings, echonet=settings["echonet"])
+    shutil.copy(run_dir / "two_stream_csv" / f"{results['name']}.csv", run_dir / "log.csv")
+    figures = result_figures(run_dir, results)
+    patients = results["metrics"]["test"]["patients"]
+    scores = [
+        {
+            "name": f"test {name}",
+            "value": patients[key],
+            "unit": "",
+            "target": "",
+            "passed": None,
+            "control": False,
+        }
+        for name, key in (
+            ("AUC over patients", "auc"),
+            ("specificity at 80 % sensitivity", "spec_at_sens80"),
+            ("sensitivity at 80 % specificity", "sens_at_spec80"),
+            ("Brier score", "brier"),
+        )
+    ]
+    sections = [
+        ("Scores", score_table(scores)),
+        ("Cohort", table_block(*cohort_table(root))),
+        ("Figures", figure_block(run_dir, figures)),
+    ]
+    title = f"RV failure: {run_dir.name}"
+    report = write_report(run_dir, title, "Two-stream network on your cohort.", sections)
+    seconds = round(time.perf_counter() - begun, 1)
+    write_summary(
+        run_dir,
+        {
+            "folder": DATA.name,
+            "run": run_dir.name,
+            "title": title,
+            "seconds": seconds,
+            "seed": settings["seed"],
+            "data": f"{patients['n']} test patients of {root.name}",
+            "main_picture": figures[1]["path"],
+            "main_picture_alt": figures[1]["alt"],
+            "figures": figures,
+            "scores": scores,
+            "planted_truth": None,
+            "report": "report.html",
+        },
+    )
+    shown = "undefined" if patients["auc"] is None else f"{patients['auc']:.3f}"
+    print(f"test AUC {shown}, {seconds:.0f} s, {report}")
+    return 0
+
+
+@one_line_faults
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    settings = resolve(args)
+    if args.demo:
+        from run_demo import demo, demo_settings
+
+        settings = demo_settings(settings, given_flags(argv))
+    run_dir = RESULTS / (args.run or ("demo" if args.demo else Path(settings["root"]).name))
+    if open_run(run_dir, settings, fresh=args.fresh):
+        summary = read_json(run_dir / "summary.json")
+        print(f"complete already, {summary['seconds']} s, {run_dir / summary['report']} (--fresh)")
+        return 0
+    if args.demo:
+        return demo(settings, run_dir, DATA / run_dir.name, fresh=args.fresh)
+    return own_data(settings, run_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
