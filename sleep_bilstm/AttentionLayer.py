@@ -1,4 +1,5 @@
-"""Attention layers of the published network: over time (LSTM attention) and over space (SimAM, CBAM).
+"""Attention layers of the published network: over time (LSTM attention) and over space (SimAM,
+CBAM).
 
 B batch, F frames, D = 2u features of the bidirectional LSTM, H x W pixels, C channels.
 Sub-layers are made in ``build``, so that a reloaded layer owns its weights before the first call.
@@ -57,7 +58,9 @@ class LSTMAttentionLayer(keras.layers.Layer):
             self.V.build(value_shape)
 
     def call(self, inputs):
-        """Return context (B, 1, D) and weights (B, 1, F), which sum to 1, of query (B, D) and values (B, F, D)."""
+        """Return context (B, 1, D) and weights (B, 1, F), which sum to 1, of query (B, D) and
+        values (B, F, D).
+        """
         query, values = inputs
         if self.scoring == "scale":
             hidden = ops.tanh(self.W1(query)[:, None] + self.W2(values))  # (B, F, D)

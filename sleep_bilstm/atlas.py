@@ -53,7 +53,8 @@ def read_atlas(path: Path) -> Atlas:
         or parcels.shape != mask.shape
     ):
         raise InputError(
-            f"{path}: holds {len(names)} names and parcels up to {parcels.max()}; expected {PARCELS}"
+            f"{path}: holds {len(names)} names and parcels up to {parcels.max()}; expected "
+            f"{PARCELS}"
         )
     # Differs: the side comes from the number; three left parcels carry a wrong letter in the file.
     clean = [
@@ -85,7 +86,7 @@ def fit_to(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def region_table(maps: dict[str, np.ndarray], atlas: Atlas) -> pd.DataFrame:
-    """Return the mean of each map (H, W) in each of the 40 parcels; rows are parcels, columns maps."""
+    """Return the mean of each map (H, W) in each of the 40 parcels, one row per parcel."""
     shape = next(iter(maps.values())).shape
     parcels = atlas.parcels
     if shape[1] * 2 == shape[0]:
@@ -102,7 +103,9 @@ def region_table(maps: dict[str, np.ndarray], atlas: Atlas) -> pd.DataFrame:
 
 
 def front_back_index(maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return (front - back) / (|front| + |back|) of maps (N, H, W): means of both halves of the mask, -1 to 1."""
+    """Return (front - back) / (|front| + |back|) of maps (N, H, W): means of both halves of the
+    mask, -1 to 1.
+    """
     half = mask.shape[0] // 2
     front, back = mask.copy(), mask.copy()
     front[half:], back[:half] = False, False
@@ -116,7 +119,8 @@ def permutation_test(
     """Compare the means of two samples by permuting their labels.
 
     Returns:
-        dict with difference (first - second), two-sided p (at least 1 / (resamples + 1)), n_first, n_second.
+        dict with difference (first - second), two-sided p (at least 1 / (resamples + 1)), n_first,
+        n_second.
     """
     result = {"difference": None, "p": None, "n_first": len(first), "n_second": len(second)}
     if not len(first) or not len(second):

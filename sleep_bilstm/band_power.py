@@ -1,6 +1,7 @@
 """Band-power baseline: four frequency bands of three mean signals and logistic regression.
 
-A sanity bar that the network must beat or match. The bands are those of specification section 13, item 7.
+A sanity bar that the network must beat or match. The bands are those of specification section 13,
+item 7.
 """
 
 import numpy as np
@@ -16,7 +17,9 @@ BANDS_HZ = ((0.1, 0.5), (0.5, 1.5), (1.5, 4.0), (4.0, 8.4))
 
 
 def band_features(frames: np.ndarray) -> np.ndarray:
-    """Return log relative power of 4 bands in the global, front and back mean signal: (12,) of frames (F, H, W)."""
+    """Return log relative power of 4 bands in the global, front and back mean signal: (12,) of
+    frames (F, H, W).
+    """
     inside = (frames != 0).any(axis=0)
     half = frames.shape[1] // 2
     front, back = inside.copy(), inside.copy()
@@ -37,7 +40,7 @@ def band_features(frames: np.ndarray) -> np.ndarray:
 
 
 def baseline_predictions(train: Epochs, test: Epochs) -> np.ndarray:
-    """Fit the baseline on ``train`` and return the predicted state (N,) of every epoch of ``test``."""
+    """Fit the baseline on ``train``; return the predicted state (N,) of each epoch of ``test``."""
     features = [np.stack([band_features(e.read(i)) for i in range(len(e))]) for e in (train, test)]
     labels = np.array([train.label_of(i) for i in range(len(train))])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

@@ -2,8 +2,8 @@
 
     python check_data.py --data_path ../data/sleep_bilstm/raw
     python check_data.py --data_path ../data/sleep_bilstm/raw --table check.csv
-Reads `<date>-<mouse>-fc<n>*.mat`. Prints one line per recording and writes the table as CSV when asked;
-exit code 2 when a recording cannot be used.
+Reads `<date>-<mouse>-fc<n>*.mat`. Prints one line per recording and writes the table as CSV when
+asked; exit code 2 when a recording cannot be used.
 """
 
 import logging

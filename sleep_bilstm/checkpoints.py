@@ -1,4 +1,5 @@
-"""Save and load weights: own `.weights.h5` with config.json, and the TensorFlow-2 checkpoints of the published project.
+"""Save and load weights: own `.weights.h5` with config.json, and the TensorFlow-2 checkpoints of
+the published project.
 
 Source: specification section 6.5.
 """
@@ -87,7 +88,8 @@ def load_own(path: Path, *, expected: dict | None = None) -> tuple[AttentionBiLS
             sorted(p.name for p in path.parent.glob("*.weights.h5")) if path.parent.is_dir() else []
         )
         raise InputError(
-            f"{path}: no such weights; found {', '.join(there) or 'none'} there; train first (--mode train)"
+            f"{path}: no such weights; found {', '.join(there) or 'none'} there; train first "
+            "(--mode train)"
         )
     settings, data = read_config(path.parent / "config.json")
     for key, value in (expected or {}).items():
@@ -165,7 +167,8 @@ def published_variables(network: AttentionBiLSTM) -> dict:
 
 
 def find_tf2_prefix(path: Path) -> Path | None:
-    """Return the prefix `.../ckpt_24` when ``path`` names a TensorFlow-2 checkpoint, its index or its folder.
+    """Return the prefix `.../ckpt_24` when ``path`` names a TensorFlow-2 checkpoint, its index or
+    its folder.
 
     Raises:
         InputError: the index is there and the data file is not.
@@ -184,7 +187,8 @@ def find_tf2_prefix(path: Path) -> Path | None:
     data = prefix.with_name(prefix.name + ".data-00000-of-00001")
     if not data.is_file():
         raise InputError(
-            f"{data}: this file of the checkpoint is missing; {index.name} alone holds no weights: copy both into one folder"
+            f"{data}: this file of the checkpoint is missing; {index.name} alone holds no "
+            "weights: copy both into one folder"
         )
     return prefix
 
@@ -226,17 +230,16 @@ def load_tf2(
     found = {(True, True): "cbam", (True, False): "channel", (False, True): "spatial"}.get(
         (channel, spatial), "none"
     )
-    if spatial_attention not in (found, "simam") or (
-        spatial_attention == "simam" and found != "none"
-    ):
-        if spatial_attention != "none":
-            raise InputError(
-                f"{prefix}: holds spatial attention {found}, {spatial_attention} is asked for"
-            )
+    fits = ("none", "simam") if found == "none" else ("none", found)
+    if spatial_attention not in fits:
+        raise InputError(
+            f"{prefix}: holds spatial attention {found}, {spatial_attention} is asked for"
+        )
     kind = spatial_attention if found == "none" else found
     if kind == "none" and "_sim_" in str(prefix.absolute()):
         log.warning(
-            "note: %s: the folder name says _sim_; give --spatial_attention simam if it was trained so",
+            "note: %s: the folder name says _sim_; give --spatial_attention simam if it was "
+            "trained so",
             prefix,
         )
     recurrent = [s for k, s in weights.items() if k.endswith("forward_layer/cell/recurrent_kernel")]
@@ -264,13 +267,15 @@ def load_tf2(
         for key in ("num_rnn_units", "num_classes"):
             if held[key] != getattr(architecture, key):
                 raise InputError(
-                    f"{config}: {key} is {held[key]}, the checkpoint {prefix.name} has {getattr(architecture, key)}"
+                    f"{config}: {key} is {held[key]}, the checkpoint {prefix.name} has "
+                    f"{getattr(architecture, key)}"
                 )
     network = build(architecture, seed=0)
     for name, variable in published_variables(network).items():
         if tuple(weights.get(name, ())) != tuple(variable.shape):
             raise InputError(
-                f"{prefix}: {name} is {weights.get(name, 'missing')}; expected {tuple(variable.shape)}"
+                f"{prefix}: {name} is {weights.get(name, 'missing')}; expected "
+                f"{tuple(variable.shape)}"
             )
         variable.assign(reader.get_tensor(name + VALUE))
     return network
@@ -279,7 +284,8 @@ def load_tf2(
 def save_training_state(path: Path, network: AttentionBiLSTM, optimizer, record: dict) -> None:
     """Write everything an exact resume needs: weights, dropout seeds, optimiser, epoch and history.
 
-    Keras' own callback leaves the seeds out; the arrays lie in HDF5 under their position and the record as JSON.
+    Keras' own callback leaves the seeds out; the arrays lie in HDF5 under their position and the
+    record as JSON.
     """
     groups = {"model": network.model.variables, "optimizer": optimizer.variables}
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:

@@ -1,11 +1,13 @@
 """Cut recordings (.mat) into normalised epochs and store them in TFRecord shards.
 
 Follows section 2.2 of the paper's preprocessing (specification section 5).
-    python create_tfrecords.py --data_path ../data/sleep_bilstm/raw --des_path ../data/sleep_bilstm/10s
-    python create_tfrecords.py --data_path RAW --des_path OUT --seconds 20 --downsample 4 --workers 2
-Reads `<date>-<mouse>-fc<n>*.mat` (data 128 x 128 x 168 x E). Writes below --des_path, per mouse folder `<date>/`:
-`<date>-<mouse>-fc<n>_<S>s.tfrecord` (masked pixels x frames, float32), `.index.json`, and one `dataset.json`;
-with --reference_format the published `<base>_epoch<k>.tfrecords` instead.
+    python create_tfrecords.py --data_path ../data/sleep_bilstm/raw --des_path
+    ../data/sleep_bilstm/10s python create_tfrecords.py --data_path RAW --des_path OUT --seconds 20
+    --downsample 4 --workers 2
+Reads `<date>-<mouse>-fc<n>*.mat` (data 128 x 128 x 168 x E). Writes below --des_path, per mouse
+folder `<date>/`: `<date>-<mouse>-fc<n>_<S>s.tfrecord` (masked pixels x frames, float32),
+`.index.json`, and one `dataset.json`; with --reference_format the published
+`<base>_epoch<k>.tfrecords` instead.
 """
 
 import gzip
@@ -200,7 +202,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
 def write_reference(
     source: Path, des_path: Path, how: Storage, mask_file: Path | None = None
 ) -> dict:
-    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return counts like an index."""
+    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return its index."""
     import tensorflow as tf
 
     rows = []
@@ -221,7 +223,7 @@ def write_reference(
 
 
 def is_complete(source: Path, des_path: Path, how: Storage) -> bool:
-    """Tell whether the shard of a recording is there, whole, of these settings and of this source."""
+    """Tell whether the shard is there, whole, of these settings and of this source."""
     path = shard_path(source, des_path, how.seconds)
     try:
         index = json.loads(path.with_suffix(".index.json").read_text(encoding="utf-8"))

@@ -1,4 +1,5 @@
-"""Cut recordings into inputs longer than 10 s: create_tfrecords.py with 20 s by default, any length with --seconds.
+"""Cut recordings into inputs longer than 10 s: create_tfrecords.py with 20 s by default, any length
+with --seconds.
 
     python create_tfrecords_over_10s.py --data_path RAW --des_path OUT
 Reads and writes what create_tfrecords.py does.

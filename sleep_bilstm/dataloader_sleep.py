@@ -1,8 +1,8 @@
 """Split epochs into training, validation and test sets, and feed them to the network as tf.data.
 
-Three kinds of split, named in every report: ``epoch`` (published: epochs of all mice shuffled together, so
-that neighbours of one recording sit in training and test), ``block`` (contiguous parts of each recording)
-and ``mouse`` (whole mice).
+Three kinds of split, named in every report: ``epoch`` (published: epochs of all mice shuffled
+together, so that neighbours of one recording sit in training and test), ``block`` (contiguous parts
+of each recording) and ``mouse`` (whole mice).
 Source: specification section 7.
 """
 
@@ -23,7 +23,7 @@ HEMISPHERES = ("left", "right", "both-mirrored")
 RARE = 20  # a class with fewer training epochs raises a warning
 GUARD = 1  # epochs left out between the blocks of a recording
 SPLIT_TEXT = {
-    "epoch": "epoch split: epochs of the same mice, neighbours among them, are in training and test",
+    "epoch": "epoch split: epochs of the same mice, also neighbours, are in training and test",
     "block": "block split: contiguous parts of the same recordings, one guard epoch between them",
     "mouse": "mouse split: no mouse of the test set is in training or validation",
 }
@@ -87,7 +87,8 @@ def read_mouse_split(
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
-            f'{path}: no valid mouse split ({error}); expected {{"train": [ids], "test": id or [ids]}}'
+            f"{path}: no valid mouse split ({error}); "
+            'expected {"train": [ids], "test": id or [ids]}'
         ) from error
     if test_mouse and leave_out:
         everyone = dict.fromkeys((*train, *test))
@@ -97,7 +98,8 @@ def read_mouse_split(
     both = sorted(set(test) & {*train, *val})
     if both and not allow_leak:
         raise InputError(
-            f"{path}: test mouse {', '.join(both)} is also used for training; take it out of one list, or give "
+            f"{path}: test mouse {', '.join(both)} is also used for training; take it out of one "
+            "list, or give "
             "--leave_out, or --allow_leak"
         )
     if set(train) & set(val):
@@ -113,7 +115,8 @@ def of_mice(records: Sequence[Record], mice: Sequence[str], where: Path) -> list
     absent = [mouse for mouse in mice if mouse not in held]
     if absent:
         raise InputError(
-            f"{where}: mouse {', '.join(absent)} of the split has no epochs there; found {', '.join(sorted(held))}"
+            f"{where}: mouse {', '.join(absent)} of the split has no epochs there; found "
+            f"{', '.join(sorted(held))}"
         )
     return [record for record in records if record.date in set(mice)]
 
@@ -132,7 +135,9 @@ def split_names(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def blocks(records: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
-    """Cut each recording into contiguous blocks of 80, 10 and 10 %, guard epochs between them left out."""
+    """Cut each recording into contiguous blocks of 80, 10 and 10 %, guard epochs between them left
+    out.
+    """
     parts = ([], [], [])
     runs = {}
     for record in in_time_order(list(records)):
@@ -155,7 +160,8 @@ def split_records(
         if not val:
             if len(train) < 2:
                 raise InputError(
-                    f"{where}: --split mouse needs two training mice or a val list; found {len(train)}"
+                    f"{where}: --split mouse needs two training mice or a val list; found "
+                    f"{len(train)}"
                 )
             train, val = train[:-1], train[-1:]
             log.info("no val list in the split: mouse %s validates", val[0])
@@ -195,7 +201,9 @@ class View:
     hemisphere: str | None = None
 
     def frames(self, stored: np.ndarray) -> list[np.ndarray]:
-        """Return one or two inputs (F, H, W) of a stored epoch; the right half is mirrored only with both."""
+        """Return one or two inputs (F, H, W) of a stored epoch; the right half is mirrored only
+        with both.
+        """
         movie, half = stored[: self.num_frames], stored.shape[2] // 2
         if self.hemisphere is None:
             return [movie]
@@ -224,7 +232,8 @@ class Epochs:
         short = next((r for r in records if r.frames < view.num_frames), None)
         if short:
             raise InputError(
-                f"{short.path}: holds {short.frames} frames; num_frames is {view.num_frames}: lower it"
+                f"{short.path}: holds {short.frames} frames; num_frames is {view.num_frames}: "
+                "lower it"
             )
         self.records = list(records)
         self.view = view
@@ -260,7 +269,7 @@ class Epochs:
 
 
 def shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of ``count`` items in a training epoch, a function of (seed, epoch) alone."""
+    """Return the order of ``count`` items in a training epoch, a function of (seed, epoch)."""
     return np.random.default_rng([max(seed, 0), epoch]).permutation(count)
 
 
@@ -304,7 +313,7 @@ def make_dataset(
 
 
 def load_epochs(folder: Path, view: View, mice: Sequence[str] = ()) -> Epochs:
-    """Return the epochs of ``mice`` (all when empty) below ``folder`` in (mouse, run, epoch) order."""
+    """Return the epochs of ``mice`` (all when empty) below ``folder``, in time order."""
     records = find_records(folder)
     if mice:
         records = of_mice(records, mice, folder)

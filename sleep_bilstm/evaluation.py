@@ -1,4 +1,5 @@
-"""From probabilities to results: prediction tables, metrics per mouse, calibration, hypnograms, files.
+"""From probabilities to results: prediction tables, metrics per mouse, calibration, hypnograms,
+files.
 
 Source: specification sections 4.5, 8.1, 8.2 and 13.
 """
@@ -32,12 +33,14 @@ log = logging.getLogger(__name__)
 def prediction_table(
     epochs: Epochs, probs: np.ndarray, *, min_confidence: float = 0.0
 ) -> pd.DataFrame:
-    """Return one row per epoch: mouse, run, epoch, time_s, true, pred, probabilities, entropy and confidence.
+    """Return one row per epoch: mouse, run, epoch, time_s, true, pred, probabilities, entropy and
+    confidence.
 
     Args:
         epochs: the epochs, labels -1 where unknown.
         probs: (N, K) or (N, 1).
-        min_confidence: an epoch whose highest probability is lower is marked uncertain; 0 leaves the column out.
+        min_confidence: an epoch whose highest probability is lower is marked uncertain; 0 leaves
+            the column out.
     """
     columns = all_probabilities(probs)
     records = epochs.records
@@ -105,7 +108,9 @@ def save_mouse(table: pd.DataFrame, out: Path, name: str) -> None:
 
 
 def add_smoothed(table: pd.DataFrame, kind: str, train: Epochs | None) -> pd.DataFrame:
-    """Return the table with a column ``smoothed``; "hmm" learns its transitions on the labels of ``train``."""
+    """Return the table with a column ``smoothed``; "hmm" learns its transitions on the labels of
+    ``train``.
+    """
     if kind == "none":
         return table
     probs, transitions = probabilities_of(table), None
@@ -132,8 +137,8 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
     """Return the metrics of a labelled prediction table.
 
     Returns:
-        metrics (plain values: overall, kappa_interval_95, expected_calibration_error, smoothed, split);
-        table per mouse with mean and standard deviation; reliability table.
+        metrics (plain values: overall, kappa_interval_95, expected_calibration_error, smoothed,
+        split); table per mouse with mean and standard deviation; reliability table.
     """
     probs = probabilities_of(table)
     classes = probs.shape[1]
@@ -189,8 +194,8 @@ def write_results(
 ) -> dict:
     """Write everything about a labelled prediction table into ``out`` and return the metrics.
 
-    Writes metrics.json, predictions.csv, per_mouse.csv, confusion.png, reliability.png (each with its CSV), and
-    with ``per_mouse_files`` the .mat, CSV and hypnogram of every mouse.
+    Writes metrics.json, predictions.csv, per_mouse.csv, confusion.png, reliability.png (each with
+    its CSV), and with ``per_mouse_files`` the .mat, CSV and hypnogram of every mouse.
     """
     metrics, mice, reliability = evaluate(table, split_text)
     classes = len(metrics["states"])

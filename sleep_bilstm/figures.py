@@ -1,4 +1,4 @@
-"""The look that all figures of the folder share: size, spines, saving with the numbers behind them."""
+"""The look that all figures of the folder share, and saving them with their numbers."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PRINT_DPI = 200
 
 
 def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: int = 1, **grid):
-    """Return (figure, axes) in inches, without top and right spines; no window and no global state."""
+    """Return (figure, axes), sizes in inches, without top and right spines and without a window."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, **grid)
@@ -30,7 +30,9 @@ def save_figure(
     dpi: int = SCREEN_DPI,
     pdf: bool = False,
 ):
-    """Write the figure as PNG (and PDF), and its numbers as CSV beside it; return the path of the PNG."""
+    """Write the figure as PNG (and PDF), and its numbers as CSV beside it; return the path of the
+    PNG.
+    """
     path = Path(path)
     for suffix in (".png", *((".pdf",) if pdf else ())):
         with atomic_path(path.with_suffix(suffix)) as temporary:

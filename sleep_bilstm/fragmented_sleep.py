@@ -3,11 +3,12 @@
 Python port of the published fragmented_sleep.m; specification section 8.5.
     python fragmented_sleep.py ../results/sleep_bilstm/run/200128_10s.csv
     python fragmented_sleep.py 200128_10s.mat --key y_trues --ignore_gaps
-Reads a CSV (columns epoch, run, and pred or true) or .mat (y_preds, y_trues 1 x N; run, epoch). Prints the
-table and writes `<file>_bouts.csv` and `<file>_bouts.json` into --out.
+Reads a CSV (columns epoch, run, and pred or true) or .mat (y_preds, y_trues 1 x N; run, epoch).
+Prints the table and writes `<file>_bouts.csv` and `<file>_bouts.json` into --out.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def stretches(recording: np.ndarray, epoch: np.ndarray) -> list[slice]:
         return []
     breaks = np.flatnonzero((np.diff(recording) != 0) | (np.diff(epoch) != 1)) + 1
     edges = [0, *breaks.tolist(), len(epoch)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def sleep_statistics(
@@ -42,9 +43,9 @@ def sleep_statistics(
         epoch_s: length of an epoch in s.
 
     Returns:
-        dict: per state name bouts (lengths in epochs), n, mean_s, median_s, max_s (NaN when absent), total_s,
-        percent; transitions; pair_counts (3, 3) with i to i included; probabilities (3, 3);
-        transitions_per_hour.
+        dict: per state name bouts (lengths in epochs), n, mean_s, median_s, max_s (NaN when
+            absent), total_s, percent; transitions; pair_counts (3, 3) with i to i included;
+            probabilities (3, 3); transitions_per_hour.
     """
     labels = np.asarray(labels)
     if labels.size == 0:
@@ -82,7 +83,7 @@ def sleep_statistics(
 
 
 def first_line(statistics: dict) -> str:
-    """Return the line of the published script: rounded mean seconds per state and the transitions."""
+    """Return the line of the published script: mean seconds per state and the transitions."""
     means = [statistics[name]["mean_s"] for name in STATE_NAMES[3]]
     shown = ", ".join(
         f"{name} {'-' if math.isnan(mean) else round(mean)} s"
@@ -115,7 +116,9 @@ def as_json(statistics: dict) -> dict:
 
 
 def read_states(path: Path, key: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Read states, run and epoch numbers from a CSV or .mat result; run and epoch are None when absent."""
+    """Read states, run and epoch numbers from a CSV or .mat result; run and epoch are None when
+    absent.
+    """
     from utils import read_label_vectors
 
     names = {"pred": "y_preds", "true": "y_trues"}

@@ -1,7 +1,9 @@
 """Where the network looks: Grad-CAM and Grad-CAM++ of all states in one pass, in constant memory.
 
-Faithful: weights per frame, gradient of the softmax probability, normalised over the whole volume of an epoch.
-Small inputs: Grad-CAM was measured not to localise there; occlusion.py gives a map that can be trusted.
+Faithful: weights per frame, gradient of the softmax probability, normalised over the whole volume
+of an epoch.
+Small inputs: Grad-CAM was measured not to localise there; occlusion.py gives a map that can be
+trusted.
 Source: specification section 8.3; Selvaraju et al. 2017, Chattopadhay et al. 2018.
 """
 
@@ -59,7 +61,7 @@ class GradCam:
         self.frame_chunk = frame_chunk
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return maps (B, h, w), mean over frames, and probabilities (B, K) of frames (B, F, H, W)."""
+        """Return maps (B, h, w), mean over time, and probabilities (B, K) of (B, F, H, W)."""
         maps, probs = self.volumes(frames)
         return maps.mean(axis=1), probs
 

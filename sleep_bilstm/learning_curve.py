@@ -8,7 +8,9 @@ from figures import new_figure, save_figure
 
 
 def save_learning_curve(history: pd.DataFrame, path: Path) -> Path:
-    """Draw training and validation loss (left) and kappa (right) over epochs; CSV beside the picture."""
+    """Draw training and validation loss (left) and kappa (right) over epochs; CSV beside the
+    picture.
+    """
     figure, (left, right) = new_figure(8, 3.2, columns=2)
     for axes, key, label in ((left, "loss", "Loss"), (right, "kappa", "Cohen's kappa")):
         axes.plot(history["epoch"], history[key], marker=".", color="#0072B2", label="training")

@@ -12,7 +12,9 @@ LOSSES = ("focal", "cross_entropy", "poly", "polyfocal")
 
 @keras.saving.register_keras_serializable(package="sleep_bilstm")
 class PolyLoss(keras.losses.Loss):
-    """Poly-1 loss on softmax output: CE + (1 - p_y), or with focal terms (1 - p_y)^2 CE + (1 - p_y)^3."""
+    """Poly-1 loss on softmax output: CE + (1 - p_y), or with focal terms (1 - p_y)^2 CE + (1 -
+    p_y)^3.
+    """
 
     def __init__(self, focal=False, name="poly", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -33,8 +35,8 @@ class PolyLoss(keras.losses.Loss):
 def make_loss(name: str, num_classes: int, gamma: float) -> keras.losses.Loss:
     """Return the loss ``name``; with two classes its binary form.
 
-    Differs: with two classes the published script takes the sparse categorical cross-entropy of one output,
-    and the poly losses exist for three classes only.
+    Differs: with two classes the published script takes the sparse categorical cross-entropy of one
+    output, and the poly losses exist for three classes only.
     """
     if num_classes == 2:
         if name == "focal":

@@ -3,9 +3,10 @@
 Zhang et al., Journal of Neuroscience Methods 411 (2024) 110250, arXiv 2401.08098.
     python main.py --mode train --data_path ../data/sleep_bilstm/10s --run first
     python main.py --demo
-Reads tfrecords made by create_tfrecords.py (epochs of F x H x W normalised frames) and mouse_split.json; `predict`
-also reads recordings (.mat). Writes to ../results/sleep_bilstm/<run>/: settings.json, config.json, log.csv, weights,
-and one folder per mode with figures, CSV, .mat and JSON. Settings are the globals below; each is a flag too.
+Reads tfrecords made by create_tfrecords.py (epochs of F x H x W normalised frames) and
+mouse_split.json; `predict` also reads recordings (.mat). Writes to ../results/sleep_bilstm/<run>/:
+settings.json, config.json, log.csv, weights, and one folder per mode with figures, CSV, .mat and
+JSON. Settings are the globals below; each is a flag too.
 """
 
 import argparse
@@ -162,7 +163,7 @@ def defaults() -> dict:
 
 
 def build_parser() -> Parser:
-    """Return the command line: one flag per global; only flags that are given appear in the result."""
+    """Return the command line, one flag per global; only given flags appear in the result."""
     parser = Parser(
         description=__doc__.split("\n")[0],
         argument_default=argparse.SUPPRESS,

@@ -1,11 +1,14 @@
 """Write synthetic wide-field recordings with planted sleep states, in the published .mat form.
 
-Follows specification section 4.7 (bouts: Soltani et al. 2019, McShane et al. 2010; delta band: Brier et al. 2019).
+Follows specification section 4.7 (bouts: Soltani et al. 2019, McShane et al. 2010; delta band:
+Brier et al. 2019).
     python make_synthetic.py --out ../data/sleep_bilstm/synthetic
-    python make_synthetic.py --mice 2 --minutes 10 --size 32 --snr 0.6 --rem_boost 0.5 --min_state_fraction 0.08
+    python make_synthetic.py --mice 2 --minutes 10 --size 32 --snr 0.6 --rem_boost 0.5
+    --min_state_fraction 0.08
 Reads nothing. Writes `<out>/<date>/<date>-S<i>-fc<n>-synthetic.mat` (data size x size x 168 x E,
-scoringindex_file E x 1, xform_mask size x size), beside each a `.truth.npz`, and `<out>/truth.json`.
-The brain mask and the parcels are drawn here; the published atlas is not needed.
+scoringindex_file E x 1, xform_mask size x size), beside each a `.truth.npz`, and
+`<out>/truth.json`. The brain mask and the parcels are drawn here; the published atlas is not
+needed.
 """
 
 import json
@@ -66,10 +69,10 @@ FLAG_HELP = {
     "epochs_per_run": "10-s epochs in one file",
     "size": "pixels per side: 16, 32, 64 or 128",
     "seed": "seed of all random numbers",
-    "snr": "factor on the state-specific signals; 0.1 is about as hard as real data, the demo takes 0.6",
+    "snr": "factor on the state-specific signals; 0.1 is about as hard as real data",
     "noise": "factor on the camera noise",
-    "rem_boost": "probability that a NREM bout ends in REM; the demo takes 0.5",
-    "min_state_fraction": "redraw until every state takes this fraction of the epochs; the demo takes 0.08",
+    "rem_boost": "probability that a NREM bout ends in REM; natural is about 0.15",
+    "min_state_fraction": "redraw until every state takes this fraction of the epochs",
     "artifact_rate": "fraction of epochs with a movement artifact (code 2)",
     "gsr": "subtract the mean over the brain from every frame",
     "hemo": "add residual haemodynamics at the vessels",
@@ -107,7 +110,9 @@ def brain_mask(size: int) -> np.ndarray:
 
 
 def parcels(mask: np.ndarray) -> np.ndarray:
-    """Cut the mask into 24 mirrored parcels per side: (H, W) int, 0 outside, 1..24 left, 25..48 right."""
+    """Cut the mask into 24 mirrored parcels per side: (H, W) int, 0 outside, 1..24 left, 25..48
+    right.
+    """
     size = mask.shape[0]
     half = mask[:, : size // 2]
     pixels = (np.argwhere(half) + 0.5) / size
@@ -143,7 +148,7 @@ def draw_states(n_frames: int, rem_boost: float, rng: np.random.Generator) -> np
 
 
 def epoch_labels(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (majority state, whether the epoch holds a transition) of every epoch of 168 frames."""
+    """Return (majority state, whether it holds a transition) of every epoch of 168 frames."""
     counts = np.stack(
         [(states.reshape(-1, FRAMES_PER_EPOCH) == s).sum(1) for s in (WAKE, NREM, REM)], 1
     )
@@ -200,7 +205,9 @@ def spatial_weights(mask: np.ndarray, localised: bool) -> dict[str, np.ndarray]:
 
 
 def time_courses(states: np.ndarray, plan: Plan, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return the time course of every component, weighted by state, (rows, n) in units of signal deviation."""
+    """Return the time course of every component, weighted by state, (rows, n) in units of signal
+    deviation.
+    """
     n = states.size
     smooth = {
         s: ndimage.uniform_filter1d((states == s).astype(float), round(0.5 * FRAME_RATE_HZ))
@@ -287,7 +294,8 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
             break
     else:
         raise InputError(
-            f"min_state_fraction {plan.min_state_fraction} is not reached in {plan.minutes:g} minutes: "
+            f"min_state_fraction {plan.min_state_fraction} is not reached in {plan.minutes:g} "
+            "minutes: "
             "lower it, or raise --minutes or --rem_boost"
         )
     mask = brain_mask(plan.size)

@@ -1,6 +1,7 @@
 """Export Grad-CAM and occlusion maps of one or more mice: subject maps, region table, figure.
 
-One pass over the data serves all states; only running sums and one low-resolution map per epoch number are kept.
+One pass over the data serves all states; only running sums and one low-resolution map per epoch
+number are kept.
 Source: specification sections 4.5 and 8.3.
 """
 
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 
 
 class SubjectMaps:
-    """Running sums of the maps per state, the first qualifying epoch as example, and front/back indices.
+    """Running sums of the maps per state, the first qualifying epoch as example, and front/back
+    indices.
 
     Args:
         mask: (H, W) bool brain mask.
@@ -45,7 +47,9 @@ class SubjectMaps:
         self.indices = [[] for _ in range(num_classes)]
 
     def add(self, maps, frames, labels, predicted, items) -> None:
-        """Add maps (B, h, w) of frames (B, F, H, W) with their labels, predictions and item numbers."""
+        """Add maps (B, h, w) of frames (B, F, H, W) with their labels, predictions and item
+        numbers.
+        """
         for one, movie, label, state, item in zip(
             maps, frames, labels, predicted, items, strict=True
         ):

@@ -1,8 +1,10 @@
-"""The attention CNN-BiLSTM: one convolutional encoder per frame, a bidirectional LSTM and attention over time.
+"""The attention CNN-BiLSTM: one convolutional encoder per frame, a bidirectional LSTM and attention
+over time.
 
-B batch, F frames, H x W pixels, h x w pixels of the last activation, C filters, D = 2u features, K states.
-Time is folded into the batch before the encoder: Keras 3 unrolls ``TimeDistributed`` into one graph per
-frame. The mathematics and the weights are those of the published model.
+B batch, F frames, H x W pixels, h x w pixels of the last activation, C filters, D = 2u features, K
+states.
+Time is folded into the batch before the encoder: Keras 3 unrolls ``TimeDistributed`` into one graph
+per frame. The mathematics and the weights are those of the published model.
 Source: specification section 6.
 """
 
@@ -53,7 +55,8 @@ class AttentionBiLSTM:
         model: frames (B, F, H, W, 1) -> probabilities (B, K), or (B, 1) for two states.
         frame_encoder: one frame (B, H, W, 1) -> last activation (B, h, w, C), the Grad-CAM layer.
         head: features (B, F, C) -> dict of probs (B, K), logits (B, K), weights (B, 1, F),
-            context (B, 1, D) and sequence (B, F, D). Without temporal attention there are no weights.
+            context (B, 1, D) and sequence (B, F, D). Without temporal attention there are no
+            weights.
     """
 
     def __init__(self, architecture: Architecture, *, seed: int | None = None):
@@ -62,7 +65,7 @@ class AttentionBiLSTM:
         policy = keras.DTypePolicy(MIXED_PRECISION[architecture.mixed_precision])
         a = architecture
         self.frame_encoder = self._build_encoder(policy)
-        _, h, w, filters = self.frame_encoder.output_shape
+        filters = self.frame_encoder.output_shape[-1]
         self.head = self._build_head(filters, policy)
         movie = keras.Input((a.num_frames, a.height, a.width, 1), name="frames")
         folded = ops.reshape(movie, (-1, a.height, a.width, 1))  # (B F, H, W, 1)
@@ -189,7 +192,9 @@ class AttentionBiLSTM:
         return tape.gradient(total, activation)
 
     def _in_chunks(self, function, frames: np.ndarray, frame_chunk: int) -> np.ndarray:
-        """Apply ``function`` to frames (B, F, H, W), ``frame_chunk`` at a time: (B, F, ...) float32."""
+        """Apply ``function`` to frames (B, F, H, W), ``frame_chunk`` at a time: (B, F, ...)
+        float32.
+        """
         folded = np.ascontiguousarray(frames).reshape(-1, *frames.shape[2:], 1)
         starts = range(0, len(folded), frame_chunk)
         parts = [function(tf.constant(folded[i : i + frame_chunk])).numpy() for i in starts]
@@ -201,7 +206,9 @@ class AttentionBiLSTM:
         return self._in_chunks(self._features, frames, frame_chunk)
 
     def activations(self, frames: np.ndarray, frame_chunk: int) -> np.ndarray:
-        """Return the last activation of every frame of frames (B, F, H, W): (B, F, h, w, C) float32."""
+        """Return the last activation of every frame of frames (B, F, H, W): (B, F, h, w, C)
+        float32.
+        """
         return self._in_chunks(self._encoder, frames, frame_chunk)
 
     def infer(self, frames: np.ndarray, frame_chunk: int = 42) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The modes of main.py: train, test, maps of where and when the network looks, and prediction.
 
-Every function takes the resolved settings; results go to `<run>/<mode>/`. Source: specification section 8.1.
+Every function takes the resolved settings; results go to `<run>/<mode>/`. Source: specification
+section 8.1.
 """
 
 import json
@@ -9,7 +10,6 @@ import os
 import shutil
 from dataclasses import fields
 from pathlib import Path
-
 
 import pandas as pd
 
@@ -30,7 +30,8 @@ def choose_device(wanted: str) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "gpu" and not gpus:
         raise InputError(
-            "device is gpu and TensorFlow sees no GPU: give --device cpu or install its CUDA libraries"
+            "device is gpu and TensorFlow sees no GPU: give --device cpu or install its CUDA "
+            "libraries"
         )
     if wanted == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
@@ -41,7 +42,9 @@ def choose_device(wanted: str) -> str:
 
 
 def strategy_scope():
-    """Return the scope in which to build the network: MirroredStrategy with several GPUs, else a plain one."""
+    """Return the scope in which to build the network: MirroredStrategy with several GPUs, else a
+    plain one.
+    """
     import contextlib
 
     import tensorflow as tf
@@ -57,7 +60,8 @@ def run_folder(settings) -> Path:
     """Return the folder of the run."""
     name = settings.run or settings.model_name
     if not name:
-        name = f"{settings.split}_{settings.loss}_u{settings.num_rnn_units}_{settings.num_classes}c_seed{settings.seed}"
+        parts = (settings.split, settings.loss, f"u{settings.num_rnn_units}")
+        name = "_".join((*parts, f"{settings.num_classes}c", f"seed{settings.seed}"))
     return Path(settings.model_savedir) if settings.model_savedir else RESULTS_DIR / name
 
 
@@ -65,7 +69,8 @@ def data_folder(settings) -> Path:
     """Return the data folder, or say how to get data."""
     if not settings.data_path:
         raise InputError(
-            "data_path is not given: expected a folder with tfrecords. Convert recordings with create_tfrecords.py, make "
+            "data_path is not given: expected a folder with tfrecords. Convert recordings with "
+            "create_tfrecords.py, make "
             "synthetic ones with make_synthetic.py, or run main.py --demo"
         )
     return Path(settings.data_path)
@@ -127,12 +132,15 @@ def load_split(settings, folder: Path):
 
 
 def claim_run(run_dir: Path, settings) -> None:
-    """Refuse to mix two runs: a folder with weights needs --model_continue, --fresh or another --run."""
+    """Refuse to mix two runs: a folder with weights needs --model_continue, --fresh or another
+    --run.
+    """
     used = run_dir.is_dir() and any(run_dir.iterdir())
     if used and settings.fresh:
         if not (run_dir / "settings.json").is_file():
             raise InputError(
-                f"{run_dir}: holds files but no settings.json, so it is not removed: give another --run"
+                f"{run_dir}: holds files but no settings.json, so it is not removed: give another "
+                "--run"
             )
         shutil.rmtree(run_dir)
     elif (run_dir / "config.json").is_file() and not settings.model_continue:
@@ -142,7 +150,9 @@ def claim_run(run_dir: Path, settings) -> None:
 
 
 def data_record(settings, mice, folder: Path) -> dict:
-    """Return what config.json keeps about the data: enough to repeat the split and to check other data."""
+    """Return what config.json keeps about the data: enough to repeat the split and to check other
+    data.
+    """
     storage = _storage_of(folder)
     return {
         "hemisphere": settings.hemisphere if settings.hemispheric else None,
@@ -155,7 +165,7 @@ def data_record(settings, mice, folder: Path) -> dict:
 
 
 def fit_split(settings, split, mice, folder: Path, run_dir: Path):
-    """Train on a split into ``run_dir``; return the network with its last weights and the history."""
+    """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
     from checkpoints import save_config
     from dataloader_sleep import Epochs, report_counts
     from model_attention_bilstm import build
@@ -262,7 +272,8 @@ def _check_storage(folder: Path, data: dict) -> None:
     for key, value in trained.items():
         if key in held and held[key] != value:
             raise InputError(
-                f"{folder / 'dataset.json'}: {key} is {held[key]}, the network is trained with {value}"
+                f"{folder / 'dataset.json'}: {key} is {held[key]}, the network is trained with "
+                f"{value}"
             )
 
 
@@ -290,7 +301,8 @@ def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool)
         both = set(mice.test) & {*mice.train, *mice.val}
         if both and not settings.allow_leak and (subjectwise or data["split"] == "mouse"):
             raise InputError(
-                f"test mouse {', '.join(sorted(both))} is one the network is trained on: give --allow_leak"
+                f"test mouse {', '.join(sorted(both))} is one the network is trained on: give "
+                "--allow_leak"
             )
         kind, seed = data["split"], data["seed"]
     else:
@@ -338,7 +350,8 @@ def run_test(settings, *, subjectwise: bool) -> int:
     epochs, train, text = test_sets(settings, folder, network, data, subjectwise=subjectwise)
     if settings.smooth == "hmm" and train is None:
         raise InputError(
-            "smooth hmm learns its transitions on the training labels: they are not known for this network"
+            "smooth hmm learns its transitions on the training labels: they are not known for "
+            "this network"
         )
     out = output_folder(settings)
     probs = run_over(

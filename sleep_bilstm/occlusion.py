@@ -1,7 +1,7 @@
 """Where the evidence lies: drop of the probability of the predicted state when one patch is hidden.
 
-A patch is replaced by 0, the mean of z-scored data, in all frames. Unlike Grad-CAM, this map finds a planted
-place on small inputs. Source: specification section 13, item 10; Zeiler and Fergus 2014.
+A patch is replaced by 0, the mean of z-scored data, in all frames. Unlike Grad-CAM, this map finds
+a planted place on small inputs. Source: specification section 13, item 10; Zeiler and Fergus 2014.
 """
 
 import numpy as np
@@ -42,7 +42,9 @@ class Occlusion:
         self.frame_chunk = frame_chunk
 
     def drops(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return drop of the probability (B, n) per patch and probabilities (B, K) of frames (B, F, H, W)."""
+        """Return drop of the probability (B, n) per patch and probabilities (B, K) of frames (B, F,
+        H, W).
+        """
         from train import states_of
         from utils import all_probabilities
 

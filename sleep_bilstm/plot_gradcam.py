@@ -1,9 +1,12 @@
 """Draw subject maps over a frame of the recording: three states side by side, one row per mouse.
 
-Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; specification section 8.5.
+Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; specification section
+8.5.
     python plot_gradcam.py --folder ../results/sleep_bilstm/run/gradcam/maps --mice 200128
-    python plot_gradcam.py --folder MAPS --mice 191030 201125 --opacity 0.4 --colour_map cividis --colour_bar
-Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_data F x H x W). Writes PNG and PDF.
+    python plot_gradcam.py --folder MAPS --mice 191030 201125 --opacity 0.4 --colour_map cividis
+    --colour_bar
+Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_data F x H x W). Writes
+PNG and PDF.
 """
 
 from pathlib import Path
@@ -33,7 +36,9 @@ def rescale(heatmap: np.ndarray) -> np.ndarray | None:
 def overlay_heatmap_gradcam(
     axes, image, heatmap: np.ndarray, alpha: float = OPACITY, colour_map: str = COLOUR_MAP
 ):
-    """Draw ``heatmap`` (H, W), rescaled to 0..1, over ``image`` (H, W) or None; return what carries the colours."""
+    """Draw ``heatmap`` (H, W), rescaled to 0..1, over ``image`` (H, W) or None; return what carries
+    the colours.
+    """
     axes.set_axis_off()
     if image is not None and np.isfinite(image).all():
         axes.imshow(image, cmap="gray")

@@ -3,7 +3,8 @@
 Python port of the published plot_hypnogram.m; specification section 8.5.
     python plot_hypnogram.py ../results/sleep_bilstm/run/200128_10s.mat --keys y_preds y_trues
     python plot_hypnogram.py 200128_10s.csv --keys pred --titles "Network" --show
-Reads label vectors (N,) from .mat or CSV, 0 wake, 1 NREM, 2 REM, -1 or NaN a gap. Writes PNG, PDF and CSV.
+Reads label vectors (N,) from .mat or CSV, 0 wake, 1 NREM, 2 REM, -1 or NaN a gap. Writes PNG, PDF
+and CSV.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""From raw frames to model input: epoch composition, block averaging and normalisation (NumPy only).
+"""From raw frames to model input: epoch composition, block averaging and normalisation (NumPy
+only).
 
 Shapes: F frames of an epoch, P pixels inside the brain mask, H rows, W columns. Signals are (F, P)
 float32 in the units of the recording; normalised signals have no unit.
@@ -20,12 +21,14 @@ EDGES = ("zeros", "drop", "reflect")
 
 
 def frames_per_side(seconds: int) -> int:
-    """Return the frames taken from each neighbouring epoch: 0 up to 10 s, 42 for 15 s, 84 for 20 s."""
+    """Return the frames taken from each neighbour: 0 up to 10 s, 42 for 15 s, 84 for 20 s."""
     return 0 if seconds <= EPOCH_S else round(8.4 * (seconds - EPOCH_S))
 
 
 def frames_of(seconds: int) -> int:
-    """Return the number of frames of an input of ``seconds`` s (1 to 30): 151, 168, 252, 336 for 9, 10, 15, 20."""
+    """Return the number of frames of an input of ``seconds`` s (1 to 30): 151, 168, 252, 336 for 9,
+    10, 15, 20.
+    """
     if not 1 <= seconds <= MAX_SECONDS or seconds != int(seconds):
         raise InputError(f"seconds is {seconds}: expected a whole number from 1 to {MAX_SECONDS}")
     if seconds <= EPOCH_S:
@@ -86,7 +89,7 @@ def compose(
 
 
 def _zscore(signals: np.ndarray, axis: int) -> np.ndarray:
-    """Return the population z-score of signals (F, P) along ``axis``; not finite or constant is 0."""
+    """Return the population z-score of signals (F, P) along ``axis``; undefined values are 0."""
     missing = ~np.isfinite(signals)
     whole = not missing.any()
     count = (
@@ -124,7 +127,9 @@ def temporal_zscore(signals: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def spatial_zscore(signals: np.ndarray) -> tuple[np.ndarray, int]:
-    """Z-score every frame over the pixels of the mask; same arguments and returns as temporal_zscore."""
+    """Z-score every frame over the pixels of the mask; same arguments and returns as
+    temporal_zscore.
+    """
     infinite = np.isinf(signals).any(axis=0)
     return _zscore(np.where(infinite, np.float32(np.nan), signals), axis=1), int(infinite.sum())
 
@@ -158,7 +163,8 @@ NORMALIZE = {
 
 
 class BlockAverage:
-    """Mean over the in-mask pixels of square blocks; a block is kept when at least half of it is in the mask.
+    """Mean over the in-mask pixels of square blocks; a block is kept when at least half of it is in
+    the mask.
 
     Attributes:
         mask: (H / d, W / d) bool mask of the kept blocks.
@@ -185,7 +191,7 @@ class BlockAverage:
         )
 
     def __call__(self, signals: np.ndarray) -> np.ndarray:
-        """Average signals (F, P) to (F, blocks); a block without a value in a frame gets NaN there."""
+        """Average signals (F, P) to (F, blocks); a block without any value is NaN."""
         there = ~np.isnan(signals)
         if there.all():
             count = self._sum.sum(axis=1)[:, None]

@@ -1,4 +1,5 @@
-"""Read wide-field recordings (.mat, version 7.3 and 5) one epoch at a time, and check them beforehand.
+"""Read wide-field recordings (.mat, version 7.3 and 5) one epoch at a time, and check them
+beforehand.
 
 A recording holds `data` (rows x columns x 168 frames x E epochs), `scoringindex_file` (E codes) and
 `xform_mask` (rows x columns); HDF5 stores every array with its axes reversed.
@@ -65,7 +66,8 @@ def find_recordings(
     if not named:
         wanted = f" of the mice {', '.join(mice)}" if mice else ""
         raise InputError(
-            f"{folder}: no recording{wanted} matches {pattern} with a name like 200128-L2-fc7-GSR_Ben.mat"
+            f"{folder}: no recording{wanted} matches {pattern} with a name like "
+            "200128-L2-fc7-GSR_Ben.mat"
         )
     return [path for _, path in sorted(named)]
 
@@ -101,7 +103,8 @@ class Recording:
         except (OSError, ValueError, KeyError, TypeError, NotImplementedError, EOFError) as error:
             self.close()
             raise InputError(
-                f"{self.path}: cannot be read as a MATLAB file ({error}); it may be truncated: copy it again"
+                f"{self.path}: cannot be read as a MATLAB file ({error}); it may be truncated: "
+                "copy it again"
             ) from error
 
     def __enter__(self):
@@ -147,7 +150,8 @@ class Recording:
             codes = np.asarray(self._variables["scoringindex_file"]).ravel()
             if codes.size != self.shape[0]:
                 raise InputError(
-                    f"{self.path}: scoringindex_file has {codes.size} labels, data has {self.shape[0]} epochs; "
+                    f"{self.path}: scoringindex_file has {codes.size} labels, data has "
+                    f"{self.shape[0]} epochs; "
                     "expected one label per epoch"
                 )
             if codes.dtype.kind not in "fiub" or not np.isfinite(codes).all() or (codes % 1).any():
@@ -228,13 +232,15 @@ def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
     codes = recording.raw_labels
     if codes is None:
         raise InputError(
-            f"{recording.path}: variable scoringindex_file is missing; use --mode predict without labels"
+            f"{recording.path}: variable scoringindex_file is missing; use --mode predict without "
+            "labels"
         )
     strange = ~np.isin(codes, [*RAW_TO_LABEL, ARTIFACT_CODE])
     if strange.any() and unknown == "error":
         epoch = int(np.flatnonzero(strange)[0])
         raise InputError(
-            f"{recording.path}: epoch {epoch} has the unknown code {codes[epoch]}; expected 0, 1, 2 or 3 "
+            f"{recording.path}: epoch {epoch} has the unknown code {codes[epoch]}; expected 0, 1, "
+            "2 or 3 "
             "(--unknown drop leaves such epochs out)"
         )
     labels = np.full(codes.size, -1)

@@ -1,9 +1,11 @@
-"""Read and write sleep epochs in TFRecord files: one shard per run, or the published one file per epoch.
+"""Read and write sleep epochs in TFRecord files: one shard per run, or the published one file per
+epoch.
 
-A shard record is a tf.train.Example with the signals of one epoch as raw bytes; beside each shard lies an
-index (offset, length, label, epoch of every record) that allows a global shuffle by ``os.pread``.
-Reading needs no TensorFlow: the few fields of a record are found by walking its protocol-buffer tags,
-and the signals are taken from the bytes without a copy. Writing goes through TensorFlow.
+A shard record is a tf.train.Example with the signals of one epoch as raw bytes; beside each shard
+lies an index (offset, length, label, epoch of every record) that allows a global shuffle by
+``os.pread``.
+Reading needs no TensorFlow: the few fields of a record are found by walking its protocol-buffer
+tags, and the signals are taken from the bytes without a copy. Writing goes through TensorFlow.
 Source: specification sections 4.3 and 4.4.
 """
 
@@ -40,7 +42,8 @@ class Record:
         crc32: zlib checksum of the payload, or None when the file has no index.
         label: 0 wake, 1 NREM, 2 REM; -1 unknown.
         date, mouse, run: from the name of the recording.
-        epoch: index in the recording, before artifacts are dropped; in a published file the index kept.
+        epoch: index in the recording, before artifacts are dropped; in a published file the index
+            kept.
         kept: index among the epochs kept.
         frames, height, width: shape of the stored epoch.
         name: published name of the epoch, `<base>_epoch<k>.tfrecords`, by which splits are sorted.
@@ -138,7 +141,8 @@ def read_payload(record: Record) -> bytes:
         )
     if record.crc32 is not None and zlib.crc32(payload) != record.crc32:
         raise InputError(
-            f"{record.path}: the bytes of epoch {record.epoch} differ from its index: create it again"
+            f"{record.path}: the bytes of epoch {record.epoch} differ from its index: create it "
+            "again"
         )
     return payload
 
@@ -178,7 +182,9 @@ def _decode_shard(payload, fields) -> np.ndarray:
 
 
 def read_mask_of(record: Record) -> np.ndarray:
-    """Return the brain mask (H, W) bool of a record; of a published file, the pixels that are not all zero."""
+    """Return the brain mask (H, W) bool of a record; of a published file, the pixels that are not
+    all zero.
+    """
     payload = read_payload(record)
     fields = _fields(payload)
     if "mask" not in fields:
@@ -210,7 +216,8 @@ def walk(path: Path) -> list[tuple[int, int]]:
 
 
 def small_fields(path: Path, offset: int, length: int, *, limit: int = 4096) -> dict:
-    """Decode the features of a record that are shorter than ``limit`` bytes; skip the signals unread.
+    """Decode the features of a record that are shorter than ``limit`` bytes; skip the signals
+    unread.
 
     Returns:
         feature name -> value; ``"<name> bytes"`` -> size for a feature that is skipped.
@@ -262,7 +269,8 @@ def read_shard_index(path: Path) -> dict:
             index = json.loads(index_path.read_text(encoding="utf-8"))
             if index["bytes"] != path.stat().st_size:
                 raise InputError(
-                    f"{path}: has {path.stat().st_size} bytes, its index says {index['bytes']}; create it again"
+                    f"{path}: has {path.stat().st_size} bytes, its index says {index['bytes']}; "
+                    "create it again"
                 )
             return index
         return _rebuild_index(path, index_path)
@@ -375,7 +383,8 @@ def find_records(folder: Path) -> list[Record]:
     shapes = {(r.frames, r.height, r.width) for r in records}
     if len(shapes) > 1:
         raise InputError(
-            f"{folder}: holds epochs of different shapes {sorted(shapes)}; keep one folder per setting"
+            f"{folder}: holds epochs of different shapes {sorted(shapes)}; keep one folder per "
+            "setting"
         )
     return sorted(records, key=lambda record: record.name)
 

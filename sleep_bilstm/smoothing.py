@@ -1,10 +1,13 @@
-"""Smooth a sequence of predicted states: median over 3 epochs, minimum bout length, or a hidden Markov pass.
+"""Smooth a sequence of predicted states: median over 3 epochs, minimum bout length, or a hidden
+Markov pass.
 
-Epochs are smoothed within stretches without a gap; a stretch never crosses the border of two recordings.
+Epochs are smoothed within stretches without a gap; a stretch never crosses the border of two
+recordings.
 Source: specification section 13, item 3.
 """
 
 import numpy as np
+
 from fragmented_sleep import stretches
 from states import REM, WAKE
 
@@ -16,7 +19,8 @@ FORBIDDEN = 1e-6  # probability of wake -> REM, which does not occur in a health
 def median_of_three(states: np.ndarray) -> np.ndarray:
     """Replace each epoch that differs from two equal neighbours; the first and last epoch stay.
 
-    States have no order, so the median is the majority of three; without a majority the epoch stays.
+    States have no order, so the median is the majority of three; without a majority the epoch
+    stays.
     """
     if states.size < 3:
         return states.copy()
@@ -27,7 +31,9 @@ def median_of_three(states: np.ndarray) -> np.ndarray:
 
 
 def minimum_bout(states: np.ndarray, shortest: int = MIN_BOUT) -> np.ndarray:
-    """Join each bout shorter than ``shortest`` epochs to the bout before it (the first one to the next)."""
+    """Join each bout shorter than ``shortest`` epochs to the bout before it (the first one to the
+    next).
+    """
     result = states.copy()
     starts = np.flatnonzero(np.diff(states, prepend=states[0] - 1) != 0)
     stops = np.append(starts[1:], states.size)
@@ -41,7 +47,8 @@ def minimum_bout(states: np.ndarray, shortest: int = MIN_BOUT) -> np.ndarray:
 
 
 def transition_matrix(labels: np.ndarray, keys: list[np.ndarray], num_classes: int) -> np.ndarray:
-    """Return transition probabilities (K, K) of training labels, one pseudo-count each, wake -> REM forbidden.
+    """Return transition probabilities (K, K) of training labels, one pseudo-count each, wake -> REM
+    forbidden.
 
     Args:
         labels: (N,) in time order.
@@ -59,7 +66,9 @@ def transition_matrix(labels: np.ndarray, keys: list[np.ndarray], num_classes: i
 
 
 def most_probable_path(probs: np.ndarray, transitions: np.ndarray) -> np.ndarray:
-    """Return the Viterbi path (N,) of state probabilities (N, K), each divided by its mean as prior."""
+    """Return the Viterbi path (N,) of state probabilities (N, K), each divided by its mean as
+    prior.
+    """
     with np.errstate(divide="ignore"):
         emission = np.log(np.maximum(probs, 1e-9)) - np.log(np.maximum(probs.mean(axis=0), 1e-9))
         step = np.log(transitions)

@@ -67,7 +67,9 @@ def compile_network(network, training: Training):
 
 
 def states_of(probs: np.ndarray) -> np.ndarray:
-    """Return the predicted state (N,) of probabilities (N, K), or (N, 1) for two classes (above 0.5)."""
+    """Return the predicted state (N,) of probabilities (N, K), or (N, 1) for two classes (above
+    0.5).
+    """
     return (probs[:, 0] > 0.5).astype(int) if probs.shape[1] == 1 else probs.argmax(axis=1)
 
 
@@ -77,7 +79,8 @@ def run_over(
     """Run the network over all epochs, in order, in batches of any size; nothing is left out.
 
     Returns:
-        dict of arrays, one row per epoch; both inputs of an epoch are averaged (hemisphere both-mirrored).
+        dict of arrays, one row per epoch; both inputs of an epoch are averaged (hemisphere
+        both-mirrored).
     """
     dataset = make_dataset(epochs, np.arange(len(epochs)), batch_size, workers=workers)
     parts = {key: [] for key in keys}
@@ -95,7 +98,9 @@ def run_over(
 
 
 def fault_lines(dataset):
-    """Iterate over ``dataset``; a reader's InputError comes out as itself, not wrapped by TensorFlow."""
+    """Iterate over ``dataset``; a reader's InputError comes out as itself, not wrapped by
+    TensorFlow.
+    """
     import tensorflow as tf
 
     try:
@@ -135,8 +140,10 @@ def _finite_check():
         def on_train_batch_end(self, batch, logs=None):
             if not math.isfinite(logs["loss"]):
                 raise LossNotFinite(
-                    f"the training loss is {logs['loss']} in batch {batch}; training stopped, the weights saved after "
-                    "the epoch before are kept: lower --lr_init or look for extreme values in the data"
+                    f"the training loss is {logs['loss']} in batch {batch}; training stopped, the "
+                    "weights saved after "
+                    "the epoch before are kept: lower --lr_init or look for extreme values in the "
+                    "data"
                 )
 
     return StopAtNaN()
@@ -179,7 +186,8 @@ def fit(
         resume: go on after the last complete epoch in ``run_dir``.
 
     Returns:
-        list of one dict per epoch: epoch, loss, accuracy, kappa, val_*, learning_rate, steps, seconds.
+        list of one dict per epoch: epoch, loss, accuracy, kappa, val_*, learning_rate, steps,
+            seconds.
 
     Raises:
         LossNotFinite: the loss is not finite; the files of the epoch before stay.
@@ -189,7 +197,8 @@ def fit(
     if resume:
         if not state_path.is_file():
             raise InputError(
-                f"{state_path}: no such file; there is nothing to continue, leave --model_continue out"
+                f"{state_path}: no such file; there is nothing to continue, leave "
+                "--model_continue out"
             )
         record = load_training_state(state_path, network, optimizer)
         history, best = record["history"], record["best"]
@@ -219,7 +228,8 @@ def fit(
         if training.tensorboard:
             _write_tensorboard(logs_dir or run_dir / "logs", row)
         log.info(
-            "epoch %(epoch)d  loss %(loss).4f  kappa %(kappa).3f  val_loss %(val_loss).4f  val_kappa %(val_kappa).3f"
+            "epoch %(epoch)d  loss %(loss).4f  kappa %(kappa).3f  val_loss %(val_loss).4f  "
+            "val_kappa %(val_kappa).3f"
             "  %(seconds).1f s",
             row,
         )
@@ -252,7 +262,8 @@ def _hint_when_stuck(history: list[dict], training: Training) -> None:
         return
     if all(abs(row["loss"] - chance) < 0.02 * chance for row in history):
         log.warning(
-            "hint: the loss has stayed at its chance value %.3f for %d epochs; try --kernel_init he_normal or a higher "
+            "hint: the loss has stayed at its chance value %.3f for %d epochs; try --kernel_init "
+            "he_normal or a higher "
             "--lr_init",
             chance,
             STUCK_EPOCHS,

@@ -1,7 +1,7 @@
 """Metrics, confusion figure, state counts and rater comparison (no TensorFlow).
 
-    python utils.py compare raters.mat --keys y_trues_eric y_trues_nick --out ../results/sleep_bilstm/raters
-    python utils.py count ../data/sleep_bilstm/10s
+    python utils.py compare raters.mat --keys y_trues_eric y_trues_nick --out
+    ../results/sleep_bilstm/raters python utils.py count ../data/sleep_bilstm/10s
 Source: specification section 8.2.
 """
 
@@ -28,9 +28,9 @@ def class_metrics(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int = 3) 
 
     Returns:
         dict of plain values: confusion (rows truth), confusion_rownorm, accuracy, kappa, precision,
-        recall, f1 and support per state, f1_macro, f1_weighted, f1_micro, balanced_accuracy. A ratio
-        that is undefined is 0 in the averages and None per state; kappa is None when truth and
-        prediction are both one identical class.
+        recall, f1 and support per state, f1_macro, f1_weighted, f1_micro, balanced_accuracy. A
+        ratio that is undefined is 0 in the averages and None per state; kappa is None when truth
+        and prediction are both one identical class.
     """
     labels = np.arange(num_classes)
     confusion = metrics.confusion_matrix(y_true, y_pred, labels=labels)
@@ -76,7 +76,8 @@ def kappa_interval(
     epoch_s: float = 10,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval of kappa, from contiguous 5-minute blocks within each recording.
+    """Return the 95 % bootstrap interval of kappa, from contiguous 5-minute blocks within each
+    recording.
 
     Args:
         y_true, y_pred: (N,) labels in time order.
@@ -114,7 +115,8 @@ def calibration(y_true: np.ndarray, probs: np.ndarray) -> tuple[pd.DataFrame, fl
         probs: (N, K) probabilities of all states.
 
     Returns:
-        table with bin_low, bin_high, n, confidence, accuracy per confidence bin; and the error, 0 to 1.
+        table with bin_low, bin_high, n, confidence, accuracy per confidence bin; and the error, 0
+        to 1.
     """
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == y_true
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -157,15 +159,19 @@ def text_of(result: dict) -> str:
         values = "".join(f"{cell(result[key][i]):>10}" for key in ("precision", "recall", "f1"))
         lines.append(f"{name:<12}{values}{result['support'][i]:>10}")
     lines.append(
-        f"accuracy {cell(result['accuracy'])}   kappa {'undefined' if result['kappa'] is None else cell(result['kappa'])}"
-        f"   F1 unweighted (macro) {cell(result['f1_macro'])}   F1 weighted {cell(result['f1_weighted'])}"
+        f"accuracy {cell(result['accuracy'])}   kappa "
+        f"{'undefined' if result['kappa'] is None else cell(result['kappa'])}"
+        f"   F1 unweighted (macro) {cell(result['f1_macro'])}   F1 weighted "
+        f"{cell(result['f1_weighted'])}"
         f"   F1 micro (= accuracy) {cell(result['f1_micro'])}"
     )
     return "\n".join(lines)
 
 
 def confusion_figure(confusion: np.ndarray, path: Path, *, num_classes: int = 3) -> Path:
-    """Draw a confusion matrix (rows truth), counts and row percentages, and write its CSV beside ``path``."""
+    """Draw a confusion matrix (rows truth), counts and row percentages, and write its CSV beside
+    ``path``.
+    """
     from figures import new_figure, save_figure
 
     confusion = np.asarray(confusion)
@@ -233,13 +239,16 @@ def read_label_vectors(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
         vectors.append(values.astype(int))
     if len({len(v) for v in vectors}) > 1:
         raise InputError(
-            f"{path}: {', '.join(keys)} have lengths {[len(v) for v in vectors]}; expected equal lengths"
+            f"{path}: {', '.join(keys)} have lengths {[len(v) for v in vectors]}; expected equal "
+            "lengths"
         )
     return vectors
 
 
 def compare_two_raters(first: np.ndarray, second: np.ndarray, out: Path) -> dict:
-    """Compare two label vectors like truth and prediction; write metrics.json and the confusion figure."""
+    """Compare two label vectors like truth and prediction; write metrics.json and the confusion
+    figure.
+    """
     both = (first >= 0) & (second >= 0)
     result = class_metrics(first[both], second[both])
     confusion_figure(result["confusion"], out / "confusion.png")

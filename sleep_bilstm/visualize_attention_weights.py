@@ -1,9 +1,11 @@
 """Draw exported attention weights: mean per state, in time, histograms, around transitions.
 
 Python port of the published visualize_attention_weights.m; specification section 8.5.
-    python visualize_attention_weights.py ../results/sleep_bilstm/run/attention_weights/200128_attention_weights.mat
-    python visualize_attention_weights.py WEIGHTS.mat --states 200128_10s.mat --gap 30
-Reads att_weights (N x F), y_preds and, for the transitions, y_trues (1 x N). Writes four PNG with their CSV.
+    python visualize_attention_weights.py
+    ../results/sleep_bilstm/run/attention_weights/200128_attention_weights.mat python
+    visualize_attention_weights.py WEIGHTS.mat --states 200128_10s.mat --gap 30
+Reads att_weights (N x F), y_preds and, for the transitions, y_trues (1 x N). Writes four PNG with
+their CSV.
 """
 
 from dataclasses import dataclass
@@ -59,8 +61,9 @@ def attention_statistics(
 ) -> AttentionStatistics:
     """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
 
-    Around every change from epoch i-1 to i lie the 2 gap + 1 samples centred on the last sample of epoch i-1,
-    clipped to the recording. Differs: epochs are joined row after row; the published script interleaves them.
+    Around every change from epoch i-1 to i lie the 2 gap + 1 samples centred on the last sample of
+    epoch i-1, clipped to the recording. Differs: epochs are joined row after row; the published
+    script interleaves them.
     """
     rescaled = rescale_rows(np.asarray(weights))
     n_frames = rescaled.shape[1]
@@ -219,7 +222,8 @@ def read_weights(
         ) from error
     if weights.ndim != 2 or len(y_pred) != len(weights):
         raise InputError(
-            f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N x F and N"
+            f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N "
+            "x F and N"
         )
     return weights, y_pred, y_true
 

@@ -15,7 +15,8 @@ from train import run_over
 
 
 def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, np.ndarray]:
-    """Write `<mouse>_attention_weights.mat` (att_weights N x F), a CSV and the figures of every mouse.
+    """Write `<mouse>_attention_weights.mat` (att_weights N x F), a CSV and the figures of every
+    mouse.
 
     Epochs come in (run, epoch) order, correct or not; each row of weights sums to 1.
 

@@ -1,0 +1,98 @@
+"""Predict hypnograms of recordings (.mat) or tfrecords without labels.
+
+Called by main.py --mode predict. Source: specification sections 8.1 and 13, item 1.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from create_tfrecords import Storage, epochs_of
+from dataloader_sleep import View, load_epochs
+from evaluation import add_smoothed, prediction_table, save_mouse, write_table
+from files import InputError
+from preprocess import to_frames
+from recordings import Recording, find_recordings
+from shards import Record
+from states import NO_LABEL
+
+log = logging.getLogger(__name__)
+
+
+class RecordingEpochs:
+    """Epochs of one recording, as prediction_table takes them; labels are unknown."""
+
+    def __init__(self, path: Path, name, epochs: list[int]):
+        self.records = [
+            Record(path, 0, 0, None, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
+            for k, e in enumerate(epochs)
+        ]
+        self.labels = np.full(len(epochs), NO_LABEL, np.int32)
+
+
+def predict_recording(network, path: Path, how: Storage, view: View, settings) -> pd.DataFrame:
+    """Return the prediction table of one recording; every epoch is predicted, in batches."""
+    a = network.architecture
+    numbers, batch, parts = [], [], []
+
+    def flush():
+        probs = network.infer(np.stack(batch), settings.frame_chunk)["probs"]
+        parts.append(probs.reshape(-1, view.inputs_per_epoch, probs.shape[1]).mean(axis=1))
+        batch.clear()
+
+    with Recording(path) as recording:
+        for epoch, _, mask, signals in epochs_of(recording, how, labelled=False):
+            movies = view.frames(to_frames(signals, mask))
+            if movies[0].shape != (a.num_frames, a.height, a.width):
+                raise InputError(
+                    f"{path}: an input is {movies[0].shape} (frames, rows, columns); the network "
+                    f"takes {(a.num_frames, a.height, a.width)}"
+                )
+            batch.extend(movies)
+            numbers.append(epoch)
+            if len(batch) >= settings.batch_size * view.inputs_per_epoch:
+                flush()
+        if batch:
+            flush()
+        own = RecordingEpochs(path, recording.name, numbers)
+    return prediction_table(own, np.concatenate(parts), min_confidence=settings.min_confidence)
+
+
+def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd.DataFrame:
+    """Predict all recordings, or else all tfrecords, of ``folder``; one CSV, .mat and hypnogram per
+    mouse.
+
+    Raises:
+        InputError: nothing usable in the folder, or smoothing that needs labels.
+    """
+    from train import run_over
+
+    if settings.smooth == "hmm":
+        raise InputError(
+            "smooth hmm needs training labels, which predict does not have: choose median or bout"
+        )
+    a = network.architecture
+    view = View(a.num_frames, a.num_classes, data.get("hemisphere"))
+    if any(folder.rglob("*.mat")):
+        how = Storage(**data.get("storage", {}))
+        paths = find_recordings(folder)
+        for path in paths:
+            with Recording(path):
+                pass  # all headers are read before the first hour is spent
+        bar = tqdm(paths, desc="recordings", disable=None)
+        table = pd.concat([predict_recording(network, path, how, view, settings) for path in bar])
+    else:
+        epochs = load_epochs(folder, view)
+        epochs.labels = np.full(len(epochs.records), NO_LABEL, np.int32)
+        chunk = {"batch_size": settings.batch_size, "workers": settings.workers}
+        probs = run_over(network, epochs, frame_chunk=settings.frame_chunk, **chunk)["probs"]
+        table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
+    table = add_smoothed(table.reset_index(drop=True), settings.smooth, None)
+    for mouse, part in table.groupby("mouse", sort=False):
+        save_mouse(part.reset_index(drop=True), out, f"{mouse}_{round(a.num_frames / 16.8, 1):g}s")
+    write_table(table.drop(columns="true"), out / "predictions.csv")
+    log.info("%d epochs of %d mice predicted", len(table), table["mouse"].nunique())
+    return table

@@ -1,0 +1,190 @@
+"""Training: exact resume after a kill, faults, replicas, splits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from dataloader_sleep import (
+    Epochs,
+    View,
+    blocks,
+    fold_mice,
+    make_dataset,
+    read_mouse_split,
+    shuffle_order,
+    split_records,
+)
+from files import InputError
+from main import main
+from shards import find_records, read_epoch
+
+FOLDER = Path(__file__).resolve().parents[1]
+QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def arrays_of(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        record = json.loads(file.attrs["record"])
+    return found, record
+
+
+def test_killed_training_resumes_to_the_same_weights(tiny_flags, tmp_path):
+    flags = ["--mode", "train", *tiny_flags, "--num_epochs", "4"]
+    assert main([*flags, "--model_savedir", str(tmp_path / "whole")]) == 0
+    cut = tmp_path / "cut"
+    command = [sys.executable, str(FOLDER / "main.py"), *flags, "--model_savedir", str(cut)]
+    process = subprocess.Popen(
+        command, env=QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 300
+    while (
+        not (cut / "training_state.h5").is_file()
+        and process.poll() is None
+        and time.time() < deadline
+    ):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(arrays_of(cut / "training_state.h5")[1]["history"])
+    assert 1 <= done <= 4
+    assert main([*flags, "--model_savedir", str(cut), "--model_continue"]) == 0
+    (first, one), (second, two) = (
+        arrays_of(tmp_path / run / "training_state.h5") for run in ("whole", "cut")
+    )
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key], err_msg=key)
+    for row in (*one["history"], *two["history"]):
+        row.pop("seconds")
+    assert one == two
+    log = pd.read_csv(cut / "log.csv")
+    assert log["epoch"].tolist() == [1, 2, 3, 4]
+    steps = log["steps"].to_numpy()
+    assert (np.diff(steps) == steps[0]).all()
+
+
+def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained, tmp_path, capsys):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / "last.weights.h5").read_bytes()
+    flags = ["--mode", "train", *tiny_flags, "--num_epochs", "3", "--model_continue"]
+    with h5py.File(run / "training_state.h5", "r+") as file:
+        file["model/0000"][...] = np.nan
+    with pytest.raises(SystemExit) as stop:
+        main([*flags, "--model_savedir", str(run)])
+    assert stop.value.code == 2
+    assert "the training loss is nan" in capsys.readouterr().err
+    assert (run / "last.weights.h5").read_bytes() == before
+
+
+def test_two_replicas():
+    environment = {**QUIET, "PYTHONPATH": str(FOLDER)}
+    command = [sys.executable, str(FOLDER / "tests" / "replicas.py")]
+    shown = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    found = json.loads(shown.strip().splitlines()[-1])
+    assert found["replicas"] == 2
+    assert found["steps"] == 4
+    assert found["kappa"] == pytest.approx(
+        cohen_kappa_score(found["labels"], found["predicted"]), abs=1e-6
+    )
+
+
+def test_dataset_keeps_the_given_order(tfrecords):
+    epochs = Epochs(find_records(tfrecords), View(24))
+    order = shuffle_order(len(epochs), 3, 1)
+    assert sorted(order) == list(range(len(epochs)))
+    assert order.tolist() != shuffle_order(len(epochs), 3, 2).tolist()
+    batches = list(make_dataset(epochs, order, 5, workers=3))
+    assert sum(len(labels) for _, labels in batches) == len(epochs)
+    np.testing.assert_array_equal(np.concatenate([b for _, b in batches]), epochs.labels[order])
+    np.testing.assert_array_equal(
+        batches[0][0][1, ..., 0], read_epoch(epochs.records[order[1]])[:24]
+    )
+
+
+def test_hemispheres(tfrecords):
+    records = find_records(tfrecords)[:3]
+    stored = read_epoch(records[1])
+    left, right = stored[:10, :, :8], stored[:10, :, 8:]
+    for side, wanted in (
+        ("left", [left]),
+        ("right", [right]),
+        ("both-mirrored", [left, right[..., ::-1]]),
+    ):
+        epochs = Epochs(records, View(10, hemisphere=side))
+        assert epochs.shape == (10, 16, 8)
+        assert len(epochs) == 3 * len(wanted)
+        for offset, movie in enumerate(wanted):
+            np.testing.assert_array_equal(epochs.read(len(wanted) + offset), movie)
+
+
+def test_block_split_leaves_a_guard_epoch(tfrecords):
+    records = find_records(tfrecords)
+    train, val, test = blocks(records)
+    for run in {(r.date, r.run) for r in records}:
+        last = [max(r.kept for r in part if (r.date, r.run) == run) for part in (train, val)]
+        first = [min(r.kept for r in part if (r.date, r.run) == run) for part in (val, test)]
+        assert [b - a for a, b in zip(last, first, strict=True)] == [2, 2]
+
+
+def test_mouse_split_shares_no_mouse(tfrecords):
+    mice = read_mouse_split(tfrecords / "split.json")
+    split = split_records(find_records(tfrecords), mice, "mouse", seed=1, where=tfrecords)
+    found = [{r.date for r in part} for part in (split.train, split.val, split.test)]
+    assert found == [{"990101", "990102"}, {"990103"}, {"990104"}]
+
+
+def test_shipped_split_and_folds():
+    mice = read_mouse_split(FOLDER / "mouse_split.json")
+    assert len(mice.train) == 17
+    assert mice.test == ("200128",)
+    groups = fold_mice((*mice.train, *mice.test), 4)
+    assert sorted(m for g in groups for m in g) == sorted((*mice.train, *mice.test))
+    with pytest.raises(InputError, match="expected 2 to 18"):
+        fold_mice((*mice.train, *mice.test), 19)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{broken", "no valid mouse split"),
+        ('{"train": [1]}', "no valid mouse split"),
+        ('{"train": [1, 2], "test": 2}', "test mouse 2 is also used for training"),
+        ('{"train": [1, 2], "val": [2], "test": 3}', "mouse 2 is in train and in val"),
+        ('{"train": [1.5], "test": 3}', "expected a mouse id"),
+        ('{"train": ["990101", "777"], "test": "990104"}', "mouse 777 of the split has no epochs"),
+    ],
+)
+def test_bad_splits(tfrecords, tmp_path, text, said):
+    path = tmp_path / "split.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        split_records(find_records(tfrecords), read_mouse_split(path), "epoch", seed=1, where=path)
+
+
+def test_leak_can_be_allowed_or_left_out(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text('{"train": [1, 2], "test": 3}')
+    assert read_mouse_split(path, test_mouse=["2"], allow_leak=True).train == ("1", "2")
+    mice = read_mouse_split(path, test_mouse=["2"], leave_out=True)
+    assert (mice.train, mice.test) == (("1", "3"), ("2",))
