@@ -165,7 +165,10 @@ def test_numpy_files(tmp_path):
     matrix = load_recording(tmp_path / "matrix.npy", shape=(5, 7))
     np.testing.assert_array_equal(matrix.movie(), movie)
     refused(tmp_path / "matrix.npy", "35 pixels", "4 x 7", shape=(4, 7))
-    np.save(tmp_path / "objects.npy", np.array([{}, 1], dtype=object), allow_pickle=True)
+    with open(tmp_path / "objects.npy", "wb") as handle:  # an array of pickled objects
+        header = {"descr": "|O", "fortran_order": False, "shape": (2,)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(b"\x80\x04]\x94.")
     refused(tmp_path / "objects.npy")
     np.save(tmp_path / "complex.npy", movie.astype(complex))
     refused(tmp_path / "complex.npy", "complex")
