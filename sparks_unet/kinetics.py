@@ -1,7 +1,8 @@
 """Measure every event of a movie in physical units: the event table and the event frequency.
 
-The profile of a spark or puff is taken as S(y, x) K(t): a (flat-topped) Gaussian in space times a
-linear rise and an exponential decay in time, fitted to dF/F0 in the box of the event. Waves get the
+The profile of a spark or puff is taken as S(y, x) K(t), fitted to dF/F0 in the box of the event: a
+(flat-topped) Gaussian in space, and in time a linear rise and an exponential decay, blurred where
+the data show a rounded peak. Waves get the
 speed of their front. Source: sections 8.10, 8.11 and 13.2 of the specification.
 
 Letters: T frames, H rows, W columns; t, y, x the same in the box of one event.
@@ -43,6 +44,10 @@ PAD_FRAMES = 12  # context of the fit before and after the event
 PAD_UM = 1.0  # context of the fit around the event
 OUTSIDE_RATIO = 0.5  # the left column is background when darker than this share of the cell
 BASELINE = 0.1  # largest dF/F0 under an event that the fit takes for bleaching
+BLUR_FRAMES = 6  # shorter events do not determine a blur
+BLUR_STEP = 0.2  # frames, step at which a blurred time course is computed
+BLUR_GAIN = 0.5  # a blurred time course must leave at most this share of the misfit
+FOOT_SHARE = 0.05  # of the peak: where the rise of a blurred time course begins
 ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
 FRONT_BLOCK_PX = 4  # the front of a wave is timed in blocks of this edge
 MIN_FRONT_BLOCKS = 6  # a plane through fewer arrival times is not fitted
@@ -130,15 +135,35 @@ def event_frequency(table, movie, *, pixel_um, frame_ms):
     return pd.DataFrame(rows)
 
 
-def spark_course(t, onset, rise, tau):
-    """Return a linear rise from 0 at ``onset`` to 1 and the exponential decay after it."""
+def spark_course(t, onset, rise, tau, blur=0.0):
+    """Return a linear rise to 1 and an exponential decay, blurred by a Gaussian, at times t (N,).
+
+    Args:
+        t: times in frames.
+        onset, rise, tau: of the sharp course, in frames.
+        blur: standard deviation of the Gaussian in frames; 0 keeps the sharp peak.
+    """
+    if blur:
+        fine = np.arange(t[0] - 4 * blur, t[-1] + 4 * blur + BLUR_STEP, BLUR_STEP)
+        course = ndimage.gaussian_filter1d(spark_course(fine, onset, rise, tau), blur / BLUR_STEP)
+        return np.interp(t, fine, course)
     decay = np.exp(-np.clip((t - onset - rise) / tau, 0, 50))
     return np.where(t < onset + rise, np.clip((t - onset) / rise, 0, 1), decay)
 
 
-def full_duration(rise, tau):
-    """Return the full duration at half maximum of spark_course, in the unit of its arguments."""
-    return rise / 2 + tau * math.log(2)
+def course_times(rise, tau, blur):
+    """Return (peak, time to peak, full duration at half maximum) of spark_course, in frames.
+
+    The sharp course has 1, rise and rise / 2 + tau ln 2.
+    """
+    if not blur:
+        return 1.0, rise, rise / 2 + tau * math.log(2)
+    t = np.arange(-4 * blur, rise + 6 * tau + 4 * blur, BLUR_STEP)
+    values = spark_course(t, 0.0, rise, tau, blur)
+    top = float(values.max())
+    above = t[values >= top / 2]
+    foot = t[values >= FOOT_SHARE * top][0]
+    return top, float(t[np.argmax(values)] - foot), float(above[-1] - above[0])
 
 
 def spot(radius, half_width, order):
@@ -287,18 +312,21 @@ def fit_event(ratio, precision, peak, scale, *, flat):
             shape = spot(np.hypot(y - row, x - column), half, order)
             weight = np.einsum("yx,tyx->t", shape**2, precision)
             trace = np.einsum("yx,tyx->t", shape, weighted) / np.maximum(weight, 1e-9)
-            amplitude, onset, rise, tau = _fit_course(t, trace, weight, peak[0])
-            course = spark_course(t, onset, rise, tau)
+            height, *times = _fit_course(t, trace, weight, peak[0])
+            course = spark_course(t, *times)
     except (RuntimeError, ValueError):
         return {}
     fwhm = 2 * half * scale.pixel_um
-    if amplitude <= 0 or half > max(ratio.shape[1:]) or tau > len(t) or onset + rise > len(t):
+    onset, rise, tau, blur = times
+    if height <= 0 or half > max(ratio.shape[1:]) or tau > len(t) or onset + rise > len(t):
         return {}
+    top, to_peak, duration = course_times(rise, tau, blur)
+    amplitude = height * top
     return {
         "amplitude_df_f0": amplitude,
         "fwhm_um": fwhm,
-        "fdhm_ms": full_duration(rise, tau) * scale.frame_ms,
-        "rise_ms": rise * scale.frame_ms,
+        "fdhm_ms": duration * scale.frame_ms,
+        "rise_ms": to_peak * scale.frame_ms,
         "tau_ms": tau * scale.frame_ms,
         "mass_um3": MASS_FACTOR * amplitude * fwhm**3,
     }
@@ -330,20 +358,32 @@ def _fit_spot(image, weight, y, x, peak, flat):
 
 
 def _fit_course(t, trace, weight, peak_frame):
-    """Return (amplitude, onset, rise, tau) in frames of a trace (t,).
+    """Return (height, onset, rise, tau, blur) of spark_course, in frames, for a trace (t,).
 
-    A constant under the event takes up what bleaching leaves between F0 and the event.
+    A constant under the event takes up what bleaching leaves between F0 and the event. The blur
+    stays 0 unless it removes a good part of the misfit: few frames do not determine it.
     """
     used = weight > 0
+    sigma = 1 / np.sqrt(weight[used])
 
-    def model(t, height, onset, rise, tau, baseline):
-        return baseline + height * spark_course(t, onset, rise, tau)
+    def model(t, height, onset, rise, tau, baseline, blur=0.0):
+        return baseline + height * spark_course(t, onset, rise, tau, blur)
+
+    def fit(start, low, high):
+        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma)
+        misfit = float((((model(t[used], *found) - trace[used]) / sigma) ** 2).sum())
+        return found, misfit
 
     start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
     low = [0, -5, 0.2, 0.3, -BASELINE]
     high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
-    sigma = 1 / np.sqrt(weight[used])
-    return _bounded_fit(model, t[used], trace[used], start, low, high, sigma)[:4]
+    sharp, misfit = fit(start, low, high)
+    if course_times(*sharp[2:4], 0.0)[2] < BLUR_FRAMES:
+        return (*sharp[:4], 0.0)
+    blurred, less = fit([*sharp, 1.0], [*low, 0.2], [*high, len(t) / 4])
+    if less < BLUR_GAIN * misfit:
+        return (*blurred[:4], blurred[5])
+    return (*sharp[:4], 0.0)
 
 
 def _bounded_fit(model, t, values, start, low, high, sigma):

@@ -15,8 +15,8 @@ import dataclasses
 from pathlib import Path
 
 from config import logger
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
-from training import configured
+from files import InputError, atomic_path, one_line_faults, write_json
+from training import base_parser, configured
 
 SHOWN = (
     *("average/detected", "average/correctly_classified", "total/detected"),
@@ -27,10 +27,8 @@ METHODS = ("overlap", "average", "gaussian", "max")
 
 def make_parser():
     """Return the parser of the command line."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="INI file of the training")
+    parser = base_parser(__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="network file; else run name and epoch")
-    parser.add_argument("--run-name", help="run to load, instead of [training] run_name")
     parser.add_argument("--load-epoch", type=int, help="iteration to load; default [inference]")
     parser.add_argument("--ids", nargs="+", help="movies of the data folder; default the test set")
     parser.add_argument("--movie", nargs="+", type=Path, help="TIFF files instead of --ids")
@@ -47,18 +45,6 @@ def make_parser():
     parser.add_argument("--no-instances", action="store_true", help="write classes only")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
     parser.add_argument("--overlay", action="store_true", help="write a coloured GIF")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--seed", type=int, help="instead of [training] seed")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="section.key=value",
-        help="replace one setting; repeatable",
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 

@@ -22,9 +22,9 @@ from read_config import load_config
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")
 
 
-def make_parser():
-    """Return the parser of the command line."""
-    parser = Parser(description=__doc__.splitlines()[0])
+def base_parser(description):
+    """Return a parser with the arguments that every script with an INI file has."""
+    parser = Parser(description=description)
     parser.add_argument("config", type=Path, help="INI file, e.g. config_files/final_model.ini")
     parser.add_argument("--run-name", help="name of the run's folder, instead of [training]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -38,13 +38,17 @@ def make_parser():
         metavar="section.key=value",
         help="replace one setting; repeatable",
     )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def make_parser():
+    """Return the parser of the command line."""
+    parser = base_parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of this run"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print settings and sizes, then stop"
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--dry-run", action="store_true", help="print settings and sizes only")
     return parser
 
 

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+# Frames of the finest level that are computed at a time without gradients. Not smaller: PyTorch
+# takes a slower, memory-hungry convolution when channels x frames x rows is at most 20480.
+SLAB_FRAMES = 64
+
 
 class Block(nn.Module):
     """Two convolutions, each followed by ReLU and then the norm (or an identity in its place)."""
@@ -32,6 +36,13 @@ class Block(nn.Module):
     def forward(self, x):
         """Map (B, C_in, T, H, W) to (B, C_out, T', H', W')."""
         return self.layers(x)
+
+
+def time_slabs(frames, halo):
+    """Yield (first, last, low, high): frames to compute first..last need the input low..high."""
+    for first in range(0, frames, SLAB_FRAMES):
+        last = min(first + SLAB_FRAMES, frames)
+        yield first, last, max(0, first - halo), min(frames, last + halo)
 
 
 def centre_crop(x, size):
@@ -71,6 +82,8 @@ class UNet(nn.Module):
             "dilation": dilation,
             "batch_norm": batch_norm,
         }
+        # frames that two convolutions reach into, 0 without padding: no slabs then
+        self.halo = 2 * dilation if border_mode == "same" else 0
         widths = [first_channels * 2**level for level in range(steps + 1)]
         # The order of construction fixes the random numbers each layer draws (parity file
         # unet_steps6_seeded): encoder, then transposed convolution and block of each level.
@@ -86,16 +99,41 @@ class UNet(nn.Module):
 
     def forward(self, x):
         """Map (B, C_in, T, H, W) to logits (B, classes, T', H', W')."""
+        # Without gradients the finest level, whose maps are the largest, goes in slabs of frames
+        # with the same result in less memory. Borders must be padded for that.
+        lean = not (torch.is_grad_enabled() or self.training) and self.halo > 0
         maps = []
         for level, block in enumerate(self.down_path):
             if level:
                 x = functional.max_pool3d(x, 2)  # (B, C, T/2, H/2, W/2)
-            x = block(x)  # (B, 2C, ...)
+            x = self._encode_in_slabs(x) if lean and not level else block(x)  # (B, 2C, ...)
             maps.append(x)
         maps.pop()
         for upsample, block in zip(self.up_path[::2], self.up_path[1::2], strict=True):
+            skip = maps.pop()
+            if lean and not maps and skip.shape[2] == 2 * x.shape[2]:
+                return self._decode_in_slabs(x, skip)
             x = upsample(x)  # (B, C/2, 2T, 2H, 2W)
-            # popped, not kept: without gradients the encoder map is freed as soon as it is used
-            x = torch.cat([centre_crop(maps.pop(), x.shape[2:]), x], dim=1)  # (B, C, 2T, 2H, 2W)
+            x = torch.cat([centre_crop(skip, x.shape[2:]), x], dim=1)  # (B, C, 2T, 2H, 2W)
+            del skip
             x = block(x)  # (B, C/2, ...)
         return self.final_layer(x)
+
+    def _encode_in_slabs(self, x):
+        """Return the finest encoder block of (B, C, T, H, W), slab by slab."""
+        parts = [
+            self.down_path[0](x[:, :, low:high])[:, :, first - low : last - low]
+            for first, last, low, high in time_slabs(x.shape[2], self.halo)
+        ]
+        return torch.cat(parts, dim=2)
+
+    def _decode_in_slabs(self, x, skip):
+        """Return the logits from (B, 2C, T/2, H/2, W/2) and the finest skip, slab by slab."""
+        upsample, block = self.up_path[-2:]
+        parts = []
+        for first, last, low, high in time_slabs(skip.shape[2], self.halo):
+            up = upsample(x[:, :, low // 2 : high // 2])  # low and high are even
+            up = torch.cat([centre_crop(skip[:, :, low:high], up.shape[2:]), up], dim=1)
+            logits = self.final_layer(block(up))
+            parts.append(logits[:, :, first - low : last - low])
+        return torch.cat(parts, dim=2)

@@ -1,0 +1,183 @@
+"""Chunks, assembly, prediction of movies, and the command line of the prediction."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from architecture import build_model
+from checkpoints import save_checkpoint
+from config import Params
+from datasets import MovieDataset
+from files import InputError
+from helpers import make_tiny_data, script, write_ini
+from inference_tools import Assembly, predict_movie, predict_probabilities
+from load_trainings_predict import main
+from preprocessing import count_chunks, normalise, padding
+from read_config import load_config
+
+METHODS = ("overlap", "average", "gaussian", "max")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return (INI file, data folder, run folder) with a network that saw nothing yet."""
+    folder = tmp_path_factory.mktemp("run")
+    data = make_tiny_data(tmp_path_factory.mktemp("data"))
+    path = write_ini(folder / "a.ini", data, folder)
+    torch.manual_seed(0)
+    model = build_model(load_config(path))
+    save_checkpoint(folder / "tiny", 6, {"network": model.state_dict()})
+    return path, data, folder / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("frames", "padded", "chunks"),
+    [(200, 256, 1), (500, 512, 9), (904, 928, 22), (1000, 1024, 25), (256, 256, 1)],
+)
+def test_published_chunks(frames, padded, chunks):
+    before, after = padding(frames, 256, 32)
+    assert before + frames + after == padded
+    assert before == (padded - frames) // 2
+    assert count_chunks(padded, 256, 32) == chunks
+
+
+def test_nine_test_movies_give_158_chunks():
+    lengths = [500] * 4 + [1000] * 4 + [904]
+    assert sum(count_chunks(n + sum(padding(n, 256, 32)), 256, 32) for n in lengths) == 158
+
+
+@given(
+    frames=st.integers(1, 60),
+    duration=st.integers(2, 16),
+    data=st.data(),
+    method=st.sampled_from(METHODS),
+)
+@settings(max_examples=60, deadline=None)
+def test_assembly_returns_the_frame_index(frames, duration, data, method):
+    steps = [s for s in range(1, duration + 1) if method != "overlap" or (duration - s) % 2 == 0]
+    stride = data.draw(st.sampled_from(steps))
+    pads = padding(frames, duration, stride)
+    total = frames + sum(pads)
+    index = np.arange(total, dtype=np.float32) - pads[0] + 1
+    assembly = Assembly(method, total, duration, stride, 1, (1, 1))
+    for chunk in range(count_chunks(total, duration, stride)):
+        part = index[chunk * stride : chunk * stride + duration]
+        # max keeps the surer chunk: values must not be negative
+        assembly.add(chunk, np.maximum(part, 0)[None, :, None, None])
+    found = assembly.result(pads)[0, :, 0, 0]
+    np.testing.assert_allclose(found, np.arange(1, frames + 1), rtol=1e-5)
+
+
+def test_odd_difference_is_refused_with_overlap():
+    with pytest.raises(InputError, match="even number with overlap"):
+        Assembly("overlap", 20, 8, 3, 4, (2, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prediction_has_the_size_of_the_movie(method):
+    params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=4)
+    model = build_model(params)
+    movie = np.random.default_rng(0).integers(0, 5000, (21, 9, 10)).astype(np.uint16)
+    found, clean = predict_probabilities(model, movie, params, method=method)
+    assert found.shape == (4, 21, 9, 10)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-4)
+    assert clean.min() == 0
+    classes, instances, probabilities, peaks = predict_movie(model, movie, params)
+    assert classes.shape == instances.shape == movie.shape
+    assert probabilities.shape == (4, *movie.shape)
+    assert peaks.shape[1] == 3
+
+
+def test_tiles_cover_the_frame():
+    params = Params(unet_steps=1, first_layer_channels=2, data_duration=4, data_stride=4)
+    model = build_model(params)
+    movie = np.random.default_rng(0).integers(0, 5000, (4, 30, 40)).astype(np.uint16)
+    whole, _ = predict_probabilities(model, movie, params)
+    tiled = dataclasses.replace(params, tile=(16, 24))
+    found, _ = predict_probabilities(model, movie, tiled)
+    # tiles see 1 pixel beyond their edge: inside, where the network reaches no edge, all is equal
+    np.testing.assert_allclose(found[:, :, :8, :16], whole[:, :, :8, :16], atol=1e-6)
+    assert (found > 0).all()
+
+
+def test_batches_and_borders_change_nothing():
+    params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=4)
+    model = build_model(params)
+    movie = np.random.default_rng(0).integers(0, 5000, (30, 8, 8)).astype(np.uint16)
+    one, _ = predict_probabilities(model, movie, params, batch_size=1)
+    many, _ = predict_probabilities(model, movie, params, batch_size=5)
+    np.testing.assert_allclose(one, many, atol=1e-6)
+
+
+def test_movie_with_sinusoids_and_reduction():
+    movie = np.random.default_rng(0).integers(0, 5000, (20, 8, 8)).astype(np.uint16)
+    base = {"unet_steps": 1, "first_layer_channels": 2, "data_duration": 8, "data_stride": 4}
+    for extra in (
+        {"sin_channels": True, "n_sin_channels": (1, 1, 2)},
+        {"temporal_reduction": True, "num_channels": 4},
+    ):
+        params = Params(**base, **extra)
+        found, _ = predict_probabilities(build_model(params), movie, params)
+        assert found.shape == (4, 20, 8, 8)
+
+
+def test_constant_movie_has_no_events(caplog):
+    params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=8)
+    movie = np.full((8, 8, 8), 700, np.uint16)
+    assert len(MovieDataset(movie, params)) == 1
+    assert "no event can be found" in caplog.text
+    scaled, _ = normalise(movie, "std_dev")
+    assert not scaled.any()
+
+
+def test_prediction_of_a_file_without_labels(trained, tmp_path):
+    path, data, run_dir = trained
+    out = tmp_path / "out"
+    script("load_trainings_predict.py", path, "--movie", data / "03_video.tif", "--out", out)
+    stem = out / "inference_overlap" / "tiny_6_03_overlap"
+    with tifffile.TiffFile(f"{stem}_classes.tif") as tif:
+        assert tif.series[0].axes == "TYX"
+        assert tif.asarray().shape == (24, 16, 80)
+        assert tif.imagej_metadata["finterval"] == pytest.approx(0.0068)
+    with open(f"{stem}_spark_locations.csv", encoding="utf-8") as handle:
+        assert next(csv.reader(handle)) == ["frame", "x", "y"]
+    assert not (out / "inference_overlap" / "metrics.json").exists()
+    assert run_dir.is_dir()
+
+
+def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
+    path, _, _ = trained
+    arguments = ["--out", str(tmp_path), "--inference", "average", "max", "--stride", "8"]
+    assert main([str(path), *arguments, "--overlay", "--compare-strides"]) == 0
+    shown = capsys.readouterr().out
+    assert "mean absolute difference of stride 8 and 4" in shown
+    for method in ("average", "max"):
+        record = json.loads((tmp_path / f"inference_{method}" / "metrics.json").read_text())
+        assert record["movies"] == ["03"]
+        assert list(tmp_path.glob(f"inference_{method}/*_overlay*.gif"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ids", "99"], "unknown movie id 99"),
+        (["--movie", "none.tif"], "none.tif"),
+        (["--ids", "03", "--movie", "a.tif"], "give one of them"),
+        (["--load-epoch", "5"], "iterations available there: 6"),
+        (["--stride", "3"], "even number with overlap"),
+        (["--checkpoint", "none.pth"], "no such checkpoint"),
+        (["--nonsense"], "unknown argument --nonsense"),
+    ],
+)
+def test_faults_leave_with_code_2(trained, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        main([str(trained[0]), *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

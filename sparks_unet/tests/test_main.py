@@ -1,0 +1,96 @@
+"""The whole story, run as a user runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from attention_maps import main as attention_main
+from benchmark import assembly_rows
+from checkpoints import load_state
+from helpers import FOLDER, make_tiny_data, script, write_ini
+from main import main
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return (INI file, run folder) of a finished tiny run."""
+    folder = tmp_path_factory.mktemp("story")
+    path = write_ini(folder / "a.ini", make_tiny_data(folder / "data"), folder)
+    script("main.py", path, "--threads", 1)
+    return path, folder / "tiny"
+
+
+def test_story_writes_its_results(finished):
+    _, run_dir = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "complete"
+    assert (run_dir / summary["main_picture"]).stat().st_size < 1e6
+    for figure in summary["figures"]:
+        assert (run_dir / figure["path"]).with_suffix(".csv").is_file()
+    for name in ("settings.json", "config.ini", "loss.csv", "metrics.json", "events.csv"):
+        assert (run_dir / name).stat().st_size > 0
+    page = (run_dir / "report.html").read_text()
+    assert "unweighted mean over three classes" in page
+    assert "<script" not in page
+
+
+def test_finished_run_is_not_repeated(finished, capsys):
+    path, run_dir = finished
+    before = (run_dir / "summary.json").read_bytes()
+    assert main([str(path)]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert (run_dir / "summary.json").read_bytes() == before
+
+
+def test_other_settings_are_refused(finished, capsys):
+    path, _ = finished
+    with pytest.raises(SystemExit) as caught:
+        main([str(path), "--seed", "5"])
+    assert caught.value.code == 2
+    assert "training.seed" in capsys.readouterr().err
+
+
+def test_interrupted_story_goes_on(finished, tmp_path):
+    path, run_dir = finished
+    copy = tmp_path / "tiny"
+    shutil.copytree(run_dir, copy)
+    (copy / "summary.json").unlink()
+    (copy / "network_000006.pth").unlink()
+    text = path.read_text().replace(str(path.parent), str(tmp_path), 1)
+    settings = json.loads((copy / "settings.json").read_text())
+    settings["settings"]["general.output_relative_path"] = str(tmp_path)
+    (copy / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "a.ini").write_text(text)
+    assert main([str(tmp_path / "a.ini"), "--threads", "1"]) == 0
+    found, expected = (load_state(folder / "network_000006.pth") for folder in (copy, run_dir))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert (copy / "summary.json").is_file()
+
+
+def test_attention_maps_of_a_run(finished, capsys):
+    path, run_dir = finished
+    assert attention_main([str(path), "--ids", "03", "--class-name", "puffs"]) == 0
+    picture = capsys.readouterr().out.strip()
+    assert picture == str(run_dir / "attention" / "03_0_maps.png")
+    assert (run_dir / "attention" / "03_0_maps.csv").is_file()
+    assert (run_dir / "attention" / "03_0_Grad-CAM_puffs.tif").is_file()
+
+
+@pytest.mark.parametrize("name", ["main.py", "training.py", "load_trainings_predict.py"])
+def test_help_needs_no_framework(name):
+    code = f"import sys; sys.argv = ['{name}', '--help']; import runpy\n"
+    code += f"sys.path.insert(0, {str(FOLDER)!r})\n"
+    code += f"try: runpy.run_path({str(FOLDER / name)!r}, run_name='__main__')\n"
+    code += "except SystemExit: assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_assembly_benchmark_gives_equal_numbers(monkeypatch):
+    monkeypatch.setattr("benchmark.CHUNK", (40, 4, 6))
+    rows = assembly_rows()
+    assert rows[0]["ratio"] > 0

@@ -1,0 +1,230 @@
+"""Post-processing: planted truth comes back, and boxes give what whole movies give."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from benchmark_postprocessing import plain_annotated_peaks, plain_processing
+from config import CLASSES, EVENT_CLASSES, PostParams
+from data_processing import annotated_spark_peaks, local_maxima, peak_footprint, spark_peaks
+from files import InputError
+from make_demo_data import SMALL, DemoSettings, make_movie
+from metrics_tools import metrics_from_counts, movie_counts
+from movie_io import read_movie, write_stack
+from preds_processing_tools import (
+    foreground_threshold,
+    instances_from_classes,
+    process_predictions,
+)
+
+POST = PostParams()
+
+
+def spots(shape, centres, *, radius=6.0, frames=3, fwhm=10.0):
+    """Return (movie, spark mask) with Gaussian sparks at (t, y, x) and balls around them."""
+    t, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+    movie, mask = np.zeros(shape), np.zeros(shape, bool)
+    for at in centres:
+        distance = (y - at[1]) ** 2 + (x - at[2]) ** 2
+        course = np.exp(-0.5 * ((t - at[0]) / 2) ** 2)
+        movie += 0.2 * course * np.exp(-distance * 4 * np.log(2) / fwhm**2)
+        mask |= (distance <= radius**2) & (np.abs(t - at[0]) <= frames)
+    return movie.astype(np.float32), mask
+
+
+def one_hot(classes):
+    """Return probabilities (4, T, H, W) that are certain; ignored voxels are background."""
+    return np.stack([classes == n for n in range(4)]).astype(np.float32)
+
+
+def test_truth_of_noisy_movies_comes_back():
+    counts = []
+    for index in range(4):
+        movie, classes, events, _ = make_movie(DemoSettings(**SMALL), index)
+        found = process_predictions(movie - movie.min(), one_hot(classes), POST)
+        counts.append(movie_counts(classes, events, found, post=POST, ignore_frames=6))
+    metrics = metrics_from_counts(counts)
+    for name in ("puffs", "waves"):
+        assert metrics[f"{name}/precision"] == metrics[f"{name}/recall"] == 1.0
+    assert metrics["sparks/precision"] == 1.0
+    assert metrics["sparks/recall"] >= 0.95
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(16, 2), (8, 1)])
+def test_touching_sparks(distance, expected):
+    centres = [(10, 16, 30), (10, 16, 30 + distance)]
+    movie, mask = spots((21, 33, 80), centres)
+    found = instances_from_classes(movie, mask.astype(np.uint8), POST)
+    assert found.counts()["sparks"] == expected
+    if expected == 2:
+        np.testing.assert_allclose(found.spark_peaks, centres, atol=1)
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(2, 1), (3, 2)])
+def test_gap_of_a_puff(gap, expected):
+    classes = np.zeros((30, 20, 20), np.uint8)
+    classes[4:12, 5:12, 5:12] = CLASSES["puffs"]
+    classes[12 + gap : 22 + gap, 5:12, 5:12] = CLASSES["puffs"]
+    found = instances_from_classes(np.ones(classes.shape), classes, POST)
+    assert found.counts()["puffs"] == expected
+
+
+def test_300_events_survive_in_the_file(tmp_path):
+    classes = np.zeros((20, 120, 400), np.uint8)
+    for n in range(300):
+        row, column = divmod(n, 30)
+        classes[5:12, 4 + 11 * row : 10 + 11 * row, 4 + 13 * column : 10 + 13 * column] = 3
+    found = instances_from_classes(np.ones(classes.shape), classes, POST)
+    path = write_stack(tmp_path / "instances.tif", found.instances.astype(np.uint16))
+    np.testing.assert_array_equal(np.unique(read_movie(path).data), np.arange(301))
+
+
+@pytest.mark.parametrize("training_mode", [False, True])
+def test_boxes_equal_the_plain_computation(training_mode):
+    rng = np.random.default_rng(4)
+    movie, classes, events, _ = make_movie(DemoSettings(**SMALL | {"rates": (20, 4, 1)}), 1)
+    movie = ((movie - movie.min()) / 65535).astype(np.float32)
+    probabilities = ndimage.gaussian_filter(one_hot(classes), (0, 1, 2, 2))
+    probabilities += 0.3 * rng.random(probabilities.shape, dtype=np.float32)
+    probabilities /= probabilities.sum(axis=0)
+    found = process_predictions(movie, probabilities, POST, training_mode=training_mode)
+    plain_classes, plain_instances = plain_processing(movie, probabilities, POST)
+    assert found.counts()["sparks"] > 5
+    if not training_mode:
+        np.testing.assert_array_equal(found.classes, plain_classes)
+        pairs = np.unique(np.stack([found.instances.ravel(), plain_instances.ravel()]), axis=1)
+        assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+    expected = plain_annotated_peaks(movie, classes, events)
+    np.testing.assert_array_equal(annotated_spark_peaks(movie, classes, events), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), density=st.floats(0.0005, 0.3), sigma=st.sampled_from((1, 2)))
+def test_peaks_in_boxes_equal_peaks_of_the_movie(seed, density, sigma):
+    rng = np.random.default_rng(seed)
+    mask = ndimage.binary_dilation(rng.random((24, 30, 60)) < density / 20, np.ones((3, 5, 5)))
+    movie = rng.random(mask.shape).astype(np.float32)
+    image = ndimage.gaussian_filter(np.where(mask, movie, 0).astype(np.float64), sigma)
+    image[~mask] = 0
+    footprint = peak_footprint(9, 3)
+    maxima = (image == ndimage.maximum_filter(image, footprint=footprint)) & (image > 0)
+    found = spark_peaks(movie, mask, sigma=sigma, distance_px=9, distance_frames=3)
+    np.testing.assert_array_equal(found, np.argwhere(maxima))
+    np.testing.assert_array_equal(local_maxima(image, footprint), maxima)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    power=st.integers(1, 12),
+    levels=st.one_of(st.none(), st.integers(1, 600)),
+)
+def test_histogram_threshold_equals_otsu(seed, power, levels):
+    values = np.random.default_rng(seed).random((3, 20, 30), dtype=np.float32) ** power
+    if levels:
+        values = np.round(values * levels) / np.float32(levels)
+    assert foreground_threshold(values) == threshold_otsu(values)
+
+
+def test_a_plateau_is_one_peak():
+    movie, mask = np.zeros((9, 21, 21)), np.zeros((9, 21, 21), bool)
+    movie[3:6, 8:12, 8:12], mask[2:7, 5:15, 5:15] = 1.0, True
+    found = spark_peaks(movie, mask, sigma=0, distance_px=9, distance_frames=3)
+    np.testing.assert_array_equal(found, [[3, 8, 8]])
+
+
+def test_voxels_without_a_peak_are_events_only_in_inference():
+    movie, mask = spots((21, 33, 80), [(10, 16, 20), (10, 16, 60)])
+    movie[:, :, 40:] = 0
+    inferred, trained = (
+        instances_from_classes(movie, mask.astype(np.uint8), POST, training_mode=mode)
+        for mode in (False, True)
+    )
+    assert (inferred.counts()["sparks"], trained.counts()["sparks"]) == (2, 1)
+
+
+def test_too_many_events_in_training_give_none():
+    movie, mask = spots((21, 33, 80), [(10, 16, 20), (10, 16, 60)])
+    post = dataclasses.replace(POST, max_events_training=1)
+    with pytest.warns(UserWarning, match="max_events_training"):
+        found = instances_from_classes(movie, mask.astype(np.uint8), post, training_mode=True)
+    assert found.counts() == {"sparks": 0, "waves": 0, "puffs": 0}
+
+
+def test_caller_keeps_his_dict():
+    movie, classes, _, _ = make_movie(DemoSettings(**SMALL), 0)
+    channels = dict(zip(EVENT_CLASSES, one_hot(classes)[1:], strict=True))
+    before = {name: array.copy() for name, array in channels.items()}
+    first, second = (process_predictions(movie, channels, POST) for _ in range(2))
+    assert channels.keys() == before.keys()
+    np.testing.assert_array_equal(first.instances, second.instances)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(InputError, match=r"\(4, 5, 6\), the movie \(4, 5, 7\)"):
+        process_predictions(np.ones((4, 5, 7)), np.ones((4, 4, 5, 6)), POST)
+
+
+def test_pixel_size_decides_distances():
+    post = dataclasses.replace(POST, pixel_size_um=0.267)
+    assert (post.spark_distance_px, post.wave_width_px) == (7, 56)
+    classes = np.zeros((20, 20, 90), np.uint8)
+    classes[5:15, 2:18, 10:70] = CLASSES["waves"]
+    counts = [instances_from_classes(classes, classes, p).counts()["waves"] for p in (POST, post)]
+    assert counts == [0, 1]
+
+
+def test_wave_along_y_survives_on_request():
+    classes = np.zeros((20, 90, 80), np.uint8)
+    classes[5:15, 2:88, 30:40] = CLASSES["waves"]
+    both = dataclasses.replace(POST, min_wave_extent="max")
+    counts = [instances_from_classes(classes, classes, p).counts()["waves"] for p in (POST, both)]
+    assert counts == [0, 1]
+
+
+def test_narrow_movie_is_warned_about():
+    with pytest.warns(UserWarning, match="no wave can survive"):
+        process_predictions(np.ones((8, 9, 40)), np.zeros((4, 8, 9, 40), np.float32), POST)
+
+
+def test_constant_probabilities_give_no_event():
+    found = process_predictions(np.ones((8, 9, 90)), np.full((4, 8, 9, 90), 0.25, np.float32), POST)
+    assert found.instances.max() == 0
+
+
+def test_threshold_segmentation():
+    channels = np.zeros((4, 20, 30, 90), np.float32)
+    channels[3, 5:15, 5:20, 5:20] = 0.7
+    channels[1, 8:12, 10:14, 10:14] = 0.8  # more probable than the puff around it
+    channels[3, 5:15, 22:25, 60:63] = 0.7  # 90 voxels: below (2 r)^3
+    post = dataclasses.replace(POST, segmentation="threshold", puffs_min_radius=3, ignore_frames=6)
+    classes = process_predictions(np.ones(channels.shape[1:]), channels, post).classes
+    assert classes[10, 11, 11] == CLASSES["sparks"]
+    assert classes[10, 6, 6] == CLASSES["puffs"]
+    assert not classes[:6].any()
+    assert not classes[:, :, 40:].any()
+    high = dataclasses.replace(post, fixed_threshold=0.75)
+    assert set(np.unique(process_predictions(channels[0], channels, high).classes)) <= {0, 1}
+
+
+def test_marginal_events_can_be_ignored():
+    classes = np.zeros((30, 20, 20), np.uint8)
+    classes[0:9, 2:9, 2:9] = classes[12:20, 10:18, 10:18] = CLASSES["puffs"]
+    post = dataclasses.replace(POST, mark_margins=6)
+    found = instances_from_classes(np.ones(classes.shape), classes, post)
+    assert found.counts()["puffs"] == 1
+    assert (found.classes[:9, 2:9, 2:9] == CLASSES["ignore"]).all()
+
+
+def test_holes_are_filled_on_request():
+    classes = np.zeros((12, 20, 20), np.uint8)
+    classes[2:10, 4:14, 4:14] = CLASSES["puffs"]
+    classes[4:6, 8:10, 8:10] = 0
+    filled = instances_from_classes(classes, classes, dataclasses.replace(POST, fill_holes=True))
+    assert filled.classes[2:10, 4:14, 4:14].all()
+    assert not instances_from_classes(classes, classes, POST).classes[4, 8, 8]

@@ -1,0 +1,319 @@
+"""Training: overfitting, resuming, killing, full disks, and the faults of the command line."""
+
+import csv
+import dataclasses
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from checkpoints import (
+    available_iterations,
+    checkpoint_path,
+    load_network,
+    load_state,
+    save_checkpoint,
+    save_state,
+)
+from config import Params
+from datasets import SparkDataset, batch_keys
+from files import InputError
+from helpers import FOLDER, make_tiny_data, script, write_ini
+from read_config import load_config
+from training import memory_estimate, read_data, run
+from training_tools import Place, TrainingRun, seeded_model
+
+CPU = Place(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def single_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights_of(folder, iteration):
+    return load_state(checkpoint_path(folder, "network", iteration))
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def train(path, **changes):
+    params = dataclasses.replace(load_config(path), **changes)
+    params.output_dir.mkdir(parents=True, exist_ok=True)
+    run(params, CPU, *read_data(params))
+    return params.output_dir
+
+
+@pytest.mark.usefixtures("single_thread")
+def test_one_batch_is_overfitted(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path, noise_data_augmentation="no")
+    params = dataclasses.replace(
+        load_config(path),
+        lr_start=2e-2,
+        scheduler="none",
+        first_layer_channels=4,
+        ignore_frames_loss=0,
+        criterion="nll_loss",
+    )
+    samples, _ = read_data(params)
+    training_run = TrainingRun(params, SparkDataset(samples, params), [], CPU)
+    batch = {
+        key: torch.stack([training_run.dataset[i][key] for i in (1, 2)])
+        for key in ("data", "labels")
+    }
+    losses = [training_run._step(training_run.model, batch, CPU.device) for _ in range(60)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.usefixtures("single_thread")
+@pytest.mark.parametrize("sampling", ["epoch", "independent"])
+def test_resumed_run_equals_uninterrupted_run(data, tmp_path, sampling):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    whole = train(path, run_name="whole", sampling=sampling)
+    train(path, run_name="parts", sampling=sampling, train_epochs=3)
+    parts = train(path, run_name="parts", sampling=sampling, train_epochs=3, load_epoch=3)
+    assert available_iterations(whole) == available_iterations(parts) == [3, 6]
+    assert_same(weights_of(whole, 6), weights_of(parts, 6))
+    losses = [[row["loss"] for row in rows_of(folder / "loss.csv")] for folder in (whole, parts)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+
+
+def test_killed_run_goes_on_bit_for_bit(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path, train_epochs="60", save_every="2")
+    command = [sys.executable, str(FOLDER / "training.py"), str(path), "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        folder, limit = tmp_path / "tiny", time.time() + 120
+        while not available_iterations(folder) and process.poll() is None:
+            assert time.time() < limit
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert max(available_iterations(folder)) < 60
+    script("training.py", path, "--resume", "--threads", 1)
+    script("training.py", path, "--run-name", "whole", "--threads", 1)
+    assert_same(weights_of(folder, 60), weights_of(tmp_path / "whole", 60))
+    assert not list(folder.glob(".*tmp*"))
+
+
+def test_kill_during_save_leaves_the_older_checkpoint(tmp_path):
+    code = (
+        "import sys, os, torch; sys.path.insert(0, sys.argv[1])\n"
+        "from checkpoints import save_checkpoint\n"
+        "save_checkpoint(sys.argv[2], 1, {'network': {'w': torch.ones(4)}, 'rng': {'n': 1}})\n"
+        "print('saved', flush=True)\n"
+        "big = {'w': torch.zeros(30_000_000)}\n"
+        "while True:\n"
+        "    save_checkpoint(sys.argv[2], 2, {'network': big, 'optimizer': big})\n"
+        "    os.remove(sys.argv[2] + '/network_000002.pth')\n"
+    )
+    command = [sys.executable, "-c", code, str(FOLDER), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "saved\n"
+        while not list(tmp_path.glob(".network_000002*tmp*")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    # the kill can fall behind the move: then the file must be whole
+    iterations = available_iterations(tmp_path)
+    for iteration in iterations:
+        assert "w" in weights_of(tmp_path, iteration)
+    assert 1 in iterations
+    assert torch.equal(weights_of(tmp_path, 1)["w"], torch.ones(4))
+
+
+def test_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    save_checkpoint(tmp_path, 1, {"network": {"w": torch.ones(4)}})
+
+    def limit_file_size():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    code = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "from checkpoints import save_state\n"
+        "from files import one_line_faults\n"
+        "one_line_faults(lambda argv: save_state(sys.argv[2], {'w': torch.zeros(100_000)}))([])\n"
+    )
+    path = checkpoint_path(tmp_path, "network", 2)
+    command = [sys.executable, "-c", code, str(FOLDER), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "not written" in done.stderr
+    assert available_iterations(tmp_path) == [1]
+    assert [one.name for one in tmp_path.iterdir()] == ["network_000001.pth"]
+
+
+def test_second_run_is_refused(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path, train_epochs="3")
+    script("training.py", path, "--threads", 1)
+    done = script("training.py", path, check=False)
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    assert (tmp_path / "tiny" / "settings.json").is_file()
+    assert load_config(tmp_path / "tiny" / "config.ini").train_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("dataset.test_ids=99", "unknown movie id 99"),
+        ("dataset.relative_path=/nowhere", "no such data folder"),
+        ("training.load_epoch=7", "no such checkpoint"),
+        ("training.criterion=mse", "allowed: nll_loss"),
+        ("general.output_relative_path=/proc/none", "cannot be written"),
+    ],
+)
+def test_faults_leave_with_code_2_and_one_line(data, tmp_path, change, message):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    done = script("training.py", path, "--set", change, check=False)
+    assert done.returncode == 2, done.stderr
+    lines = [x for x in done.stderr.splitlines() if x.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_prints_sizes_and_writes_nothing(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    done = script("training.py", path, "--dry-run")
+    assert "training: 2 movies, 48 frames, 10 chunks" in done.stdout
+    assert "parameters" in done.stdout
+    assert [one.name for one in tmp_path.iterdir()] == ["a.ini"]
+
+
+def test_two_processes_train_one_network(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path, train_epochs="2", testing="yes")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(FOLDER / "training.py"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert available_iterations(tmp_path / "tiny") == [2]
+    assert [row["iteration"] for row in rows_of(tmp_path / "tiny" / "metrics.csv")] == ["2"]
+
+
+def test_diverged_loss_stops_the_run(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    with pytest.raises(InputError, match="loss nan at iteration"):
+        train(path, lr_start=1e30, scheduler="none", batch_normalization="none", optimizer="sgd")
+    assert (tmp_path / "tiny" / "network_diverged.pth").is_file()
+
+
+def test_every_chunk_once_in_each_pass():
+    keys = [key for i in range(10) for key in batch_keys(7, 3, i, seed=1, sampling="epoch")]
+    for epoch in range(4):
+        assert sorted(index for e, index in keys if e == epoch) == list(range(7))
+    batches = [batch_keys(7, 3, i, seed=1, sampling="independent") for i in range(20)]
+    assert all(len({index for _, index in batch}) == 3 for batch in batches)
+    assert len(batch_keys(2, 4, 0, seed=1, sampling="epoch")) == 2
+
+
+def test_weights_with_prefix_and_foreign_depth(tmp_path):
+    params = Params(unet_steps=2, first_layer_channels=2)
+    model = seeded_model(params, CPU.device)
+    x = torch.rand(1, 1, 8, 8, 8)
+    expected = model.eval()(x)
+    for number, state in enumerate(
+        (
+            {f"module.{k}": v for k, v in model.state_dict().items()},
+            {"network": model.state_dict()},
+        )
+    ):
+        path = tmp_path / f"network_{number:06d}.pth"
+        save_state(path, state)
+        other = seeded_model(dataclasses.replace(params, seed=5), CPU.device).eval()
+        load_network(other, path)
+        assert torch.equal(other(x), expected)
+    deeper = seeded_model(dataclasses.replace(params, unet_steps=3), CPU.device)
+    with pytest.raises(InputError, match=r"unet_steps 3 expected, file has 2; missing: down_path"):
+        load_network(deeper, path)
+
+
+class Malicious:
+    """Pickles to a call of os.mkdir."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_malicious_or_damaged_checkpoints_are_refused(tmp_path):
+    path, trace = tmp_path / "network_000001.pth", tmp_path / "trace"
+    torch.save({"w": Malicious(str(trace))}, path)
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_state(path)
+    assert not trace.exists()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_state(path)
+    with pytest.raises(InputError, match=r"iterations available there: 1$"):
+        load_state(tmp_path / "network_000009.pth")
+
+
+def test_memory_estimate_counts_layers():
+    params = Params(unet_steps=1, first_layer_channels=2, batch_size=1, data_duration=4)
+    parameters, size = memory_estimate(params, (4, 4))
+    model = seeded_model(params, CPU.device)
+    assert parameters == sum(p.numel() for p in model.parameters())
+    # level 0: conv, ReLU, identity twice in encoder and decoder (2 channels), upsampling, logits
+    full = 4 * 4 * 4
+    assert size == 4 * (full * (2 * 6 * 2 + 2 + 4) + full // 8 * 6 * 4)
+
+
+def test_importing_has_no_side_effect(tmp_path):
+    modules = sorted(path.stem for path in FOLDER.glob("*.py"))
+    code = (
+        "import sys, threading\n"
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "sys.argv = ['x', '--nonsense']\n"
+        "before = threading.active_count()\n"
+        f"for name in {modules!r}: __import__(name)\n"
+        "assert 'wandb' not in sys.modules and 'tensorboard' not in sys.modules\n"
+        "assert threading.active_count() == before\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_follow_the_seed():
+    params = Params(unet_steps=1, first_layer_channels=2)
+    states = [
+        seeded_model(
+            dataclasses.replace(params, initialize_weights=wanted), CPU.device
+        ).state_dict()
+        for wanted in (False, False, True)
+    ]
+    assert_same(states[0], states[1])
+    weight = "down_path.1.layers.3.weight"
+    assert not torch.equal(states[0][weight], states[2][weight])
+    assert np.isclose(float(states[2][weight].std()), (2 / (4 * 27)) ** 0.5, rtol=0.2)
