@@ -94,8 +94,9 @@ def series_settings(rows, **changes):
 def train_series(recording, settings):
     """Train on a table, keep the epoch of the best validation, return the metric rows."""
     from displays import evaluate
-    from pipeline import build, fit, prepare
+    from pipeline import build, fit
     from prediction import predict_windows
+    from prepare import prepare
     from utils import choose_device
 
     prepared = prepare(settings, recording)

@@ -25,8 +25,14 @@ WEIGHT_FILES = {"encoder": "encoder.torch", "decoder": "decoder.torch"}
 
 def save_tensors(path, value):
     """Write ``value`` with torch.save under a temporary name, then move it into place."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        torch.save(value, handle)  # a handle, because a name would enter the file
+    try:
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            torch.save(value, handle)  # a handle, because a name would enter the file
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: could not be written ({error}); an older file is kept; free some disk space"
+            " and go on with --resume"
+        ) from None
 
 
 def infer_sizes(encoder_state, decoder_state, path="weights"):

@@ -20,10 +20,10 @@ from pipeline import (
     fit,
     identity_of,
     load_results,
-    prepare,
     run_state,
     train_and_predict,
 )
+from prepare import prepare
 from recording import read_json
 from run_report import write_run_report
 from settings import DATA_DIR, RESULTS_DIR

@@ -15,11 +15,11 @@ from pathlib import Path
 
 
 class InputError(Exception):
-    """A fault in what the user gave: its text names file, found, expected and remedy in one line."""
+    """A fault in what the user gave: its text names file, found, expected and remedy."""
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser without abbreviations that answers an unknown flag with the nearest known one."""
+    """ArgumentParser without abbreviations that answers an unknown flag with the nearest one."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
@@ -115,7 +115,7 @@ def git_commit():
 
 
 def write_settings(run_dir, settings, *, inputs=(), libraries=()):
-    """Write ``settings.json``: resolved settings, versions, git commit and SHA-256 of the inputs."""
+    """Write ``settings.json``: settings, versions, git commit and SHA-256 of the inputs."""
     record = {
         "settings": {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()},
         "python": platform.python_version(),

@@ -52,7 +52,7 @@ def reload_run(run_dir, data="", scaler="run", device="auto"):
     """
     import main
     from checkpoints import load_network
-    from pipeline import prepare, read_recording
+    from prepare import prepare, read_recording
     from preprocessing import load_scaler
     from recording import read_json
     from safe_read import read_published_scaler

@@ -74,7 +74,7 @@ def list_jobs(settings):
         ]
     if not (settings["each_target"] or settings["target_grid"]):
         return None
-    from pipeline import parse_targets, read_recording
+    from prepare import parse_targets, read_recording
 
     if settings["target_grid"]:
         pairs = grid_targets(settings["target_grid"], read_recording(settings).shape, data)

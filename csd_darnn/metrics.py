@@ -80,7 +80,7 @@ def ridge_prediction(train_data, fit_starts, starts, rule):
 
 
 def correlations(feats, rows, wanted, block=512):
-    """Return |correlation| (N,) of ``feats[rows]`` (n, N) with ``wanted`` (n,), 0 where constant."""
+    """Return |correlation| (N,) of ``feats[rows]`` with ``wanted`` (n,), 0 where constant."""
     wanted = wanted - wanted.mean()
     strength = np.zeros(feats.shape[1])
     for low in range(0, feats.shape[1], block):
@@ -111,7 +111,10 @@ def metric_rows(train_data, predictions, starts, rule, scaler, target_columns, p
             for name, convert in units.items():
                 pair = convert(truth)[:, position], convert(y_pred)[:, position]
                 head = {"model": model, "part": part, "target": scaler.columns[column]}
-                rows.append({**head, "units": name, **regression_metrics(*pair)})
+                measures = regression_metrics(*pair)
+                if name == "z":
+                    measures["mape_percent"] = None  # a ratio to a z-score means nothing
+                rows.append({**head, "units": name, **measures})
     return rows
 
 

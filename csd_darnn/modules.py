@@ -169,7 +169,7 @@ class Decoder(nn.Module):
             y_tilde = self.fc(torch.cat((context, y_history[:, step]), dim=1))  # (B, o)
             states = lstm_step(self.lstm_layer, y_tilde, states)
             betas.append(beta)
-        # Faithful: the published network reads the bottom layer, a leftover of its one-layer origin.
+        # Faithful: the published network reads the bottom layer, a leftover of its origin.
         read = states[0][0] if self.readout == "bottom" else states[-1][0]
         output = self.fc_final(torch.cat((read, context), dim=1))  # (B, o)
         if self.predict == "change":

@@ -57,7 +57,7 @@ def load_scaler(path):
         return Scaler(mean, scale, tuple(record["columns"]), str(record["fitted_on"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: found no readable scaler ({type(error).__name__}: {error}), expected JSON with"
+            f"{path}: found no scaler ({type(error).__name__}: {error}), expected JSON with"
             " mean, scale, columns, fitted_on; train the run again"
         ) from None
 

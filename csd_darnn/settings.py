@@ -1,5 +1,6 @@
 """Folders of the house, and the rule that turns the globals of a script into checked flags."""
 
+import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ def parse(argv, description, defaults, flags, *, extra=None):
     Returns:
         argparse.Namespace with lower-case names; ``given`` is the set of names set by the user.
     """
-    parser = Parser(description=description)
+    # The help texts name the globals' values themselves.
+    parser = Parser(description=description, formatter_class=argparse.HelpFormatter)
     for name, flag in flags.items():
         shown = defaults[name]
         note = f"{flag.help} (default: {','.join(shown) if isinstance(shown, tuple) else shown})"

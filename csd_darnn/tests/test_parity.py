@@ -1,4 +1,4 @@
-"""Parity with the published project: every fixture file of DIR (--fixtures) is found by its stem."""
+"""Parity with the published project: every fixture of DIR (--fixtures) is found by its stem."""
 
 from pathlib import Path
 
