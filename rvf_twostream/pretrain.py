@@ -348,7 +348,7 @@ def train(args, stream, strategy):
             }
         run.save_epoch(trained, row, best=best, bare=model, info=info)
     bar.close()
-    run.finish(trained, {})
+    run.finish({})
     figure = draw_curves(run, args)
     best = run.state["best"]
     print(

@@ -9,7 +9,7 @@ A run ``<name>`` in ``--ckptdir`` has
     <name>_state/settings.json           settings, versions, commit and inputs at the start
 
 The state lies inside ``last.weights.h5`` too: both then change in one atomic move, and a kill
-between the two files loses nothing.
+between the two files loses nothing. Only "complete" is read from ``state.json``.
 """
 
 import csv
@@ -72,8 +72,10 @@ class Run:
         """Return the state on disk, checked, or None when there is none yet."""
         if not self._state_json.exists() and not self._last.exists():
             return None
+        complete = False
         if self._state_json.exists():
-            read_json(self._state_json, remedy=REMEDY)
+            shown = read_json(self._state_json, remedy=REMEDY)
+            complete = isinstance(shown, dict) and shown.get("complete") is True
         try:
             # h5py only here: a new run need not wait for it.
             import h5py
@@ -84,6 +86,7 @@ class Run:
             raise InputError(f"{self._last}: no state of a run ({error}); {REMEDY}") from error
         if set(state) != STATE_KEYS or len(state["history"]) != state["epoch"]:
             raise InputError(f"{self._last}: not the state of a run; {REMEDY}")
+        state["complete"] = complete
         return state
 
     def _compare(self, settings):
@@ -125,13 +128,11 @@ class Run:
         save_h5(trained, self._last, attribute=json.dumps(state))
         self._write_tables()
 
-    def finish(self, trained, results):
+    def finish(self, results):
         """Mark the run complete and add ``results`` to the description of its best weights."""
-        self.state["complete"] = True
-        self.state["extra"] = {}
         path = info_path(self.weights)
         write_json(path, {**read_json(path, remedy=REMEDY), **results})
-        save_h5(trained, self._last, attribute=json.dumps(self.state))
+        self.state["complete"] = True
         self._write_tables()
 
     def _write_tables(self):

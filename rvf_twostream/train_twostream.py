@@ -242,27 +242,24 @@ def describe(args, weights):
     }
 
 
-def train(args, strategy):
-    """Train, select the best epoch on validation, evaluate the test set once; return that."""
-    import keras
-    from tqdm import tqdm
+def movie_sets(args):
+    """Return ``movies(set name) -> list of Movie``; train and val are checked here, test is not.
 
-    from checkpoints import load_trunk, load_weights
-    from clips import DataGeneratorMerged, DataGeneratorMerged_aug, list_pairs
-    from metrics import epoch_metrics
-    from model_zoo import make_optimizer, two_stream
-    from runs import Run
-    from training import make_forward, make_train_step, train_epoch
+    The test set stays closed until somebody asks for it.
+    """
+    from clips import list_pairs
     from utils import read_classmap
 
-    begun = time.perf_counter()
     classmap = read_classmap(args.root)
     size = {"nframes": args.nframes, "nrows": args.nrows, "ncols": args.ncols}
-    movies = functools.partial(list_pairs, args.root, args.splitnum, classmap=classmap, **size)
-    train_movies, val_movies = movies("train"), movies("val")
+
+    @functools.cache
+    def movies(name):
+        return list_pairs(args.root, args.splitnum, name, classmap, **size)
+
     labels = {
-        name: {m.label_class > args.threshold for m in group}
-        for name, group in (("train", train_movies), ("val", val_movies))
+        name: {movie.label_class > args.threshold for movie in movies(name)}
+        for name in ("train", "val")
     }
     if args.ckpt_monitor in ("val_auc", "val_average_precision") and len(labels["val"]) < 2:
         raise InputError(
@@ -271,34 +268,49 @@ def train(args, strategy):
         )
     if len(labels["train"]) < 2:
         print("warning: the training set has one class only", file=sys.stderr)
-    name = f"{args.model_prefix}{args.splitnum}"
-    run = Run(
-        args.ckptdir, name, vars(args), csv_folder="two_stream_csv", recalculate=args.recalculate
-    )
-    if run.state["complete"]:
-        print(f"already trained: {run.weights} (start afresh with -r)")
-        return None
+    return movies
+
+
+def label_weights(args, movies):
+    """Return {0: w0, 1: w1} of --class_weight."""
     if args.class_weight == "balanced":
-        weights = balanced_weights([m.label_class > args.threshold for m in train_movies])
-    else:
-        weights = {int(label): weight for label, weight in args.class_weight.items()}
-    info = describe(args, weights)
+        return balanced_weights([movie.label_class > args.threshold for movie in movies])
+    return {int(label): weight for label, weight in args.class_weight.items()}
+
+
+def training_data(args, movies, weights, n_replicas):
+    """Return the data set of training clips, augmented unless USE_AUG is off."""
+    from clips import DataGeneratorMerged, DataGeneratorMerged_aug
+
     settings = {
-        "workers": args.workers,
-        "seed": args.seed,
         "batch_size": args.batch_size,
         "nframes": args.nframes,
         "threshold": args.threshold,
+        "seed": args.seed,
         "class_weight": weights,
-        "replicas": strategy.num_replicas_in_sync,
+        "replicas": n_replicas,
+        "workers": args.workers,
     }
     if args.use_aug:
-        data = DataGeneratorMerged_aug(train_movies, rotate_flow=args.rotate_flow, **settings)
-    else:
-        data = DataGeneratorMerged(train_movies, **settings)
+        return DataGeneratorMerged_aug(movies, rotate_flow=args.rotate_flow, **settings)
+    return DataGeneratorMerged(movies, **settings)
 
+
+def build(args, run, strategy, n_steps):
+    """Return (model, optimizer, compiled twin saved with its optimiser), as ``run`` left them.
+
+    Args:
+        run: ``runs.Run``.
+        n_steps: updates per epoch.
+    """
+    import keras
+
+    from checkpoints import load_trunk
+    from model_zoo import make_optimizer, two_stream
+
+    size = (args.nframes, args.nrows, args.ncols)
     with strategy.scope():
-        model = two_stream(input_size=tuple(size.values()), depth=args.depth, width=args.width)
+        model = two_stream(input_size=size, depth=args.depth, width=args.width)
         for stream, path in (("grey", args.grey_weights), ("of", args.OF_weights)):
             if path == "none":
                 print(f"warning: {stream} stream starts from random weights", file=sys.stderr)
@@ -307,7 +319,7 @@ def train(args, strategy):
                 print(note or f"{stream} stream starts from {path}")
         optimizer = make_optimizer(
             model,
-            learning_rate(args, len(data)),
+            learning_rate(args, n_steps),
             lr_weight=args.lr_weight,
             weight_decay=args.weight_decay,
         )
@@ -316,28 +328,27 @@ def train(args, strategy):
     if run.state["epoch"]:
         run.load_last(trained)
         print(f"resuming after epoch {run.state['epoch']} of {args.epoch}")
-    else:
-        inputs = [args.root / "classmap.json", args.root / f"split_allocation_{args.splitnum}.csv"]
-        write_settings(
-            run.folder,
-            vars(args),
-            inputs=[p for p in inputs if p.exists()],
-            libraries=("tensorflow", "keras", "numpy"),
-        )
-    plateau = plateau_callback(args, trained, run.state["extra"]) if args.reduce_lr else None
+    return model, optimizer, trained
+
+
+def run_epochs(args, run, parts, data, movies, info, strategy):
+    """Train the epochs that are left, saving each; ``parts`` come from ``build``."""
+    import keras
+    from tqdm import tqdm
+
+    from metrics import epoch_metrics
+    from training import make_forward, make_train_step, train_epoch
 
     def sample_loss(y, outputs):
         return keras.losses.binary_crossentropy(y[:, None], outputs)
 
+    model, optimizer, trained = parts
+    plateau = plateau_callback(args, trained, run.state["extra"]) if args.reduce_lr else None
     step = make_train_step(model, optimizer, sample_loss, strategy)
     forward = make_forward(model)
-    bar = tqdm(
-        total=args.epoch * len(data),
-        initial=run.state["epoch"] * len(data),
-        disable=None,
-        desc=name,
-        unit="batch",
-    )
+    val_movies = movies("val")
+    n_batches = len(data)
+    bar = tqdm(total=args.epoch * n_batches, initial=run.state["epoch"] * n_batches, disable=None)
     while run.state["epoch"] < args.epoch and not stale(run.state, args):
         start = time.perf_counter()
         data.epoch = run.state["epoch"]
@@ -350,25 +361,61 @@ def train(args, strategy):
         row |= {"lr": rate, "seconds": round(time.perf_counter() - start, 3)}
         best = None
         if is_better(row, run.state["best"], args):
-            best = {"best_epoch": row["epoch"]} | {k: row[k] for k in MONITORS}
+            best = {"best_epoch": row["epoch"]} | {name: row[name] for name in MONITORS}
         extra = {}
         if plateau is not None:
             plateau.on_epoch_end(data.epoch, row)
             extra = {"best": float(plateau.best), "wait": int(plateau.wait)}
         run.save_epoch(trained, row, best=best, bare=model, info=info, extra=extra)
     bar.close()
+    return forward
 
-    load_weights(model, run.weights)
-    results = {"test": evaluate(forward, model, movies("test"), args, "test")}
-    run.finish(trained, results)
-    figure = draw_curves(run, args)
+
+def train(args, strategy):
+    """Train, select the best epoch on validation, evaluate the test set once at the end."""
+    from checkpoints import load_weights
+    from runs import Run
+
+    begun = time.perf_counter()
+    movies = movie_sets(args)
+    name = f"{args.model_prefix}{args.splitnum}"
+    run = Run(
+        args.ckptdir,
+        name,
+        vars(args),
+        csv_folder="two_stream_csv",
+        recalculate=args.recalculate,
+    )
+    if run.state["complete"]:
+        print(f"already trained: {run.weights} (start afresh with -r)")
+        return
+    train_movies = movies("train")
+    weights = label_weights(args, train_movies)
+    info = describe(args, weights)
+    data = training_data(args, train_movies, weights, strategy.num_replicas_in_sync)
+    parts = build(args, run, strategy, len(data))
+    if run.state["epoch"] == 0:
+        inputs = (
+            args.root / "classmap.json",
+            args.root / f"split_allocation_{args.splitnum}.csv",
+        )
+        write_settings(
+            run.folder,
+            vars(args),
+            inputs=[path for path in inputs if path.exists()],
+            libraries=("tensorflow", "keras", "numpy"),
+        )
+    forward = run_epochs(args, run, parts, data, movies, info, strategy)
+    model = parts[0]
     best = run.state["best"]
+    load_weights(model, run.weights)
+    test = evaluate(forward, model, movies("test"), args, "test")
+    run.finish({"test": test})
+    figure = draw_curves(run, args)
     print(
         f"best epoch {best['best_epoch']}: val_auc {show(best['val_auc'])}, test_auc "
-        f"{show(results['test']['test_auc'])}, {time.perf_counter() - begun:.0f} s, "
-        f"{run.weights}, {figure}"
+        f"{show(test['test_auc'])}, {time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
     )
-    return results
 
 
 def stale(state, args):

@@ -1,0 +1,105 @@
+"""The story and its demo: settings of a run, bad flags, the quick demo as a user runs it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import main
+import run_demo
+from files import DATA, RESULTS
+from little import run_script
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], ["--root", "--demo"]),
+        (["--root", "/nowhere"], ["/nowhere"]),
+        (["--demo", "--root", "."], ["leave --root away"]),
+        (["--demo", "--depth", "20"], ["20", "152"]),
+        (["--demo", "--effect", "weak"], ["strong"]),
+        (["--demoo"], ["did you mean --demo?"]),
+        (["--demo", "--full", "--quick"], ["exclude each other"]),
+    ],
+)
+def test_bad_flags(capsys, flags, words):
+    with pytest.raises(SystemExit, match="2"):
+        main.main(flags)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    for word in words:
+        assert word in error
+
+
+def test_a_run_is_opened_once(tmp_path):
+    settings = {"seed": 0, "depth": 18, "workers": 2}
+    run_dir = tmp_path / "run"
+    assert main.open_run(run_dir, settings, fresh=False) is False
+    assert main.open_run(run_dir, {**settings, "workers": 4}, fresh=False) is False
+    with pytest.raises(main.InputError, match=r"other settings \(depth\)"):
+        main.open_run(run_dir, {**settings, "depth": 34}, fresh=False)
+    (run_dir / "summary.json").write_text("{}")
+    assert main.open_run(run_dir, settings, fresh=False) is True
+    assert main.open_run(run_dir, {**settings, "depth": 34}, fresh=True) is False
+    assert not (run_dir / "summary.json").exists()
+
+
+def test_flags_go_before_the_preset():
+    argv = ["--demo", "--epoch", "3"]
+    settings = main.resolve(main.build_parser().parse_args(argv))
+    settings = run_demo.demo_settings(settings, main.given_flags(argv))
+    assert settings["epoch"] == 3
+    assert settings["width"] == run_demo.SMALL["width"]
+
+
+def test_planted_scores_judge_the_effect():
+    rng = np.random.default_rng(0)
+    truth = {
+        f"p{i}": {"TAPSE_mm": float(i), "FAC_pct": 30.0, "hr_per_min": float(rng.integers(60, 99))}
+        for i in range(40)
+    }
+    patients = [
+        {"id": f"p{i}", "y": str(int(i < 20)), "probability": str(1 - i / 40)} for i in range(40)
+    ]
+    score, scores, _ = run_demo.planted_scores(patients, truth, "strong", judged=True)
+    assert score["value"] == 1
+    assert score["passed"] is True
+    assert scores[3]["value"] == 1  # TAPSE itself
+    score, *_ = run_demo.planted_scores(patients, truth, "none", judged=True)
+    assert score["passed"] is False
+    assert score["control"] is True
+
+
+@pytest.mark.slow
+def test_quick_demo_as_a_user_runs_it():
+    name = "pytest_quick"
+    shutil.rmtree(RESULTS / name, ignore_errors=True)
+    try:
+        done = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 1)
+        assert done.returncode == 0, done.stderr
+        last = done.stdout.strip().splitlines()[-1]
+        assert last.startswith("test AUC")
+        assert last.endswith("report.html")
+        summary = json.loads((RESULTS / name / "summary.json").read_text())
+        assert summary["status"] == "complete"
+        for figure in summary["figures"]:
+            assert (RESULTS / name / figure["path"]).is_file()
+        assert (RESULTS / name / summary["main_picture"]).stat().st_size < 1_000_000
+        assert {score["control"] for score in summary["scores"]} == {True, False}
+        again = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 1)
+        assert again.returncode == 0
+        assert "complete already" in again.stdout
+        other = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 2)
+        assert other.returncode == 2
+        assert "--fresh" in other.stderr
+        one = next((DATA / name / "cohort").glob("*.dcm"))
+        weights = RESULTS / name / "rvf_0.weights.h5"
+        single = run_script("predict.py", "--weights", weights, "--dicom", one, "--json")
+        assert single.returncode == 0, single.stderr
+        result = json.loads(single.stdout)
+        assert 0 <= result["probability"] <= 1
+        assert len(result["starts"]) == 5
+    finally:
+        for folder in (RESULTS / name, DATA / name):
+            shutil.rmtree(folder, ignore_errors=True)

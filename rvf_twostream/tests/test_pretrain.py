@@ -1,0 +1,97 @@
+"""Pre-training: regression of the ejection fraction, classification, labels, bad input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import pretrain
+import pretrain_greyscale
+import pretrain_OF
+import tiny_split
+from checkpoints import read_info
+
+
+def write_echonet(root, n=8, channels=1, frames=10):
+    """Write prepared movies and filename2class.json as prepare_echonet.py does."""
+    rng, ef = np.random.default_rng(0), {}
+    kind = pretrain.FOLDERS["grey" if channels == 1 else "of"]
+    for i in range(n):
+        folder = root / f"{'train' if i < n - 2 else 'val'}_{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        movie = rng.standard_normal((frames, 32, 32, channels)).astype(np.float16)
+        np.save(folder / f"X{i}.npy", movie)
+        ef[f"X{i}"] = 40.0 + 3 * i
+    (root / "filename2class.json").write_text(json.dumps(ef))
+    return root
+
+
+def flags(root, out, *more):
+    named = ("--root", root, "--ckptdir", out, "--device", "cpu", "--epoch", 2, "--batch_size", 4)
+    return [str(x) for x in (*named, *tiny_split.MODEL, *tiny_split.CLIP, *more)]
+
+
+def test_regression(tmp_path, capsys):
+    root = write_echonet(tmp_path / "echo")
+    out = tmp_path / "out"
+    more = ("--ef_bias", 50, "--model_prefix", "g")
+    assert pretrain_greyscale.main(flags(root, out, *more)) == 0
+    with open(out / "model_csv" / "g.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == ["epoch", "loss", "val_loss", "val_mae", "val_r2", "lr", "seconds"]
+    assert len(rows) == 2
+    # Targets are 40 to 61: a bias of 50 leaves a squared error far below 50 ** 2.
+    assert float(rows[0]["loss"]) < 1000
+    info = read_info(out / "g.weights.h5", kind="grey")
+    assert info["best_epoch"] == 1 + int(np.argmin([float(row["val_loss"]) for row in rows]))
+    assert pretrain_greyscale.main(flags(root, out, *more)) == 0
+    assert "already trained" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_classification_starts_from_other_weights(tmp_path):
+    grey = write_echonet(tmp_path / "echo")
+    assert pretrain_greyscale.main(flags(grey, tmp_path / "g", "--model_prefix", "g")) == 0
+    root = write_echonet(tmp_path / "flow", channels=2)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,class\n" + "".join(f"X{i}.npy,{'ab'[i % 2]}\n" for i in range(8)))
+    start = ("--init_weights", tmp_path / "g" / "g.weights.h5")
+    more = ("--task", "classification", "--labels", labels, "--model_prefix", "c", *start)
+    assert pretrain_OF.main(flags(root, tmp_path / "c", *more)) == 0
+    info = read_info(tmp_path / "c" / "c.weights.h5", kind="of")
+    assert info["classes"] == ["a", "b"]
+    assert info["n_classes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--root", "/nowhere"], ["/nowhere"]),
+        (["--task", "classification"], ["--labels"]),
+        (["--ef_bias", "120"], ["--ef_bias", "100"]),
+        (["--ckpt_monitor", "val_accuracy"], ["regression"]),
+        (["--init_weights", "gone.h5"], ["gone.h5"]),
+        (["--nclass", "2"], ["unknown argument --nclass"]),
+        (["--nframes", "16"], ["10 frames, 16 needed"]),
+    ],
+)
+def test_bad_flags(tmp_path, capsys, change, words):
+    root = write_echonet(tmp_path / "echo")
+    with pytest.raises(SystemExit, match="2"):
+        pretrain_greyscale.main(flags(root, tmp_path / "out", *change))
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    for word in words:
+        assert word in error
+
+
+def test_movies_without_target(tmp_path, capsys):
+    root = write_echonet(tmp_path / "echo")
+    (root / "filename2class.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        pretrain_greyscale.main(flags(root, tmp_path / "out"))
+    assert "no ejection fraction of X0, X1" in capsys.readouterr().err
+
+
+def test_both_scripts_have_their_own_name():
+    assert pretrain_greyscale.MODEL_PREFIX != pretrain_OF.MODEL_PREFIX
