@@ -87,9 +87,9 @@ def load_model(path, *, config=None, readout=None, impl="recursive", device="cpu
 
 
 def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
-    """Build the (untrained) model that a config.json describes."""
+    """Build the (untrained) model that a config.json describes; ``field`` is its movies' size."""
     try:
-        return build_model(
+        model = build_model(
             settings,
             rate_hz=settings["sampling_rate"],
             readout=readout or settings.get("readout", "legacy"),
@@ -99,6 +99,8 @@ def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
         )
     except KeyError as error:
         raise InputError(f"model configuration: key {error} is missing") from None
+    model.field = tuple(settings.get("field", (83, 83)))
+    return model
 
 
 def model_state(path):

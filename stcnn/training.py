@@ -114,6 +114,7 @@ def model_settings(settings, dataset):
         "data_count": dataset.data_count,
         "sampling_rate": settings["dataset"]["sampling_rate"],
         "dataset_config": settings["dataset"],
+        "field": list(next(iter(dataset.movies.values())).shape[1:]),
         "readout": settings["readout"],
         "init": settings["init"],
         "seed": settings["seed"],

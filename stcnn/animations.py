@@ -1,0 +1,111 @@
+"""Moving pictures: stimulus movies above growing traces, feature maps. mp4, or GIF by its suffix.
+
+The movie plays and the traces grow; artists are updated in place and everything is loaded once.
+Source: specification 8.1, 9.4.
+"""
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.animation import FFMpegWriter, PillowWriter
+from matplotlib.figure import Figure
+
+from files import atomic_path
+
+STEP = 6  # every sixth frame is drawn: 180 Hz plays at 30 frames per second
+FPS = 30
+GREY = (-0.5, 0.5)
+PANEL_IN, DPI = 2.5, 72
+TRACE_Y = (-0.5, 2.0)
+
+
+def animate_row(path, panels, *, rate_hz, step=STEP, y=TRACE_Y):
+    """Draw one movie per column above the traces of all its neurons.
+
+    Args:
+        path: .mp4 or .gif.
+        panels: list of dicts with title, movie (T, rows, columns) contrast, seconds (T,), traces
+            (neurons, T) dF/F; an empty movie leaves an empty panel.
+        rate_hz: frames per second of the data.
+        step: every how many frames is drawn.
+        y: trace limits.
+    """
+    figure = Figure(figsize=(PANEL_IN * max(len(panels), 2), 2 * PANEL_IN))
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    return _animate(
+        path, figure, list(zip(axes[0], axes[1], strict=True)), panels, rate_hz, step, y
+    )
+
+
+def animate_grid(path, panels, *, shape, rate_hz, step=STEP, y=TRACE_Y):
+    """Draw a grid of movies above a grid of traces, first stimulus bottom left."""
+    rows, columns = shape
+    figure = Figure(figsize=(PANEL_IN * columns, PANEL_IN * 2 * rows))
+    axes = figure.subplots(2 * rows, columns, squeeze=False)
+    pairs = zip(axes[:rows][::-1].ravel(), axes[rows:][::-1].ravel(), strict=True)
+    return _animate(path, figure, list(pairs)[: len(panels)], panels, rate_hz, step, y)
+
+
+def animate_maps(path, maps, name, *, rate_hz, step=STEP):
+    """Draw the channels of one layer (T, C, rows, columns), each with its own grey range."""
+    n = maps.shape[1]
+    figure = Figure(figsize=(PANEL_IN * max(n, 2), PANEL_IN * 1.3))
+    images = []
+    for channel, axis in enumerate(figure.subplots(1, n, squeeze=False)[0]):
+        low, high = maps[:, channel].min(), maps[:, channel].max()
+        images.append(
+            axis.imshow(maps[0, channel], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+        )
+        axis.set_title(f"{name}_{channel}", fontsize=9)
+        axis.set_axis_off()
+    clock = figure.text(0.01, 0.02, "", fontsize=9)
+
+    def draw(frame):
+        for channel, image in enumerate(images):
+            image.set_data(maps[frame, channel])
+        clock.set_text(f"{frame / rate_hz:.2f} s")
+
+    return _write(path, figure, draw, range(0, len(maps), step))
+
+
+def _animate(path, figure, pairs, panels, rate_hz, step, y):
+    parts, n_frames = [], 0
+    for (top, bottom), panel in zip(pairs, panels, strict=True):
+        top.set_axis_off()
+        top.set_title(panel["title"], fontsize=10)
+        if not len(panel["movie"]):
+            bottom.set_axis_off()
+            continue
+        image = top.imshow(panel["movie"][0], cmap="gray", vmin=GREY[0], vmax=GREY[1])
+        lines = [bottom.plot([], [], lw=0.8)[0] for _ in panel["traces"]]
+        bottom.set(xlim=(panel["seconds"][0], panel["seconds"][-1]), ylim=y, xlabel="time (s)")
+        bottom.spines[["top", "right"]].set_visible(False)
+        parts.append((panel, image, lines))
+        n_frames = max(n_frames, len(panel["movie"]))
+    pairs[0][1].set_ylabel("dF/F")
+    figure.tight_layout()
+
+    def draw(frame):
+        for panel, image, lines in parts:
+            now = min(frame, len(panel["movie"]) - 1)
+            image.set_data(panel["movie"][now])
+            for line, trace in zip(lines, panel["traces"], strict=True):
+                line.set_data(panel["seconds"][: now + 1], trace[: now + 1])
+
+    del rate_hz  # the clock is the traces' own axis
+    return _write(path, figure, draw, range(0, n_frames, step))
+
+
+def _write(path, figure, draw, frames):
+    """Write the frames to .mp4 (H.264 of imageio-ffmpeg) or .gif, padded to even size."""
+    import imageio_ffmpeg
+
+    width, height = (2 * int(np.ceil(inches * DPI / 2)) for inches in figure.get_size_inches())
+    figure.set_size_inches(width / DPI, height / DPI)
+    with rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):
+        gif = str(path).endswith(".gif")
+        writer = PillowWriter(fps=FPS) if gif else FFMpegWriter(fps=FPS, codec="libx264")
+        with atomic_path(path) as temporary, writer.saving(figure, str(temporary), DPI):
+            for frame in frames:
+                draw(frame)
+                writer.grab_frame()
+    return path

@@ -1,0 +1,255 @@
+"""From two trained runs to the story that main.py tells: planted truth, control, figures, report.
+
+Reads the run folders of training.py and truth.json of a synthetic set; writes figures, CSV and
+report.html into the folder of the whole run.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from animations import animate_row
+from checkpoints import checkpoint_epochs, load_history, load_model
+from metrics import correlation, predict_rows
+from report import figure_block, score_table, table_block, write_report, write_summary
+from training import open_dataset, sampler_of, write_csv
+from util_analysis import plot_kernels, plot_loss_history, plot_planted, plot_trace_grid
+
+PLANTED = {"lc11": "small objects (lc11)", "lplc2": "looming (lplc2)"}
+UNSELECTIVE = "lc12"
+PEAK_TARGET = 0.85  # correlation over held-out stimuli, specification check 12
+CONTROL_LIMIT = 0.5  # a model trained on dealt-round stimuli must stay below
+DEPTH_LIMIT = 0.3  # |expanding - contracting| / sum of the unselective type
+EXPANDING, CONTRACTING = range(300, 310), range(340, 350)
+SHOWN_TRACES = 6
+
+
+def read_items(run_dir):
+    """Return the rows of items.csv with numbers as floats."""
+    with open(Path(run_dir) / "items.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def planted_peaks(items, truth, kind, part="held_out"):
+    """Return (planted, predicted) peaks of one cell type over the items of a part."""
+    rows = [row for row in items if row["cell_type"] == kind and row["part"] == part]
+    neurons = truth["types"][kind]["neurons"]
+    planted = [neurons[row["uid"]]["peak"][row["barcode"]] for row in rows]
+    return np.array(planted), np.array([float(row["peak_predicted"]) for row in rows])
+
+
+def depth_index(items, kind):
+    """Return (e - c) / (e + c) of the mean predicted peaks for expanding and contracting discs."""
+
+    def mean(codes):
+        values = [
+            float(row["peak_predicted"])
+            for row in items
+            if row["cell_type"] == kind and int(row["barcode"]) in codes
+        ]
+        return max(np.mean(values), 0.0)
+
+    expanding, contracting = mean(EXPANDING), mean(CONTRACTING)
+    return float((expanding - contracting) / max(expanding + contracting, 1e-9))
+
+
+def score(name, value, target, passed, *, unit="", control=False):
+    """Return one score for summary.json; NaN counts as not reached."""
+    value = None if value is None or not np.isfinite(value) else float(value)
+    passed = None if passed is None else bool(passed and value is not None)
+    return {"name": name, "value": value, "unit": unit, "target": target, "passed": passed,
+            "control": control}  # fmt: skip
+
+
+def planted_scores(model_dir, control_dir, truth):
+    """Return (main score, all scores) of the model and its negative control."""
+    items = read_items(model_dir)
+    scores, reached = [], []
+    for kind, name in PLANTED.items():
+        value = correlation(*planted_peaks(items, truth, kind))
+        reached.append(value)
+        scores.append(
+            score(
+                f"held-out peak correlation, {name}",
+                value,
+                f">= {PEAK_TARGET}",
+                value >= PEAK_TARGET,
+            )
+        )
+    value = correlation(*planted_peaks(items, truth, UNSELECTIVE))
+    scores.append(score(f"held-out peak correlation, unselective ({UNSELECTIVE})", value, "", None))
+    value = depth_index(items, UNSELECTIVE)
+    scores.append(
+        score(
+            f"expanding against contracting, {UNSELECTIVE}", value, f"within +-{DEPTH_LIMIT}",
+            abs(value) <= DEPTH_LIMIT,
+        )
+    )  # fmt: skip
+    value = depth_index(items, "lplc2")
+    scores.append(score("expanding against contracting, lplc2", value, ">= 0.5", value >= 0.5))
+    control = read_items(control_dir)
+    for kind, name in PLANTED.items():
+        value = correlation(*planted_peaks(control, truth, kind))
+        value = 0.0 if np.isnan(value) else value  # a constant prediction finds nothing
+        scores.append(
+            score(
+                f"the same after training on shuffled labels, {name}", value, f"< {CONTROL_LIMIT}",
+                value < CONTROL_LIMIT, control=True,
+            )
+        )  # fmt: skip
+    lowest = min(reached) if np.isfinite(reached).all() else float("nan")
+    main = score(
+        "held-out peak correlation, lower of the two planted types", lowest, f">= {PEAK_TARGET}",
+        lowest >= PEAK_TARGET,
+    )  # fmt: skip
+    return main, [main, *scores]
+
+
+def draw_story(run_dir, model_dir, settings, truth, control_dir=None):
+    """Draw every figure of the run; return (figures, main picture) for the report."""
+    dataset = open_dataset(settings)
+    model = load_model(model_dir)
+    dataset.sample = sampler_of(model)
+    items = read_items(model_dir)
+    figures = []
+
+    def add(path, caption, alt):
+        figures.append({"path": str(path.relative_to(run_dir)), "caption": caption, "alt": alt})
+
+    if truth is not None:
+        groups = {"model": items, "control": read_items(control_dir)}
+        for label, rows in groups.items():
+            pairs = {kind: planted_peaks(rows, truth, kind) for kind in [*PLANTED, UNSELECTIVE]}
+            word = "Shuffled labels (control)" if label == "control" else "Model"
+            path = plot_planted(
+                run_dir / f"peaks_{label}.png",
+                {kind: pair[0] for kind, pair in pairs.items()},
+                {kind: pair[1] for kind, pair in pairs.items()},
+                {**PLANTED, UNSELECTIVE: f"unselective ({UNSELECTIVE})"},
+                f"{word}: held-out stimuli",
+            )
+            write_csv(
+                run_dir / f"peaks_{label}.csv",
+                [
+                    {"cell_type": kind, "planted": float(a), "predicted": float(b)}
+                    for kind, pair in pairs.items()
+                    for a, b in zip(*pair, strict=True)
+                ],
+            )
+            add(path, f"{word}: predicted against planted peak, per neuron and held-out stimulus.",
+                f"{word}: scatter of predicted and planted peaks")  # fmt: skip
+    held = {int(row["barcode"]) for row in items if row["part"] == "held_out"}
+    held = held or {int(row["barcode"]) for row in items}
+    for kind in model.cell_types:
+        path = draw_traces(run_dir / f"traces_{kind}.png", dataset, model, kind, held)
+        add(path, f"{kind}: recorded (orange, mean over trials) and predicted (blue) traces of its "
+            "first neuron on the stimuli with the largest responses among those held out.",
+            f"{kind}: recorded and predicted calcium traces")  # fmt: skip
+    history, _ = load_history(model_dir)
+    epochs = checkpoint_epochs(model_dir)
+    path = plot_loss_history(run_dir / "training_loss_hist.png", history, max(max(epochs), 1))
+    add(path, "Training loss per batch and its rolling mean.", "Training loss curves")
+    kernels = {
+        "hidden_layer0": model.network[0],
+        **dict(zip(model.cell_types, model.lc_layers, strict=True)),
+    }
+    for name, layer in kernels.items():
+        path = plot_kernels(run_dir / f"kernels_{name}.png", layer.x_weight.detach().numpy(), name)
+        add(path, f"{name}: spatial weights after training.", f"Spatial kernels of {name}")
+    picture = draw_picture(run_dir / "main_picture.gif", dataset, model, held)
+    return figures, picture
+
+
+def strongest(dataset, kind, held):
+    """Return items of the first neuron of ``kind`` on held stimuli, largest response first."""
+    rows = [
+        row
+        for row, item in enumerate(dataset.items)
+        if item.cell_type == kind
+        and item.neuron_num == 0
+        and item.barcode in held
+        and not item.trial
+    ]
+    return sorted(rows, key=lambda row: -float(dataset.trace(dataset.items[row]).max()))
+
+
+def draw_traces(path, dataset, model, kind, held):
+    """Draw recorded and predicted traces of one neuron and write them beside as CSV."""
+    rows = strongest(dataset, kind, held)[:SHOWN_TRACES]
+    curves = predict_rows(model, dataset, rows)
+    recorded = np.stack([dataset.trace(dataset.items[row]).numpy() for row in rows])
+    seconds = (np.arange(curves.shape[1]) - dataset.onset(dataset.items[rows[0]])) * model.dt
+    titles = [f"vstim_{dataset.items[row].barcode}" for row in rows]
+    columns = [
+        {"seconds": float(seconds[i]),
+         **{f"{titles[k]}_recorded": float(recorded[k, i]) for k in range(len(rows))},
+         **{f"{titles[k]}_predicted": float(curves[k, i]) for k in range(len(rows))}}
+        for i in range(len(seconds))
+    ]  # fmt: skip
+    write_csv(path.with_suffix(".csv"), columns)
+    top = 1.1 * max(recorded.max(), curves.max(), 0.3)
+    return plot_trace_grid(
+        path, seconds, curves, titles, shape=(1, len(rows)), y=(-0.2, top), onset_s=0.0,
+        recorded=[(seconds, trace[None]) for trace in recorded],
+    )  # fmt: skip
+
+
+def draw_picture(path, dataset, model, held):
+    """Animate a held-out stimulus per type: the movie above recorded and predicted traces."""
+    panels = []
+    for kind in model.cell_types[:3]:
+        row = strongest(dataset, kind, held)[0]
+        item = dataset.items[row]
+        onset, (_, stop) = dataset.onset(item), dataset.window(item)
+        curve = predict_rows(model, dataset, [row])[0]
+        panels.append(
+            {
+                "title": f"{kind}, vstim_{item.barcode}",
+                "movie": dataset.movie(item)[onset:stop, 0].numpy(),
+                "seconds": np.arange(stop - onset) * model.dt,
+                "traces": [dataset.trace(item).numpy()[onset:stop], curve[onset:stop]],
+            }
+        )
+    top = max(float(np.max(panel["traces"])) for panel in panels)
+    animate_row(path, panels, rate_hz=round(1 / model.dt), step=6, y=(-0.2, 1.1 * max(top, 0.3)))
+    return path
+
+
+def write_story(run_dir, *, title, data, seconds, seed, scores, main_score, figures, quality):
+    """Write report.html, then summary.json."""
+    sections = [("Scores", score_table(scores))] if scores else []
+    header = list(quality[0])
+    sections.append(
+        (
+            "Fit to the recordings",
+            table_block(header, [[_short(row[key]) for key in header] for row in quality]),
+        )
+    )
+    sections.append(("Figures", figure_block(run_dir, figures)))
+    lead = f"{data}. Seed {seed}; {seconds:.0f} s on this machine."
+    write_report(run_dir, title, lead, sections)
+    write_summary(
+        run_dir,
+        {
+            "folder": "stcnn",
+            "run": run_dir.name,
+            "title": title,
+            "seconds": round(seconds, 1),
+            "seed": seed,
+            "data": data,
+            "main_picture": "main_picture.gif",
+            "main_picture_alt": "Stimulus movies above recorded and predicted calcium traces",
+            "figures": figures,
+            "scores": scores,
+            "planted_truth": main_score,
+            "report": "report.html",
+        },
+    )
+
+
+def _short(value):
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value

@@ -1,0 +1,186 @@
+"""Read any movie as a stimulus: array, .npy, .npz, video or image folder, on the model's grid.
+
+A movie is held frame by frame at the model's rate (the last frame shown before each tick) and
+averaged
+over areas onto one pixel per degree; outside the picture lies the grey background. Letters: T
+frames."""
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import imageio_ffmpeg
+import numpy as np
+import torch
+
+from files import InputError
+from recordings import natural_key
+from stimuli import BACKGROUND
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+PIECE_FRAMES = 60
+
+
+class UserMovie:
+    """A movie file: its size, rate and grey frames one after the other."""
+
+    def __init__(self, path, *, rate_hz=None, deg_per_px=None):
+        """Open ``path``.
+
+        Args:
+            path: .npy or .npz (key movie, or its only 3-D array; optional rate_hz and
+            deg_per_px), a
+                video, or a folder of images.
+            rate_hz: frames per second; needed for .npy and folders, overrides what a file says.
+            deg_per_px: degrees a pixel of the file covers; default: the picture just fits the
+            field.
+        """
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{path}: movie not found")
+        own_rate, own_scale, self.n_frames, self.size, self._frames = self._open()
+        self.rate_hz, self.deg_per_px = rate_hz or own_rate, deg_per_px or own_scale
+        if not self.rate_hz:
+            raise InputError(f"{path}: holds no frame rate; give it with --movie-rate HZ")
+
+    def _open(self):
+        suffix = self.path.suffix.lower()
+        if self.path.is_dir():
+            files = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGES]
+            files.sort(key=lambda p: natural_key(p.name))
+            if not files:
+                raise InputError(f"{self.path}: no image inside (looked for {', '.join(IMAGES)})")
+            size = _grey(imageio.imread(files[0])).shape
+            return None, None, len(files), size, lambda: (_read_image(p, size) for p in files)
+        if suffix in (".npy", ".npz"):
+            array, rate, scale = _read_array(self.path)
+            frames = _unit(array, self.path)
+            return rate, scale, len(frames), frames.shape[1:], lambda: iter(frames)
+        if suffix in VIDEOS:
+            try:
+                reader = imageio_ffmpeg.read_frames(str(self.path), pix_fmt="gray")
+                meta = next(reader)
+                reader.close()
+                count = imageio_ffmpeg.count_frames_and_secs(str(self.path))[0]
+            except (OSError, RuntimeError, StopIteration) as error:
+                raise InputError(
+                    f"{self.path}: no readable video ({type(error).__name__})"
+                ) from None
+            columns, rows = meta["size"]
+            return (
+                meta["fps"],
+                None,
+                count,
+                (rows, columns),
+                lambda: _video(self.path, rows, columns),
+            )
+        raise InputError(
+            f"{self.path}: unknown kind of movie; expected .npy, .npz, an image folder or one of "
+            f"{', '.join(VIDEOS)}"
+        )
+
+    def pieces(self, *, rate_hz, size):
+        """Yield contrast pieces (n, rows, columns) at the model's rate on its grid."""
+        rows, columns = self._matrices(size)
+        outside = 1.0 - torch.outer(
+            rows.sum(1), columns.sum(1)
+        )  # share of each pixel off the picture
+        waiting, shown = [], 0
+        for i, frame in enumerate(self._frames()):
+            picture = rows @ torch.from_numpy(np.ascontiguousarray(frame)).float() @ columns.T
+            contrast = picture + outside * BACKGROUND - BACKGROUND
+            until = round((i + 1) * rate_hz / self.rate_hz)
+            waiting += [contrast] * (until - shown)
+            shown = until
+            while len(waiting) >= PIECE_FRAMES:
+                yield torch.stack(waiting[:PIECE_FRAMES])
+                waiting = waiting[PIECE_FRAMES:]
+        if waiting:
+            yield torch.stack(waiting)
+
+    def describe(self, *, rate_hz, size):
+        """Return one line that says how the movie is resampled."""
+        scale = self._scale(size)
+        return (
+            f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px at "
+            f"{self.rate_hz:g} Hz, resampled to {rate_hz:g} Hz and 1 degree per pixel "
+            f"({scale:.3g} degrees per file pixel) on a field of {size[0]} x {size[1]} degrees"
+        )
+
+    def _scale(self, size):
+        return self.deg_per_px or min(n / own for n, own in zip(size, self.size, strict=True))
+
+    def _matrices(self, size):
+        """Return the (rows, file rows) and (columns, file columns) matrices of area averaging."""
+        scale = self._scale(size)
+        found = []
+        for n, own in zip(size, self.size, strict=True):
+            edges = (np.arange(own + 1) - own / 2) * scale + n // 2  # file pixel edges, degrees
+            low = np.arange(n)[:, None] - 0.5
+            overlap = np.minimum(edges[1:], low + 1.0) - np.maximum(edges[:-1], low)
+            found.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
+        return found
+
+
+def _read_array(path):
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            arrays = dict(loaded) if path.suffix == ".npz" else {"movie": np.array(loaded)}
+    except (TypeError, AttributeError):  # a .npy array is no context manager
+        arrays = {"movie": np.load(path, allow_pickle=False)}
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{path}: no readable {path.suffix} file") from None
+    movies = [value for value in arrays.values() if value.ndim == 3]
+    if "movie" not in arrays and len(movies) != 1:
+        raise InputError(f"{path}: no array called movie; expected (frames, rows, columns)")
+    movie = arrays["movie"] if "movie" in arrays else movies[0]
+    numbers = [float(arrays[key]) if key in arrays else None for key in ("rate_hz", "deg_per_px")]
+    return movie, *numbers
+
+
+def _unit(array, path):
+    if array.ndim != 3 or not len(array):
+        raise InputError(f"{path}: shape {array.shape}; expected (frames, rows, columns)")
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / 255.0
+    low, high = float(np.min(array)), float(np.max(array))
+    if not (low >= 0.0 and high <= 1.0):
+        raise InputError(
+            f"{path}: values from {low:.3g} to {high:.3g}; expected 0 (black) to 1 (white), "
+            "or uint8"
+        )
+    return array.astype(np.float32)
+
+
+def _grey(picture):
+    """Return luminance 0..1 of a grey, RGB or RGBA picture; transparent parts are background."""
+    values = np.asarray(picture)
+    top = 255.0 if values.dtype == np.uint8 else float(np.iinfo(values.dtype).max)
+    values = values.astype(np.float32) / top
+    if values.ndim == 2:
+        return values
+    grey = values[..., :3] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    if values.shape[-1] == 4:
+        grey = values[..., 3] * grey + (1.0 - values[..., 3]) * BACKGROUND
+    return grey
+
+
+def _read_image(path, size):
+    try:
+        frame = _grey(imageio.imread(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
+    if frame.shape != size:
+        raise InputError(
+            f"{path}: {frame.shape} pixels, the first image has {size}; expected one size"
+        )
+    return frame
+
+
+def _video(path, rows, columns):
+    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="gray", bits_per_pixel=8)
+    next(reader)
+    for buffer in reader:
+        yield (
+            np.frombuffer(buffer, dtype=np.uint8).reshape(rows, columns).astype(np.float32) / 255.0
+        )

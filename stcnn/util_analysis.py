@@ -1,0 +1,208 @@
+"""All still figures: traces, tuning, loss, kernels, parameters. One function, one figure.
+
+Every function takes arrays, writes one PNG and returns its path. Source: specification 8, 9.4.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from files import atomic_path
+
+DPI = 120
+PANEL_IN = 1.5  # trace grids
+KERNEL_IN = 2.5
+TRUTH_COLOUR, MODEL_COLOUR = "#ffcfa1", "#0072b2"
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000", "#f0e442")
+TRACE_Y = (-0.5, 1.5)
+LOSS_RANGE = (1e-3, 1e-1)
+HISTOGRAM_BINS = 20
+
+
+def save(figure, path):
+    """Write ``figure`` and return its path."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, bbox_inches="tight")
+    return path
+
+
+def bare(axis):
+    """Remove the top and right spines."""
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis
+
+
+def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, recorded=None, y=TRACE_Y,
+                    rows_reversed=True, onset_s=None):  # fmt: skip
+    """Draw one panel per stimulus: model thick blue, recorded neurons thin orange.
+
+    Args:
+        path: PNG.
+        seconds: (T,) time axis.
+        curves: (stimuli, T) or (stimuli, neurons, T) predicted dF/F.
+        titles: one per stimulus.
+        shape: (rows, columns) of the grid; the first stimulus is bottom left.
+        spread: standard deviation over an ensemble, same shape as curves, or None.
+        recorded: list of (seconds, (neurons, T)) per stimulus, or None.
+        y: limits in dF/F.
+        rows_reversed: first row at the bottom.
+        onset_s: time of stimulus onset, drawn as a thin line, or None.
+    """
+    rows, columns = shape
+    size = (max(columns, 3) * PANEL_IN, max(rows, 1.4) * PANEL_IN)
+    figure = Figure(figsize=size)
+    figure.subplots_adjust(hspace=0.35, wspace=0.15)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    order = axes[::-1] if rows_reversed else axes
+    for i, axis in enumerate(order.ravel()):
+        bare(axis)
+        if i >= len(curves):
+            axis.set_visible(False)
+            continue
+        if onset_s is not None:
+            axis.axvline(onset_s, color="0.8", lw=0.8)
+        if recorded is not None:
+            for trace in recorded[i][1]:
+                axis.plot(recorded[i][0], trace, color=TRUTH_COLOUR, lw=0.5)
+        for row in np.atleast_2d(curves[i]):
+            axis.plot(seconds, row, color=MODEL_COLOUR, lw=1.8 if curves[i].ndim == 1 else 0.8)
+        if spread is not None:
+            low, high = curves[i] - spread[i], curves[i] + spread[i]
+            axis.fill_between(seconds, low, high, color=MODEL_COLOUR, alpha=0.25, lw=0)
+        axis.set_title(titles[i], fontsize=7, pad=2)
+        axis.set(xlim=(seconds[0], seconds[-1]), ylim=y)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("time (s)", fontsize=9, y=-0.02 if rows > 1 else -0.08)
+    figure.supylabel("dF/F", fontsize=9, x=0.06)
+    return save(figure, path)
+
+
+def plot_size_tuning(path, peaks, sizes, title):
+    """Draw peak responses (height, width) as a map, small sizes bottom left."""
+    figure = Figure(figsize=(4.6, 4.0), layout="constrained")
+    axis = figure.add_subplot()
+    image = axis.imshow(peaks, origin="lower", cmap="viridis", vmin=0, vmax=max(peaks.max(), 1e-6))
+    labels = [f"{size:g}" for size in sizes]
+    axis.set_xticks(range(len(sizes)), labels)
+    axis.set_yticks(range(len(sizes)), labels)
+    axis.set(xlabel="width along motion (deg)", ylabel="height (deg)", title=title)
+    figure.colorbar(image, ax=axis, label="peak dF/F", shrink=0.85)
+    return save(figure, path)
+
+
+def plot_peaks(path, labels, peaks, *, spread=None, title="", xlabel="stimulus"):
+    """Draw peak responses per stimulus as points; ``peaks`` is {cell type: (stimuli,)}."""
+    figure = Figure(figsize=(max(5.0, 0.55 * len(labels) + 2), 3.6), layout="constrained")
+    axis = bare(figure.add_subplot())
+    x = np.arange(len(labels))
+    for i, (name, values) in enumerate(peaks.items()):
+        colour = PALETTE[i % len(PALETTE)]
+        error = None if spread is None else spread[name]
+        axis.errorbar(x, values, yerr=error, fmt="o-", ms=4, lw=1, color=colour, label=name)
+    axis.set_xticks(x, labels, rotation=35, ha="right", fontsize=8)
+    axis.set(xlabel=xlabel, ylabel="peak dF/F", title=title)
+    axis.legend(frameon=False, fontsize=8)
+    return save(figure, path)
+
+
+def plot_movie_traces(path, frames, frame_seconds, seconds, curves, title):
+    """Draw stills of a movie above the predicted traces.
+
+    Args:
+        path: PNG.
+        frames: (n, rows, columns) contrast stills. frame_seconds: (n,).
+        seconds: (T,). curves: {name: (T,)} dF/F.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 1.8))
+    for i, frame in enumerate(frames):
+        axis = figure.add_subplot(grid[0, i])
+        axis.imshow(frame, cmap="gray", vmin=-0.5, vmax=0.5)
+        axis.set_title(f"{frame_seconds[i]:.1f} s", fontsize=8)
+        axis.set_axis_off()
+    axis = bare(figure.add_subplot(grid[1, :]))
+    for i, (name, curve) in enumerate(curves.items()):
+        axis.plot(seconds, curve, lw=1.2, color=PALETTE[i % len(PALETTE)], label=name)
+    axis.set(xlabel="time (s)", ylabel="predicted dF/F", xlim=(seconds[0], seconds[-1]))
+    axis.legend(frameon=False, fontsize=8, ncols=max(1, len(curves) // 2))
+    figure.suptitle(title, fontsize=10)
+    return save(figure, path)
+
+
+def plot_loss_history(path, history, n_epochs):
+    """Draw the loss per batch and its rolling mean over a quarter epoch, log scale."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    raw, smooth = (bare(axis) for axis in figure.subplots(2, 1, sharex=True))
+    values = [v for losses in history.values() for v in losses if v > 0]
+    for i, (name, losses) in enumerate(history.items()):
+        if not losses:
+            continue
+        colour = PALETTE[i % len(PALETTE)]
+        per_epoch = max(1, len(losses) // max(n_epochs, 1))
+        epoch = np.arange(len(losses)) / per_epoch
+        raw.plot(epoch, losses, lw=0.5, color=colour, label=name)
+        window = min(max(1, per_epoch // 4), len(losses))
+        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
+        smooth.plot(epoch[window - 1 :], mean, lw=1.2, color=colour, label=name)
+    low, high = LOSS_RANGE
+    if values and not low < np.median(values) < high:  # a young run lies above the published range
+        low, high = np.percentile(values, [1, 99])
+    for axis, label in ((raw, "loss per batch"), (smooth, "rolling mean, quarter epoch")):
+        axis.set(yscale="log", ylim=(low, high), ylabel=f"{label} ((dF/F)²)")
+        axis.legend(frameon=False)
+    smooth.set_xlabel("epoch")
+    return save(figure, path)
+
+
+def plot_kernels(path, weights, name):
+    """Draw kernels (out, in, rows, columns): a row per output, gray, own range per panel."""
+    n_out, n_in = weights.shape[:2]
+    figure = Figure(figsize=(KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out))
+    axes = figure.subplots(n_out, n_in, squeeze=False)
+    for (i, j), axis in np.ndenumerate(axes):
+        axis.imshow(weights[i, j], cmap="gray")
+        axis.set_title(f"{name}_{i}_{j}", fontsize=9)
+        axis.set_axis_off()
+    return save(figure, path)
+
+
+def plot_parameter_histograms(path, groups):
+    """Draw a histogram per parameter; ``groups`` is {pattern: {name: values}}, a column each."""
+    rows = max(len(group) for group in groups.values())
+    figure = Figure(figsize=(KERNEL_IN * 2 * len(groups), KERNEL_IN * rows))
+    figure.subplots_adjust(hspace=0.7, wspace=0.3)  # a solved layout of 60 panels takes a minute
+    axes = figure.subplots(rows, len(groups), squeeze=False)
+    for column, (pattern, group) in enumerate(groups.items()):
+        unit = "s" if pattern == ".tau" else "weight"
+        for row in range(rows):
+            axis = bare(axes[row, column])
+            if row >= len(group):
+                axis.set_visible(False)
+                continue
+            name = list(group)[row]
+            axis.hist(np.ravel(group[name]), bins=HISTOGRAM_BINS, color=MODEL_COLOUR)
+            axis.set_title(name, fontsize=9)
+            axis.set_xlabel(f"value ({unit})" if unit == "s" else "value", fontsize=8)
+            axis.set_ylabel("count", fontsize=8)
+    return save(figure, path)
+
+
+def plot_planted(path, truth, predicted, names, title):
+    """Draw predicted against planted peaks, a panel per cell type, held-out stimuli only.
+
+    Args:
+        path: PNG.
+        truth, predicted: {type: (items,)} dF/F.
+        names: {type: heading}.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(3.4 * len(truth), 3.6), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, len(truth), squeeze=False)[0], truth, strict=True):
+        bare(axis)
+        top = max(truth[kind].max(), predicted[kind].max(), 0.1) * 1.05
+        low = min(0.0, predicted[kind].min())
+        axis.plot([low, top], [low, top], color="0.8", lw=1)
+        axis.plot(truth[kind], predicted[kind], "o", ms=4, color=MODEL_COLOUR, alpha=0.7)
+        axis.set(xlabel="planted peak dF/F", ylabel="predicted peak dF/F", title=names[kind])
+    figure.suptitle(title, fontsize=10)
+    return save(figure, path)
