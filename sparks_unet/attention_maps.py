@@ -143,9 +143,10 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     params = configured(args)
     from checkpoints import load_network
-    from dataset_tools import calibrated, read_samples
+    from dataset_tools import read_samples
     from datasets import MovieDataset
     from movie_io import write_stack
+    from preds_processing_tools import calibrated_post
     from training_tools import pick_place, seeded_model, set_up_logging
 
     set_up_logging(params)
@@ -164,7 +165,7 @@ def main(argv=None):
     layer = find_layer(model, args.layer)
     maps[f"Grad-CAM {args.class_name}"] = grad_cam(model, x, CLASSES[args.class_name], layer=layer)
     folder = params.output_dir / "attention"
-    post = calibrated(sample, params.postprocessing)
+    post = calibrated_post(sample.movie, post=params.postprocessing)
     stem = f"{sample.id}_{args.start}"
     for name, one in maps.items():
         write_stack(

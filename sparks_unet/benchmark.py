@@ -161,7 +161,7 @@ def predict_standard_movie(stride):
 
     torch.manual_seed(0)
     model = build_model(Params())
-    movie = np.random.default_rng(0).integers(1500, 6000, MOVIE).astype(np.uint16)
+    movie = np.random.default_rng(0).integers(1500, 6000, MOVIE, np.uint16)
     seconds, _ = timed(lambda: predict_probabilities(model, movie, Params(), stride=stride))
     return {"s": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 

@@ -120,16 +120,15 @@ def predict_and_write(
     Returns:
         (Prediction, event table, counts); counts is None without labels, all are with raw_only.
     """
-    from dataset_tools import calibrated
     from disc_output_tools import write_overlay, write_prediction
     from inference_tools import predict_probabilities
     from kinetics import event_table
     from metrics_tools import movie_counts
-    from preds_processing_tools import process_predictions
+    from preds_processing_tools import calibrated_post, process_predictions
 
     movie = sample.movie.data
     probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
-    post = calibrated(sample, params.postprocessing)
+    post = calibrated_post(sample.movie, post=params.postprocessing)
     physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
     if raw_only:
         write_prediction(out_dir, stem, movie, None, probabilities, **physical)

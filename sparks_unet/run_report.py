@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from classical_baseline import classical_events
 from config import EVENT_CLASSES, FOLDER, describe
 from data_processing import signal_to_noise
-from dataset_tools import calibrated
 from disc_output_tools import write_overlay, write_table
 from event_figures import (
     plot_class_bars,
@@ -24,6 +23,7 @@ from event_figures import (
 from kinetics import event_frequency
 from load_trainings_predict import write_metrics
 from metrics_tools import metrics_from_counts, movie_counts
+from preds_processing_tools import calibrated_post
 from report import figure_block, score_table, table_block, write_report, write_summary
 
 TARGET = 0.75  # class means of the paper's abstract
@@ -153,7 +153,7 @@ def draw_figures(params, results, metrics, intervals, labelled):
         if found is None:
             continue
         sample, row = found
-        post = calibrated(sample, params.postprocessing)
+        post = calibrated_post(sample.movie, post=params.postprocessing)
         figures.append(
             _figure(
                 folder,
@@ -173,7 +173,7 @@ def draw_figures(params, results, metrics, intervals, labelled):
 def _label_figures(folder, params, results, metrics, intervals, labelled):
     first = labelled[0]
     sample, found = results[first][:2]
-    post = calibrated(sample, params.postprocessing)
+    post = calibrated_post(sample.movie, post=params.postprocessing)
     ratios = {}
     for name in labelled:
         one = results[name][0]
@@ -349,7 +349,7 @@ def _frequencies(run_dir, params, results):
 
     parts = []
     for name, (sample, _, table, _) in results.items():
-        post = calibrated(sample, params.postprocessing)
+        post = calibrated_post(sample.movie, post=params.postprocessing)
         part = event_frequency(
             table, sample.movie.data, pixel_um=post.pixel_size_um, frame_ms=post.frame_ms
         )
@@ -364,7 +364,7 @@ def _classical_metrics(params, samples):
     """Return the metrics of the classical baseline on labelled recordings."""
     counts = []
     for sample in samples:
-        post = calibrated(sample, params.postprocessing)
+        post = calibrated_post(sample.movie, post=params.postprocessing)
         found = classical_events(sample.movie.data, post)
         margins = params.ignore_frames_loss
         counts.append(
@@ -377,7 +377,7 @@ def _overlay(run_dir, params, results, labelled):
     """Write the GIF that shows the result at a glance; return its path inside the run."""
     name = labelled[0] if labelled else next(iter(results))
     sample, found = results[name][:2]
-    post = calibrated(sample, params.postprocessing)
+    post = calibrated_post(sample.movie, post=params.postprocessing)
     path = write_overlay(
         run_dir / "figures" / f"overlay_{name}.gif",
         sample.movie.data,

@@ -5,13 +5,15 @@ Letters: B batch, C channels, T frames, H rows, W columns, n levels.
 Source: specification section 6.1; Ronneberger et al. 2015, Cicek et al. 2016.
 """
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-# Frames of the finest level that are computed at a time without gradients. Not smaller: PyTorch
+# Least number of frames of the finest level that are computed at a time without gradients. PyTorch
 # takes a slower, memory-hungry convolution when channels x frames x rows is at most 20480.
-SLAB_FRAMES = 64
+SLAB_FRAMES = 40
 
 
 class Block(nn.Module):
@@ -39,9 +41,13 @@ class Block(nn.Module):
 
 
 def time_slabs(frames, halo):
-    """Yield (first, last, low, high): frames to compute first..last need the input low..high."""
-    for first in range(0, frames, SLAB_FRAMES):
-        last = min(first + SLAB_FRAMES, frames)
+    """Yield (first, last, low, high): frames to compute first..last need the input low..high.
+
+    The slabs have about equal lengths of at least SLAB_FRAMES; low and high are even.
+    """
+    count = max(1, frames // SLAB_FRAMES)
+    edges = [2 * round(frames * n / count / 2) for n in range(count)] + [frames]
+    for first, last in itertools.pairwise(edges):
         yield first, last, max(0, first - halo), min(frames, last + halo)
 
 
@@ -121,19 +127,19 @@ class UNet(nn.Module):
 
     def _encode_in_slabs(self, x):
         """Return the finest encoder block of (B, C, T, H, W), slab by slab."""
-        parts = [
-            self.down_path[0](x[:, :, low:high])[:, :, first - low : last - low]
-            for first, last, low, high in time_slabs(x.shape[2], self.halo)
-        ]
-        return torch.cat(parts, dim=2)
+        output = x.new_empty(len(x), self.final_layer.in_channels, *x.shape[2:])
+        for first, last, low, high in time_slabs(x.shape[2], self.halo):
+            part = self.down_path[0](x[:, :, low:high])
+            output[:, :, first:last] = part[:, :, first - low : last - low]
+        return output
 
     def _decode_in_slabs(self, x, skip):
         """Return the logits from (B, 2C, T/2, H/2, W/2) and the finest skip, slab by slab."""
         upsample, block = self.up_path[-2:]
-        parts = []
+        output = x.new_empty(len(x), self.final_layer.out_channels, *skip.shape[2:])
         for first, last, low, high in time_slabs(skip.shape[2], self.halo):
-            up = upsample(x[:, :, low // 2 : high // 2])  # low and high are even
+            up = upsample(x[:, :, low // 2 : high // 2])
             up = torch.cat([centre_crop(skip[:, :, low:high], up.shape[2:]), up], dim=1)
-            logits = self.final_layer(block(up))
-            parts.append(logits[:, :, first - low : last - low])
-        return torch.cat(parts, dim=2)
+            part = self.final_layer(block(up))
+            output[:, :, first:last] = part[:, :, first - low : last - low]
+        return output

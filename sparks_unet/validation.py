@@ -5,13 +5,12 @@ Source: specification sections 7.4 and 8.7 to 8.8.
 
 import numpy as np
 import torch
-from metrics_tools import metrics_from_counts, movie_counts
 
 from custom_losses import drop_margins
-from dataset_tools import calibrated
 from inference_tools import predict_probabilities
+from metrics_tools import metrics_from_counts, movie_counts
 from movie_io import write_stack
-from preds_processing_tools import process_predictions
+from preds_processing_tools import calibrated_post, process_predictions
 
 
 def movie_loss(probabilities, labels, loss_function, *, ignore_frames, iteration):
@@ -47,7 +46,7 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
     was_training = model.training
     losses, counts = [], []
     for sample in samples:
-        post = calibrated(sample, params.postprocessing)
+        post = calibrated_post(sample.movie, post=params.postprocessing)
         probabilities, clean = predict_probabilities(
             model, sample.movie.data, params, name=sample.id
         )

@@ -12,7 +12,6 @@ from augmentation import add_noise
 from config import Params
 from dataset_tools import (
     Sample,
-    calibrated,
     chunk_multiplicity,
     class_weights,
     frame_counts,
@@ -24,6 +23,7 @@ from datasets import SparkDataset
 from files import InputError
 from helpers import make_tiny_data
 from movie_io import Movie, write_stack
+from preds_processing_tools import calibrated_post
 from preprocessing import count_chunks, normalise, pad_frames, padding, remove_background, smooth
 
 SMALL = Params(data_duration=8, data_stride=4, unet_steps=1, norm_video="movie")
@@ -42,7 +42,8 @@ def test_recordings_are_read_with_their_calibration(data):
     samples = read_samples(data, ["01", "03"], events=True)
     assert [sample.id for sample in samples] == ["01", "03"]
     assert samples[0].movie.data.shape == samples[0].classes.shape == samples[0].events.shape
-    post = calibrated(samples[0], dataclasses.replace(SMALL.postprocessing, pixel_size_um=9.0))
+    post = dataclasses.replace(SMALL.postprocessing, pixel_size_um=9.0)
+    post = calibrated_post(samples[0].movie, post=post)
     assert (post.pixel_size_um, post.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
 
 

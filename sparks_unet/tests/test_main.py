@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from attention_maps import main as attention_main
 from benchmark import assembly_rows
