@@ -22,7 +22,7 @@ MAP_LABELS = {
     "permutation": "rise of MSE, pixel block permuted",
 }
 MOST_GIF_FRAMES = 500
-LONG_SIDE = 380  # pixels of the longer image side in a movie
+LONG_SIDE = 320  # pixels of the longer image side in a movie
 
 
 # ------------------------------------------------------------------------------------------ maps

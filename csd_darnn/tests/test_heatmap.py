@@ -13,6 +13,7 @@ from PIL import Image
 
 from files import InputError
 from heatmap import (
+    LONG_SIDE,
     blend,
     compute_map,
     limits,
@@ -110,7 +111,7 @@ def test_picture_shows_the_blend_and_the_hatched_target():
     frames, maps = example(1, (4, 4))
     plain = next(movie_frames(frames, maps))
     hatched = next(movie_frames(frames, maps, target_pixels=[5]))
-    zoom = 380 // 4
+    zoom = LONG_SIDE // 4
     inner = plain[30 + 1 : 30 + 4 * zoom : zoom, 12 + 1 : 12 + 4 * zoom : zoom]
     expected = blend(frames[0], maps[0], limits(frames[0]), limits(maps[0]))
     np.testing.assert_array_equal(inner, (255 * expected).round())
