@@ -7,7 +7,7 @@ Source: specification section 6.5.
 import json
 import logging
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
@@ -324,8 +324,3 @@ def load_training_state(path: Path, network: AttentionBiLSTM, optimizer) -> dict
             f"{path}: cannot be resumed from ({error}); start anew without --model_continue"
         ) from error
     return record
-
-
-def with_frames(architecture: Architecture, num_frames: int) -> Architecture:
-    """Return ``architecture`` for inputs of another length; the weights do not depend on it."""
-    return replace(architecture, num_frames=num_frames)

@@ -9,7 +9,7 @@ Source: specification section 7.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,6 @@ from sklearn.model_selection import train_test_split
 from files import InputError
 from shards import Record, find_records, in_time_order, read_epoch
 
-SPLITS = ("epoch", "mouse", "block")
-HEMISPHERES = ("left", "right", "both-mirrored")
 RARE = 20  # a class with fewer training epochs raises a warning
 GUARD = 1  # epochs left out between the blocks of a recording
 SPLIT_TEXT = {
@@ -193,7 +191,7 @@ class View:
     Attributes:
         num_frames: the first n stored frames.
         num_classes: 3, or 2 with NREM and REM joined.
-        hemisphere: None for the whole frame, or one of HEMISPHERES.
+        hemisphere: None for the whole frame, or left, right or both-mirrored.
     """
 
     num_frames: int
@@ -296,6 +294,7 @@ def make_dataset(
             faults.append(error)
             raise
 
+    @tf.autograph.experimental.do_not_convert
     def load(item):
         frames, label = tf.numpy_function(read, [item], (tf.float32, tf.int32), stateful=False)
         frames.set_shape((*epochs.shape, 1))
@@ -318,11 +317,6 @@ def load_epochs(folder: Path, view: View, mice: Sequence[str] = ()) -> Epochs:
     if mice:
         records = of_mice(records, mice, folder)
     return Epochs(in_time_order(records), view)
-
-
-def with_labels(record: Record, label: int) -> Record:
-    """Return ``record`` with another label."""
-    return replace(record, label=label)
 
 
 def report_counts(name: str, epochs: Epochs, state_names: Sequence[str]) -> None:

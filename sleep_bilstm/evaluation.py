@@ -15,7 +15,7 @@ from files import atomic_path, write_json
 from mat_writer import save_mat
 from plot_hypnogram import save_hypnogram
 from smoothing import smooth, transition_matrix
-from states import EPOCH_S, STATE_NAMES
+from states import EPOCH_S
 from utils import (
     all_probabilities,
     calibration,
@@ -212,8 +212,3 @@ def write_results(
     if "smoothed" in metrics:
         log.info("smoothed:\n%s", text_of(metrics["smoothed"]))
     return metrics
-
-
-def state_names(num_classes: int) -> tuple[str, ...]:
-    """Return the names of the states of a network with ``num_classes`` classes."""
-    return STATE_NAMES[num_classes]

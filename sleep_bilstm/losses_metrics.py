@@ -7,8 +7,6 @@ import focal_loss
 import keras
 from keras import ops
 
-LOSSES = ("focal", "cross_entropy", "poly", "polyfocal")
-
 
 @keras.saving.register_keras_serializable(package="sleep_bilstm")
 class PolyLoss(keras.losses.Loss):

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def choose_device(wanted: str) -> str:
     """Hide the GPUs when the CPU is asked for, print the reason, and return "cpu" or "gpu"."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

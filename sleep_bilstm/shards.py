@@ -29,7 +29,7 @@ FORMAT = 1
 SIZE_128 = 128  # rows and columns of the published one-epoch files
 HEADER_BYTES = 12  # length (8), its checksum (4); the payload is followed by 4 bytes of checksum
 REFERENCE_NAME = re.compile(r"(?P<base>.+)_epoch(?P<kept>\d+)\.tfrecords$")
-FLOATS, BYTES, INTEGERS = 2, 1, 3  # field numbers of tf.train.Feature
+FLOATS, INTEGERS = 2, 3  # field numbers of tf.train.Feature
 
 
 @dataclass(frozen=True)
