@@ -68,7 +68,7 @@ def with_twin():
         (movie_of(), {"data": "no_such_file.tif"}, ["no_such_file.tif"]),
         (movie_of(), {"device": "gpu"}, ["--device", "gpu"]),
         (movie_of(), {"target_grid": "9,9"}, ["--target_grid"]),
-        (np.zeros((20, 3, 4, 3), np.uint8), {}, ["--gray"]),
+        (np.arange(20 * 36).reshape(20, 3, 4, 3), {}, ["--gray"]),
     ],
 )  # fmt: skip
 def test_bad_recording_or_setting(tmp_path, movie, changes, words):
