@@ -304,6 +304,8 @@ def predict_dicom(args, info, forward):
     grey, flow, facts = dicom_to_input(
         args.dicom, info["grey_stats"], info["of_stats"], deid=args.deid
     )
+    for warning in facts.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
     if grey.shape[1:3] != (nrows, ncols):
         raise InputError(
             f"{args.weights}: made for {nrows}x{ncols}, its statistics for "

@@ -4,8 +4,8 @@ The shared part of ``pretrain_greyscale.py`` and ``pretrain_OF.py``; not a scrip
 
 Regression reads <root>/<set>_norm1 (grey) or <set>_norm_OF (flow) with movies (n, rows, columns, C)
 and <root>/filename2class.json (name -> EF in percent), for the sets train and val; the test set is
-never read. Classification reads every ``.npy`` under <root> that the table --labels (file, class)
-names; every eighth movie of a class, drawn by seed, becomes validation.
+never read. Classification reads the ``.npy`` movies or videos below <root> that the table --labels
+(file, class) names; every eighth of a class, drawn by seed, becomes validation.
 
 Writes into --ckptdir: <MODEL_PREFIX>.weights.h5 and .json (best epoch),
 model_csv/<MODEL_PREFIX>.csv (epoch, loss, val_loss, val_mae, val_r2 or val_accuracy, lr, seconds),
@@ -144,8 +144,11 @@ def regression_sets(args, stream):
     return sets
 
 
-def classification_sets(args):
-    """Return the sets as in ``regression_sets`` with class indices, and the class names."""
+def classification_sets(args, stream):
+    """Return the sets as in ``regression_sets`` with class indices, and the class names.
+
+    Labels name ``.npy`` movies below the root, or videos, which are decoded into the run's folder.
+    """
     try:
         with open(args.labels, newline="", encoding="utf-8-sig") as handle:
             rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if any(row)]
@@ -153,17 +156,26 @@ def classification_sets(args):
         raise InputError(
             f"{args.labels}: not readable ({error}); expected file and class"
         ) from None
+    from labelled_videos import find_videos, movies_of_videos
+
     found = {path.stem: path for path in sorted(args.root.rglob("*.npy"))}
+    videos = {stem: p for stem, p in find_videos(args.root).items() if stem not in found}
     labelled = [(Path(row[0]).stem, row[1]) for row in rows if len(row) > 1]
-    if labelled and labelled[0][0] not in found:
+    if labelled and labelled[0][0] not in {*found, *videos}:
         labelled = labelled[1:]  # the header
-    raise_faults(
-        [
-            f"{args.labels}: {stem} is not under {args.root}"
-            for stem, _ in labelled
-            if stem not in found
-        ]
-    )
+    missing = [stem for stem, _ in labelled if stem not in found and stem not in videos]
+    raise_faults([f"{args.labels}: {stem} is not below {args.root}" for stem in missing])
+    chosen = {stem: videos[stem] for stem, _ in labelled if stem in videos}
+    if chosen:
+        found |= movies_of_videos(
+            chosen,
+            args.ckptdir / f"{args.model_prefix}_movies",
+            stream,
+            nframes=args.nframes,
+            nrows=args.nrows,
+            ncols=args.ncols,
+            workers=args.workers,
+        )
     names = sorted({name for _, name in labelled})
     if len(names) < 2:
         raise InputError(f"{args.labels}: classes {names}; at least two needed")
@@ -257,7 +269,7 @@ def train(args, stream, strategy):
     begun = time.perf_counter()
     n_classes, names, mean, scale = 0, None, 0.0, 1.0
     if args.task == "classification":
-        sets, names = classification_sets(args)
+        sets, names = classification_sets(args, stream)
         n_classes = len(names)
     else:
         sets = regression_sets(args, stream)

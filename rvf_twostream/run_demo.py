@@ -32,7 +32,7 @@ COMMON = {
     "val_clips": 2,
     "nsamples": 2,
 }
-SMALL = COMMON | {"width": 8, "epoch": 10, "nframes": 32, "test_fraction": 0.35}
+SMALL = COMMON | {"width": 8, "epoch": 20, "nframes": 32, "test_fraction": 0.35}
 FULL = COMMON | {"width": 8, "epoch": 14, "nframes": 32, "test_fraction": 0.25}
 QUICK = COMMON | {
     "width": 4,

@@ -21,7 +21,9 @@ def n_values(variables):
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-@pytest.mark.parametrize("depth", COUNTS)
+@pytest.mark.parametrize(
+    "depth", [18, 34, 50, *(pytest.param(d, marks=pytest.mark.slow) for d in (101, 152))]
+)
 def test_parameter_counts(depth):
     # In a stateless scope variables have shapes but no values: depth 152 costs no gigabyte.
     with keras.StatelessScope():
