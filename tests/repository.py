@@ -12,6 +12,7 @@ FOLDERS = sorted(p.parent.name for p in ROOT.glob("*/main.py"))
 
 # Import name -> name on the package index, where they differ.
 DISTRIBUTIONS = {
+    "cc3d": "connected-components-3d",
     "cv2": "opencv-python-headless",
     "hydra": "hydra-core",
     "focal_loss": "focal-loss",
@@ -59,7 +60,8 @@ def third_party(paths):
     """Return the index names of the packages that ``paths`` import: neither Python's nor own."""
     own = {path.stem for path in paths} | {path.parent.name for path in paths}
     names = {name for path in paths for name in imported(path)} - own - set(sys.stdlib_module_names)
-    return {BROUGHT_ALONG.get(name, DISTRIBUTIONS.get(name, name)).lower() for name in names}
+    found = (BROUGHT_ALONG.get(name, DISTRIBUTIONS.get(name, name)) for name in names)
+    return {name.lower().replace("_", "-") for name in found}
 
 
 def requirements(path):
