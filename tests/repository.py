@@ -21,8 +21,6 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-# Import name -> the direct requirement that brings it, for packages that are one piece with it.
-BROUGHT_ALONG = {"omegaconf": "hydra-core"}
 
 
 def tracked(pattern):
@@ -60,7 +58,7 @@ def third_party(paths):
     """Return the index names of the packages that ``paths`` import: neither Python's nor own."""
     own = {path.stem for path in paths} | {path.parent.name for path in paths}
     names = {name for path in paths for name in imported(path)} - own - set(sys.stdlib_module_names)
-    found = (BROUGHT_ALONG.get(name, DISTRIBUTIONS.get(name, name)) for name in names)
+    found = (DISTRIBUTIONS.get(name, name) for name in names)
     return {name.lower().replace("_", "-") for name in found}
 
 
