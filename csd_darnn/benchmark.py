@@ -28,11 +28,16 @@ STEPS = 5  # timed steps; the first one more is not counted
 PREDICT_FRAMES = 2000  # frames of the memory measurement, at 936 pixels
 MOVIE_FRAMES = 30  # frames of the movie measurement, at 72 x 91
 
+
+# Result
+OUT = RESULTS_DIR / "benchmark" / "benchmark.json"
+
 FLAGS = {
     "ROWS": Flag(str, "N,B of the training steps, separated by semicolons"),
     "STEPS": Flag(int, "timed steps", low=1),
     "PREDICT_FRAMES": Flag(int, "predicted frames, at 936 pixels", low=300),
     "MOVIE_FRAMES": Flag(int, "movie frames, at 72 x 91", low=2),
+    "OUT": Flag(Path, "file of the result"),
 }
 T, HIDDEN = 10, 64
 TARGETS = {(936, 20): 5, (936, 128): 12, (6552, 20): 18, (6552, 128): 35}
@@ -257,7 +262,7 @@ def main(argv=None):
     rows = [step_row(n_feats, batch, arguments.steps) for n_feats, batch in sizes]
     rows += [movie_row(arguments.movie_frames), memory_row(arguments.predict_frames)]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
-    write_json(RESULTS_DIR / "benchmark" / "benchmark.json", {"machine": machine, "rows": rows})
+    write_json(arguments.out, {"machine": machine, "rows": rows})
     print(machine)
     for line in rows:
         speed = "" if line["ratio"] is None else f"ratio {line['ratio']:.1f}"

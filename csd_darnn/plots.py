@@ -62,6 +62,7 @@ def plot_prediction(truth, y_pred, path, *, first_frame=0, label="", save=True):
     top = axes.secondary_xaxis(
         "top", functions=(lambda x: x + first_frame, lambda x: x - first_frame)
     )
+    top.spines["right"].set_visible(False)
     top.set_xlabel(f"frame of the recording{f' (target {label})' if label else ''}")
     index = np.arange(len(truth))
     numbers = {"test_index": index, "frame": index + first_frame}

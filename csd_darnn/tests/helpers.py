@@ -27,10 +27,10 @@ def flags(settings):
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def run_script(script, *arguments, cwd=None):
+def run_script(script, *arguments, cwd=None, timeout=300):
     """Run a script of the folder as a user does and return the finished process."""
     command = [sys.executable, str(FOLDER / script), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, cwd=cwd or FOLDER, capture_output=True, text=True, env=environment, timeout=300
+        command, cwd=cwd or FOLDER, capture_output=True, text=True, env=environment, timeout=timeout
     )
