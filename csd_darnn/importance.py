@@ -53,8 +53,9 @@ class WindowSet:
                 part = slice(low, low + PREDICT_BATCH)
                 _, encoded = self.net.encoder(shuffled(X[part], self.slots))
                 y_pred = self.net.decoder(encoded, self.y_history[part])
-                total = total + ((y_pred - self.y_target[part]).double() ** 2).sum(dim=0)
-        return (total / len(X)).cpu().numpy()
+                squares = ((y_pred - self.y_target[part]) ** 2).sum(dim=0)
+                total = total + squares.cpu().double()  # an Apple GPU has no float64
+        return (total / len(X)).numpy()
 
 
 def take_windows(net, train_data, starts, rule, permutation):
@@ -116,5 +117,5 @@ def gradient_importance(windows):
             torch.autograd.grad(column.sum(), part, retain_graph=True)[0].abs().sum((0, 1))
             for column in y_pred.unbind(dim=1)
         ]
-        total = total + torch.stack(rows).double()
-    return (total / (X.shape[0] * X.shape[1])).cpu().numpy()
+        total = total + torch.stack(rows).cpu().double()
+    return (total / (X.shape[0] * X.shape[1])).numpy()

@@ -4,7 +4,6 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -191,12 +190,10 @@ def test_encoder_train_freezes_by_name(finished, tmp_path):
 NO_USE = ("attn_linear.bias",)  # softmax cancels it
 
 
-def test_help_is_fast_and_imports_do_nothing(tmp_path):
-    began = time.perf_counter()
+def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
     done = run_script("main.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "--learning_rate" in done.stdout
-    assert time.perf_counter() - began < 30  # a timing claim belongs in benchmark.py
     code = (
         "import sys, importlib\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
