@@ -1,17 +1,30 @@
-"""Detect events without a network: a threshold on dF/F0 noise units and rules of size.
+"""Detect events without a network: a threshold in units of the noise, and rules of size.
 
-Section 13.8 of the specification: a point of comparison that shows what the network adds. The movie
-is turned into dF/F0 over a running resting level, smoothed, divided by its noise, thresholded, and
-the connected components are named by their extent; sparks are then separated by their peaks as in
-the post-processing of the network.
+Section 13.8 of the specification: a point of comparison that shows what the network adds. Each
+pixel's resting level is subtracted, the movie is smoothed and divided by its noise, thresholded,
+and the connected components are named by their extent; sparks are then separated by their peaks as
+in the post-processing of the network.
+
+    python classical_baseline.py MOVIE.tif --out DIR
+    python classical_baseline.py MOVIE.tif --threshold-sd 5 --detrend --whole-frame
+
+Files read: a movie (T, H, W).
+Files written into --out: ``<movie>_classes.tif``, ``<movie>_instances.tif`` and those of each
+class, ``<movie>_events.csv``, ``<movie>_spark_locations.csv``.
 """
+
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from config import CLASSES
+from config import CLASSES, RESULTS_DIR
 from data_processing import cell_mask, connected_components
-from preds_processing_tools import instances_from_classes
+from disc_output_tools import write_prediction
+from files import Parser, one_line_faults
+from kinetics import event_table
+from movie_io import read_movie
+from preds_processing_tools import calibrated_post, instances_from_classes
 
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
 SMOOTHING = (1.0, 2.0, 2.0)  # frames, pixels, pixels
@@ -23,25 +36,33 @@ PUFF_MS = 75.0  # components that last this long are puffs
 NOISE_FACTOR = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 
 
-def classical_events(movie, post):
+def classical_events(movie, post, *, threshold_sd=THRESHOLD_SD, detrend=False, whole_frame=False):
     """Return the events of a movie (T, H, W) of counts as preds_processing_tools.Prediction.
 
     Args:
         movie: (T, H, W) counts.
         post: config.PostParams; sizes in um and ms.
+        threshold_sd: threshold in standard deviations of the noise of the smoothed movie.
+        detrend: divide by a parabola through the median of every frame (slow bleaching).
+        whole_frame: search outside the cell too.
     """
     movie = movie.astype(np.float32)
     if movie.min() == movie.max():
         return instances_from_classes(movie, np.zeros(movie.shape, np.uint8), post)
-    resting = ndimage.gaussian_filter(np.percentile(movie, RESTING_PERCENTILE, axis=0), 1.0)
-    signal = ndimage.gaussian_filter(movie - resting, SMOOTHING)
-    noise = NOISE_FACTOR * np.median(np.abs(signal - np.median(signal, axis=0)), axis=0)
-    mask = signal > np.median(signal, axis=0) + THRESHOLD_SD * np.maximum(noise, 1e-6)
+    flat = movie
+    if detrend:
+        frames = np.arange(len(movie))
+        level = np.median(movie, axis=(1, 2))
+        flat = movie / np.polyval(np.polyfit(frames, level, 2), frames)[:, None, None]
+    resting = ndimage.gaussian_filter(np.percentile(flat, RESTING_PERCENTILE, axis=0), 1.0)
+    signal = ndimage.gaussian_filter(flat - resting, SMOOTHING)
+    centred = signal - np.median(signal, axis=0)
+    noise = NOISE_FACTOR * np.median(np.abs(centred), axis=0)
+    mask = centred > threshold_sd * np.maximum(noise, np.finfo(np.float32).tiny)
     cell = cell_mask(movie)
-    if cell.any():
+    if cell.any() and not whole_frame:
         mask &= cell
-    classes = classes_by_size(mask, post)
-    return instances_from_classes(movie - movie.min(), classes, post)
+    return instances_from_classes(movie - movie.min(), classes_by_size(mask, post), post)
 
 
 def classes_by_size(mask, post):
@@ -62,3 +83,38 @@ def classes_by_size(mask, post):
             kind = "sparks"
         names[number] = CLASSES[kind]
     return names[labels]
+
+
+@one_line_faults
+def main(argv=None):
+    """Parse the command line and write masks and the event table."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("movie", type=Path, help="movie (TIFF)")
+    parser.add_argument("--out", type=Path, default=RESULTS_DIR / "classical", help="folder")
+    parser.add_argument("--threshold-sd", type=float, default=THRESHOLD_SD, help="in noise SD")
+    parser.add_argument("--detrend", action="store_true", help="remove slow bleaching first")
+    parser.add_argument("--whole-frame", action="store_true", help="search outside the cell too")
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
+    parser.add_argument(
+        "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    args = parser.parse_args(argv)
+    movie = read_movie(args.movie)
+    post = calibrated_post(movie, pixel_um=args.pixel_um, frame_ms=args.frame_ms)
+    found = classical_events(
+        movie.data,
+        post,
+        threshold_sd=args.threshold_sd,
+        detrend=args.detrend,
+        whole_frame=args.whole_frame,
+    )
+    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    table = event_table(movie.data, found, **physical)
+    write_prediction(args.out, args.movie.stem, movie.data, found, None, table=table, **physical)
+    counts = ", ".join(f"{n} {name}" for name, n in found.counts().items())
+    print(f"{counts} in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -134,7 +134,7 @@ def test_faults_name_the_file(tmp_path, kind):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="07_video.tif: file not found"):
+    with pytest.raises(InputError, match=r"07_video\.tif: file not found"):
         read_movie(tmp_path / "07_video.tif")
 
 

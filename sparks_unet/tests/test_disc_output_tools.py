@@ -1,0 +1,164 @@
+"""Masks, tables, pictures and movies on disk."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from config import PostParams
+from disc_output_tools import (
+    COLOURS,
+    instance_frames,
+    overlay_frames,
+    sixteen_bit,
+    spark_check_frames,
+    write_locations,
+    write_overlay,
+    write_prediction,
+)
+from event_figures import (
+    plot_class_bars,
+    plot_confusion,
+    plot_curves,
+    plot_event,
+    plot_iou,
+    plot_montage,
+    plot_snr,
+)
+from files import InputError
+from kinetics import event_table
+from make_demo_data import SMALL, DemoSettings, make_movie
+from metrics_tools import bootstrap_intervals, metrics_from_counts, movie_counts
+from movie_io import read_movie
+from preds_processing_tools import instances_from_classes
+
+SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
+POST = PostParams()
+
+
+@pytest.fixture(scope="module")
+def case():
+    settings = DemoSettings(**SMALL | {"frames": 60, "rates": (3, 1, 0)})
+    movie, classes, events, _ = make_movie(settings, 0)
+    found = instances_from_classes(movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST)
+    return movie, classes, events, found
+
+
+def test_all_files_of_a_prediction(case, tmp_path):
+    movie, _, _, found = case
+    probabilities = np.stack([found.classes == n for n in range(4)]).astype(np.float32)
+    table = event_table(movie, found, probabilities=probabilities, **SCALE)
+    options = {"table": table, "source": True, **SCALE}
+    written = write_prediction(tmp_path, "run_5_01_overlap", movie, found, probabilities, **options)
+    assert len(written) == 14
+    instances = read_movie(written["instances"])
+    assert instances.data.dtype == np.uint16
+    np.testing.assert_array_equal(instances.data, found.instances)
+    assert (instances.pixel_um, instances.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
+    np.testing.assert_array_equal(read_movie(written["xs"]).data, movie)
+    sparks = read_movie(written["segmented_sparks"]).data
+    np.testing.assert_array_equal(sparks, found.classes == 1)
+    with open(written["events"], newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [int(row["id"]) for row in rows] == list(range(1, len(found.class_of_id)))
+    assert all(float(row["mean_probability"]) == 1 for row in rows)
+    assert {path.name[:17] for path in written.values()} == {"run_5_01_overlap_"}
+
+
+def test_raw_only(case, tmp_path):
+    written = write_prediction(
+        tmp_path, "a", case[0], None, np.zeros((4, *case[0].shape), np.float32), **SCALE
+    )
+    assert sorted(written) == ["raw_puffs", "raw_sparks", "raw_waves"]
+
+
+def test_more_events_than_16_bits_is_an_error():
+    with pytest.raises(InputError, match="70000 events"):
+        sixteen_bit(np.full((1, 1, 1), 70000))
+
+
+def test_locations_have_the_published_column_order(tmp_path):
+    path = write_locations(tmp_path / "a.csv", np.array([[7, 3, 50]]))
+    assert path.read_text() == "frame,x,y\n7,50,3\n"
+
+
+def test_gif_has_all_frames_or_says_so(case, tmp_path):
+    movie, classes, _, found = case
+    path = write_overlay(tmp_path / "o.gif", movie, found.classes, truth_classes=classes, **SCALE)
+    with Image.open(path) as gif:
+        assert gif.n_frames == len(movie)
+        assert gif.size[0] % 2 == gif.size[1] % 2 == 0
+        assert gif.size[0] == 4 * movie.shape[2]
+    small = write_overlay(tmp_path / "s.gif", movie, found.classes, max_mb=0.3, **SCALE)
+    every = int(small.stem.removeprefix("s_every"))
+    with Image.open(small) as gif:
+        assert gif.n_frames == -(-len(movie) // every)
+    assert small.stat().st_size <= 300_000
+
+
+def test_mp4_and_tif(case, tmp_path):
+    movie, _, _, found = case
+    assert write_overlay(tmp_path / "o.mp4", movie, found.classes, **SCALE).stat().st_size > 1000
+    path = write_overlay(tmp_path / "o.tif", movie, found.classes, **SCALE)
+    with Image.open(path) as image:
+        assert image.n_frames == len(movie)
+    with pytest.raises(InputError, match=r"expected \.gif"):
+        write_overlay(tmp_path / "o.avi", movie, found.classes, **SCALE)
+
+
+def test_colours_lie_where_the_classes_are():
+    movie = np.zeros((2, 6, 8), np.uint16)
+    classes = np.zeros(movie.shape, np.uint8)
+    classes[1, 2:4, 2:4] = 2
+    frames = overlay_frames(movie, classes)
+    assert not frames[0].any()
+    expected = np.round(50 / 255 * np.array(COLOURS["waves"]))
+    np.testing.assert_array_equal(frames[1, 2, 2], expected)
+    white = overlay_frames(movie, classes, white=True)
+    assert tuple(white[1, 2, 2]) == (138, 43, 226)
+    assert tuple(white[0, 0, 0]) == (255, 255, 255)
+
+
+def test_event_colours_repeat():
+    movie, ids = np.zeros((1, 4, 4), np.uint16), np.zeros((1, 4, 4), np.int32)
+    ids[0, :2], ids[0, 2:] = 1, 2
+    first, second = (instance_frames(movie, ids, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0, 0, 0], first[0, 3, 0])
+
+
+def test_spark_check_marks_points():
+    movie = np.zeros((9, 20, 20), np.uint16)
+    none = np.empty((0, 3))
+    frames = spark_check_frames(movie, none, none, [(4, 10, 10)], [(4, 2, 2)])
+    assert tuple(frames[4, 10, 10]) == (45, 45, 0)
+    assert tuple(frames[4, 2, 2]) == (45, 0, 0)
+    assert not frames[4, 10, 16].any()
+
+
+def test_every_figure_has_its_numbers(case, tmp_path):
+    movie, classes, events, found = case
+    counts = [movie_counts(classes, events, found, post=POST, ignore_frames=6)]
+    metrics = metrics_from_counts(counts)
+    row = event_table(movie, found, **SCALE).iloc[0]
+    loss = tmp_path / "loss.csv"
+    loss.write_text("iteration,loss\n" + "".join(f"{i},{1 / (i + 1)}\n" for i in range(40)))
+    validation = tmp_path / "metrics.csv"
+    validation.write_text("iteration,average/detected\n10,.5\n20,.75\n")
+    paths = [
+        plot_confusion(tmp_path / "confusion.png", metrics["confusion"]),
+        plot_class_bars(
+            tmp_path / "bars.png", metrics, bootstrap_intervals(counts, ["sparks/recall"], draws=5)
+        ),
+        plot_iou(tmp_path / "iou.png", metrics),
+        plot_snr(tmp_path / "snr.png", {"01": 3.5, "02": None}),
+        plot_curves(tmp_path / "curves.png", loss, validation),
+        plot_event(tmp_path / "event.png", movie, row, **SCALE),
+        plot_montage(tmp_path / "montage.png", movie, found.classes, classes, **SCALE),
+    ]
+    for path in paths:
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+        with open(path.with_suffix(".csv"), newline="") as handle:
+            assert len(list(csv.reader(handle))) >= 3

@@ -1,0 +1,148 @@
+"""The scripts around predictions, run as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from get_sparks_from_preds import bandstop_filter
+from make_demo_data import SMALL, make_demo_data
+from movie_io import read_movie, write_stack
+
+FOLDER = Path(__file__).resolve().parents[1]
+NAMES = ("sparks", "waves", "puffs")
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A recording with blurred truth as probabilities."""
+    folder = tmp_path_factory.mktemp("case")
+    make_demo_data(folder, **SMALL | {"movies": 1, "rates": (6, 2, 1), "seed": 2})
+    classes = read_movie(folder / "01_class_label.tif").data
+    for number, name in enumerate(NAMES, start=1):
+        probability = 0.97 * ndimage.gaussian_filter((classes == number).astype(np.float32), 0.6)
+        write_stack(folder / f"run_10_01_overlap_raw_{name}.tif", probability)
+    return folder
+
+
+def run(script, *arguments):
+    """Run a script from another folder; return (exit code, output, error text)."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_spark_table(case):
+    sparks = case / "run_10_01_overlap_raw_sparks.tif"
+    code, out, _ = run("get_sparks_from_preds.py", sparks, "--movie", case / "01_video.tif")
+    table = sparks.with_name("run_10_01_overlap_raw_sparks_locations.csv")
+    assert code == 0
+    assert str(table) in out
+    with open(table, newline="") as handle:
+        header, *rows = csv.reader(handle)
+    assert header == ["frame", "x", "y"]
+    classes = read_movie(case / "01_class_label.tif").data
+    assert rows
+    assert all(classes[int(t), int(y), int(x)] in (1, 4) for t, x, y in rows)
+
+
+def test_separate_events(case, tmp_path):
+    stacks = [f"--{n}={case / f'run_10_01_overlap_raw_{n}.tif'}" for n in NAMES]
+    code, out, error = run(
+        "separate_events.py", *stacks, "--movie", case / "01_video.tif", "--out", tmp_path
+    )
+    assert (code, error) == (0, "")
+    assert "1 waves" in out
+    instances = read_movie(tmp_path / "01_video_instances.tif").data
+    with open(tmp_path / "01_video_events.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == instances.max()
+    with open(tmp_path / "01_video_events_full.csv", newline="") as handle:
+        full = list(csv.DictReader(handle))
+    assert sum(int(row["n_pixels"]) for row in full) == np.count_nonzero(instances)
+    first = full[0]
+    x, y = map(int, first["pixels_x_y"].split()[0].split(":"))
+    assert instances[int(first["frame"]), y, x] == int(first["id"])
+
+
+def test_pixel_size_changes_every_length(case, tmp_path):
+    stacks = [f"--{n}={case / f'run_10_01_overlap_raw_{n}.tif'}" for n in NAMES]
+    movie = ("--movie", case / "01_video.tif")
+    tables = []
+    for size in ("0.2", "0.267"):
+        out = tmp_path / size
+        assert run("separate_events.py", *stacks, *movie, "--out", out, "--pixel-um", size)[0] == 0
+        with open(out / "01_video_events.csv", newline="") as handle:
+            tables.append([row for row in csv.DictReader(handle) if row["class"] == "puffs"])
+    for first, second in zip(*tables, strict=True):
+        for column, power in (("width_um", 1), ("x_peak_um", 1), ("area_max_um2", 2)):
+            ratio = float(second[column]) / float(first[column])
+            assert ratio == pytest.approx((0.267 / 0.2) ** power, rel=1e-4)
+
+
+def test_track_objects(case):
+    path = case / "run_10_01_overlap_raw_puffs.tif"
+    code, out, _ = run("track_objects_from_preds.py", path, "--min-radius", 2)
+    events = read_movie(path.with_name(f"{path.stem}_events.tif")).data
+    assert code == 0
+    assert out.startswith(f"{events.max()} events")
+    assert events.max() >= 1
+
+
+def test_counts_and_metrics_as_json(case, tmp_path):
+    arguments = ("--preds", case, "--data", case, "--ids", "01")
+    small = ("--thresholds", "0.5", "0.9")
+    code, _, error = run("save_results_to_json.py", *arguments, "--out", tmp_path, *small)
+    assert (code, error) == (0, "")
+    code, _, _ = run("save_metrics_to_json.py", "--results", tmp_path, "--out", tmp_path)
+    assert code == 0
+    counts = json.loads((tmp_path / "per_pixel_results" / "waves_results.json").read_text())
+    leaf = counts["01"]["0.5"]["0"]["0"]
+    metrics = json.loads((tmp_path / "per_pixel_metrics" / "waves_metrics.json").read_text())
+    truth = read_movie(case / "01_class_label.tif").data
+    found = read_movie(case / "run_10_01_overlap_raw_waves.tif").data > 0.5
+    kept = truth != 4
+    assert leaf["tp"] == np.count_nonzero((truth == 2) & found & kept)
+    assert sum(leaf.values()) == np.count_nonzero(kept)
+    assert metrics["01"]["0.5"]["0"]["0"]["recall"] == leaf["tp"] / (leaf["tp"] + leaf["fn"])
+    assert counts["sum"] == counts["average"] == counts["01"]
+    assert set(counts["01"]) == {"0.5", "0.9", "argmax"}
+    peaks = json.loads((tmp_path / "spark_peaks_metrics" / "sparks_metrics.json").read_text())
+    assert peaks["sum"]["argmax"]["0"]["recall"] > 0.8
+
+
+def test_missing_prediction_is_named(case, tmp_path):
+    code, _, error = run(
+        "save_results_to_json.py", "--preds", tmp_path, "--data", case, "--ids", "01"
+    )
+    assert code == 2
+    assert "*_01_*raw_sparks.tif; expected one" in error
+    assert "Traceback" not in error
+
+
+def test_wrong_shape_is_one_line(case, tmp_path):
+    write_stack(tmp_path / "p.tif", np.zeros((4, 5, 6), np.float32))
+    code, _, error = run(
+        "get_sparks_from_preds.py", tmp_path / "p.tif", "--movie", case / "01_video.tif"
+    )
+    assert code == 2
+    assert "(4, 5, 6)" in error
+    assert "(160, 32, 96)" in error
+    assert error.count("\n") == 1
+
+
+def test_bandstop_takes_out_an_oscillation():
+    t = np.arange(300)
+    movie = 300 + 20 * np.sin(2 * np.pi * 20 * t / 150)[:, None, None] * np.ones((1, 3, 4))
+    middle = bandstop_filter(movie)[100:200]
+    assert np.abs(middle - 300).max() < 2

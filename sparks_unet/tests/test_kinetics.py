@@ -1,0 +1,126 @@
+"""The event table finds planted amplitudes, widths, times and speeds."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from config import CLASSES, PostParams
+from kinetics import (
+    COLUMNS,
+    Calibration,
+    background_counts,
+    course_times,
+    event_frequency,
+    event_table,
+    fit_event,
+    spark_course,
+    spot,
+)
+from make_demo_data import SMALL, DemoSettings, make_movie
+from preds_processing_tools import instances_from_classes
+
+SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
+POST = PostParams()
+
+
+def measured(settings, n_movies):
+    """Return (table row, truth row) of every planted event that is not ignored."""
+    pairs = []
+    for index in range(n_movies):
+        movie, classes, events, truths = make_movie(settings, index)
+        kept = np.where(classes == CLASSES["ignore"], 0, classes).astype(np.uint8)
+        found = instances_from_classes(movie, kept, POST)
+        for row in event_table(movie, found, **SCALE).to_dict("records"):
+            ids = np.bincount(events[found.instances == row["id"]])
+            pairs.append((row, truths[int(ids.argmax()) - 5]))
+    return pairs
+
+
+def median_ratio(pairs, column, truth):
+    return np.nanmedian([row[column] / true[truth] for row, true in pairs])
+
+
+def test_sparks():
+    pairs = measured(DemoSettings(**SMALL | {"rates": (4, 0, 0)}), 4)
+    assert len(pairs) >= 10
+    # The glow beside the cell, taken as background, makes amplitudes 6 % larger.
+    assert median_ratio(pairs, "amplitude_df_f0", "amplitude_df_f0") == pytest.approx(
+        1.04, abs=0.08
+    )
+    assert median_ratio(pairs, "fwhm_um", "fwhm_um") == pytest.approx(1, abs=0.08)
+    assert median_ratio(pairs, "fdhm_ms", "fdhm_ms") == pytest.approx(1, abs=0.1)
+    for row, true in pairs:
+        assert np.hypot(row["x_peak"] - true["x"], row["y_peak"] - true["y"]) < 4
+
+
+def test_puffs():
+    pairs = measured(DemoSettings(**SMALL | {"rates": (0, 2, 0)}), 4)
+    assert len(pairs) >= 4
+    assert median_ratio(pairs, "fwhm_um", "fwhm_um") == pytest.approx(1, abs=0.08)
+    assert median_ratio(pairs, "fdhm_ms", "fdhm_ms") == pytest.approx(1, abs=0.2)
+    assert median_ratio(pairs, "rise_ms", "rise_ms") == pytest.approx(1, abs=0.15)
+
+
+def test_wave_speed():
+    pairs = measured(DemoSettings(**SMALL | {"rates": (0, 0, 1)}), 3)
+    assert len(pairs) == 3
+    for row, true in pairs:
+        assert row["class"] == "waves"
+        assert row["speed_um_s"] == pytest.approx(true["speed_um_s"], rel=0.05)
+        assert row["amplitude_df_f0"] == pytest.approx(true["amplitude_df_f0"], rel=0.15)
+
+
+@pytest.mark.parametrize("blur", [0.0, 2.0])
+def test_fit_of_a_noise_free_spark(blur):
+    t, y, x = np.arange(60.0), *np.mgrid[:31, :41]
+    course = spark_course(t, 20.0, 5.0, 8.0, blur)
+    ratio = 0.8 * course[:, None, None] * spot(np.hypot(y - 14, x - 22), 5.0, 2.0)
+    fitted = fit_event(ratio, np.ones(ratio.shape), (25, 14, 22), Calibration(0.2, 6.8), flat=False)
+    top, _, duration = course_times(5.0, 8.0, blur)
+    assert fitted["amplitude_df_f0"] == pytest.approx(0.8 * top, rel=0.02)
+    assert fitted["fwhm_um"] == pytest.approx(2.0, rel=0.01)
+    assert fitted["fdhm_ms"] == pytest.approx(duration * 6.8, rel=0.03)
+
+
+def test_sharp_course_has_the_stated_duration():
+    assert course_times(4.0, 10.0, 0.0) == (1.0, 4.0, pytest.approx(2 + 10 * np.log(2)))
+    top, to_peak, duration = course_times(4.0, 10.0, 0.3)
+    assert (top, duration) == (pytest.approx(1, abs=0.1), pytest.approx(8.93, abs=0.5))
+    assert to_peak > 0
+
+
+def test_linescan_is_a_movie_of_one_row():
+    t, x = np.arange(50.0), np.arange(60)
+    ratio = 1.5 * spark_course(t, 10, 4, 9)[:, None] * spot(np.abs(x - 30.0), 8.0, 2.0)
+    fitted = fit_event(
+        ratio[:, None], np.ones((50, 1, 60)), (14, 0, 30), Calibration(1, 1), flat=False
+    )
+    assert fitted["amplitude_df_f0"] == pytest.approx(1.5, rel=0.02)
+    assert fitted["fwhm_um"] == pytest.approx(16, rel=0.01)
+
+
+def test_background_is_taken_outside_the_cell_only():
+    movie, *_ = make_movie(DemoSettings(**SMALL), 0)
+    assert 1500 < background_counts(movie) < 2100
+    full = ndimage.gaussian_filter(np.random.default_rng(0).random((9, 20, 30)), 3) + 5
+    assert background_counts(full * 1000) == 0.0
+
+
+def test_table_of_a_movie_without_events():
+    movie = np.full((20, 10, 12), 100, np.uint16)
+    found = instances_from_classes(movie, np.zeros(movie.shape, np.uint8), POST)
+    table = event_table(movie, found, **SCALE)
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 0
+    rates = event_frequency(table, movie, **SCALE)
+    assert (rates["n"] == 0).all()
+
+
+def test_frequency_counts_per_area_and_time():
+    movie, classes, *_ = make_movie(DemoSettings(**SMALL), 0)
+    found = instances_from_classes(movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST)
+    rates = event_frequency(event_table(movie, found, **SCALE), movie, **SCALE)
+    sparks = rates[rates["class"] == "sparks"].iloc[0]
+    assert sparks["n"] == found.counts()["sparks"]
+    expected = sparks["n"] / sparks["cell_um2"] / (160 * 0.0068) * 100
+    assert sparks["per_100um2_s"] == pytest.approx(expected)
