@@ -14,7 +14,7 @@ ZOOM_RANGE = (0.8, 1.2)  # zoom by U(0.8, 1.2)
 
 
 def rotation_matrix(angle_deg, nrows, ncols):
-    """Return the 3 x 3 map (column, row, 1) of the source to the picture rotated about its centre."""
+    """Return the 3 x 3 map (column, row, 1) of a rotation about the centre."""
     angle = np.deg2rad(angle_deg)
     centre_x, centre_y = (ncols - 1) / 2, (nrows - 1) / 2
     cos, sin = np.cos(angle), np.sin(angle)

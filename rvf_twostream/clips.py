@@ -89,7 +89,7 @@ def _checked_length(grey_path, of_path, *, nrows, ncols):
 
 
 def fixed_starts(n_frames, nframes, n):
-    """Return ``n`` evenly spaced first frames of clips of ``nframes`` in a movie of ``n_frames``."""
+    """Return ``n`` evenly spaced first frames of clips of ``nframes`` frames."""
     return [int(s) for s in np.linspace(0, n_frames - nframes, n).round()]
 
 
@@ -111,7 +111,7 @@ def read_clip(path, start, nframes):
 
 
 def movie_clips(movie, starts, nframes):
-    """Return the clips of a movie from frames ``starts``: {"grey": (b,t,r,c,1), "of": (b,t,r,c,2)}."""
+    """Return the clips that begin at ``starts``: {"grey": (b,t,r,c,1), "of": (b,t,r,c,2)}."""
     return {
         "grey": np.stack([read_clip(movie.grey_path, start, nframes) for start in starts]),
         "of": np.stack([read_clip(movie.of_path, start, nframes) for start in starts]),

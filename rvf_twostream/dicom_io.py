@@ -7,18 +7,18 @@ Letters in shape comments: n frames, r rows, c columns.
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from crop import apply_crop, ultrasound_regions
 from files import InputError
 
 LUMA = {  # weights of R, G, B
     "luma": (0.2989, 0.5870, 0.1140),
     "reference": (0.2989, 0.1140, 0.5870),  # the published script swaps green and blue
 }
-CROPS = ("none", "region", "sector")
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 DECODERS = {  # transfer syntax: pip packages of which any one decodes it
-    "1.2.840.10008.1.2.4.50": "pillow or pylibjpeg-libjpeg or python-gdcm",
+    JPEG_BASELINE: "pillow or pylibjpeg-libjpeg or python-gdcm",
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg or python-gdcm",
     "1.2.840.10008.1.2.4.57": "pylibjpeg-libjpeg or python-gdcm",
     "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg or python-gdcm",
@@ -62,8 +62,6 @@ USED_TAGS = {
     0x00280103,  # PixelRepresentation
     0x7FE00010,  # PixelData
 }
-SECTOR_LEVEL = 12  # grey level that a pixel of the sector exceeds at some time
-OVERSHOOT = 0.02  # part of a region that may lie outside the frame
 
 
 def is_dicom(path):
@@ -99,7 +97,7 @@ def read_header(path, *, pixels=False):
     except Exception as error:
         # pydicom raises a dozen kinds on damaged files; all mean the same to the user.
         raise InputError(
-            f"{path}: header not readable ({_brief(error)}); the file is damaged or cut, copy it again"
+            f"{path}: header not readable ({_brief(error)}); the file is damaged or cut"
         ) from None
     for tag in sorted(set(data.keys()) & USED_TAGS):
         # Values are converted on first use: do it here, where the fault can name its tag.
@@ -181,8 +179,8 @@ def read_frames(path, *, crop="none", grey="luma"):
     Returns:
         frames: (n, r, c) float32, 0..255 for 8-bit data.
         info: dict with frame_rate_hz (None when unknown), rows, columns (of the file), n_frames,
-            transfer_syntax, photometric, bits_stored (of the grey values), crop (row0, row1, col0, col1, inclusive, or None) and
-            warnings (list of str).
+            transfer_syntax, photometric, bits_stored (of the grey values), warnings (list of str)
+            and crop (row0, row1, col0, col1, inclusive, or None).
 
     Raises:
         InputError: in one line with the file and the tag or the package that is missing.
@@ -190,6 +188,19 @@ def read_frames(path, *, crop="none", grey="luma"):
     Source: section 5.1. Differs: colour tables, YBR and single frames are handled; see the README.
     """
     data = read_header(path, pixels=True)
+    try:
+        return _read(path, data, crop, grey)
+    except InputError:
+        raise
+    except Exception as error:
+        # Values of the header may break anything behind them; all mean the same to the user.
+        raise InputError(
+            f"{path}: header or pixels not usable ({_brief(error)}); the file is damaged"
+        ) from None
+
+
+def _read(path, data, crop, grey):
+    """Return frames and info of a data set (see read_frames)."""
     _check_header(path, data)
     notes = _check_length(path, data)
     pixels = decode(path, data)  # (n, r, c) or (n, r, c, 3)
@@ -198,9 +209,7 @@ def read_frames(path, *, crop="none", grey="luma"):
     frames = to_grey(pixels, grey)
     if data.PhotometricInterpretation == "MONOCHROME1":
         frames = float(2 ** int(data.get("BitsStored", 8)) - 1) - frames
-    if any(int(item.get("UltrasoundColorDataPresent", 0) or 0) for item in _regions(data)) or int(
-        data.get("UltrasoundColorDataPresent", 0) or 0
-    ):
+    if any(item.get("UltrasoundColorDataPresent") for item in (data, *ultrasound_regions(data))):
         notes.append("UltrasoundColorDataPresent is 1: colour Doppler is kept in the grey picture")
     n, r, c = frames.shape
     frames, box, crop_notes = apply_crop(frames, crop, data)
@@ -234,6 +243,11 @@ def _check_header(path, data):
         raise InputError(f"{path}: no {', no '.join(missing)}; this is no picture, remove it")
     if not getattr(data, "file_meta", None) or "TransferSyntaxUID" not in data.file_meta:
         raise InputError(f"{path}: no TransferSyntaxUID (0002,0010); export the file again")
+    syntax = data.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise InputError(
+            f"{path}: TransferSyntaxUID (0002,0010) is {syntax}, which is none; the file is damaged"
+        )
     for keyword, tag in (("Rows", "(0028,0010)"), ("Columns", "(0028,0011)")):
         value = data.get(keyword)
         if not isinstance(value, int) or value < 8:
@@ -258,9 +272,7 @@ def _check_length(path, data):
         from pydicom.encaps import generate_fragments
 
         try:
-            fragments = list(generate_fragments(data.PixelData))[
-                1:
-            ]  # the first is the offset table
+            _offsets, *fragments = generate_fragments(data.PixelData)
         except Exception as error:
             raise InputError(
                 f"{path}: compressed pixel data (7FE0,0010) is damaged ({_brief(error)}), expected "
@@ -273,7 +285,7 @@ def _check_length(path, data):
             raise InputError(f"{path}: {found} frames found, {wanted} expected; the file is cut")
         if found > wanted:
             notes.append(
-                f"{found} frames found, NumberOfFrames (0028,0008) says {wanted}: the rest is left out"
+                f"{found} frames found, NumberOfFrames (0028,0008) says {wanted}: rest left out"
             )
         return notes
     samples = int(data.get("SamplesPerPixel", 1))
@@ -284,12 +296,12 @@ def _check_length(path, data):
     if have < need:
         raise InputError(
             f"{path}: {have // frame_bytes} complete frames found, {wanted} expected "
-            f"(NumberOfFrames x Rows x Columns needs {need} bytes, PixelData has {have}); the file is cut"
+            f"({need} bytes for NumberOfFrames x Rows x Columns, {have} there); the file is cut"
         )
     if have > need + 1:  # one byte of padding is allowed
         notes.append(
-            f"PixelData (7FE0,0010) has {have} bytes, {wanted} x {data.Rows} x {data.Columns} needs "
-            f"{need}: NumberOfFrames, Rows or Columns may be wrong"
+            f"PixelData (7FE0,0010) has {have} bytes, {wanted} x {data.Rows} x {data.Columns} "
+            f"needs {need}: NumberOfFrames, Rows or Columns may be wrong"
         )
     return notes
 
@@ -303,7 +315,7 @@ def decode(path, data):
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            pixels = data.pixel_array
+            pixels = _pixels(data, syntax)
     except Exception as error:
         text = _brief(error)
         if "missing dependencies" in str(error) or isinstance(error, NotImplementedError):
@@ -313,22 +325,37 @@ def decode(path, data):
                 f"pip install {needed}"
             ) from None
         raise InputError(
-            f"{path}: pixel data not decodable as {syntax.name} ({text}); the file is damaged or cut"
+            f"{path}: pixel data not decodable as {syntax.name} ({text}); it is damaged or cut"
         ) from None
     damaged = [str(w.message) for w in caught if "trunc" in str(w.message).lower()]
     if damaged:
         raise InputError(f"{path}: pixel data is cut ({damaged[0][:160]})")
     samples = int(data.get("SamplesPerPixel", 1))
     shape = (number_of_frames(data), data.Rows, data.Columns) + ((3,) if samples == 3 else ())
-    if pixels.size != np.prod(shape):
+    n_values = int(np.prod(shape))
+    if pixels.size < n_values or pixels.size % (n_values // shape[0]):
         raise InputError(
             f"{path}: decoded pixels {pixels.shape} are not NumberOfFrames x Rows x Columns {shape}"
         )
+    # pydicom hands out frames beyond NumberOfFrames too; _check_length warns of them.
+    pixels = pixels.reshape(-1)[:n_values]
     pixels = pixels.reshape(shape)
     if data.PhotometricInterpretation == "PALETTE COLOR":
         pixels = _through_colour_table(path, data, pixels)
     # YBR needs nothing more: pydicom 3 hands out RGB, compressed or not.
     return pixels
+
+
+def _pixels(data, syntax):
+    """Return pixel_array, decoded by Pillow where it is able to: half the time of the default."""
+    if syntax == JPEG_BASELINE:
+        try:
+            data.pixel_array_options(decoding_plugin="pillow")
+            return data.pixel_array
+        except Exception:
+            # Another decoder may still read it; its error is the one to show.
+            data.pixel_array_options()
+    return data.pixel_array
 
 
 def _through_colour_table(path, data, pixels):
@@ -350,21 +377,24 @@ def _through_colour_table(path, data, pixels):
         wide = data.RedPaletteColorLookupTableDescriptor[2] > 8 and int(rgb.max()) > 255
     except Exception as error:
         raise InputError(
-            f"{path}: colour table (0028,1101)..(0028,1203) not usable ({_brief(error)}); the file is "
-            "damaged"
+            f"{path}: colour table (0028,1101)..(0028,1203) not usable ({_brief(error)}); "
+            "the file is damaged"
         ) from None
     return (rgb >> 8 if wide else rgb).astype(np.uint8)
 
 
 def _odd_values(data, pixels):
     """Return warnings on pixel values that the header does not allow."""
-    stored = int(data.get("BitsStored") or data.BitsAllocated)
-    low, high = int(pixels.min()), int(pixels.max())
-    if low < 0:
-        return [f"PixelRepresentation (0028,0103) is signed and values go down to {low}"]
-    if high >= 2**stored:
-        return [f"values up to {high} do not fit BitsStored (0028,0101) {stored}"]
-    return []
+    notes = []
+    if int(pixels.min()) < 0:
+        notes.append(f"PixelRepresentation (0028,0103) is signed, values go down to {pixels.min()}")
+    allocated, stored = int(data.BitsAllocated), int(data.get("BitsStored") or data.BitsAllocated)
+    if not data.file_meta.TransferSyntaxUID.is_compressed and allocated == 8 and stored < 8:
+        # pydicom masks the upper bits, so look at the bytes of the file.
+        top = int(np.frombuffer(data.PixelData, np.uint8).max())
+        if top >= 2**stored:
+            notes.append(f"values up to {top} do not fit BitsStored (0028,0101) {stored}")
+    return notes
 
 
 def to_grey(pixels, grey="luma"):
@@ -381,84 +411,3 @@ def to_grey(pixels, grey="luma"):
 def dicom2imglist(path, *, crop="none", grey="luma"):
     """Return the grey frames of a DICOM file as a list of (r, c) float32 arrays."""
     return list(read_frames(path, crop=crop, grey=grey)[0])
-
-
-def _regions(data):
-    return list(data.get("SequenceOfUltrasoundRegions") or [])
-
-
-def tissue_region(data):
-    """Return row0, row1, col0, col1 (inclusive) of the largest 2-D tissue region, or None."""
-    boxes = []
-    for item in _regions(data):
-        corners = [
-            item.get(f"RegionLocation{name}") for name in ("MinY0", "MaxY1", "MinX0", "MaxX1")
-        ]
-        kind = item.get("RegionSpatialFormat"), item.get("RegionDataType")
-        if kind == (1, 1) and all(isinstance(x, int) for x in corners):
-            row0, row1, col0, col1 = corners
-            if row1 > row0 and col1 > col0:
-                boxes.append((row0, row1, col0, col1))
-    return max(boxes, key=lambda b: (b[1] - b[0]) * (b[3] - b[2]), default=None)
-
-
-def apply_crop(frames, crop, data):
-    """Cut frames (n, r, c) as asked.
-
-    Returns:
-        frames: the cut frames; box: row0, row1, col0, col1 or None; notes: list of warnings.
-    """
-    if crop == "none":
-        return frames, None, []
-    _, r, c = frames.shape
-    if crop == "sector":
-        mask = sector_mask(frames)
-        if mask is None:
-            return frames, None, ["no moving sector found: not cropped"]
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = [int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1])]
-        cut = np.where(mask, frames, np.float32(0))
-    else:
-        region = tissue_region(data)
-        if region is None:
-            return frames, None, ["no 2-D tissue region (0018,6011): not cropped"]
-        box = [max(region[0], 0), min(region[1], r - 1), max(region[2], 0), min(region[3], c - 1)]
-        area = (region[1] - region[0] + 1) * (region[3] - region[2] + 1)
-        inside = max(box[1] - box[0] + 1, 0) * max(box[3] - box[2] + 1, 0)
-        if inside < (1 - OVERSHOOT) * area:
-            return (
-                frames,
-                None,
-                [
-                    f"ultrasound region rows {region[0]}..{region[1]}, columns {region[2]}..{region[3]} "
-                    f"(0018,6011) lies outside the frame of {r} x {c}: not cropped"
-                ],
-            )
-        cut = frames
-    cut = np.ascontiguousarray(cut[:, box[0] : box[1] + 1, box[2] : box[3] + 1])
-    return cut, box, []
-
-
-def sector_mask(frames):
-    """Return the (r, c) bool mask of the moving fan, or None when nothing moves.
-
-    Pixels that exceed 12 at some time and change over time; the largest connected component of
-    them, closed and filled. Text, scales and menus do not change.
-    """
-    bright = frames.max(axis=0) > SECTOR_LEVEL
-    moving = np.ptp(frames, axis=0) > 2
-    seed = (bright & moving).astype(np.uint8)
-    size = max(3, round(min(seed.shape) / 40)) | 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    # Opening first: a thin ECG line or digits that touch the fan would join it.
-    solid = cv2.morphologyEx(seed, cv2.MORPH_CLOSE, kernel)
-    solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, kernel)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
-    if count < 2:
-        return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    component = (labels == largest).astype(np.uint8)
-    contours, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros_like(component)
-    cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
-    return filled.astype(bool)

@@ -19,11 +19,11 @@ RESULTS = FOLDER.parent / "results" / FOLDER.name
 
 
 class InputError(Exception):
-    """A fault in what the user gave: its text names file, found, expected and remedy in one line."""
+    """A fault in what the user gave: its text says file, found, expected, remedy."""
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser without abbreviations that answers an unknown flag with the nearest known one."""
+    """ArgumentParser without abbreviations that answers an unknown flag with the nearest one."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
@@ -97,7 +97,7 @@ def write_json(path, value):
 
 
 def read_json(path, *, remedy="give an intact file"):
-    """Return the value in a JSON file; a missing or damaged file is an InputError with ``remedy``."""
+    """Return the value in a JSON file; a missing or damaged one is an InputError."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def git_commit():
 
 
 def write_settings(run_dir, settings, *, inputs=(), libraries=()):
-    """Write ``settings.json``: resolved settings, versions, git commit and SHA-256 of the inputs."""
+    """Write ``settings.json``: settings, versions, git commit, SHA-256 of the inputs."""
     record = {
         "settings": {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()},
         "python": platform.python_version(),

@@ -408,7 +408,8 @@ def write_echonet(out_dir, *, n_videos=N_VIDEOS, seed=SEED, frames=(60, 250), wo
     )
     n_train, n_val = round(0.75 * n_videos), round(0.13 * n_videos)
     splits = ["TRAIN"] * n_train + ["VAL"] * n_val + ["TEST"] * (n_videos - n_train - n_val)
-    header = "FileName,EF,ESV,EDV,FrameHeight,FrameWidth,FPS,NumberOfFrames,Split".split(",")
+    header = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth")
+    header += ("FPS", "NumberOfFrames", "Split")
     listed = [(*row, split) for (row, _), split in zip(made, splits, strict=True)]
     chords = [chord for _, tracings in made for chord in tracings]
     with atomic_path(out_dir / "FileList.csv") as temporary:
@@ -472,7 +473,8 @@ def main(argv=None):
     )
     severe = {t["id"] for t in truth["movies"].values() if t["class"] == "severe"}
     print(
-        f"{len(truth['movies'])} movies of {args.n_patients} patients, {len(severe)} severe, in {args.out}"
+        f"{len(truth['movies'])} movies of {args.n_patients} patients, "
+        f"{len(severe)} severe, in {args.out}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Compute the optical flow of every preprocessed movie and normalise it (specification section 5.6).
+"""Compute the optical flow of every movie and normalise it (specification section 5.6).
 
     python optical_flow_calculator.py --root ../data/rvf_twostream/study -m
     python optical_flow_calculator.py --root ../data/rvf_twostream/demo/cohort
@@ -107,7 +107,7 @@ def video2OF(
 
 
 def flow_of_frames(frames, options, info):
-    """Return the flow of frames (n, r, c) read with ``options`` (those of data_mean_std_OF.json)."""
+    """Return the flow of frames (n, r, c) under the options of data_mean_std_OF.json."""
     if options["per_second"] and not info["frame_rate_hz"]:
         raise InputError(
             "no frame rate in the header (FrameTime (0018,1063)), needed by --per_second"
@@ -175,11 +175,11 @@ def flow_root(
     grey = read_json(root / STATS_FILE, remedy=f"run preprocess.py --root {root} first")["options"]
     if crop is not None and crop != grey["crop"]:
         raise InputError(
-            f"--crop {crop}: preprocess.py used --crop {grey['crop']}; both must see the same frames"
+            f"--crop {crop}: preprocess.py used --crop {grey['crop']}; both need the same"
         )
     if (nrows, ncols) != (grey["nrows"], grey["ncols"]):
         raise InputError(
-            f"--nrows {nrows} --ncols {ncols}: preprocess.py made {grey['nrows']} x {grey['ncols']}; "
+            f"--nrows {nrows} --ncols {ncols}: preprocess.py: {grey['nrows']} x {grey['ncols']}, "
             "give the same"
         )
     options = {
@@ -215,9 +215,7 @@ def flow_root(
     )
     made = len(jobs) - len(failed)
     if made or written:
-        print(
-            f"{made} flows computed, {written} normalised, {len(done)} in {root / OF_NORMALIZED_DIR}"
-        )
+        print(f"{made} flows made, {written} normalised, {len(done)} in {root / OF_NORMALIZED_DIR}")
     else:
         print(f"all {len(done)} flows exist already: nothing changed (--recalculate recomputes)")
     for stem, fault in failed.items():

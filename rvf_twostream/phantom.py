@@ -29,8 +29,9 @@ ATRIUM = 4.3  # length of the atria below the valve plane
 APEX_DEPTH = 2.3  # depth of the left apex
 HINGE_RADIUS = 0.32
 VALVE_HALF_THICKNESS = 0.1
+CLOSED_DEG, SWING_DEG = 8.0, 16.0  # a wide swing would hide the annulus in the flow
 LEAFLET_REACH = 4.0  # no leaflet is farther from the valve plane
-FADE = 2.0  # tissue outside the heart follows it over this distance
+FADE = 5.0  # tissue outside the heart follows it over this distance
 # time
 SYSTOLE = 0.36  # part of the cycle
 EARLY, EARLY_PART = 0.7, 0.38  # filling: share of the stroke, part of diastole
@@ -41,7 +42,7 @@ FRESH_POWER = 0.04  # part of the speckle that is new in every frame
 PSF_DEPTH, PSF_BEAMS = 0.9, 1.6  # samples
 LOSS_PER_CM = 0.03
 RANGE_DB = 52.0
-REFERENCE = 4.0  # envelope that is white at 0 dB gain
+REFERENCE = 3.4  # envelope that is white at 0 dB gain
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _leaflets(heart, opening):
     ):
         for hinge, other in ((near, far), (far, near)):
             half = (other - hinge) / 2
-            angle = np.deg2rad(8 + 62 * opening)
+            angle = np.deg2rad(CLOSED_DEG + SWING_DEG * opening)
             tip = hinge + half * float(np.cos(angle)), base - abs(half) * float(np.sin(angle))
             pairs.append(((hinge, base), tip))
     return pairs
@@ -287,7 +288,7 @@ def to_pixels(x, z, rows, cols):
 
 
 def draw_movie(heart, n_frames, rows, cols, rng, *, burnt_in=True):
-    """Return the movie (n, r, c) uint8 of a heart, with a depth scale and a word outside the sector.
+    """Return the movie (n, r, c) uint8 of a heart, with a scale and a word outside the fan.
 
     Args:
         rng: numpy Generator of the scatterers and the noise.

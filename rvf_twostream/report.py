@@ -7,12 +7,12 @@ from pathlib import Path
 from files import atomic_path, write_json
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;--card:#f6f8fa;
---good:#0a5;--bad:#c33}
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
+--card:#f6f8fa;--good:#0a5;--bad:#c33}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;--paper:#0d1117;
 --card:#161b22;--good:#3c9;--bad:#f77}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1100px;padding:24px 16px;background:var(--paper);
-color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1100px;padding:24px 16px;
+background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:32px 0 8px}
 p{margin:8px 0}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px}
@@ -20,7 +20,8 @@ figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;back
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
 figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;vertical-align:top}
+td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
+vertical-align:top;overflow-wrap:normal}
 """
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -80,7 +81,8 @@ def write_report(run_dir, title, lead, sections):
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-        f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p>{body}</body></html>\n'
+        f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p>{body}'
+        "</body></html>\n"
     )
     path = Path(run_dir) / "report.html"
     with atomic_path(path) as temporary:

@@ -138,7 +138,8 @@ def image_statistics(root, n_movies=4):
         root: folder of the cohort after optical_flow_calculator.py.
         n_movies: movies looked at, the first by name.
     """
-    from dicom_io import read_frames, sector_mask
+    from crop import sector_mask
+    from dicom_io import read_frames
     from pipeline import read_rows
 
     used = [r for r in read_rows(root / "manifest.csv") if r["status"] not in ("skipped", "failed")]

@@ -134,14 +134,14 @@ def sort_dicoms(root, classes, rows, *, nframes, move=False):
     for row in rows:
         if row["status"] != SORTED:
             continue
+        if row["frames"] < nframes:
+            row.update(status=SKIPPED, reason=f"{row['frames']} frames, {nframes} needed")
+            continue
         uid = row["sop_instance_uid"]
         if uid and uid in taken:
             row.update(status=SKIPPED, reason="same SOPInstanceUID as another file")
             continue
         taken.add(uid)
-        if row["frames"] < nframes:
-            row.update(status=SKIPPED, reason=f"{row['frames']} frames, {nframes} needed")
-            continue
         patient = row["id"]
         before = earlier.get(uid) if uid else None
         names = used.setdefault(patient, set())

@@ -92,7 +92,8 @@ def copy_sort(root, stems_by_set, splitnum, *, copy, recalculate, workers):
             extra = sorted(present - wanted)
             if extra and not recalculate:
                 faults.append(
-                    f"{folder}: holds {len(extra)} other files (first: {extra[0]}); -r replaces them"
+                    f"{folder}: holds {len(extra)} other files (first: {extra[0]}); "
+                    "--recalculate replaces them"
                 )
             stale += [folder / name for name in extra]
             for file in sorted(wanted):
@@ -205,7 +206,7 @@ def make_splits(
         tables[split_file(root, fold)] = dict(sorted(zip(turned, sets[:n], strict=True)))
     for path, table in tables.items():
         if path.exists() and not recalculate and read_split(path) != table:
-            raise InputError(f"{path}: exists with another allocation; -r replaces it")
+            raise InputError(f"{path}: exists with another allocation; --recalculate replaces it")
     for path, table in tables.items():
         with (
             atomic_path(path) as temporary,

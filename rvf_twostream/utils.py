@@ -145,7 +145,7 @@ def load_movie(path, *, channels=None, nrows=None, ncols=None):
     """Return the movie at ``path`` as a memory map (n, r, c, k); only its header is read here.
 
     Raises:
-        InputError: no such file, not ``.npy``, not four axes, not float, or another size than asked.
+        InputError: no such file, not ``.npy``, not four axes, not float, another size.
     """
     try:
         movie = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -162,8 +162,8 @@ def load_movie(path, *, channels=None, nrows=None, ncols=None):
     fits = movie.ndim == 4 and all(w in (None, s) for w, s in zip(given, movie.shape, strict=True))
     if not fits or movie.dtype.kind != "f":
         raise InputError(
-            f"{path}: shape {movie.shape} {movie.dtype}, expected ({', '.join(map(str, wanted))}) float; "
-            "recalculate it with -r"
+            f"{path}: shape {movie.shape} {movie.dtype}, expected ({', '.join(map(str, wanted))}) "
+            "float; recalculate it with -r"
         )
     return movie
 

@@ -9,7 +9,11 @@ FOLDER = TESTS.parent.name
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fixtures", default=str(TESTS / "fixtures"), help="folder of parity fixtures")
+    # pytest has a switch --fixtures of its own (its other name, --funcargs, stays): take the name.
+    parser._anonymous._arggroup.conflict_handler = "resolve"
+    parser.addoption(
+        "--fixtures", default=str(TESTS / "fixtures"), help="folder of parity fixtures"
+    )
     parser.addoption("--real", default=None, help="folder with the real data files")
 
 

@@ -1,0 +1,82 @@
+"""convert_reference.py: the restricted reader of published pickles. Check 9."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from convert_reference import checked, read_pickle
+from files import InputError
+from little import FOLDER, assert_one_line, run_script
+
+# A protocol-2 pickle that would call posix.system("echo owned").
+EVIL = b"\x80\x02cposix\nsystem\nq\x00X\x0a\x00\x00\x00echo ownedq\x01\x85q\x02Rq\x03."
+
+
+def number_list(*values):
+    """Return the protocol-2 pickle of a list of floats, written by hand."""
+    body = b"".join(b"G" + struct.pack(">d", value) for value in values)
+    return b"\x80\x02](" + body + b"e."
+
+
+def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path):
+    (tmp_path / "evil.pkl").write_bytes(EVIL)
+    (tmp_path / "data_mean_std.pkl").write_bytes(number_list(0.25, 0.5))
+    done = run_script("convert_reference.py", "--root", tmp_path)
+    assert_one_line(done, "evil.pkl", "refused", "posix.system")
+    assert "owned" not in done.stdout
+    assert json.loads((tmp_path / "data_mean_std.json").read_text())["mean"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        EVIL.replace(b"posix\nsystem", b"builtins\nexec"),
+        EVIL.replace(b"posix\nsystem", b"numpy\nload"),
+        EVIL.replace(b"posix\nsystem", b"numpy.core.multiarray\nfromfile"),
+        b"\x80\x03",
+        b"not a pickle",
+        b"",
+        number_list(1.0, 2.0)[:-4],
+    ],
+)
+def test_other_names_and_damaged_files_are_one_error(tmp_path, content):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.pkl"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((3, 4, 5)),
+        np.full((3, 4, 5, 1), np.nan),
+        np.zeros((3, 4, 5, 1), "U3"),
+        {"a": "b"},
+        {"a": float("inf")},
+        {1: 2},
+        [1.0, 2.0, 3.0],
+        "text",
+        None,
+        True,
+    ],
+)
+def test_other_content_is_refused(value):
+    with pytest.raises(InputError):
+        checked("a.pkl", value)
+
+
+def test_nothing_to_do_and_wrong_names(tmp_path):
+    assert_one_line(run_script("convert_reference.py"), "--root", "--weights")
+    assert_one_line(run_script("convert_reference.py", "--root", tmp_path), "no *.pkl")
+    done = run_script("convert_reference.py", "--weights", tmp_path / "w.hdf5", "--out", "w.h5")
+    assert_one_line(done, ".weights.h5")
+
+
+def test_no_other_module_reads_pickles():
+    for path in FOLDER.glob("*.py"):
+        text = path.read_text()
+        assert "pickle.load" not in text
+        assert ("import pickle" in text) == (path.name == "convert_reference.py")

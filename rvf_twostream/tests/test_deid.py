@@ -1,0 +1,135 @@
+"""De-identification: tags at every depth, refuse and warn, no value in any output."""
+
+import csv
+
+import pydicom
+import pytest
+
+from deid import check_header
+from little import assert_one_line, run_script, texture, tree, write_data_set, write_dicom
+
+SECRETS = {
+    "PatientName": "Quackenbush^Zelda",
+    "PatientBirthDate": "19310427",
+    "OtherPatientNames": "Fezziwig^Zelda",
+    "AccessionNumber": "ACC7788991",
+    "InstitutionName": "Wobblethorpe Clinic",
+    "OperatorsName": "Snodgrass^Ida",
+    "PatientComments": "lives at Grimmauld Lane",
+    "StudyDescription": "echo of Quackenbush",
+}
+NESTED, PRIVATE, DEEP = "Nestor^Nested", "Privatus Secretus", "Deepwater^Dora"
+
+
+def dataset(**elements):
+    data = pydicom.Dataset()
+    data.PatientID, data.PatientIdentityRemoved = "p01", "YES"
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return data
+
+
+def levels(data, ids=("p01",)):
+    return {f.keyword: f.level for f in check_header(data, ids)}
+
+
+def item(**elements):
+    data = pydicom.Dataset()
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("elements", "found"),
+    [
+        ({}, {}),
+        ({"PatientName": ""}, {}),
+        ({"PatientName": "p01"}, {}),
+        ({"PatientName": "ANONYMIZED_003"}, {}),
+        ({"PatientName": "xxxx"}, {}),
+        ({"PatientName": "Patient 12"}, {}),
+        ({"PatientName": "PLA"}, {"PatientName": 1}),
+        ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": 1}),
+        ({"OtherPatientIDs": "4711"}, {"OtherPatientIDs": 1}),
+        ({"AccessionNumber": "A1"}, {"AccessionNumber": 1}),
+        ({"BurnedInAnnotation": "YES"}, {"BurnedInAnnotation": 1}),
+        ({"BurnedInAnnotation": "NO"}, {}),
+        ({"StudyDate": "20200101"}, {"StudyDate": 2}),
+        ({"InstitutionName": "X"}, {"InstitutionName": 2}),
+        (
+            {"NamesOfIntendedRecipientsOfResults": "Doe^J"},
+            {"NamesOfIntendedRecipientsOfResults": 2},
+        ),
+        ({"PatientIdentityRemoved": "NO"}, {"PatientIdentityRemoved": 2}),
+        ({"PatientID": "H-99"}, {"PatientID": 2}),
+    ],
+)
+def test_levels(elements, found):
+    assert levels(dataset(**elements)) == found
+
+
+def test_overlay_and_private_groups():
+    data = dataset()
+    data.add_new(0x60003000, "OW", b"\0\1")
+    data.private_block(0x0019, "MAKER", create=True).add_new(1, "LO", "text")
+    assert levels(data) == {"OverlayData": 1, "private group": 2}
+
+
+def test_identity_is_found_in_nested_and_private_sequences():
+    inner = item(PatientName="Doe^John")
+    middle = item(ReferencedPatientSequence=[inner])
+    assert levels(dataset(RequestAttributesSequence=[middle])) == {"PatientName": 1}
+    data = dataset()
+    data.private_block(0x0019, "MAKER", create=True).add_new(2, "SQ", [inner])
+    assert levels(data)["PatientName"] == 1
+
+
+@pytest.fixture
+def named_set(tmp_path):
+    """Return a data set with one file full of planted identity."""
+    root = write_data_set(tmp_path / "set", n=32)
+    elements = dict(SECRETS)
+    nested = item(PatientName=NESTED, ReferencedPatientSequence=[item(PatientName=DEEP)])
+    path = write_dicom(
+        root / "x.dcm", texture(32, seed=9), "p01", RequestAttributesSequence=[nested], **elements
+    )
+    data = pydicom.dcmread(path)
+    data.private_block(0x0019, "MAKER", create=True).add_new(1, "LO", PRIVATE)
+    data.save_as(path)
+    return root
+
+
+def test_refuse_stops_before_anything_but_the_report_is_written(named_set):
+    before = set(tree(named_set))
+    done = run_script("preprocess.py", "--root", named_set)
+    assert_one_line(done, "x.dcm", "PatientName (0010,0010)", "PatientBirthDate", "--deid warn")
+    assert set(tree(named_set)) - before == {"deid_report.csv"}
+    assert_no_secret(named_set, done)
+
+
+def test_warn_goes_on_and_no_output_holds_a_value(named_set):
+    done = run_script("preprocess.py", "--root", named_set, "--deid", "warn")
+    assert done.returncode == 0, done.stderr
+    assert "x.dcm: " in done.stdout
+    for script in ("optical_flow_calculator.py",):
+        flow = run_script(script, "--root", named_set)
+        assert flow.returncode == 0, flow.stderr
+    with open(named_set / "deid_report.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {"file", "tag", "keyword", "level"} == set(rows[0])
+    assert {r["keyword"] for r in rows if r["file"] == "x.dcm"} >= set(SECRETS) | {"private group"}
+    assert_no_secret(named_set, done)
+    assert (named_set / "deid_contact_sheet.png").stat().st_size > 1000
+
+
+def assert_no_secret(root, process):
+    """No planted string in the text output or in any file but the DICOM inputs."""
+    secrets = [part for value in SECRETS.values() for part in value.split("^")]
+    secrets += [part for name in (NESTED, DEEP) for part in name.split("^")] + [PRIVATE]
+    outputs = {name: data for name, data in tree(root).items() if not name.endswith(".dcm")}
+    outputs["stdout"] = process.stdout.encode()
+    outputs["stderr"] = process.stderr.encode()
+    for name, data in outputs.items():
+        for secret in secrets:
+            assert secret.encode() not in data, (name, secret)

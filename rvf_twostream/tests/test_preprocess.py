@@ -1,0 +1,260 @@
+"""preprocess.py: sorting, resizing, normalising, running again, kills and bad inputs."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from skimage.transform import resize as published_resize
+
+from dicom_io import read_frames
+from files import InputError
+from little import (
+    FOLDER,
+    assert_one_line,
+    run_script,
+    texture,
+    tree,
+    write_data_set,
+    write_dicom,
+)
+from optical_flow_calculator import flow_root
+from preprocess import dicom_to_input, movie_from_frames, preprocess_root, resample_time
+from resize import resize_frame, resize_img_list
+from sorting import read_manifest
+
+
+@pytest.mark.parametrize("size", [(300, 400), (96, 130), (112, 150), (50, 700)])
+def test_resize_equals_the_published_one(size):
+    frame = np.random.default_rng(0).random(size)
+    np.testing.assert_allclose(
+        resize_frame(frame, 112, 112), published_resize(frame, (112, 112)), atol=1e-6
+    )
+    field = np.random.default_rng(1).random((*size, 2))
+    np.testing.assert_allclose(
+        resize_frame(field, 112, 112), published_resize(field, (112, 112)), atol=1e-6
+    )
+
+
+def test_resize_passes_a_frame_of_the_right_size():
+    frames = np.random.default_rng(0).random((3, 112, 112)).astype(np.float32)
+    np.testing.assert_array_equal(resize_img_list(frames, 112, 112), frames)
+
+
+def test_movie_is_scaled_by_its_maximum_and_an_empty_one_is_an_error():
+    movie = movie_from_frames(texture(3).astype(np.float32))
+    assert movie.shape == (3, 112, 112, 1)
+    assert movie.dtype == np.float32
+    assert movie.max() == 1
+    with pytest.raises(InputError, match="maximum is 0"):
+        movie_from_frames(np.zeros((3, 50, 50), np.float32))
+
+
+def test_resampling_in_time_is_linear():
+    frames = np.arange(11, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2), np.float32)
+    twice = resample_time(frames, 30.0, 60.0)
+    np.testing.assert_allclose(twice[:, 0, 0], np.arange(21) / 2, atol=1e-6)
+    with pytest.raises(InputError, match="no frame rate"):
+        resample_time(frames, None, 60.0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_data_set(tmp_path / "set", movies=2)
+
+
+def test_script_end_to_end(root):
+    done = run_script("preprocess.py", "--root", root)
+    assert done.returncode == 0, done.stderr
+    stats = json.loads((root / "data_mean_std.json").read_text())
+    assert stats["n_movies"] == 8
+    assert stats["files"] == "all"
+    classmap = json.loads((root / "classmap.json").read_text())
+    assert classmap["p02a"] == 3
+    assert classmap["p03b"] == 1
+    movies = [np.load(root / "processed_dicoms" / f"{stem}.npy") for stem in classmap]
+    assert all(m.shape == (34, 112, 112, 1) and m.dtype == np.float32 for m in movies)
+    mean = np.mean([m.astype(float).mean() for m in movies])
+    std = np.sqrt(np.mean([m.astype(float).var() for m in movies]))
+    np.testing.assert_allclose([stats["mean"], stats["std"]], [mean, std], atol=1e-9)
+    for stem, movie in zip(classmap, movies, strict=True):
+        normal = np.load(root / "normalized_dicoms" / f"{stem}.npy")
+        np.testing.assert_allclose(normal, (movie - mean) / std, atol=1e-5)
+    assert (root / "severe" / "p02a.dcm").samefile(root / "p02_0.dcm")
+    rows = {row["source"]: row for row in read_manifest(root)}
+    assert rows["p02_0.dcm"]["status"] == "processed"
+    assert rows["p02_0.dcm"]["fps"] == "30.0000"
+
+
+def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, tmp_path, capsys):
+    again = write_data_set(tmp_path / "again", movies=2)
+    assert preprocess_root(root) == 0
+    assert run_script("preprocess.py", "--root", again, "-m").returncode == 0
+    assert flow_root(root) == 0
+    assert run_script("optical_flow_calculator.py", "--root", again, "--workers", 2).returncode == 0
+    movies = {name: data for name, data in tree(root).items() if name.endswith(".npy")}
+    assert len(movies) == 32
+    assert movies == {name: data for name, data in tree(again).items() if name.endswith(".npy")}
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
+    for repeat in (preprocess_root, flow_root):
+        assert repeat(root) == 0
+        assert "nothing changed" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
+    assert preprocess_root(root, recalculate=True) == 0
+    changed = [p for p, t in before.items() if p.stat().st_mtime_ns != t]
+    assert len(changed) == 8  # recomputed movies are equal, so their z-scores stay
+    assert movies == {name: data for name, data in tree(root).items() if name.endswith(".npy")}
+
+
+def test_new_files_continue_the_letters_and_leave_the_others_alone(root):
+    assert preprocess_root(root) == 0
+    before = {p: p.read_bytes() for p in (root / "processed_dicoms").glob("*.npy")}
+    # The new file sorts before the known ones by name.
+    write_dicom(root / "a_new.dcm", texture(34, seed=77), "p01")
+    assert preprocess_root(root) == 0
+    assert (root / "normal" / "p01c.dcm").samefile(root / "a_new.dcm")
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    new = np.load(root / "processed_dicoms" / "p01c.npy")
+    expected = movie_from_frames(read_frames(root / "a_new.dcm")[0])
+    np.testing.assert_array_equal(new, expected)
+
+
+def test_move_duplicates_and_a_changed_class(root):
+    (root / "copy.dcm").write_bytes((root / "p01_0.dcm").read_bytes())
+    assert preprocess_root(root, move=True) == 0
+    assert sorted(p.name for p in root.glob("*.dcm")) == ["p01_0.dcm"]
+    rows = {row["source"]: row for row in read_manifest(root)}
+    assert rows["p01_0.dcm"]["reason"] == "same SOPInstanceUID as another file"
+    (root / "p01_0.dcm").unlink()
+    text = (root / "REDcap_class.csv").read_text().replace("p01,normal", "p01,severe")
+    (root / "REDcap_class.csv").write_text(text)
+    assert preprocess_root(root) == 0
+    assert (root / "severe" / "p01a.dcm").exists()
+    assert not (root / "normal" / "p01a.dcm").exists()
+    assert json.loads((root / "classmap.json").read_text())["p01a"] == 3
+
+
+def test_movies_of_other_options_are_not_mixed(root):
+    assert preprocess_root(root) == 0
+    with pytest.raises(InputError, match="crop none -> region"):
+        preprocess_root(root, crop="region")
+    assert preprocess_root(root, crop="region", recalculate=True) == 0
+    with pytest.raises(InputError, match=r"preprocess\.py used --crop region"):
+        flow_root(root, crop="none")
+
+
+def test_stats_of_training_patients_only(root):
+    (root / "split_allocation_2.csv").write_text("p01,train\np02,train\np03,val\np04,test\n")
+    assert preprocess_root(root, stats="train", splitnum=2) == 0
+    stats = json.loads((root / "data_mean_std.json").read_text())
+    assert (stats["n_movies"], stats["files"]) == (4, "train split 2")
+
+
+def test_one_dicom_becomes_the_input_of_the_training_set(root):
+    preprocess_root(root)
+    flow_root(root)
+    stats = [
+        json.loads((root / n).read_text()) for n in ("data_mean_std.json", "data_mean_std_OF.json")
+    ]
+    grey, flow, info = dicom_to_input(root / "p02_0.dcm", *stats)
+    np.testing.assert_array_equal(grey, np.load(root / "normalized_dicoms" / "p02a.npy"))
+    np.testing.assert_array_equal(flow, np.load(root / "normalized_OF" / "p02a.npy"))
+    assert info["frame_rate_hz"] == pytest.approx(30)
+
+
+def test_kill_leaves_no_truncated_movie(tmp_path):
+    root = write_data_set(tmp_path / "set", movies=4, rows=200, cols=300)
+    command = [sys.executable, str(FOLDER / "preprocess.py"), "--root", str(root)]
+    folders = [root / "processed_dicoms", root / "normalized_dicoms"]
+    for wanted in (1, 5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(folders[0].glob("p*.npy"))) < wanted:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for folder in folders:
+            for path in folder.glob("p*.npy"):
+                assert np.isfinite(np.load(path)).all()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    whole = write_data_set(tmp_path / "whole", movies=4, rows=200, cols=300)
+    preprocess_root(whole)
+    for folder in folders:
+        for path in folder.glob("p*.npy"):
+            assert path.read_bytes() == (whole / folder.name / path.name).read_bytes()
+
+
+def test_one_bad_file_does_not_stop_the_others(root):
+    content = (root / "p01_0.dcm").read_bytes()
+    (root / "p01_0.dcm").write_bytes(content[: len(content) // 2])
+    (root / "notes.dcm").write_text("no DICOM")
+    write_dicom(root / "short.dcm", texture(20), "p01")
+    write_dicom(root / "stranger.dcm", texture(34), "hospital4711")
+    done = run_script("preprocess.py", "--root", root)
+    assert done.returncode == 1
+    assert "p01_0.dcm" in done.stderr
+    assert "17 expected" not in done.stderr
+    assert "34 expected" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = {row["source"]: row for row in read_manifest(root)}
+    assert rows["short.dcm"]["reason"] == "20 frames, 32 needed"
+    assert rows["stranger.dcm"]["reason"] == "PatientID is not in the class file"
+    assert rows["notes.dcm"]["status"] == "failed"
+    assert sum(row["status"] == "processed" for row in rows.values()) == 7
+    assert "hospital4711" not in done.stdout + (root / "manifest.csv").read_text()
+    assert "hospital4711" in run_script("preprocess.py", "--root", root, "--debug").stdout
+
+
+def test_too_many_movies_of_a_patient(tmp_path):
+    root = write_data_set(tmp_path / "set", ids=("p01",), movies=37, n=32, rows=16, cols=16)
+    assert_one_line(run_script("preprocess.py", "--root", root), "p01", "36 movies")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "REDcap_class.csv").unlink(), ("REDcap_class.csv", "not found")),
+        (
+            lambda root: (root / "REDcap_class.csv").write_text(
+                "id,class\np01,normal\np02,sever\n"
+            ),
+            ("row 3", "sever", "normal, mild, moderate, severe"),
+        ),
+        (
+            lambda root: (root / "REDcap_class.csv").write_text("p01,normal\np01,severe\n"),
+            ("p01", "both normal and severe"),
+        ),
+        (lambda root: [p.unlink() for p in root.glob("*.dcm")], ("no DICOM files",)),
+        (
+            lambda root: (root / "REDcap_class.csv").write_text("q1,normal\n"),
+            ("no usable movie",),
+        ),
+    ],
+)
+def test_bad_inputs_are_one_line(root, change, words):
+    change(root)
+    done = run_script("preprocess.py", "--root", root)
+    done.stderr = "\n".join(x for x in done.stderr.splitlines() if x.startswith("error"))
+    assert_one_line(done, *words)
+
+
+def test_missing_root_and_unknown_flag(tmp_path):
+    done = run_script("preprocess.py", "--root", tmp_path / "none")
+    assert_one_line(done, "no such folder")
+    done = run_script("preprocess.py", "--root", tmp_path, "--recalculat")
+    assert_one_line(done, "did you mean --recalculate?")
+    done = run_script("preprocess.py", "--root", tmp_path, "--nrows", 8)
+    assert_one_line(done, "--nrows", ">= 32")
+
+
+def test_upper_case_class_is_accepted_with_a_warning(root):
+    text = (root / "REDcap_class.csv").read_text().replace("p02,severe", "p02,Severe ")
+    (root / "REDcap_class.csv").write_text(text)
+    with pytest.warns(UserWarning, match="lower case"):
+        assert preprocess_root(root) == 0
+    with open(root / "manifest.csv", newline="") as handle:
+        assert {r["class"] for r in csv.DictReader(handle) if r["id"] == "p02"} == {"severe"}

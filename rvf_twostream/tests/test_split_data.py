@@ -1,0 +1,117 @@
+"""split_data.py: hard links, reports, split files by patient, bad inputs."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from files import InputError
+from little import assert_one_line, run_script
+from split_data import make_splits, split_root
+from utils import movie_id, save_array
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a data set with normalised movies of eight patients, two movies each."""
+    root = tmp_path / "set"
+    classes = {}
+    for k in range(8):
+        for letter in "ab":
+            stem = f"p{k}{letter}"
+            save_array(root / "normalized_dicoms" / f"{stem}.npy", np.zeros((32, 8, 8, 1), "f4"))
+            save_array(root / "normalized_OF" / f"{stem}.npy", np.zeros((32, 8, 8, 2), "f4"))
+            classes[stem] = 3 if k % 2 else 0
+    text = ", ".join(f'"{stem}": {value}' for stem, value in classes.items())
+    (root / "classmap.json").write_text("{" + text + "}")
+    rows = [f"p{k},{'severe' if k % 2 else 'normal'}" for k in range(8)]
+    (root / "REDcap_class.csv").write_text("\n".join(rows))
+    sets = ["train", "train", "train", "train", "val", "val", "test", "test"]
+    (root / "split_allocation_0.csv").write_text(
+        "id,set\n" + "\n".join(f"p{k},{name}" for k, name in enumerate(sets))
+    )
+    return root
+
+
+def test_links_cost_nothing_and_a_second_run_changes_nothing(root):
+    done = run_script("split_data.py", "--root", root, "--splitnum", 0, "-m")
+    assert done.returncode == 0, done.stderr
+    assert "32 files made" in done.stdout
+    assert done.stdout.split("val")[1].split()[:3] == ["2", "4", "2"]
+    for stream, source in (("greyscale", "normalized_dicoms"), ("OF", "normalized_OF")):
+        assert len(list((root / stream / "split0_train").iterdir())) == 8
+        link = root / stream / "split0_test" / "p7b.npy"
+        assert link.samefile(root / source / "p7b.npy")
+    assert "nothing changed" in run_script("split_data.py", "-r", root, "-s", 0).stdout
+
+
+def test_copies_when_asked(root):
+    split_root(root, 0, copy=True)
+    copy = root / "OF" / "split0_val" / "p4a.npy"
+    assert not copy.samefile(root / "normalized_OF" / "p4a.npy")
+    assert copy.read_bytes() == (root / "normalized_OF" / "p4a.npy").read_bytes()
+
+
+def test_other_content_is_an_error_unless_recalculated(root):
+    split_root(root, 0)
+    text = (root / "split_allocation_0.csv").read_text().replace("p0,train", "p0,test")
+    (root / "split_allocation_0.csv").write_text(text)
+    with pytest.raises(InputError, match=r"split0_train: holds 2 other files"):
+        split_root(root, 0)
+    split_root(root, 0, recalculate=True)
+    assert not (root / "OF" / "split0_train" / "p0a.npy").exists()
+    assert (root / "OF" / "split0_test" / "p0a.npy").exists()
+
+
+def test_patients_without_allocation_or_movie_and_one_class_are_reported(root):
+    text = (root / "split_allocation_0.csv").read_text().replace("p5,val", "ghost,val")
+    (root / "split_allocation_0.csv").write_text(text)
+    done = run_script("split_data.py", "--root", root, "--splitnum", 0)
+    assert done.returncode == 0
+    assert "without allocation: p5" in done.stderr
+    assert "without movie: ghost" in done.stderr
+    assert "the val set does not hold both classes" in done.stderr
+
+
+def test_missing_flow_and_unequal_lengths_are_reported_together(root):
+    (root / "normalized_OF" / "p1a.npy").unlink()
+    save_array(root / "normalized_OF" / "p2a.npy", np.zeros((31, 8, 8, 2), "f4"))
+    done = run_script("split_data.py", "--root", root, "--splitnum", 0)
+    assert_one_line(done, "p1a has no flow", "p2a has 32 frames but 31")
+    assert not (root / "greyscale").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "words"),
+    [
+        (7, None, ("split_allocation_7.csv", "not found")),
+        (1, "p0,train\np1,dev\n", ("row 2", "dev", "train, val, test")),
+        (1, "p0,train\np0,test\n", ("p0", "both train and test")),
+        (1, "", ("no rows",)),
+    ],
+)
+def test_bad_split_files(root, number, text, words):
+    if text is not None:
+        (root / f"split_allocation_{number}.csv").write_text(text)
+    assert_one_line(run_script("split_data.py", "--root", root, "-s", number), *words)
+
+
+def test_splitnum_is_needed(root):
+    assert_one_line(run_script("split_data.py", "--root", root), "--splitnum")
+
+
+def test_folds_are_by_patient_and_every_patient_is_tested_once(root):
+    (root / "split_allocation_0.csv").unlink()
+    paths = make_splits(root, 4, stratify=True, seed=3)
+    tested = []
+    for path in paths:
+        with open(path, newline="") as handle:
+            table = {row["id"]: row["set"] for row in csv.DictReader(handle)}
+        assert len(table) == 8
+        members = [patient for patient, name in table.items() if name == "test"]
+        assert sum(int(patient[1]) % 2 for patient in members) == 1
+        tested += members
+    assert sorted(tested) == sorted({movie_id(f"p{k}a") for k in range(8)})
+    assert make_splits(root, 4, stratify=True, seed=3) == paths
+    with pytest.raises(InputError, match="another allocation"):
+        make_splits(root, 4, stratify=True, seed=4)
