@@ -189,7 +189,8 @@ class CalciumDataset(Dataset):
     def movie(self, item):
         """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item."""
         first, frames = self._placed_frames(item)
-        out = torch.zeros(self.n_frames, 1, *frames.shape[1:])
+        # numpy hands out zero pages untouched; torch.zeros would write all 50 MB
+        out = torch.from_numpy(np.zeros((self.n_frames, 1, *frames.shape[1:]), np.float32))
         into, source = shift_slices(self.pixel_shift(item), frames.shape[1:])
         torch.sub(
             frames[(slice(None), *source)],

@@ -1,5 +1,7 @@
 """Options shared by the tests of this folder."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,53 @@ def real_dir(request):
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: pass --real DIR")
     return folder
+
+
+def run_script(name, *args, cwd=None, check=0, timeout=300):
+    """Run a script of the folder as a user does; return the finished process."""
+    done = subprocess.run(
+        [sys.executable, str(TESTS.parent / name), *map(str, args)],
+        cwd=cwd or TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == check, (
+        f"{name} {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
+    return done
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Return run_script."""
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """Folder of a tiny synthetic set: 8 stimuli, 3 types, 1 neuron each, 60 Hz, 51 pixels."""
+    out = tmp_path_factory.mktemp("data") / "tiny"
+    run_script("make_synthetic.py", "--out", out, "--stimuli", "tiny", "--neurons", 1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_args(tiny_set):
+    """Return the overrides that train on the tiny set in seconds."""
+    return [
+        f"dataset.ca_path={tiny_set}/ca_traces",
+        f"dataset.mov_path={tiny_set}/movies",
+        "dataset.num_t_pts_prepad=5",
+        "batch_size=9",
+        "device=cpu",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_args, tmp_path_factory):
+    """Run folder of two epochs on the tiny set."""
+    runs = tmp_path_factory.mktemp("runs")
+    run_script("train.py", *tiny_args, "n_epochs=2", f"expt_path={runs}", "val_fraction=0.25")
+    return next(runs.iterdir())

@@ -1,0 +1,162 @@
+"""train.py as a user runs it: outputs, determinism, resume after a kill, controls, faults."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from checkpoints import checkpoint_epochs, load_history, model_state
+from configuration import compose_settings
+from files import InputError
+from training import expand_barcodes, train
+
+FOLDER = Path(__file__).resolve().parents[1]
+OLD_KEYS = {
+    "experiment_path", "pr_config", "network_config", "L_config", "ca_config", "data_count",
+    "sampling_rate", "dataset_config",
+}  # fmt: skip
+
+
+def settings_of(args, *more):
+    return compose_settings([*args, "device=cpu", *more])
+
+
+def same_state(a, b):
+    first, second = (model_state(list(checkpoint_epochs(run).values())[-1]) for run in (a, b))
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_holds_everything(tiny_run):
+    """Check 14: key set and shapes of the released files, eight old keys, data-only twins."""
+    assert list(checkpoint_epochs(tiny_run)) == [0, 1, 2]
+    tree = torch.load(tiny_run / "model_chkpnt_2.pt", weights_only=True)
+    assert set(tree) == {"model", "optim"}
+    assert tree["model"]["network.1.tau"].shape == (6, 1)
+    assert tree["model"]["pr.x_weight"].shape == (1, 1, 35, 35)
+    twin = model_state(tiny_run / "model_chkpnt_2.safetensors")
+    assert all(torch.equal(twin[key], value) for key, value in tree["model"].items())
+    config = json.loads((tiny_run / "config.json").read_text())
+    assert set(config) >= OLD_KEYS | {"seed", "versions", "git", "neuron_uids"}
+    assert config["L_config"]["lc_types"] == ["lc11", "lc12", "lplc2"]
+    assert config["neuron_uids"]["lc11"] == [2019010101]
+    history, epochs = load_history(tiny_run)
+    assert set(history) == {"lc11", "lc12", "lplc2"}
+    assert all(set(values) == {1, 2} for values in epochs.values())
+    header = (tiny_run / "scores.csv").read_text().splitlines()
+    assert "peak_correlation" in header[0]
+    assert sum("held_out" in line for line in header) == 3
+
+
+def test_same_seed_same_bits_and_resume_goes_on(tiny_args, tmp_path):
+    """Checks 11 and 13: bit-equal histories; two epochs, then two more, equal four at once."""
+    plain = settings_of(tiny_args, "n_epochs=4", "seed=3")
+    train(plain, run_dir=tmp_path / "whole")
+    train(settings_of(tiny_args, "n_epochs=2", "seed=3"), run_dir=tmp_path / "half")
+    before = load_history(tmp_path / "half")[0]
+    resume = settings_of(tiny_args, "n_epochs=4", f"resume={tmp_path / 'half'}")
+    train(resume, explicit=["n_epochs", "resume"])
+    whole, half = (load_history(tmp_path / name)[0] for name in ("whole", "half"))
+    assert whole == half
+    assert all(half[name][: len(values)] == values for name, values in before.items())
+    assert same_state(tmp_path / "whole", tmp_path / "half")
+    with pytest.raises(InputError, match="lr cannot change in a resumed run"):
+        train(resume, explicit=["lr", "resume"])
+
+
+def test_resume_after_sigkill_is_bitwise_equal(tiny_args, tmp_path):
+    arguments = [*tiny_args, "n_epochs=5", "seed=4"]
+    command = [
+        sys.executable,
+        str(FOLDER / "train.py"),
+        *arguments,
+        f"expt_path={tmp_path / 'killed'}",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "killed").glob("*/model_chkpnt_2.pt")):
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run = next((tmp_path / "killed").iterdir())
+    assert max(checkpoint_epochs(run)) < 5
+    train(settings_of(tiny_args, f"resume={run}"), explicit=["resume"])
+    train(settings_of(arguments), run_dir=tmp_path / "whole")
+    assert load_history(run) == load_history(tmp_path / "whole")
+    assert same_state(run, tmp_path / "whole")
+
+
+def test_nan_loss_stops_and_keeps_the_last_checkpoint(tiny_args, tmp_path):
+    settings = settings_of(
+        tiny_args, "n_epochs=3", "lr=1e30", "clip_max_norm=null", "shuffle_dataset=false"
+    )
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) on the batch of .*vstim_"):
+        train(settings, run_dir=tmp_path / "run")
+    state = model_state(list(checkpoint_epochs(tmp_path / "run").values())[-1])
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_new_read_outs_on_a_frozen_trunk(tiny_args, tiny_run, tmp_path):
+    settings = settings_of(tiny_args, "n_epochs=1", "seed=9", f"trunk={tiny_run}")
+    train(settings, run_dir=tmp_path / "run")
+    old, new = (model_state(folder / name) for folder, name in (
+        (tiny_run, "model_chkpnt_2.pt"), (tmp_path / "run", "model_chkpnt_1.pt")))  # fmt: skip
+    for key in old:
+        frozen = key.startswith(("pr.", "network.", "norm_layers."))
+        assert torch.equal(old[key], new[key]) == frozen or key.endswith("ca_tau"), key
+
+
+def test_multirun_trains_one_run_a_seed(script, tiny_args, tmp_path):
+    script(
+        "train.py", "--multirun", *tiny_args, "n_epochs=1", "seed=1,2",
+        f"expt_path={tmp_path / 'runs'}",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path,
+    )  # fmt: skip
+    runs = sorted((tmp_path / "runs").iterdir())
+    seeds = [json.loads((run / "config.json").read_text())["seed"] for run in runs]
+    assert sorted(seeds) == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "sweep"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lrr=0.1", "unknown key lrr: did you mean lr"),
+        ("+lr2=0.1", "unknown key lr2"),
+        ("dataset=nope", "expected one of lc_small, synthetic_small"),
+        ("model.network.out_chanels=[3]", "did you mean model.network.out_channels"),
+    ],
+)
+def test_wrong_keys_are_one_line(script, argument, message):
+    done = script("train.py", argument, check=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_values_are_named_together(tiny_args, tmp_path):
+    settings = settings_of(tiny_args, "batch_size=0", "lr=-1", "lr_decay=fast")
+    with pytest.raises(InputError, match=r"batch_size=0.*lr=-1.*lr_decay=fast"):
+        train(settings, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_barcode_ranges():
+    assert expand_barcodes([5, "321-323"]) == {5, 321, 322, 323}
+    with pytest.raises(InputError, match="expected a number or first-last"):
+        expand_barcodes(["loom"])
+
+
+def test_shuffled_labels_change_the_movies_only_in_training(tiny_args, tmp_path):
+    for name, word in (("plain", "false"), ("shuffled", "true")):
+        settings = settings_of(tiny_args, "n_epochs=1", f"shuffle_labels={word}")
+        train(settings, run_dir=tmp_path / name)
+    plain, shuffled = (load_history(tmp_path / name)[0]["lc11"] for name in ("plain", "shuffled"))
+    assert not np.allclose(plain, shuffled)
