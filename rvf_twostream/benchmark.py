@@ -10,7 +10,6 @@ measured after one warm-up call. Source: specification 12.
 import os
 import platform
 import sys
-import time
 
 import numpy as np
 
@@ -33,32 +32,17 @@ TABLE = {
 }
 
 
-def best_of(function, repeats=3):
-    """Return (shortest time of ``repeats`` calls after one warm-up in seconds, result)."""
-    result, times = function(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return min(times), result
+def warm(function):
+    """Return (shortest time in seconds, result) after one call that traces and allocates."""
+    from benchmark_data import fastest
 
-
-def row(what, ours_s, baseline_s=None, target=None):
-    """Return one row of the table; memory is measured for files only (benchmark_data.py)."""
-    ratio = None if baseline_s is None else round(baseline_s / ours_s, 3)
-    return {
-        "what": what,
-        "ours_s": round(ours_s, 4),
-        "baseline_s": None if baseline_s is None else round(baseline_s, 4),
-        "ratio": ratio,
-        "ours_mb": None,
-        "baseline_mb": None,
-        "target": target,
-    }
+    function()
+    return fastest(function)
 
 
 def model_rows(args):
     """Return the rows of the network: five clips in one batch, training step, guided gradient."""
+    from benchmark_data import row
     from training import start_tensorflow
 
     strategy = start_tensorflow(seed=args.seed, device=args.device)
@@ -77,8 +61,8 @@ def model_rows(args):
         for stream, channels in (("grey", 1), ("of", 2))
     }
     forward = make_forward(model)
-    batch_s, together = best_of(lambda: forward(clips))
-    baseline_s, apart = best_of(
+    batch_s, together = warm(lambda: forward(clips))
+    baseline_s, apart = warm(
         # The published script calls Keras' predict for each clip by itself.
         lambda: np.concatenate(
             [
@@ -91,7 +75,7 @@ def model_rows(args):
     rows = [row(f"predict a movie (5 clips), {name}", batch_s, baseline_s, ">= 2")]
     guided = guided_model(model)
     one = {stream: values[:1] for stream, values in clips.items()}
-    seconds, _ = best_of(lambda: guided_gradients(guided, one))
+    seconds, _ = warm(lambda: guided_gradients(guided, one))
     rows.append(row(f"guided back-propagation of a clip, {name}", seconds, target="< 1 s"))
 
     def sample_loss(y, outputs):
@@ -100,7 +84,7 @@ def model_rows(args):
     step = make_train_step(model, make_optimizer(model, 1e-4), sample_loss, strategy)
     four = {stream: values[:4] for stream, values in clips.items()}
     y, weight = np.array([0, 1, 0, 1], np.float32), np.ones(4, np.float32)
-    seconds, _ = best_of(lambda: step(four, y, weight, 4))
+    seconds, _ = warm(lambda: step(four, y, weight, 4))
     images = 4 * args.nframes / seconds
     rows.append(row(f"training step of 4 clips, {name} ({images:.0f} frames/s)", seconds))
     return rows
@@ -133,9 +117,9 @@ def main(argv=None):
     rows = []
     if not args.no_data:
         # First: it starts processes, which is unsafe once TensorFlow is loaded.
-        import benchmark_data
+        from benchmark_data import rows as data_rows
 
-        rows += benchmark_data.rows()
+        rows += data_rows()
     rows += model_rows(args)
     record = {"machine": machine(), "rows": rows}
     path = RESULTS / "benchmark" / "benchmark.json"

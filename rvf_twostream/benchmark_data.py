@@ -34,13 +34,13 @@ def fastest(function, repeats=REPEATS):
     return min(times), result
 
 
-def row(what, ours_s, baseline_s, target):
+def row(what, ours_s, baseline_s=None, target=None):
     """Return one line of the benchmark."""
     return {
         "what": what,
         "ours_s": ours_s,
         "baseline_s": baseline_s,
-        "ratio": baseline_s / ours_s,
+        "ratio": None if baseline_s is None else baseline_s / ours_s,
         "ours_mb": None,
         "baseline_mb": None,
         "target": target,
