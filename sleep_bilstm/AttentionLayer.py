@@ -118,10 +118,11 @@ class ChannelAttention(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
 
-        self.shared_layer_one = dense("shared_layer_one", channels // self.ratio, "relu", 0)
+        hidden = max(1, channels // self.ratio)
+        self.shared_layer_one = dense("shared_layer_one", hidden, "relu", 0)
         self.shared_layer_two = dense("shared_layer_two", channels, None, 1)
         self.shared_layer_one.build((None, channels))
-        self.shared_layer_two.build((None, channels // self.ratio))
+        self.shared_layer_two.build((None, hidden))
 
     def call(self, x):
         """Weigh the channels of x (B, H, W, C); same shape."""

@@ -31,18 +31,19 @@ def median_of_three(states: np.ndarray) -> np.ndarray:
 
 
 def minimum_bout(states: np.ndarray, shortest: int = MIN_BOUT) -> np.ndarray:
-    """Join each bout shorter than ``shortest`` epochs to the bout before it (the first one to the
-    next).
+    """Join each bout shorter than ``shortest`` epochs to the bout before it.
+
+    A first bout that is still too short afterwards is joined to the next one.
     """
     result = states.copy()
-    starts = np.flatnonzero(np.diff(states, prepend=states[0] - 1) != 0)
+    starts = np.flatnonzero(np.diff(states) != 0) + 1
     stops = np.append(starts[1:], states.size)
     for start, stop in zip(starts, stops, strict=True):
         if stop - start < shortest:
-            if start > 0:
-                result[start:stop] = result[start - 1]
-            elif stop < states.size:
-                result[start:stop] = states[stop]
+            result[start:stop] = result[start - 1]
+    changes = np.flatnonzero(np.diff(result) != 0) + 1
+    if changes.size and changes[0] < shortest:
+        result[: changes[0]] = result[changes[0]]
     return result
 
 

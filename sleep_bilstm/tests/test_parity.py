@@ -28,25 +28,6 @@ from train import states_of
 from utils import class_metrics
 from visualize_attention_weights import attention_statistics, probability_histogram
 
-PREFIXES = (
-    "normalisation",
-    "epochs_and_artifacts",
-    "reference_tfrecord",
-    "loader",
-    "split",
-    "losses",
-    "metrics",
-    "attention_layers",
-    "model_small",
-    "model_variants",
-    "model_2class",
-    "checkpoint_tf2",
-    "adam_step",
-    "gradcam",
-    "attention_export",
-    "hypnogram_stats",
-    "attention_stats",
-)
 SIZE = 128
 STATE_KEYS = ("wake", "nrem", "rem")
 
@@ -69,9 +50,8 @@ def load(path):
         return {key: held[key] for key in held.files}
 
 
-def partner(path, prefix):
+def partner(path, own, prefix):
     """Return the fixture of another prefix with the same suffix, or skip."""
-    own = next(p for p in sorted(PREFIXES, key=len, reverse=True) if path.stem.startswith(p))
     other = path.with_name(prefix + path.stem.removeprefix(own) + ".npz")
     if not other.is_file():
         pytest.skip(f"no {other.name} beside {path.name}")
@@ -83,15 +63,14 @@ def close(found, wanted, atol, rtol=0.0):
 
 
 def small_network(d, **changes):
-    """Build the network of model_small and give it the fixture's weights."""
+    """Build the network of model_small; its weights are set afterwards."""
     x = d["x"]
     classes = d["w:layer_with_weights-12/bias"].size
     shape = {"num_frames": x.shape[1], "height": x.shape[2], "width": x.shape[3]}
     a = Architecture(
         **{**shape, "num_classes": classes, "num_rnn_units": int(d["units"]), **changes}
     )
-    network = build(a, seed=0)
-    return network
+    return build(a, seed=0)
 
 
 def set_weights(network, weights):
@@ -163,7 +142,7 @@ def test_reference_tfrecord(path, tmp_path):
 @pytest.mark.fixture_prefix("loader")
 def test_loader(path, tmp_path):
     d = load(path)
-    movie = read_epoch(reference_file(partner(path, "reference_tfrecord"), tmp_path))
+    movie = read_epoch(reference_file(partner(path, "loader", "reference_tfrecord"), tmp_path))
     full = View(movie.shape[0]).frames(movie)[0]
     half = View(movie.shape[0], hemisphere="left").frames(movie)[0]
     assert (1, *full.shape, 1) == tuple(d["shape_full"])
@@ -269,8 +248,7 @@ def test_metrics(path):
         for key in ("accuracy", "kappa", "f1_micro", "f1_macro", "f1_weighted"):
             close(found[key], d[f"{case}_{key}"], 1e-6)
     metric, running = CohenKappa(3), []
-    step = -(-len(d["y_true"]) // (len(d["tfa_kappa_running_batch8"])))
-    step = 8 if -(-len(d["y_true"]) // 8) >= len(d["tfa_kappa_running_batch8"]) else step
+    step = 8
     for k in range(len(d["tfa_kappa_running_batch8"])):
         part = slice(k * step, (k + 1) * step)
         metric.update_state(d["y_true"][part], d["scores"][part])
@@ -375,7 +353,7 @@ def test_model_small(path):
 
 @pytest.mark.fixture_prefix("model_variants")
 def test_model_variants(path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "model_variants", "model_small")
     plain = plain_weights(base)
     movies = base["x"][..., 0]
     network = small_network(base, spatial_attention="simam")
@@ -394,7 +372,7 @@ def test_model_variants(path):
 
 @pytest.mark.fixture_prefix("model_2class")
 def test_model_two_classes(path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "model_2class", "model_small")
     network = small_network(base, num_classes=2)
     head = {
         "layer_with_weights-12/kernel": d["dense_kernel"],
@@ -408,7 +386,7 @@ def test_model_two_classes(path):
 
 @pytest.mark.fixture_prefix("checkpoint_tf2")
 def test_released_checkpoint_layout(path, tmp_path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "checkpoint_tf2", "model_small")
     for name, key in (
         ("ckpt_3.index", "index"),
         ("ckpt_3.data-00000-of-00001", "data"),
@@ -422,7 +400,7 @@ def test_released_checkpoint_layout(path, tmp_path):
 
 @pytest.mark.fixture_prefix("adam_step")
 def test_adam_step(path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "adam_step", "model_small")
     network = small_network(base, dropout=0.0)
     set_weights(network, plain_weights(base))
     loss = make_loss("focal", 3, 2.0)
@@ -440,7 +418,7 @@ def test_adam_step(path):
 
 @pytest.mark.fixture_prefix("gradcam")
 def test_gradcam(path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "gradcam", "model_small")
     network = small_network(base)
     set_weights(network, plain_weights(base))
     movies, labels = base["x"][..., 0], base["y"]
@@ -469,7 +447,7 @@ def test_gradcam(path):
 
 @pytest.mark.fixture_prefix("attention_export")
 def test_attention_export(path):
-    d, base = load(path), partner(path, "model_small")
+    d, base = load(path), partner(path, "attention_export", "model_small")
     network = small_network(base)
     set_weights(network, plain_weights(base))
     close(network.infer(base["x"][..., 0])["weights"][:, 0], d["att_weights"], 1e-5)
