@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line_faults(main):
-    """Turn an InputError of ``main(argv)`` into one line on stderr and exit code 2.
+    """Turn an InputError or OSError of ``main(argv)`` into one line on stderr and exit code 2.
 
     ``--debug`` among the arguments lets the traceback through.
     """
@@ -55,6 +55,12 @@ def one_line_faults(main):
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if "--debug" in (sys.argv[1:] if argv is None else argv):
+                raise
+            remedy = "check free space and permission of the folder"
+            print(f"error: {' '.join(str(error).split())}; {remedy}", file=sys.stderr)
             raise SystemExit(2) from None
 
     return wrapped

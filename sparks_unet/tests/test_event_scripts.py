@@ -44,7 +44,8 @@ def run(script, *arguments):
 
 def test_spark_table(case):
     sparks = case / "run_10_01_overlap_raw_sparks.tif"
-    code, out, _ = run("get_sparks_from_preds.py", sparks, "--movie", case / "01_video.tif")
+    options = ("--movie", case / "01_video.tif", "--threshold", 0.5, "--min-radius", 2)
+    code, out, _ = run("get_sparks_from_preds.py", sparks, *options)
     table = sparks.with_name("run_10_01_overlap_raw_sparks_locations.csv")
     assert code == 0
     assert str(table) in out
@@ -139,6 +140,28 @@ def test_wrong_shape_is_one_line(case, tmp_path):
     assert "(4, 5, 6)" in error
     assert "(160, 32, 96)" in error
     assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(case):
+    path = case / "run_10_01_overlap_raw_puffs.tif"
+    code, _, error = run("track_objects_from_preds.py", path, "--out", path / "events.tif")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "check free space and permission" in error
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path):
+    """A limit on the size of files stands for the end of the disk."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000));"
+        f"sys.path.insert(0, {str(FOLDER)!r}); import make_demo_data;"
+        f"make_demo_data.main(['--out', {str(tmp_path)!r}, '--preset', 'small'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_bandstop_takes_out_an_oscillation():
