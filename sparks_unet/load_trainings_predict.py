@@ -166,17 +166,25 @@ def stride_difference(model, sample, params, stride, **options):
 def write_metrics(out_dir, counts):
     """Write metrics.json and summary.csv of labelled movies {id: counts}.
 
+    metrics.json also holds the counts of each movie, so that two runs can be compared.
+
     Returns:
         (metrics, intervals) of metrics_tools.
     """
-    from metrics_tools import bootstrap_intervals, metrics_from_counts
+    from metrics_tools import bootstrap_intervals, metrics_from_counts, sweep_metrics
 
     metrics = metrics_from_counts(list(counts.values()))
     numbers = [
         name for name, value in metrics.items() if value is None or not hasattr(value, "__len__")
     ]
     intervals = bootstrap_intervals(list(counts.values()), numbers)
-    record = {"movies": list(counts), "metrics": metrics, "intervals_95": intervals}
+    record = {
+        "movies": list(counts),
+        "metrics": metrics,
+        "intervals_95": intervals,
+        "iomin_sweep": sweep_metrics(list(counts.values())),
+        "counts": counts,
+    }
     write_json(out_dir / "metrics.json", record)
     with atomic_path(out_dir / "summary.csv") as temporary:
         rows = ["metric,value,low_95,high_95"]

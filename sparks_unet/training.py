@@ -226,6 +226,11 @@ def main(argv=None):
     if not (params.training or params.testing):
         raise InputError(f"{args.config}: training = no and testing = no; set one of them to yes")
     todo = resumed(params) if args.resume else params
+    if not todo.training and not todo.load_epoch:
+        raise InputError(
+            f"{args.config}: [training] load_epoch = 0 and training = no; a validation needs a "
+            "trained network: set load_epoch or use --resume"
+        )
     place, train, val = prepare(todo, device=args.device, threads=args.threads)
     if place.first:
         write_record(params)

@@ -271,6 +271,8 @@ class TrainingRun:
         )
         numbers = {k: v for k, v in metrics.items() if v is None or np.isscalar(v)}
         append_row(self.run_dir / "metrics.csv", {"iteration": self.iteration, **numbers})
+        logger.info("validation at %d, loss %.4f", self.iteration, metrics["loss"])
+        logger.info("voxels, rows truth, columns prediction: %s", metrics["confusion"])
         self._log({name: value for name, value in numbers.items() if value is not None})
         self._wait()
         return metrics, counts

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from architecture import build_model
 from checkpoints import save_checkpoint
+from compare_runs import main as compare_main
 from config import Params
 from datasets import MovieDataset
 from files import InputError
@@ -162,6 +163,10 @@ def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
         record = json.loads((tmp_path / f"inference_{method}" / "metrics.json").read_text())
         assert record["movies"] == ["03"]
         assert list(tmp_path.glob(f"inference_{method}/*_overlay*.gif"))
+    files = [str(tmp_path / f"inference_{method}" / "metrics.json") for method in ("max", "max")]
+    assert compare_main([*files, "--draws", "20"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert "average/detected,0.0000,0.0000,0.0000" in table
 
 
 @pytest.mark.parametrize(

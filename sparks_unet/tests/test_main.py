@@ -54,6 +54,7 @@ def test_other_settings_are_refused(finished, capsys):
     assert "training.seed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_interrupted_story_goes_on(finished, tmp_path):
     path, run_dir = finished
     copy = tmp_path / "tiny"
