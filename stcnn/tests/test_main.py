@@ -1,0 +1,83 @@
+"""main.py on a tiny set, complete runs, refusals; notebooks; install files."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tiny_demo(tmp_path):
+    return [
+        "--demo", "--device", "cpu", f"expt_path={tmp_path}", "dataset.make.stimuli=tiny",
+        "dataset.make.neurons=1", f"dataset.ca_path={tmp_path}/set/ca_traces",
+        f"dataset.mov_path={tmp_path}/set/movies", "n_epochs=1", "val_fraction=0",
+        "val_stimuli=[300,1022,1043]",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_demo_from_end_to_end(tiny_demo, tmp_path, monkeypatch, capsys):
+    import main
+
+    monkeypatch.setattr(main, "RESULTS", tmp_path / "results")
+    run = tmp_path / "results" / "demo"
+    assert main.main(tiny_demo) in (0, 1)  # one epoch need not find the planted truth
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "complete"
+    assert summary["folder"] == "stcnn"
+    assert any(score["control"] for score in summary["scores"])
+    for figure in summary["figures"]:
+        assert (run / figure["path"]).is_file()
+    assert (run / summary["main_picture"]).stat().st_size < 1_000_000
+    assert "<script" not in (run / "report.html").read_text()
+    assert capsys.readouterr().out.strip().splitlines()[-1].endswith("report.html")
+    assert main.main(tiny_demo) == 0
+    assert "is complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main.main([*tiny_demo, "lr=0.1"])
+    assert stopped.value.code == 2
+    assert "other settings (lr)" in capsys.readouterr().err
+
+
+def test_help_and_unknown_flags(script):
+    assert "--fresh" in script("main.py", "--help").stdout
+    assert "did you mean --fresh" in script("main.py", "--fres", check=2).stderr
+    assert "unknown key lrr" in script("main.py", "--demo", "lrr=1", check=2).stderr
+
+
+def test_install_files_agree():
+    for name in ("environments.yml", "environment.yml"):
+        text = (FOLDER / name).read_text()
+        assert "-r requirements.txt" in text
+        assert not re.search(r"==|>=", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in (FOLDER / "notebooks").glob("*.ipynb"))
+)
+def test_notebooks_run_headless(name, tiny_set, tiny_run, tmp_path):
+    """Check 20: thin calls of the scripts, on synthetic data."""
+    notebook = nbformat.read(FOLDER / "notebooks" / name, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += (
+                f"\nCA_PATH, MOV_PATH = r'{tiny_set}/ca_traces', r'{tiny_set}/movies'"
+                f"\nRATE_HZ = 60\nRUN = r'{tiny_run}'\nOUT = r'{tmp_path}'\nSTIMULI = '300,340'\n"
+            )
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": FOLDER / "notebooks"}}
+    )
+    client.execute()
+    expected = {
+        "visualize_dataset": "lc11_looming.mp4",
+        "visualize_model_param": "training_loss_hist.png",
+        "generate_ca_predictions": "model_chkpnt_2_lc11_size_tuning.png",
+    }
+    assert (tmp_path / expected[Path(name).stem]).is_file()

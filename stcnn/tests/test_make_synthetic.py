@@ -1,0 +1,93 @@
+"""The planted tuning, the noise and the format of the synthetic set."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from files import InputError
+from make_synthetic import SIZES_DEG, make_synthetic, synthetic_stimuli
+from recordings import read_movies, read_recordings
+from stimuli import disc, growing, moving_rectangle, shrinking
+from teacher import analytic_calcium, noisy_trials
+
+
+def peak(contrast, kind):
+    padded = torch.cat([contrast, torch.zeros(60, 51, 51)])
+    return analytic_calcium(padded, kind, 1 / 60).max()
+
+
+def test_planted_peaks_of_the_specification():
+    """Section 4.4: 60 Hz, 51 pixels, 60 deg/s."""
+
+    def rectangle(w, h):
+        return moving_rectangle(
+            along=w, across=h, speed=60, direction="right", rate_hz=60, size=(51, 51), start=-30,
+            seconds=(60 + w) / 60,
+        )  # fmt: skip
+
+    expected = {
+        (2.25, 2.25): 0.09,
+        (9, 9): 0.84,
+        (9, 15): 1.0,
+        (15, 15): 0.86,
+        (30, 30): 0.07,
+        (45, 45): 0.0,
+    }
+    peaks = {size: peak(rectangle(*size), "lc11") for size in expected}
+    for size, value in expected.items():
+        assert abs(peaks[size] / peaks[9, 15] - value) < 0.02, size
+    looming = {
+        s: peak(disc(growing(s, rate_hz=60, end=45), size=(51, 51)), "lplc2")
+        for s in (25, 50, 100, 200)
+    }
+    best = max(looming.values())
+    for speed, value in {25: 0.16, 50: 0.56, 100: 0.99, 200: 1.0}.items():
+        assert abs(looming[speed] / best - value) < 0.025, speed
+    shrink = peak(disc(shrinking(100, rate_hz=60, start=45), size=(51, 51)), "lplc2")
+    assert max(shrink, peak(rectangle(15, 15), "lplc2")) < 0.005 * best
+
+
+def test_set_on_disk_has_the_published_format(tiny_set):
+    recordings = read_recordings(tiny_set / "ca_traces", rate_hz=60)
+    movies = read_movies(tiny_set / "movies", rate_hz=60)
+    truth = json.loads((tiny_set / "truth.json").read_text())
+    assert list(recordings) == ["lc11", "lc12", "lplc2"]
+    session = recordings["lplc2"]["synthetic.pt"]
+    assert set(session) == set(movies)
+    neuron = session[300]["neuron"][2019010301]
+    assert neuron["traces"].shape == (3, 180)
+    planted = truth["types"]["lplc2"]["neurons"]["2019010301"]["peak"]["300"]
+    assert abs(float(neuron["traces"].mean(0).max()) - planted) < 0.25
+
+
+def test_noise_has_the_stated_size():
+    trials = noisy_trials(np.zeros(6000), 40, np.random.default_rng(0), rate_hz=60)
+    assert abs(trials.std() - np.hypot(0.02, 0.02)) < 0.002
+    assert abs(trials.mean(0).std() * np.sqrt(40) - trials.std()) < 0.002
+
+
+def test_full_set_holds_every_size_in_both_directions():
+    labels = [s.label for s in synthetic_stimuli("full", rate_hz=60, size=(51, 51))]
+    for w in SIZES_DEG:
+        for h in SIZES_DEG:
+            for way in ("right", "left"):
+                assert f"dark {w:g} x {h:g} deg {way} 60 deg/s" in labels
+
+
+def test_foreign_folders_are_left_alone(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="no finished synthetic set"):
+        make_synthetic(tmp_path / "set", stimuli="tiny")
+    assert (tmp_path / "set" / "mine.txt").read_text() == "keep"
+
+
+def test_a_checkpoint_can_be_the_teacher(script, tiny_run, tmp_path):
+    script(
+        "make_synthetic.py", "--out", tmp_path / "set", "--teacher", tiny_run, "--stimuli", "tiny",
+        "--neurons", 1,
+    )  # fmt: skip
+    truth = json.loads((tmp_path / "set" / "truth.json").read_text())
+    assert list(truth["types"]) == ["lc11", "lc12", "lplc2"]
