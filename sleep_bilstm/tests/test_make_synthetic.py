@@ -1,0 +1,104 @@
+"""The generators: planted states, slow waves in front, a second rater, and the quadrant set."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import signal
+from sklearn.metrics import cohen_kappa_score
+
+from files import InputError
+from make_synthetic import Plan, brain_mask, make_data_set, parcels
+from preprocess import to_frames
+from recordings import Recording, find_recordings
+from states import FRAME_RATE_HZ, NREM, REM
+from toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, wave_of
+
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+def mean_power(movie, part, low, high):
+    frequency, power = signal.periodogram(movie[:, part].mean(axis=1), FRAME_RATE_HZ)
+    return power[(frequency >= low) & (frequency < high)].sum()
+
+
+def test_mask_and_parcels_are_mirror_images():
+    mask = brain_mask(64)
+    assert (mask == mask[:, ::-1]).all()
+    left, right = np.split(parcels(mask), 2, axis=1)
+    assert set(np.unique(left[left > 0])) == set(range(1, 25))
+    assert (right[:, ::-1] == np.where(left > 0, left + 24, 0)).all()
+
+
+def test_planted_signals(tmp_path):
+    """NREM has slow waves that are larger in front, REM a fast rhythm behind, as the truth says."""
+    plan = Plan(
+        mice=1, minutes=10, size=32, snr=2, rem_boost=0.8, min_state_fraction=0.2, noise=0.3
+    )
+    powers = {NREM: [], REM: []}
+    for path in make_data_set(tmp_path / "data", plan):
+        truth = np.load(path.with_suffix(".truth.npz"))
+        majority = [np.bincount(row, minlength=3).argmax() for row in truth["state"]]
+        assert truth["label"].tolist() == majority
+        with Recording(path) as recording:
+            mask = recording.mask
+            half = np.arange(32)[:, None] < 16
+            clean = ~truth["mixed"] & (truth["raw_label"] != 2)
+            assert recording.raw_labels.tolist() == truth["raw_label"].tolist()
+            for epoch in np.flatnonzero(clean & (truth["label"] != 0)):
+                movie = to_frames(recording.read(int(epoch)), mask)
+                bands = [(0.5, 3), (5, 8)]
+                row = [mean_power(movie, mask & p, *b) for b in bands for p in (half, ~half)]
+                powers[int(truth["label"][epoch])].append(row)
+    slow, fast = (np.median(powers[state], axis=0) for state in (NREM, REM))
+    assert slow[0] > slow[1]
+    assert fast[3] > fast[2]
+    assert slow[0] > 2 * fast[0]
+    assert fast[3] > 2 * slow[3]
+
+
+def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
+    plan = Plan(mice=1, minutes=1, size=16, seed=4)
+    (first,), (second,) = (make_data_set(tmp_path / name, plan) for name in "ab")
+    with Recording(first) as one, Recording(second) as two:
+        np.testing.assert_array_equal(one.read(3), two.read(3))
+    stamp = first.stat().st_mtime_ns
+    assert make_data_set(tmp_path / "a", plan) == [first]
+    assert first.stat().st_mtime_ns == stamp
+    with pytest.raises(InputError, match="other settings"):
+        make_data_set(tmp_path / "a", Plan(mice=1, minutes=1, size=16, seed=5))
+
+
+def test_second_rater_differs_as_humans_do(tmp_path):
+    plan = Plan(mice=1, minutes=30, size=16, second_rater=True, rem_boost=0.5)
+    paths = make_data_set(tmp_path, plan)
+    truth = [np.load(path.with_suffix(".truth.npz")) for path in paths]
+    first, second = (np.concatenate([t[key] for t in truth]) for key in ("label", "second_rater"))
+    assert cohen_kappa_score(first, second) == pytest.approx(0.65, abs=0.03)
+
+
+def test_script_runs_as_a_user_does(tmp_path):
+    flags = ["--out", "data", "--mice", "1", "--minutes", "1", "--size", "16", "--gsr", "--hemo"]
+    command = [sys.executable, str(FOLDER / "make_synthetic.py"), *flags]
+    subprocess.run(command, cwd=tmp_path, check=True, env=dict(os.environ))
+    (path,) = find_recordings(tmp_path / "data")
+    with Recording(path) as recording:
+        assert np.abs(recording.read(0).mean(axis=1)).max() < 1e-6
+    assert json.loads((tmp_path / "data" / "truth.json").read_text())["plan"]["gsr"]
+
+
+def test_quadrant_holds_all_the_evidence(tmp_path):
+    quadrant = make_toy(tmp_path, 7)
+    inside = quadrant_masks(16, 16)[quadrant]
+    path = find_recordings(tmp_path)[0]
+    with Recording(path) as recording:
+        for epoch in range(4):
+            movie = to_frames(recording.read(epoch), recording.mask)
+            label = {0: 0, 1: 1, 3: 2}[int(recording.raw_labels[epoch])]
+            wave = AMPLITUDE * wave_of(label)
+            assert np.corrcoef(movie[:, inside].mean(axis=1), wave)[0, 1] > 0.95
+            assert abs(np.corrcoef(movie[:, ~inside].mean(axis=1), wave)[0, 1]) < 0.4
