@@ -276,8 +276,10 @@ def write_overlay(path, movie, classes, *, pixel_um, frame_ms, truth_classes=Non
     return write_view(path, frames, note=truth_classes is not None, **scale, **options)
 
 
-def write_view(path, frames, *, pixel_um, frame_ms, note=False, every=1, max_mb=None):
+def write_view(path, frames, *, pixel_um, frame_ms, every=1, max_mb=None, **footer):
     """Write colour frames (T, H, W, 3) as GIF or MP4 with time, frame rate, scale bar and colours.
+
+    ``footer``: legend (default True) names the class colours, note (False) the contours.
 
     Pixels are repeated a whole number of times where the movie is narrow: a GIF of 96 columns shows
     nothing on a screen, and repeating changes no value.
@@ -288,7 +290,7 @@ def write_view(path, frames, *, pixel_um, frame_ms, note=False, every=1, max_mb=
     while True:
         target = path if every == 1 else path.with_stem(f"{path.stem}_every{every}")
         pictures = (
-            decorated(frames[t], t, zoom, pixel_um=pixel_um, frame_ms=frame_ms, note=note)
+            decorated(frames[t], t, zoom, pixel_um=pixel_um, frame_ms=frame_ms, **footer)
             for t in range(0, len(frames), every)
         )
         if path.suffix == ".mp4":
@@ -300,7 +302,7 @@ def write_view(path, frames, *, pixel_um, frame_ms, note=False, every=1, max_mb=
         every += 1
 
 
-def decorated(frame, t, zoom, *, pixel_um, frame_ms, note):
+def decorated(frame, t, zoom, *, pixel_um, frame_ms, legend=True, note=False):
     """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
     picture = np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
     height, width = picture.shape[:2]
@@ -316,7 +318,7 @@ def decorated(frame, t, zoom, *, pixel_um, frame_ms, note):
     clock = f"frame {t}  {t * frame_ms:7.1f} ms  {1e3 / frame_ms:.1f} frames/s"
     draw.text((70 + bar, height + 3), clock, fill=(255, 255, 255))
     at = 4
-    for name in EVENT_CLASSES:
+    for name in EVENT_CLASSES if legend else ():
         draw.rectangle((at, height + 21, at + 8, height + 29), fill=COLOURS[name])
         draw.text((at + 12, height + 19), name, fill=(255, 255, 255))
         at += 64

@@ -8,7 +8,8 @@ components for waves and puffs, merging and removal of small events.
 Files read: three probability movies and the recording, all (T, H, W).
 Files written into --out: ``<movie>_instances_<class>.tif`` uint16, ``<movie>_instances.tif``,
 ``<movie>_classes.tif``, ``<movie>_events.csv``, ``<movie>_events_simple.csv`` and
-``<movie>_events_full.csv``, ``<movie>_spark_locations.csv``.
+``<movie>_events_full.csv``, ``<movie>_spark_locations.csv``; with --overlay
+``<movie>_overlay.gif`` (classes), ``<movie>_instances.gif`` and ``<movie>_white.tif`` (n, H, W, 3).
 """
 
 from pathlib import Path
@@ -26,6 +27,7 @@ def main(argv=None):
     parser.add_argument("--movie", type=Path, required=True, help="recording (TIFF)")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "events", help="folder")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
+    parser.add_argument("--overlay", action="store_true", help="write coloured movies")
     parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
     parser.add_argument(
         "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
@@ -37,9 +39,16 @@ def main(argv=None):
 
     import numpy as np
 
-    from disc_output_tools import write_event_lists, write_prediction
+    from disc_output_tools import (
+        instance_frames,
+        overlay_frames,
+        write_event_lists,
+        write_overlay,
+        write_prediction,
+        write_view,
+    )
     from kinetics import event_table
-    from movie_io import read_movie, same_shape
+    from movie_io import read_movie, same_shape, write_stack
     from preds_processing_tools import calibrated_post, process_predictions
 
     movie = read_movie(args.movie)
@@ -58,6 +67,12 @@ def main(argv=None):
     stem = args.movie.stem
     write_prediction(args.out, stem, movie.data, found, None, table=table, raw=False, **physical)
     write_event_lists(args.out, stem, found.classes, found.instances)
+    if args.overlay:
+        write_overlay(args.out / f"{stem}_overlay.gif", movie.data, found.classes, **physical)
+        coloured = instance_frames(movie.data, found.instances)
+        write_view(args.out / f"{stem}_instances.gif", coloured, legend=False, **physical)
+        white = overlay_frames(movie.data, found.classes, white=True)
+        write_stack(args.out / f"{stem}_white.tif", white, **physical)
     counts = ", ".join(f"{n} {name}" for name, n in found.counts().items())
     print(f"{counts} in {args.out}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from get_sparks_from_preds import bandstop_filter
@@ -16,6 +17,7 @@ from movie_io import read_movie, write_stack
 
 FOLDER = Path(__file__).resolve().parents[1]
 NAMES = ("sparks", "waves", "puffs")
+MASKS = (("classes", "class"), ("events", "event"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def run(script, *arguments):
 def test_spark_table(case):
     sparks = case / "run_10_01_overlap_raw_sparks.tif"
     options = ("--movie", case / "01_video.tif", "--threshold", 0.5, "--min-radius", 2)
-    code, out, _ = run("get_sparks_from_preds.py", sparks, *options)
+    masks = [f"--{n}={case / f'01_{k}_label.tif'}" for n, k in MASKS]
+    code, out, _ = run("get_sparks_from_preds.py", sparks, *options, *masks)
     table = sparks.with_name("run_10_01_overlap_raw_sparks_locations.csv")
     assert code == 0
     assert str(table) in out
@@ -54,15 +57,25 @@ def test_spark_table(case):
     assert header == ["frame", "x", "y"]
     classes = read_movie(case / "01_class_label.tif").data
     assert rows
+    pairs = sparks.with_name("run_10_01_overlap_raw_sparks_pairs.txt").read_text().splitlines()[2:]
+    assert sum(line.startswith(("pair", "extra")) for line in pairs) == len(rows)
+    assert "precision" in out
+    with Image.open(sparks.with_name("run_10_01_overlap_raw_sparks_check.gif")) as gif:
+        assert gif.n_frames == 160
     assert all(classes[int(t), int(y), int(x)] in (1, 4) for t, x, y in rows)
 
 
 def test_separate_events(case, tmp_path):
     stacks = [f"--{n}={case / f'run_10_01_overlap_raw_{n}.tif'}" for n in NAMES]
     code, out, error = run(
-        "separate_events.py", *stacks, "--movie", case / "01_video.tif", "--out", tmp_path
+        *("separate_events.py", *stacks, "--movie", case / "01_video.tif", "--out", tmp_path),
+        "--overlay",
     )
     assert (code, error) == (0, "")
+    for name in ("overlay", "instances"):
+        with Image.open(tmp_path / f"01_video_{name}.gif") as gif:
+            assert gif.n_frames == 160
+    assert (tmp_path / "01_video_white.tif").is_file()
     assert "1 waves" in out
     instances = read_movie(tmp_path / "01_video_instances.tif").data
     with open(tmp_path / "01_video_events.csv", newline="") as handle:
