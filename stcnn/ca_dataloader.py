@@ -323,8 +323,11 @@ def split_rows(dataset, *, fraction, by="stimulus", seed=0, held_out=()):
         raise InputError(f"val_by={by}: expected stimulus or neuron")
     value = (lambda item: item.barcode) if by == "stimulus" else (lambda item: item.uid)
     names = sorted({value(item) for item in dataset.items})
-    n = round(fraction * len(names))
-    chosen = set(np.random.default_rng([seed, 1]).permutation(names)[:n].tolist())
+    # One from each block of neighbours: numbers count along sizes and speeds, so the held-out
+    # ones span them.
+    blocks = np.array_split(names, max(round(fraction * len(names)), 1)) if fraction else []
+    generator = np.random.default_rng([seed, 1])
+    chosen = {int(generator.choice(block)) for block in blocks}
     held = [
         row
         for row, item in enumerate(dataset.items)

@@ -77,7 +77,8 @@ def _write(path, tensors, npz):
         if npz:
             np.savez(temporary, **{name: value.numpy() for name, value in tensors.items()})
         else:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+            # clone: stimuli of a session may share one time axis, which the format refuses
+            save_file({name: value.clone() for name, value in tensors.items()}, temporary)
     return path
 
 

@@ -18,7 +18,7 @@ from files import InputError, Parser, atomic_path, one_line_faults, write_json
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "data" / "stcnn" / "synthetic_small"
-SETS = ("tiny", "small", "full")  # number of stimuli: 8, 57, 144
+SETS = ("tiny", "small", "full")  # number of stimuli: 9, 57, 141
 PRE_S, POST_S = 0.5, 2.5  # recorded before and after stimulus onset, seconds
 N_TRIALS = 3
 SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much

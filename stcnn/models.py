@@ -49,6 +49,11 @@ def scale_activity(activity, gain_raw, offset):
     return offset.reshape(-1, 1) + functional.softplus(gain_raw).reshape(-1, 1) * activity
 
 
+def full_precision(x):
+    """Return ``x`` in float32 when mixed precision made it shorter: the filters sum many frames."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class Photoreceptor(nn.Module):
     """Gaussian sampling of the movie on a coarse grid, then a short exponential filter; frozen."""
 
@@ -110,7 +115,7 @@ class SpatioTemporalLayer(nn.Module):
         """Activate and convolve ``x`` (B, T, C, H, W) with ``weight``, without bias."""
         x = activate(x, self.activation, inplace=inplace)
         y = functional.conv2d(x.flatten(0, 1), weight, stride=self.stride, padding=self.padding)
-        return y.float().unflatten(0, x.shape[:2]) if y.is_cuda else y.unflatten(0, x.shape[:2])
+        return full_precision(y).unflatten(0, x.shape[:2])
 
     def temporal(self, u, bias):
         """Filter ``u`` (B, T, C, ...) in time and add ``bias`` (C,) or None."""
@@ -142,7 +147,7 @@ class SpatioTemporalLayer(nn.Module):
         taps = self.x_weight[0][
             :, low[0] - start[0] : high[0] - start[0], low[1] - start[1] : high[1] - start[1]
         ]
-        return patch.flatten(2) @ taps.flatten()[:, None].to(patch.dtype)
+        return full_precision(patch.flatten(2) @ taps.flatten()[:, None].to(patch.dtype))
 
     def stream(self):
         """Return the temporal filter as a stream, or None for a spatial layer."""

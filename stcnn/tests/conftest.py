@@ -53,7 +53,7 @@ def script():
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory):
-    """Folder of a tiny synthetic set: 8 stimuli, 3 types, 1 neuron each, 60 Hz, 51 pixels."""
+    """Folder of a tiny synthetic set: 9 stimuli, 3 types, 1 neuron each, 60 Hz, 51 pixels."""
     out = tmp_path_factory.mktemp("data") / "tiny"
     run_script("make_synthetic.py", "--out", out, "--stimuli", "tiny", "--neurons", 1)
     return out

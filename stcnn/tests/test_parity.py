@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from ca_dataloader import CalciumDataset, Layout
 from checkpoints import load_model
+from from_fixture import DT, contrast_of, recordings_of, small_model, state_of, tensor
 from models import (
     STCNN,
     Photoreceptor,
@@ -24,7 +25,6 @@ from temporal import IMPLEMENTATIONS, temporal_filter
 from training import bounds_of, clip_parameters
 from util_conv import exponential_kernel, gaussian_kernel, power_exponential_kernel
 
-DT = 1 / 180
 IMPLS = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 
 
@@ -34,10 +34,6 @@ def files(request, prefix):
     if not found:
         pytest.skip(f"no {prefix}*.npz in {folder}")
     return [np.load(path, allow_pickle=False) for path in found]
-
-
-def tensor(array):
-    return torch.from_numpy(np.array(array))
 
 
 def assert_close_to_max(found, expected, rtol, name=""):
@@ -194,67 +190,6 @@ def test_calcium(request, impl):
             assert_close_to_max(y, d[key], 1e-5, key)
 
 
-def small_model(state, impl, *, pr_stride=2, pr_taps=30, hidden_taps=64, ca_taps=120, ro_stride=5):
-    """Build the architecture of the parity README with the sizes of ``state``."""
-    types = list(dict.fromkeys(k.split(".")[1] for k in state if k.startswith("ca_param.")))
-
-    def layer(name, activation, stride):
-        weight = state[f"{name}.x_weight"]
-        return SpatioTemporalLayer(
-            weight.clone(),
-            state[f"{name}.bias"].clone(),
-            kind="exp",
-            activation=activation,
-            stride=[stride] * 2,
-            padding=[n // 2 for n in weight.shape[2:]],
-            dt=DT,
-            n_taps=hidden_taps,
-        )
-
-    n_hidden = len({k.split(".")[1] for k in state if k.startswith("network.")})
-    lens = state["pr.x_weight"][0, 0]
-    model = STCNN(
-        pr=Photoreceptor(
-            lens,
-            0.006,
-            stride=[pr_stride] * 2,
-            padding=[n // 2 for n in lens.shape],
-            dt=DT,
-            n_taps=pr_taps,
-        ),
-        network=[
-            layer(f"network.{i}", "leaky_relu" if i else "identity", 1) for i in range(n_hidden)
-        ],
-        read_outs={
-            t: layer(f"lc_layers.{j}", "leaky_relu", ro_stride) for j, t in enumerate(types)
-        },
-        calcium={
-            "dt": DT,
-            "activation": "elu",
-            "n_taps": ca_taps,
-            "global_tau": 0.4,
-            "per_type": {
-                t: [state[f"ca_param.{t}.{k}"].clone() for k in ("alpha", "beta", "ca_tau")]
-                for t in types
-            },
-        },
-        readout="legacy",
-    )
-    model.load_state_dict(state, strict=True)
-    model.set_temporal_impl(impl)
-    return model
-
-
-def state_of(d, prefix):
-    return {k[len(prefix) + 1 :]: tensor(d[k]) for k in d.files if k.startswith(f"{prefix}/")}
-
-
-def contrast_of(d, bg):
-    return tensor(d["levels"][d["movie_code"]] - np.float32(bg))[
-        :, :, None
-    ]  # (N, T, 1, rows, columns)
-
-
 @IMPLS
 def test_small_model(request, impl):
     for d in files(request, "small_model"):
@@ -369,30 +304,6 @@ def test_train_steps(request, impl, dtype, atol):
         with torch.no_grad():
             for name, v in model.voltages(movie[:2]).items():
                 np.testing.assert_allclose(v, d[f"v_eval_after/{name}"], atol=2e-3, rtol=0)
-
-
-def recordings_of(d):
-    """Return recordings in the insertion order of the fixture, and the movies."""
-    recordings = {str(name): {} for name in d["cell_types"]}
-    for key in (k for k in d.files if k.startswith("in/")):
-        _, name, file, stimulus, *rest = key.split("/")
-        session = recordings[name].setdefault(file, {})
-        entry = session.setdefault(int(stimulus.split("_")[1]), {"neuron": {}})
-        if rest == ["t_axis"]:
-            entry["t_axis"] = tensor(d[key])
-            continue
-        neuron = entry["neuron"].setdefault(int(rest[0]), {})
-        if rest[1] == "traces":
-            neuron["traces"] = tensor(d[key])
-        else:
-            neuron["azi_shift"], neuron["ele_shift"] = d[key].tolist()
-    levels = np.array([0.498, 0.0, 1.0], dtype=np.float32)
-    movies = {
-        int(k.rsplit("_", 1)[1]): tensor(levels[d[k]])
-        for k in d.files
-        if k.startswith("movie_code/")
-    }
-    return recordings, movies
 
 
 def test_dataloader(request):

@@ -124,7 +124,7 @@ def test_recorded_traces_lie_behind_the_predictions(tiny_set, tiny_run, tmp_path
         "--mov-path", f"{tiny_set}/movies", "--shift", "each", "--who", "all", "--out",
         str(tmp_path),
     ])  # fmt: skip
-    assert len(rows_of(tmp_path / "data_peaks.csv")) == 3 * 8
+    assert len(rows_of(tmp_path / "data_peaks.csv")) == 3 * 9
     assert (tmp_path / "model_chkpnt_2_lc11_n0_data.png").is_file()
 
 
