@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+import get_sparks_from_preds
+import save_results_to_json
+import separate_events
+import track_objects_from_preds
 from get_sparks_from_preds import bandstop_filter
 from make_demo_data import SMALL, make_demo_data
 from movie_io import read_movie, write_stack
@@ -24,7 +28,7 @@ MASKS = (("classes", "class"), ("events", "event"))
 def case(tmp_path_factory):
     """A recording with blurred truth as probabilities."""
     folder = tmp_path_factory.mktemp("case")
-    make_demo_data(folder, **SMALL | {"movies": 1, "rates": (6, 2, 1), "seed": 2})
+    make_demo_data(folder, **SMALL | {"movies": 1, "rates": (6, 2, 1), "seed": 2, "frames": 100})
     classes = read_movie(folder / "01_class_label.tif").data
     for number, name in enumerate(NAMES, start=1):
         probability = 0.97 * ndimage.gaussian_filter((classes == number).astype(np.float32), 0.6)
@@ -61,7 +65,7 @@ def test_spark_table(case):
     assert sum(line.startswith(("pair", "extra")) for line in pairs) == len(rows)
     assert "precision" in out
     with Image.open(sparks.with_name("run_10_01_overlap_raw_sparks_check.gif")) as gif:
-        assert gif.n_frames == 160
+        assert gif.n_frames == 100
     assert all(classes[int(t), int(y), int(x)] in (1, 4) for t, x, y in rows)
 
 
@@ -74,7 +78,7 @@ def test_separate_events(case, tmp_path):
     assert (code, error) == (0, "")
     for name in ("overlay", "instances"):
         with Image.open(tmp_path / f"01_video_{name}.gif") as gif:
-            assert gif.n_frames == 160
+            assert gif.n_frames == 100
     assert (tmp_path / "01_video_white.tif").is_file()
     assert "1 waves" in out
     instances = read_movie(tmp_path / "01_video_instances.tif").data
@@ -91,11 +95,11 @@ def test_separate_events(case, tmp_path):
 
 def test_pixel_size_changes_every_length(case, tmp_path):
     stacks = [f"--{n}={case / f'run_10_01_overlap_raw_{n}.tif'}" for n in NAMES]
-    movie = ("--movie", case / "01_video.tif")
+    movie = ("--movie", str(case / "01_video.tif"))
     tables = []
     for size in ("0.2", "0.267"):
         out = tmp_path / size
-        assert run("separate_events.py", *stacks, *movie, "--out", out, "--pixel-um", size)[0] == 0
+        separate_events.main([*stacks, *movie, "--out", str(out), "--pixel-um", size])
         with open(out / "01_video_events.csv", newline="") as handle:
             tables.append([row for row in csv.DictReader(handle) if row["class"] == "puffs"])
     for first, second in zip(*tables, strict=True):
@@ -135,32 +139,36 @@ def test_counts_and_metrics_as_json(case, tmp_path):
     assert peaks["sum"]["argmax"]["0"]["recall"] > 0.8
 
 
-def test_missing_prediction_is_named(case, tmp_path):
-    code, _, error = run(
-        "save_results_to_json.py", "--preds", tmp_path, "--data", case, "--ids", "01"
-    )
-    assert code == 2
+def fault(main, capsys, *arguments):
+    """Call ``main``, which must end with exit code 2 and one line; return the line."""
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, arguments)])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_missing_prediction_is_named(case, tmp_path, capsys):
+    main = save_results_to_json.main
+    error = fault(main, capsys, "--preds", tmp_path, "--data", case, "--ids", "01")
     assert "*_01_*raw_sparks.tif; expected one" in error
-    assert "Traceback" not in error
 
 
-def test_wrong_shape_is_one_line(case, tmp_path):
-    write_stack(tmp_path / "p.tif", np.zeros((4, 5, 6), np.float32))
-    code, _, error = run(
-        "get_sparks_from_preds.py", tmp_path / "p.tif", "--movie", case / "01_video.tif"
-    )
-    assert code == 2
+def test_wrong_shape_is_one_line(case, tmp_path, capsys):
+    path = write_stack(tmp_path / "p.tif", np.zeros((4, 5, 6), np.float32))
+    main = get_sparks_from_preds.main
+    error = fault(main, capsys, path, "--movie", case / "01_video.tif")
     assert "(4, 5, 6)" in error
-    assert "(160, 32, 96)" in error
-    assert error.count("\n") == 1
+    assert "(100, 32, 96)" in error
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(case):
+def test_a_folder_that_cannot_be_written_is_one_line(case, capsys):
     path = case / "run_10_01_overlap_raw_puffs.tif"
-    code, _, error = run("track_objects_from_preds.py", path, "--out", path / "events.tif")
-    assert code == 2
-    assert error.count("\n") == 1
-    assert "check free space and permission" in error
+    main = track_objects_from_preds.main
+    assert "check free space and permission" in fault(
+        main, capsys, path, "--out", path / "events.tif"
+    )
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path):

@@ -117,7 +117,7 @@ def test_table_of_a_movie_without_events():
 
 
 def test_frequency_counts_per_area_and_time():
-    movie, classes, *_ = make_movie(DemoSettings(**SMALL), 0)
+    movie, classes, *_ = make_movie(DemoSettings(**SMALL | {"rates": (4, 0, 0)}), 0)
     found = instances_from_classes(movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST)
     rates = event_frequency(event_table(movie, found, **SCALE), movie, **SCALE)
     sparks = rates[rates["class"] == "sparks"].iloc[0]
