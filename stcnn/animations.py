@@ -18,31 +18,28 @@ PANEL_IN, DPI = 2.5, 72
 TRACE_Y = (-0.5, 2.0)
 
 
-def animate_row(path, panels, *, rate_hz, step=STEP, y=TRACE_Y):
+def animate_row(path, panels, *, step=STEP, y=TRACE_Y):
     """Draw one movie per column above the traces of all its neurons.
 
     Args:
         path: .mp4 or .gif.
         panels: list of dicts with title, movie (T, rows, columns) contrast, seconds (T,), traces
-            (neurons, T) dF/F; an empty movie leaves an empty panel.
-        rate_hz: frames per second of the data.
+            (neurons, T) dF/F, and labels of the traces or none; no movie leaves an empty panel.
         step: every how many frames is drawn.
         y: trace limits.
     """
     figure = Figure(figsize=(PANEL_IN * max(len(panels), 2), 2 * PANEL_IN))
     axes = figure.subplots(2, len(panels), squeeze=False)
-    return _animate(
-        path, figure, list(zip(axes[0], axes[1], strict=True)), panels, rate_hz, step, y
-    )
+    return _animate(path, figure, list(zip(axes[0], axes[1], strict=True)), panels, step, y)
 
 
-def animate_grid(path, panels, *, shape, rate_hz, step=STEP, y=TRACE_Y):
+def animate_grid(path, panels, *, shape, step=STEP, y=TRACE_Y):
     """Draw a grid of movies above a grid of traces, first stimulus bottom left."""
     rows, columns = shape
     figure = Figure(figsize=(PANEL_IN * columns, PANEL_IN * 2 * rows))
     axes = figure.subplots(2 * rows, columns, squeeze=False)
     pairs = zip(axes[:rows][::-1].ravel(), axes[rows:][::-1].ravel(), strict=True)
-    return _animate(path, figure, list(pairs)[: len(panels)], panels, rate_hz, step, y)
+    return _animate(path, figure, list(pairs)[: len(panels)], panels, step, y)
 
 
 def animate_maps(path, maps, name, *, rate_hz, step=STEP):
@@ -67,7 +64,7 @@ def animate_maps(path, maps, name, *, rate_hz, step=STEP):
     return _write(path, figure, draw, range(0, len(maps), step))
 
 
-def _animate(path, figure, pairs, panels, rate_hz, step, y):
+def _animate(path, figure, pairs, panels, step, y):
     parts, n_frames = [], 0
     for (top, bottom), panel in zip(pairs, panels, strict=True):
         top.set_axis_off()
@@ -79,6 +76,8 @@ def _animate(path, figure, pairs, panels, rate_hz, step, y):
         lines = [bottom.plot([], [], lw=0.8)[0] for _ in panel["traces"]]
         bottom.set(xlim=(panel["seconds"][0], panel["seconds"][-1]), ylim=y, xlabel="time (s)")
         bottom.spines[["top", "right"]].set_visible(False)
+        if "labels" in panel:
+            bottom.legend(lines, panel["labels"], frameon=False, fontsize=8)
         parts.append((panel, image, lines))
         n_frames = max(n_frames, len(panel["movie"]))
     pairs[0][1].set_ylabel("dF/F")
@@ -91,7 +90,6 @@ def _animate(path, figure, pairs, panels, rate_hz, step, y):
             for line, trace in zip(lines, panel["traces"], strict=True):
                 line.set_data(panel["seconds"][: now + 1], trace[: now + 1])
 
-    del rate_hz  # the clock is the traces' own axis
     return _write(path, figure, draw, range(0, n_frames, step))
 
 

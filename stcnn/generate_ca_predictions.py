@@ -231,6 +231,30 @@ def predict_user_movie(models, movie, out, *, label, tau="auto", who="mean_param
     return mean
 
 
+def animate_layers(model, movie, layers, out):
+    """Animate the channels of ``layers`` over the first four seconds of a user's movie."""
+    import torch
+
+    from animations import animate_maps
+
+    rate = round(1.0 / model.dt)
+    frames, wanted = [], round(AFTER_S * rate)
+    for piece in movie.pieces(rate_hz=rate, size=model.field):
+        frames.append(piece)
+        if sum(map(len, frames)) >= wanted:
+            break
+    contrast = torch.cat(frames)[:wanted]
+    lead = contrast.new_zeros(round(BEFORE_S * rate), *contrast.shape[1:])
+    with torch.no_grad():
+        maps = model.generate_feature_maps(torch.cat([lead, contrast])[None, :, None])
+    unknown = [name for name in layers if name not in maps]
+    if unknown:
+        raise InputError(f"--feature-maps {', '.join(unknown)}: known layers are {', '.join(maps)}")
+    for name in layers:
+        shown = maps[name][0, len(lead) :].numpy()
+        animate_maps(out / f"{movie.path.stem}_{name}.mp4", shown, name, rate_hz=rate)
+
+
 def load_models(checkpoints, *, configs, readout, impl, device):
     """Return models and a label of the first checkpoint; all must share rate and field."""
     from checkpoints import load_model, resolve_checkpoint
@@ -375,6 +399,11 @@ def parse(argv):
         default="none",
         help="show the movies of --mov-path as shifted for no, the first or each neuron",
     )
+    add(
+        "--feature-maps",
+        default=None,
+        help="animate these layers, such as norm_layer_3, for a movie",
+    )
     add("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     if args.who not in ("mean_param", "mean_response", "all"):
@@ -432,6 +461,8 @@ def predict_all(models, wishes, args, label):
         if wish not in (*FAMILIES, "data"):
             movie = UserMovie(wish, rate_hz=args.movie_rate, deg_per_px=args.deg_per_px)
             predict_user_movie(models, movie, args.out, label=label, tau=args.tau, who=args.who)
+            if args.feature_maps:
+                animate_layers(models[0], movie, args.feature_maps.split(","), args.out)
             continue
         recorded = variants = None
         if args.ca_path is not None:

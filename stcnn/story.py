@@ -213,10 +213,11 @@ def draw_picture(path, dataset, model, held):
                 "movie": dataset.movie(item)[onset:stop, 0].numpy(),
                 "seconds": np.arange(stop - onset) * model.dt,
                 "traces": [dataset.trace(item).numpy()[onset:stop], curve[onset:stop]],
+                "labels": ["recorded", "predicted"],
             }
         )
     top = max(float(np.max(panel["traces"])) for panel in panels)
-    animate_row(path, panels, rate_hz=round(1 / model.dt), step=6, y=(-0.2, 1.1 * max(top, 0.3)))
+    animate_row(path, panels, step=6, y=(-0.2, 1.1 * max(top, 0.3)))
     return path
 
 

@@ -131,7 +131,7 @@ def draw(dataset, rate, shown, args):
         panels = panels_of(dataset, codes, args.uid, rate)
         write_panel_table(args.out / f"{args.uid}_rf.csv", panels)
         path = args.out / f"{args.uid}_rf{suffix}"
-        return [animate_grid(path, panels, shape=shape, rate_hz=rate, step=args.step)]
+        return [animate_grid(path, panels, shape=shape, step=args.step)]
     kinds = [args.cell_type] if args.cell_type else dataset.cell_types
     if args.cell_type and args.cell_type not in dataset.cell_types:
         raise InputError(
@@ -142,7 +142,7 @@ def draw(dataset, rate, shown, args):
         panels = panels_of(dataset, shown, kind, rate)
         write_panel_table(args.out / f"{kind}_looming.csv", panels)
         path = args.out / f"{kind}_looming{suffix}"
-        paths.append(animate_row(path, panels, rate_hz=rate, step=args.step))
+        paths.append(animate_row(path, panels, step=args.step))
     return paths
 
 

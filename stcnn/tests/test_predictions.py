@@ -159,9 +159,11 @@ def test_a_user_movie_is_predicted(script, tiny_run, tmp_path):
     np.savez(tmp_path / "spot.npz", movie=movie, rate_hz=30.0, deg_per_px=1.0)
     done = script(
         "generate_ca_predictions.py", "--checkpoint", tiny_run, "--stimulus", tmp_path / "spot.npz",
+        "--feature-maps", "norm_layer_2",
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert "resampled to 60 Hz and 1 degree per pixel" in done.stdout
+    assert (tmp_path / "out" / "spot_norm_layer_2.mp4").stat().st_size > 1000
     with np.load(tmp_path / "out" / "spot_traces.npz") as arrays:
         assert len(arrays["seconds"]) == 60
     done = script(
