@@ -102,7 +102,9 @@ def check_settings(args):
         raise InputError("--task classification and --labels FILE belong together")
     if args.ef_bias and (args.standardize_ef or args.task == "classification"):
         raise InputError("--ef_bias is in percent: not with --standardize_ef or classification")
-    wrong = {"regression": "val_accuracy", "classification": ("val_mae", "val_r2")}[args.task]
+    if args.standardize_ef and args.task == "classification":
+        raise InputError("--standardize_ef has no meaning in classification")
+    wrong = {"regression": ("val_accuracy",), "classification": ("val_mae", "val_r2")}[args.task]
     if args.ckpt_monitor in wrong:
         raise InputError(f"--ckpt_monitor {args.ckpt_monitor} does not exist in {args.task}")
     if Path(args.model_prefix).name != args.model_prefix:
@@ -255,22 +257,12 @@ def is_better(row, best, args):
     return sign * row[args.ckpt_monitor] > sign * best[args.ckpt_monitor]
 
 
-def train(args, stream, strategy):
-    """Train one stream, keeping the epoch that is best on validation; return its numbers."""
-    import keras
-    from tqdm import tqdm
-
-    from clips import DataGeneratorEchonet
-    from CLR_callback import CosineAnnealing
-    from model_zoo import make_optimizer
-    from runs import Run
-    from training import make_forward, make_train_step, train_epoch
-
-    begun = time.perf_counter()
-    n_classes, names, mean, scale = 0, None, 0.0, 1.0
+def load_sets(args, stream):
+    """Return ({"train": [(path, target)], "val": [...]}, facts about the targets)."""
+    facts = {"n_classes": 0, "classes": None, "ef_mean": 0.0, "ef_scale": 1.0}
     if args.task == "classification":
         sets, names = classification_sets(args, stream)
-        n_classes = len(names)
+        facts |= {"n_classes": len(names), "classes": names}
     else:
         sets = regression_sets(args, stream)
     sets = {name: checked(group, args, CHANNELS[stream]) for name, group in sets.items()}
@@ -279,30 +271,36 @@ def train(args, stream, strategy):
         mean, scale = float(np.mean(targets)), float(np.std(targets))
         if not scale > 0:
             raise InputError("--standardize_ef: all ejection fractions are equal")
+        facts |= {"ef_mean": mean, "ef_scale": scale}
         sets = {n: [(p, (t - mean) / scale) for p, t in group] for n, group in sets.items()}
-    run = Run(
-        args.ckptdir,
-        args.model_prefix,
-        {**vars(args), "stream": stream},
-        csv_folder="model_csv",
-        recalculate=args.recalculate,
-    )
-    if run.state["complete"]:
-        print(f"already trained: {run.weights} (start afresh with -r)")
-        return run.state["best"]
-    data = {
+    return sets, facts
+
+
+def data_sets(args, sets, n_replicas):
+    """Return the clips of each set; both draw starts of their own."""
+    from clips import DataGeneratorEchonet
+
+    return {
         name: DataGeneratorEchonet(
             group,
             batch_size=args.batch_size,
             nframes=args.nframes,
-            seed=2 * args.seed + (name == "val"),  # both sets draw their own clips
-            replicas=strategy.num_replicas_in_sync,
+            seed=2 * args.seed + (name == "val"),
+            replicas=n_replicas,
             shuffle=name == "train",
             workers=args.workers,
         )
         for name, group in sets.items()
     }
-    n_steps = len(data["train"])
+
+
+def build(args, stream, run, n_classes, n_steps, strategy):
+    """Return (model, optimizer, compiled twin saved with its optimiser), as ``run`` left them."""
+    import keras
+
+    from CLR_callback import CosineAnnealing
+    from model_zoo import make_optimizer
+
     rate = CosineAnnealing(args.lr, n_steps * args.epoch) if args.cosine_anneal else args.lr
     with strategy.scope():
         model = start_model(args, stream, n_classes)
@@ -314,29 +312,20 @@ def train(args, stream, strategy):
     if run.state["epoch"]:
         run.load_last(trained)
         print(f"resuming after epoch {run.state['epoch']} of {args.epoch}")
-    else:
-        write_settings(run.folder, vars(args), libraries=("tensorflow", "keras", "numpy"))
-    info = {
-        "kind": stream,
-        "depth": args.depth,
-        "width": args.width,
-        "input_size": [args.nframes, args.nrows, args.ncols],
-        "n_classes": n_classes,
-        "classes": names,
-        "ef_mean": mean,
-        "ef_scale": scale,
-        "settings": json.loads(json.dumps(vars(args), default=str)),
-        "versions": {"keras": keras.__version__},
-    }
+    return model, optimizer, trained
+
+
+def run_epochs(args, run, parts, data, info, strategy):
+    """Train the epochs that are left, saving each; ``parts`` come from ``build``."""
+    from tqdm import tqdm
+
+    from training import make_forward, make_train_step, train_epoch
+
+    model, optimizer, trained = parts
     step = make_train_step(model, optimizer, sample_losses(args.task), strategy)
     forward = make_forward(model)
-    bar = tqdm(
-        total=args.epoch * n_steps,
-        initial=run.state["epoch"] * n_steps,
-        disable=None,
-        desc=args.model_prefix,
-        unit="batch",
-    )
+    n_steps = len(data["train"])
+    bar = tqdm(total=args.epoch * n_steps, initial=run.state["epoch"] * n_steps, disable=None)
     while run.state["epoch"] < args.epoch:
         start = time.perf_counter()
         for dataset in data.values():
@@ -344,7 +333,7 @@ def train(args, stream, strategy):
         lr = float(optimizer.learning_rate)
         loss, _, _ = train_epoch(step, data["train"], workers=args.workers, progress=bar)
         row = {"epoch": run.state["epoch"] + 1, "loss": loss}
-        row |= validate(forward, model, data["val"], args.task, scale)
+        row |= validate(forward, model, data["val"], args.task, info["ef_scale"])
         if row[args.ckpt_monitor] is None or not math.isfinite(row["val_loss"]):
             raise InputError(
                 f"epoch {row['epoch']}: {args.ckpt_monitor} is {row[args.ckpt_monitor]}, "
@@ -360,6 +349,40 @@ def train(args, stream, strategy):
             }
         run.save_epoch(trained, row, best=best, bare=model, info=info)
     bar.close()
+
+
+def train(args, stream, strategy):
+    """Train one stream, keeping the epoch that is best on validation."""
+    import keras
+
+    from runs import Run
+
+    begun = time.perf_counter()
+    sets, facts = load_sets(args, stream)
+    run = Run(
+        args.ckptdir,
+        args.model_prefix,
+        {**vars(args), "stream": stream},
+        csv_folder="model_csv",
+        recalculate=args.recalculate,
+    )
+    if run.state["complete"]:
+        print(f"already trained: {run.weights} (start afresh with -r)")
+        return
+    data = data_sets(args, sets, strategy.num_replicas_in_sync)
+    parts = build(args, stream, run, facts["n_classes"], len(data["train"]), strategy)
+    if run.state["epoch"] == 0:
+        write_settings(run.folder, vars(args), libraries=("tensorflow", "keras", "numpy"))
+    info = {
+        "kind": stream,
+        "depth": args.depth,
+        "width": args.width,
+        "input_size": [args.nframes, args.nrows, args.ncols],
+        **facts,
+        "settings": json.loads(json.dumps(vars(args), default=str)),
+        "versions": {"keras": keras.__version__},
+    }
+    run_epochs(args, run, parts, data, info, strategy)
     run.finish({})
     figure = draw_curves(run, args)
     best = run.state["best"]
@@ -367,7 +390,6 @@ def train(args, stream, strategy):
         f"best epoch {best['best_epoch']}: {args.ckpt_monitor} {best[args.ckpt_monitor]:.4g}, "
         f"{time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
     )
-    return best
 
 
 def draw_curves(run, args):

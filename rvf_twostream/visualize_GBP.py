@@ -96,22 +96,35 @@ def frame_rates(root):
     return {Path(row["name"]).stem: float(row["fps"]) for row in rows}
 
 
+def gradients(model, info, clips, args):
+    """Yield (grey gradient (t,r,c,1), flow gradient (t,r,c,2), logit) of each clip of a list.
+
+    innvestigate takes minutes to build its graph and little after that: it gets all clips at once.
+    """
+    if args.engine == "innvestigate":
+        together = {stream: np.concatenate([c[stream] for c in clips]) for stream in clips[0]}
+        results = innvestigate_gradients(
+            model, info, together, target=args.target, python=args.engine_python
+        )
+        yield from zip(*results, strict=True)
+        return
+    guided = guided_model(model)
+    for clip in clips:
+        grey, flow, logits = guided_gradients(guided, clip, target=args.target)
+        yield grey[0], flow[0], logits[0]
+
+
 def explain(model, info, chosen, args):
     """Yield (movie, start, clip, gradients, cams, logit) of each chosen clip."""
     from clips import movie_clips
 
-    guided = guided_model(model) if args.engine == "tensorflow" else None
-    for movie, start in chosen:
-        clips = movie_clips(movie, [start], info["input_size"][0])
-        if guided is not None:
-            grey, flow, logits = guided_gradients(guided, clips, target=args.target)
-        else:
-            grey, flow, logits = innvestigate_gradients(
-                model, info, clips, target=args.target, python=args.engine_python
-            )
-        cams = grad_cam(model, clips, target=args.target)
-        clip = {stream: values[0] for stream, values in clips.items()}
-        yield movie, start, clip, {"grey": grey[0], "of": flow[0]}, cams, float(logits[0])
+    nframes = info["input_size"][0]
+    clips = [movie_clips(movie, [start], nframes) for movie, start in chosen]
+    found = gradients(model, info, clips, args)
+    for (movie, start), clip, (grey, flow, logit) in zip(chosen, clips, found, strict=True):
+        cams = {name: maps[0] for name, maps in grad_cam(model, clip, target=args.target).items()}
+        clip = {stream: values[0] for stream, values in clip.items()}
+        yield movie, start, clip, {"grey": grey, "of": flow}, cams, float(logit)
 
 
 def draw(folder, model, info, chosen, args):
@@ -130,11 +143,9 @@ def draw(folder, model, info, chosen, args):
         title = f"{name} ({movie.stem}), probability {probability:.2f}, target {args.target}"
         rate = rates.get(movie.stem)
         save_gif(folder / f"{name}.gif", clip, gradient, frame_rate_hz=rate, title=title)
-        save_gradcam(
-            folder / f"{name}_gradcam.png", clip, [cams["grey"][0], cams["of"][0]], title=title
-        )
+        save_gradcam(folder / f"{name}_gradcam.png", clip, [cams["grey"], cams["of"]], title=title)
         np.savez_compressed(
-            folder / f"{name}.npz", **gradient, cam_grey=cams["grey"][0], cam_of=cams["of"][0]
+            folder / f"{name}.npz", **gradient, cam_grey=cams["grey"], cam_of=cams["of"]
         )
         rows.append(
             {
