@@ -72,11 +72,13 @@ def demo(options):
     return int(any(state == "failed" for _, state, *_ in rows))
 
 
-def run_pytest(name, cwd, arguments):
-    """Run pytest in environment ``name``; return (passed, failed, skipped)."""
+def run_pytest(name, cwd, tests, arguments):
+    """Run pytest on the folder ``tests`` below ``cwd``; return (passed, failed, skipped)."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "junit.xml"
-        command = [str(interpreter(name)), "-m", "pytest", f"--junitxml={report}", *arguments]
+        pytest = [str(interpreter(name)), "-m", "pytest", "-c", "pytest.ini"]
+        # The tests' folder comes first: its conftest.py must be known when its options are read.
+        command = [*pytest, tests, f"--junitxml={report}", *arguments]
         code = call(command, cwd=cwd)
         if not report.exists():
             return 0, 1, 0
@@ -102,10 +104,14 @@ def test(options):
         arguments = list(selected)
         for flag, base in (("--real", options.real), ("--fixtures", options.fixtures)):
             if base and (Path(base) / folder).is_dir():
-                arguments.append(f"{flag}={(Path(base) / folder).resolve()}")
-        counts.append(run_pytest(folder, ROOT / folder, arguments) if usable[folder] else (0, 1, 0))
+                arguments += [flag, str((Path(base) / folder).resolve())]
+        counts.append(
+            run_pytest(folder, ROOT / folder, "tests", arguments) if usable[folder] else (0, 1, 0)
+        )
     print("\n== root", flush=True)
-    counts.append(run_pytest("root", ROOT / "tests", selected) if usable["root"] else (0, 1, 0))
+    counts.append(
+        run_pytest("root", ROOT / "tests", ".", selected) if usable["root"] else (0, 1, 0)
+    )
     passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
     print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return int(failed > 0)

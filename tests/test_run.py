@@ -35,12 +35,14 @@ def house(tmp_path_factory):
     pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
     (root / "tests").mkdir()
     (root / "tests" / "requirements.txt").write_text(pytest_alone)
+    (root / "tests" / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
     (root / "tests" / "test_root.py").write_text("def test_root():\n    assert True\n")
     for name, code in (("left", 0), ("right", 3)):
         folder = root / name
         (folder / "tests").mkdir(parents=True)
         (folder / "requirements.txt").write_text("# nothing needed\n")
         (folder / "main.py").write_text(MAIN.format(name=name, code=code))
+        shutil.copy(root / "tests" / "pytest.ini", folder)
     (root / "left" / "tests" / "requirements.txt").write_text(pytest_alone)
     (root / "left" / "tests" / "test_left.py").write_text(
         "import pytest\n\n"
