@@ -65,14 +65,15 @@ USED_TAGS = {
 
 
 def is_dicom(path):
-    """Say whether a file counts as DICOM input: suffix ``.dcm``, or the preamble ``DICM``."""
+    """Say whether a file counts as DICOM input: suffix ``.dcm``, or the preamble ``DICM``.
+
+    Scanners name files by UID too, so any other suffix may hide one.
+    """
     path = Path(path)
     if path.name.startswith(".") or not path.is_file():
         return False
     if path.suffix.lower() == ".dcm":
         return True
-    if path.suffix:
-        return False
     with open(path, "rb") as handle:
         return handle.read(132)[128:] == b"DICM"
 

@@ -28,7 +28,7 @@ from files import (
 )
 from optical_flow_calculator import farneback_defaults, video2OF
 from options import add_globals, integer, one_of
-from preprocess import dataset_mean_std, movie_from_frames, workers_of
+from preprocess import check_options, dataset_mean_std, movie_from_frames, workers_of
 from utils import existing_root, load_movie, save_array
 
 # data
@@ -229,6 +229,10 @@ def prepare(
         if recalculate or not (path.exists() and (root / STATS_FILES[key[0]]).exists())
     }
     fresh = {kind for kind, _ in todo}
+    for kind in sorted(fresh):
+        check_options(
+            root, f"unscaled_{kind}", options if kind == GREY else flow_options, recalculate=True
+        )
     names = sorted({name for _, name in todo})
     waiting = {key: root / f"unscaled_{key[0]}" / f"{key[1]}.npy" for key in final}
     bar = tqdm(names, desc="videos", disable=None, unit="video")
@@ -306,6 +310,7 @@ def _finish_kind(root, kind, usable, todo, waiting, dtype, workers, options):
         for n in new
     )
     folder = root / f"unscaled_{kind}"
+    (folder / "options.json").unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 

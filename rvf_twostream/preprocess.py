@@ -212,16 +212,19 @@ def check_options(root, folder, options, *, recalculate):
         InputError: other options were used and ``recalculate`` is not set: movies would be mixed.
     """
     path = Path(root) / folder / "options.json"
-    if path.exists() and not recalculate:
-        old = read_json(path)
-        changed = [f"{k} {old.get(k)} -> {v}" for k, v in options.items() if old.get(k) != v]
-        if changed:
-            raise InputError(
-                f"{path.parent}: made with other options ({', '.join(changed)}); use the same, or "
-                "-r to recalculate all"
-            )
-        return
-    write_json(path, options)
+    old = read_json(path) if path.exists() else options
+    changed = [f"{k} {old.get(k)} -> {v}" for k, v in options.items() if old.get(k) != v]
+    if changed and not recalculate:
+        raise InputError(
+            f"{path.parent}: made with other options ({', '.join(changed)}); use the same, or "
+            "recalculate all"
+        )
+    if changed:
+        # An interrupted recalculation must not leave movies of both kinds side by side.
+        for movie in path.parent.glob("*.npy"):
+            movie.unlink()
+    if changed or not path.exists():
+        write_json(path, options)
 
 
 def preprocess_root(

@@ -258,3 +258,20 @@ def test_upper_case_class_is_accepted_with_a_warning(root):
         assert preprocess_root(root) == 0
     with open(root / "manifest.csv", newline="") as handle:
         assert {r["class"] for r in csv.DictReader(handle) if r["id"] == "p02"} == {"severe"}
+
+
+def test_an_interrupted_change_of_options_leaves_no_old_movie(root):
+    assert preprocess_root(root) == 0
+    (root / "p01_0.dcm").write_text("damaged")  # stops the recalculation of one movie
+    (root / "normal" / "p01a.dcm").unlink()
+    assert preprocess_root(root, nrows=40, recalculate=True) == 1
+    assert not (root / "processed_dicoms" / "p01a.npy").exists()
+    sizes = {np.load(p).shape[1] for p in (root / "processed_dicoms").glob("*.npy")}
+    assert sizes == {40}
+
+
+def test_a_dicom_may_have_any_name(root):
+    (root / "p01_0.dcm").rename(root / "1.2.840.10008.77")
+    (root / "p01_1.dcm").rename(root / "IM0001")
+    assert preprocess_root(root) == 0
+    assert {row["source"] for row in read_manifest(root)} >= {"1.2.840.10008.77", "IM0001"}
