@@ -143,7 +143,7 @@ def claim_run(run_dir: Path, settings) -> None:
                 "--run"
             )
         shutil.rmtree(run_dir)
-    elif (run_dir / "config.json").is_file() and not settings.model_continue:
+    elif any(run_dir.rglob("training_state.h5")) and not settings.model_continue:
         raise InputError(
             f"{run_dir}: holds a run already; give --model_continue, --fresh or another --run"
         )
