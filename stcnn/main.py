@@ -144,7 +144,7 @@ def main(argv=None):
 
     control_dir = run_dir / "control" if truth is not None else None
     main_score, scores = None, []
-    if truth is not None and settings["val_fraction"] > 0:
+    if truth is not None and (settings["val_fraction"] > 0 or settings["val_stimuli"]):
         target = story.PEAK_TARGET_FULL if args.full else story.PEAK_TARGET
         main_score, scores = story.planted_scores(run_dir / "model", control_dir, truth, target)
     figures, _ = story.draw_story(run_dir, run_dir / "model", settings, truth, control_dir)

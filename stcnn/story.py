@@ -40,18 +40,22 @@ def planted_peaks(items, truth, kind, part="held_out"):
     return np.array(planted), np.array([float(row["peak_predicted"]) for row in rows])
 
 
+def peak_correlation(items, truth, kind):
+    """Return the correlation of planted and predicted peaks over all held-out items of a type.
+
+    A prediction that does not vary counts as 0.
+    """
+    value = correlation(*planted_peaks(items, truth, kind))
+    return 0.0 if np.isnan(value) else value
+
+
 def tuning_correlation(items, truth, kind):
     """Return the mean over neurons of the correlation of planted and predicted held-out peaks.
 
-    Within a neuron, so that a difference of gain between neurons earns nothing; a prediction that
-    does not vary counts as 0.
+    Within a neuron, so that a difference of gain between neurons earns nothing.
     """
-    values = []
-    for uid in truth["types"][kind]["neurons"]:
-        own = [row for row in items if row["uid"] == uid]
-        value = correlation(*planted_peaks(own, truth, kind))
-        values.append(0.0 if np.isnan(value) else value)
-    return float(np.mean(values))
+    own = [[row for row in items if row["uid"] == uid] for uid in truth["types"][kind]["neurons"]]
+    return float(np.mean([peak_correlation(rows, truth, kind) for rows in own]))
 
 
 def depth_index(items, kind):
@@ -83,7 +87,7 @@ def planted_scores(model_dir, control_dir, truth, target):
     ``target`` is the least correlation of both planted types.
     """
     items, control = read_items(model_dir), read_items(control_dir)
-    found = {kind: tuning_correlation(items, truth, kind) for kind in [*PLANTED, UNSELECTIVE]}
+    found = {kind: peak_correlation(items, truth, kind) for kind in [*PLANTED, UNSELECTIVE]}
     scores = [
         score(
             f"held-out peak correlation, {name}", found[kind], f">= {target}", found[kind] >= target
@@ -97,7 +101,10 @@ def planted_scores(model_dir, control_dir, truth, target):
     scores.append(score(name, value, f"within +-{DEPTH_LIMIT}", abs(value) <= DEPTH_LIMIT))
     value = depth_index(items, "lplc2")
     scores.append(score("expanding against contracting, lplc2", value, ">= 0.5", value >= 0.5))
-    shuffled = [tuning_correlation(control, truth, kind) for kind in PLANTED]
+    for kind, name in PLANTED.items():
+        within = tuning_correlation(items, truth, kind)
+        scores.append(score(f"the same within neurons, mean, {name}", within, "", None))
+    shuffled = [peak_correlation(control, truth, kind) for kind in PLANTED]
     for value, name in zip(shuffled, PLANTED.values(), strict=True):
         name = f"the same after training on shuffled labels, {name}"
         scores.append(score(name, value, "", None, control=True))

@@ -17,7 +17,7 @@ def tiny_demo(tmp_path):
         "--demo", "--device", "cpu", f"expt_path={tmp_path}", "dataset.make.stimuli=tiny",
         "dataset.make.neurons=1", f"dataset.ca_path={tmp_path}/set/ca_traces",
         f"dataset.mov_path={tmp_path}/set/movies", "n_epochs=1", "val_fraction=0",
-        "val_stimuli=[300,1022,1043]",
+        "val_stimuli=[300,1022,1003]",
     ]  # fmt: skip
 
 

@@ -307,7 +307,7 @@ def test_train_steps(request, impl, dtype, slack):
         model.eval()
         with torch.no_grad():
             for name, v in model.voltages(movie[:2]).items():
-                np.testing.assert_allclose(v, d[f"v_eval_after/{name}"], atol=2e-3 * slack, rtol=0)
+                np.testing.assert_allclose(v, d[f"v_eval_after/{name}"], atol=5e-3 * slack, rtol=0)
 
 
 def test_dataloader(request):
