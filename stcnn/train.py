@@ -46,6 +46,9 @@ def run(config):
 def main(argv=None):
     """Check the arguments in one line, then hand over to Hydra."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(f"{__doc__}\n--help, --multirun, --debug; --cfg job prints every key with its value")
+        return
     if "--debug" in arguments:
         arguments[arguments.index("--debug")] = "debug=true"
     overrides = [argument for argument in arguments if is_override(argument)]
