@@ -216,7 +216,8 @@ def test_mouse(settings, network, split, folders, out: Path) -> dict:
     )
     for mode in ("gradcam", "occlusion"):
         patch = test.shape[1] // 4
-        export_maps(network, test, out, changed(inference, mode=mode, occlusion_patch=patch))
+        own = changed(inference, mode=mode, occlusion_patch=patch)
+        export_maps(network, test, out / mode, own)
     return {
         "mouse": mouse,
         "metrics": metrics,

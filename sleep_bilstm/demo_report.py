@@ -106,12 +106,12 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
             "alt": "Attention weights in time",
         },
         {
-            "path": "occlusion.png",
+            "path": "occlusion/occlusion.png",
             "caption": "Where the evidence lies: drop of the probability when a patch is hidden.",
             "alt": "Occlusion maps of three states",
         },
         {
-            "path": "gradcam.png",
+            "path": "gradcam/gradcam.png",
             "caption": "Grad-CAM of the same epochs, as published. On small frames it does not "
             "show where the evidence lies: see the table of quadrants.",
             "alt": "Grad-CAM maps of three states",
