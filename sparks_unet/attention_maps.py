@@ -14,8 +14,6 @@ and ``<id>_<start>_maps.png`` with its CSV: the frame where the class is likelie
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from config import CLASSES, EVENT_CLASSES
 from files import InputError, atomic_path, one_line_faults
@@ -45,12 +43,16 @@ def attention_maps(model, x):
     Returns:
         {gate name: (D, H, W) float32 in 0..1}; empty for a network without gates.
     """
+    import torch  # here, so that --help answers at once
+
     with torch.inference_mode():
         model(x)
     found = {}
     for name, module in model.named_modules():
         if getattr(module, "attention_map", None) is not None:
-            map_ = functional.interpolate(module.attention_map, size=x.shape[2:], mode="trilinear")
+            map_ = torch.nn.functional.interpolate(
+                module.attention_map, size=x.shape[2:], mode="trilinear"
+            )
             found[name] = map_[0, 0].cpu().numpy()
     return found
 
@@ -68,6 +70,8 @@ def grad_cam(model, x, class_index, *, layer, voxels=None):
 
     The weight of a channel is its mean gradient of the summed log-probability.
     """
+    import torch
+
     kept = {}
 
     def keep(_module, _inputs, output):
@@ -87,8 +91,8 @@ def grad_cam(model, x, class_index, *, layer, voxels=None):
     chosen.sum().backward()
     output = kept["output"]
     weights = output.grad.mean(dim=(2, 3, 4), keepdim=True)  # (1, K, 1, 1, 1)
-    cam = functional.relu((weights * output).sum(dim=1, keepdim=True))
-    cam = functional.interpolate(cam, size=x.shape[2:], mode="trilinear")
+    cam = torch.nn.functional.relu((weights * output).sum(dim=1, keepdim=True))
+    cam = torch.nn.functional.interpolate(cam, size=x.shape[2:], mode="trilinear")
     return cam[0, 0].detach().cpu().numpy()
 
 
@@ -142,6 +146,8 @@ def main(argv=None):
     """Run the command line; return the exit code."""
     args = make_parser().parse_args(argv)
     params = configured(args)
+    import torch
+
     from checkpoints import load_network
     from dataset_tools import read_samples
     from datasets import MovieDataset

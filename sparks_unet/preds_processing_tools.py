@@ -184,14 +184,15 @@ def foreground_threshold(foreground):
     The histogram is the costly part: voxels far from the edges of a bin are counted by bincount,
     the others by numpy.histogram.
     """
-    low, high = float(foreground.min()), float(foreground.max())
-    if low == high:
-        return low
-    scale = np.float32(OTSU_BINS / (high - low))
+    low, high = foreground.min(), foreground.max()
+    if high - low <= 2 * OTSU_BINS * np.spacing(np.abs(high)):
+        # So narrow a range holds no OTSU_BINS float32 numbers.
+        return threshold_otsu(foreground.astype(np.float64)) if low < high else low
+    scale = np.float32(OTSU_BINS / (float(high) - float(low)))
     counts = np.zeros(OTSU_BINS, np.int64)
     near_edge = []
     for frames in np.array_split(foreground.reshape(-1), max(1, foreground.size >> 20)):
-        position = (frames - np.float32(low)) * scale
+        position = (frames - low) * scale
         index = position.astype(np.int16)
         rest = position - index
         inner = (index > 0) & (index < OTSU_BINS - 1)

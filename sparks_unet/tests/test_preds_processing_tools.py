@@ -131,6 +131,12 @@ def test_histogram_threshold_equals_otsu(seed, power, levels):
     assert foreground_threshold(values) == threshold_otsu(values)
 
 
+def test_threshold_of_nearly_equal_values_lies_between_them():
+    values = np.float32(0.8443) + np.arange(500, dtype=np.float32) % 9 * np.float32(1e-6)
+    assert values.min() <= foreground_threshold(values) < values.max()
+    assert foreground_threshold(values[:1]) == values[0]
+
+
 def test_a_plateau_is_one_peak():
     movie, mask = np.zeros((9, 21, 21)), np.zeros((9, 21, 21), bool)
     movie[3:6, 8:12, 8:12], mask[2:7, 5:15, 5:15] = 1.0, True
