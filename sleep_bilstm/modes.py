@@ -317,7 +317,8 @@ def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool)
                 f"leak allowed: test mouse {', '.join(mice.test)} is one the network is trained on"
             )
         test, train = of_mice(records, mice.test, folder), None
-        if data:
+        # A folder may hold the test mouse alone: then there is nothing to fit a baseline on.
+        if data and {*mice.train, *mice.val} <= {record.date for record in records}:
             train = split_records(records, mice, kind, seed=seed, where=folder).train
     else:
         split = split_records(records, mice, kind, seed=seed, where=folder)

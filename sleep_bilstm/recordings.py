@@ -100,7 +100,7 @@ class Recording:
             raise
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file") from None
-        except (OSError, ValueError, KeyError, TypeError, NotImplementedError, EOFError) as error:
+        except Exception as error:  # damaged bytes make h5py and scipy raise almost any kind
             self.close()
             raise InputError(
                 f"{self.path}: cannot be read as a MATLAB file ({error}); it may be truncated: "
@@ -193,7 +193,7 @@ class Recording:
         """Read the masked pixels of one epoch: (168, P) float32, pixels in row-major order."""
         try:
             frames = self._data[epoch] if len(self._data.shape) == 4 else self._data[()]
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{self.path}: epoch {epoch} cannot be read ({error}); copy the file again"
             ) from error
@@ -211,7 +211,7 @@ def read_mask(path: Path | str) -> np.ndarray:
                 }
         except OSError:
             held = scipy.io.loadmat(path)
-    except (OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # see Recording
         raise InputError(f"{path}: cannot be read as a mask file ({error})") from error
     for key in ("xform_mask", "parcelisbrain"):
         if key in held:
