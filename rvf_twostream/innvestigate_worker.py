@@ -8,11 +8,10 @@ shape of the model; writes the guided gradients ``grey`` and ``of`` of the same 
 Source: specification 11.2.
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
-import tensorflow as tf
 
 
 def linear_two_stream(input_size, depth, width):
@@ -28,12 +27,19 @@ def linear_two_stream(input_size, depth, width):
     return keras.Model([grey, flow], keras.layers.Dense(1, name="preds")(joined))
 
 
-def main(given, found):
+def main(argv=None):
+    """Write the guided gradients of the clips in one file to another."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("given", help="weights and clips, .npz")
+    parser.add_argument("found", help="guided gradients to write, .npz")
+    files = parser.parse_args(argv)
+    import tensorflow as tf
+
     # Before anything is built: innvestigate asks TensorFlow's graph for gradients.
     tf.compat.v1.disable_eager_execution()
     import innvestigate
 
-    with np.load(given, allow_pickle=False) as arrays:
+    with np.load(files.given, allow_pickle=False) as arrays:
         arrays = dict(arrays)
     model = linear_two_stream(**json.loads(str(arrays["shape"])))
     for layer in model.layers:
@@ -46,8 +52,8 @@ def main(given, found):
         scale = float(model.predict(clip, verbose=0)[0, 0])
         for stream, result in zip(maps, analyzer.analyze(clip), strict=True):
             maps[stream].append(result[0] / scale)
-    np.savez(found, **{stream: np.stack(results) for stream, results in maps.items()})
+    np.savez(files.found, **{stream: np.stack(results) for stream, results in maps.items()})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from inference_tools import Assembly, gaussian_weights
 
 from augmentation import draw_flips, flip
 from config import Params
 from dataset_tools import Sample, instance_weights
 from datasets import SparkDataset
+from inference_tools import Assembly, gaussian_weights
 from movie_io import Movie
 from parity_networks import close
 from preprocessing import (

@@ -7,10 +7,10 @@ folder is skipped by name.
 from pathlib import Path
 
 import numpy as np
-import parity_data
-import parity_events
 import pytest
 
+import parity_data
+import parity_events
 import parity_networks
 
 CHECKS = {**parity_networks.CHECKS, **parity_data.CHECKS, **parity_events.CHECKS}
