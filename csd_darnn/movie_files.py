@@ -10,6 +10,7 @@ Source: specification, sections 4.2 and 5.1.
 import contextlib
 import logging
 import math
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -53,6 +54,11 @@ class Movie:
         seen = 0
         with reader_faults(self.path):
             for block in self.read_blocks():
+                if block.shape[1:] != (self.height, self.width):
+                    raise InputError(
+                        f"{self.path}: frame {seen} has {block.shape[1]} x {block.shape[2]} pixels,"
+                        f" expected {self.height} x {self.width} as in the first; export it again"
+                    )
                 seen += len(block)
                 yield block
         if seen == 0 or (self.n_frames is not None and seen != self.n_frames):
@@ -92,8 +98,9 @@ def reader_faults(path):
     except FileNotFoundError:
         raise InputError(f"{path}: not found, expected a file there; check the path") from None
     except Exception as error:
+        reason = textwrap.shorten(str(error), 200)  # ffmpeg's whole report comes with many lines
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}), expected a complete "
+            f"{path}: cannot be read ({type(error).__name__}: {reason}), expected a complete "
             f"{Path(path).suffix} file; copy or export it again"
         ) from error
     finally:

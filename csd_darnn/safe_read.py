@@ -30,6 +30,14 @@ def load_tensors(path):
         InputError: when the file is missing, cut, or holds other objects.
     """
     try:
+        if zipfile.is_zipfile(path):  # torch itself does not look at the archive's checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise InputError(
+                    f"{path}: the checksum of {damaged} does not fit, expected undamaged tensors;"
+                    " restore the file or train the run again"
+                )
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: found no file, expected saved tensors; train the run") from None
@@ -38,7 +46,9 @@ def load_tensors(path):
             f"{path}: found objects other than tensors and plain values (code is refused),"
             " expected a file of tensors; save the state dict again"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes reach torch as index, type, key and other errors
         raise InputError(
             f"{path}: found an unreadable file ({type(error).__name__}), expected saved tensors;"
             " it may be cut: restore it or train the run again"
