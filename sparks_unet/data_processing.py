@@ -33,8 +33,27 @@ def padded_box(box, shape, padding):
     )
 
 
-def connected_components(mask):
+def label_components(mask):
     """Label the 26-connected components of a mask.
+
+    Args:
+        mask: (T, H, W) bool.
+
+    Returns:
+        (labels (T, H, W) integer, number of components): ids 1..n.
+    """
+    # cc3d 4.1.1 reserves about one label for 4 voxels and raises RuntimeError beyond. Isolated
+    # voxels need one for 2 voxels of each axis, which is more where the mask is one voxel thin or
+    # tiny; padded by a voxel on each side, every mask has at least twice the labels it can need.
+    thin = math.prod((n + 1) // 2 for n in mask.shape) > mask.size // 4
+    if thin:
+        mask = np.pad(mask, 1)
+    labels, n = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    return (np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1]) if thin else labels), n
+
+
+def connected_components(mask):
+    """Label the 26-connected components of a mask and return their boxes.
 
     Args:
         mask: (T, H, W) bool.
@@ -42,7 +61,7 @@ def connected_components(mask):
     Returns:
         (labels (T, H, W) integer, boxes): ids 1..n and the box of id i as ``boxes[i - 1]``.
     """
-    labels, n = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    labels, n = label_components(mask)
     if n == 0:
         return labels, []
     return labels, cc3d.statistics(labels)["bounding_boxes"][1:]

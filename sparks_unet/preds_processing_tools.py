@@ -11,7 +11,6 @@ import functools
 import warnings
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -23,6 +22,7 @@ from data_processing import (
     TRUNCATE,
     blank_margins,
     connected_components,
+    label_components,
     marker_points,
     own_voxels,
     peak_footprint,
@@ -244,8 +244,8 @@ def threshold_mask(probability, threshold, *, min_radius=0, ignore_frames=0):
     """
     mask = probability > threshold
     if min_radius > 0:
-        # dust removes objects of fewer than `threshold` voxels.
-        mask = cc3d.dust(mask, threshold=(2 * min_radius) ** 3, connectivity=6)
+        labels, _ = ndimage.label(mask)  # 6-connected
+        mask = mask & (np.bincount(labels.ravel())[labels] >= (2 * min_radius) ** 3)
     return blank_margins(mask, ignore_frames)
 
 
@@ -285,7 +285,7 @@ def merge_over_time(labels, gap):
     joined = ndimage.binary_dilation(padded, np.ones((gap + 1, 1, 1), bool))
     inside = slice(reach[1], reach[1] + len(labels))
     joined = joined[inside]
-    merged, n_merged = cc3d.connected_components(joined, connectivity=26, return_N=True)
+    merged, n_merged = label_components(joined)
     if n_merged < np.count_nonzero(np.bincount(labels.ravel())[1:]):
         return np.where(mask, merged, 0)
     return labels

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from architecture import build_model
 from checkpoints import save_checkpoint
 from compare_runs import main as compare_main
 from config import Params
@@ -22,6 +21,9 @@ from inference_tools import Assembly, predict_movie, predict_probabilities
 from load_trainings_predict import main
 from preprocessing import count_chunks, normalise, padding
 from read_config import load_config
+from training_tools import seeded_model
+
+CPU = torch.device("cpu")
 
 METHODS = ("overlap", "average", "gaussian", "max")
 
@@ -32,8 +34,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = make_tiny_data(tmp_path_factory.mktemp("data"))
     path = write_ini(folder / "a.ini", data, folder)
-    torch.manual_seed(0)
-    model = build_model(load_config(path))
+    model = seeded_model(load_config(path), CPU)
     save_checkpoint(folder / "tiny", 6, {"network": model.state_dict()})
     return path, data, folder / "tiny"
 
@@ -84,7 +85,7 @@ def test_odd_difference_is_refused_with_overlap():
 @pytest.mark.parametrize("method", METHODS)
 def test_prediction_has_the_size_of_the_movie(method):
     params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=4)
-    model = build_model(params)
+    model = seeded_model(params, CPU)
     movie = np.random.default_rng(0).integers(0, 5000, (21, 9, 10)).astype(np.uint16)
     found, clean = predict_probabilities(model, movie, params, method=method)
     assert found.shape == (4, 21, 9, 10)
@@ -98,7 +99,7 @@ def test_prediction_has_the_size_of_the_movie(method):
 
 def test_tiles_cover_the_frame():
     params = Params(unet_steps=1, first_layer_channels=2, data_duration=4, data_stride=4)
-    model = build_model(params)
+    model = seeded_model(params, CPU)
     movie = np.random.default_rng(0).integers(0, 5000, (4, 30, 40)).astype(np.uint16)
     whole, _ = predict_probabilities(model, movie, params)
     tiled = dataclasses.replace(params, tile=(16, 24))
@@ -110,7 +111,7 @@ def test_tiles_cover_the_frame():
 
 def test_batches_and_borders_change_nothing():
     params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=4)
-    model = build_model(params)
+    model = seeded_model(params, CPU)
     movie = np.random.default_rng(0).integers(0, 5000, (30, 8, 8)).astype(np.uint16)
     one, _ = predict_probabilities(model, movie, params, batch_size=1)
     many, _ = predict_probabilities(model, movie, params, batch_size=5)
@@ -125,7 +126,7 @@ def test_movie_with_sinusoids_and_reduction():
         {"temporal_reduction": True, "num_channels": 4},
     ):
         params = Params(**base, **extra)
-        found, _ = predict_probabilities(build_model(params), movie, params)
+        found, _ = predict_probabilities(seeded_model(params, CPU), movie, params)
         assert found.shape == (4, 20, 8, 8)
 
 

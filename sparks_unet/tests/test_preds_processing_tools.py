@@ -11,7 +11,13 @@ from skimage.filters import threshold_otsu
 
 from benchmark_postprocessing import plain_annotated_peaks, plain_processing
 from config import CLASSES, EVENT_CLASSES, PostParams
-from data_processing import annotated_spark_peaks, local_maxima, peak_footprint, spark_peaks
+from data_processing import (
+    annotated_spark_peaks,
+    connected_components,
+    local_maxima,
+    peak_footprint,
+    spark_peaks,
+)
 from files import InputError
 from make_demo_data import SMALL, DemoSettings, make_movie
 from metrics_tools import metrics_from_counts, movie_counts
@@ -82,6 +88,37 @@ def test_300_events_survive_in_the_file(tmp_path):
     found = instances_from_classes(np.ones(classes.shape), classes, POST)
     path = write_stack(tmp_path / "instances.tif", found.instances.astype(np.uint16))
     np.testing.assert_array_equal(np.unique(read_movie(path).data), np.arange(301))
+
+
+THIN = ((1, 1, 1), (1, 1, 1000), (500, 1, 1), (1, 7, 1), (5, 1, 999), (1, 301, 301), (3, 3, 3))
+
+
+def random_masks():
+    """Yield masks of tiny, thin and thick shapes, with isolated voxels and at random."""
+    rng = np.random.default_rng(0)
+    shapes = THIN + tuple(tuple(rng.integers(1, 12, 3)) for _ in range(2000))
+    for shape in shapes:
+        yield np.pad(np.ones(1, bool), (0, np.prod(shape) - 1)).reshape(shape)
+        yield rng.random(shape) < rng.random()
+        # as many components as a mask can have
+        lattice = np.zeros(shape, bool)
+        lattice[::2, ::2, ::2] = True
+        yield lattice
+        yield np.asfortranarray(lattice)
+
+
+def test_components_of_thin_and_tiny_masks_equal_those_of_scipy():
+    for mask in random_masks():
+        labels, boxes = connected_components(mask)
+        expected, n = ndimage.label(mask, np.ones((3, 3, 3)))
+        assert labels.shape == mask.shape
+        assert len(boxes) == n
+        # one id here for one id there, and the background for the background
+        pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1)
+        assert pairs.shape[1] == len(np.unique(expected))
+        assert ((labels > 0) == mask).all()
+        if n:
+            assert boxes == ndimage.find_objects(labels.astype(np.int32))
 
 
 @pytest.mark.parametrize("training_mode", [False, True])
