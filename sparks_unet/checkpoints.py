@@ -7,6 +7,7 @@ Source: specification sections 6.1, 7.5, 7.6.
 """
 
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -59,6 +60,10 @@ def load_state(path, device="cpu"):
         listed = ", ".join(map(str, iterations)) if iterations else "none"
         raise InputError(f"{path}: no such checkpoint; iterations available there: {listed}")
     try:
+        # torch does not compare the checksums of its own container
+        damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
+        if damaged:
+            raise ValueError(f"checksum of {damaged} is wrong")
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error)
@@ -99,6 +104,11 @@ def load_network(model, path):
         InputError: names or shapes differ; the message says which, and the depth of both.
     """
     state = network_state(path)
+    infinite = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if infinite:
+        raise InputError(
+            f"{path}: NaN or infinity in {', '.join(infinite[:3])}; load an earlier checkpoint"
+        )
     own = model.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]

@@ -16,11 +16,16 @@ from files import InputError, Parser, atomic_path, one_line_faults
 def read_counts(path):
     """Return {movie id: counts} of a metrics.json."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))["counts"]
+        counts = json.loads(Path(path).read_text(encoding="utf-8"))["counts"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the metrics.json of a run") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: no counts of movies in it ({error!r}); predict again") from None
+    from metrics_tools import are_counts
+
+    if not isinstance(counts, dict) or not counts or not all(map(are_counts, counts.values())):
+        raise InputError(f"{path}: the counts of its movies are damaged; predict again")
+    return counts
 
 
 @one_line_faults

@@ -21,6 +21,7 @@ from config_kinds import (
     NORMALIZATION,
     POSITIVE,
     TEXT,
+    UNSCORED,
     choice,
     integer,
     integers,
@@ -174,7 +175,10 @@ class Params:
     sparks_type: str = _key(
         "dataset", "raw", choice("raw", "peaks", "small", "dilated", smaller="small")
     )
-    new_fps: int = _key("dataset", 0, COUNT)
+    new_fps: int = _key("dataset", 0, COUNT)  # frames per second; 0: as recorded
+    new_pixel_um: float = _key("dataset", 0.0, number(0))  # edge of a pixel; 0: as recorded
+    split_jumps: float = _key("dataset", 0.0, number(0))  # relative intensity jump; 0: no split
+    unscored: tuple = _key("dataset", (), UNSCORED)  # id:class whose annotation is missing
     sin_channels: bool = _key("dataset", False, BOOL)
     n_sin_channels: tuple = _key("dataset", (0, 0, 0), integers(3))  # t, y, x
 
@@ -242,6 +246,11 @@ class Params:
         if not given and "minimal" in (size, self.dataset_size):
             return MINIMAL_IDS[index]
         return given or (TRAIN_IDS, TEST_IDS)[index]
+
+    def unscored_classes(self, movie_id):
+        """Return the classes that are not scored in a movie or in a part of it, ("sparks", ...)."""
+        pairs = (text.split(":") for text in self.unscored)
+        return tuple(name for one, name in pairs if one == movie_id.partition("-")[0])
 
     @property
     def chunk(self):

@@ -87,11 +87,21 @@ def parse_normalization(text):
     return value
 
 
+def parse_unscored(text):
+    pairs = tuple(text.replace(",", " ").split())
+    for pair in pairs:
+        movie_id, colon, name = pair.partition(":")
+        if not (movie_id and colon and name in ("sparks", "waves", "puffs")):
+            raise ValueError(text)
+    return pairs
+
+
 ARCHITECTURE = Kind(parse_architecture, "pablos_unet, github_unet")
 DILATION = Kind(parse_dilation, "yes, no (both 1) or an integer >= 1")
 NORMALIZATION = Kind(parse_normalization, "none, batch, instance, group, group<N>")
 BOOL = Kind(parse_bool, "yes, no, true, false, on, off, 1, 0")
 TEXT = Kind(str, "text")
+UNSCORED = Kind(parse_unscored, "pairs id:class, e.g. 45:sparks 45:puffs")
 IDS = Kind(lambda text: tuple(text.replace(",", " ").split()), "movie ids")
 COUNT = integer(0)
 POSITIVE = integer(1)

@@ -61,10 +61,8 @@ def connected_components(mask):
     Returns:
         (labels (T, H, W) integer, boxes): ids 1..n and the box of id i as ``boxes[i - 1]``.
     """
-    labels, n = label_components(mask)
-    if n == 0:
-        return labels, []
-    return labels, cc3d.statistics(labels)["bounding_boxes"][1:]
+    labels, _ = label_components(mask)
+    return labels, ndimage.find_objects(labels)
 
 
 def merged_boxes(boxes, shape, padding):
@@ -170,9 +168,10 @@ def spark_groups(boxes, shape, sigma, footprint):
 def own_voxels(labels, group):
     """Return where the mask components that belong to a merged box are, bool of its shape."""
     box, members = group
-    table = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    inside = labels[box]
+    table = np.zeros(int(inside.max(initial=0)) + 1, bool)
     table[np.array(members) + 1] = True
-    return table[labels[box]]
+    return table[inside]
 
 
 def spark_maxima(movie, labels, group, sigma, footprint, threshold=0.0):
@@ -212,17 +211,26 @@ def annotated_spark_peaks(movie, classes, events, *, sigma=2.0):
 
     Source: section 5.7, as sums over the box of an event divided by T.
     """
-    ids = np.where(classes == CLASSES["sparks"], events, 0)
-    peaks = [
-        _annotated_peak(movie, ids, number, box, sigma)
-        for number, box in enumerate(ndimage.find_objects(ids), start=1)
-        if box is not None
-    ]
+    is_spark = classes == CLASSES["sparks"]
+    at = np.flatnonzero(is_spark)
+    ids = events.ravel()[at]
+    at, ids = at[ids > 0], ids[ids > 0]
+    if not len(ids):
+        return np.empty((0, 3), np.int64)
+    order = np.argsort(ids, kind="stable")
+    first = np.flatnonzero(np.diff(ids[order], prepend=0))  # of every event
+    axes = [axis[order] for axis in np.unravel_index(at, classes.shape)]
+    low = np.transpose([np.minimum.reduceat(axis, first) for axis in axes])
+    high = np.transpose([np.maximum.reduceat(axis, first) for axis in axes]) + 1
+    peaks = []
+    for number, start, stop in zip(ids[order][first], low, high, strict=True):
+        box = tuple(slice(*ends) for ends in zip(start.tolist(), stop.tolist(), strict=True))
+        peaks.append(_annotated_peak(movie, is_spark[box] & (events[box] == number), box, sigma))
     return np.array(peaks, np.int64).reshape(-1, 3)
 
 
-def _annotated_peak(movie, ids, number, box, sigma):
-    """Return (t, y, x) of the peak of event ``number``, which lies in ``box``."""
+def _annotated_peak(movie, inside, box, sigma):
+    """Return (t, y, x) of the peak of the event that fills ``inside`` of ``box``."""
     n_frames = len(movie)
     radius = kernel_radius(sigma)
     wide = padded_box(box, movie.shape, (0, radius, radius))
@@ -232,7 +240,6 @@ def _annotated_peak(movie, ids, number, box, sigma):
     inner = tuple(
         slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True)
     )
-    inside = ids[box] == number
     values = np.where(inside, smoothed[inner], 0.0)  # (t, y, x)
     outside = n_frames - len(values)
     largest = values.max(axis=0)

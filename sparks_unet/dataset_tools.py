@@ -7,10 +7,12 @@ Source: specification sections 4.3 and 7.2.
 """
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from skimage.transform import resize
 
 from config import EVENT_CLASSES, NUM_CLASSES, logger
 from files import InputError, raise_faults
@@ -30,6 +32,8 @@ CLASS_SUFFIX = {
     "small": "class_label_small_peaks",
     "dilated": "class_label_dilated",
 }
+
+JUMP_FRAMES = 5  # frames before and after a step whose brightness is compared
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,108 @@ def read_samples(folder, ids, **options):
             faults.append(str(error))
     raise_faults(faults)
     return samples
+
+
+def adapted(samples, params):
+    """Return recordings as [dataset] wants them: split at jumps, at new frame rate and pixel size.
+
+    Args:
+        samples: list of Sample.
+        params: Params; split_jumps, new_fps, new_pixel_um, and the calibration of
+            [postprocessing] for files that do not say their own.
+    """
+    post = params.postprocessing
+    if params.split_jumps:
+        samples = [part for one in samples for part in split_at_jumps(one, params.split_jumps)]
+    if params.new_fps:
+        samples = [resampled(one, params.new_fps, frame_ms=post.frame_ms) for one in samples]
+    if params.new_pixel_um:
+        old = post.pixel_size_um
+        samples = [resized(one, params.new_pixel_um, pixel_um=old) for one in samples]
+    return samples
+
+
+def intensity_jumps(movie, share):
+    """Return the first frames after steps of the brightness of a movie.
+
+    A step happens between two frames and lasts: the mean of JUMP_FRAMES frames after it differs by
+    more than ``share`` from the mean before it, and half of that from one frame to the next. The
+    front of a wave takes many frames.
+
+    Args:
+        movie: (T, H, W).
+        share: relative change.
+
+    Returns:
+        List of frames, rising.
+    """
+    mean = movie.mean(axis=(1, 2), dtype=np.float64)
+    jumps = []
+    for t in range(1, len(mean)):
+        before = np.median(mean[max(0, t - JUMP_FRAMES) : t])
+        after = np.median(mean[t : t + JUMP_FRAMES])
+        step = abs(mean[t] - mean[t - 1])
+        if min(2 * step, abs(after - before)) > share * before:
+            if jumps and t - jumps[-1] < JUMP_FRAMES:
+                continue
+            jumps.append(t)
+    return jumps
+
+
+def split_at_jumps(sample, share):
+    """Return the parts of a recording between intensity jumps, with ids NN-1, NN-2, ...
+
+    Args:
+        sample: Sample.
+        share: relative change of the mean brightness that counts as a jump.
+    """
+    jumps = intensity_jumps(sample.movie.data, share)
+    if not jumps:
+        return [sample]
+    logger.info("%s: split at frames %s", sample.id, ", ".join(map(str, jumps)))
+    parts = []
+    for number, ends in enumerate(itertools.pairwise([0, *jumps, None]), start=1):
+        part = slice(*ends)
+        times = sample.movie.frame_times_s
+        movie = dataclasses.replace(
+            sample.movie,
+            data=sample.movie.data[part],
+            frame_times_s=None if times is None else times[part],
+        )
+        masks = [m if m is None else m[part] for m in (sample.classes, sample.events)]
+        parts.append(Sample(f"{sample.id}-{number}", movie, *masks))
+    return parts
+
+
+def resized(sample, new_pixel_um, *, pixel_um):
+    """Return the sample with another pixel size: movie linear, smoothed first where it shrinks.
+
+    Labels and ids take the nearest pixel.
+
+    Args:
+        sample: Sample.
+        new_pixel_um: edge of the new pixels in um.
+        pixel_um: edge of the present pixels, used when the file does not say it.
+    """
+    movie = sample.movie
+    factor = (movie.pixel_um or pixel_um) / new_pixel_um
+    size = tuple(max(1, round(n * factor)) for n in movie.data.shape[1:])
+    data = np.stack(
+        [
+            resize(frame.astype(np.float32), size, order=1, anti_aliasing=factor < 1)
+            for frame in movie.data
+        ]
+    )
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * old / n).astype(int), old - 1)
+        for n, old in zip(size, movie.data.shape[1:], strict=True)
+    )
+    masks = [
+        None if mask is None else mask[:, rows][:, :, columns]
+        for mask in (sample.classes, sample.events)
+    ]
+    movie = dataclasses.replace(movie, data=data, pixel_um=new_pixel_um)
+    return Sample(sample.id, movie, *masks)
 
 
 def resampled(sample, fps, *, frame_ms):

@@ -175,6 +175,7 @@ def predict_probabilities(
         batch = np.stack([dataset[index] for index in indices])
         for index, chunk in zip(indices, chunk_probabilities(model, batch, params), strict=True):
             assembly.add(index, chunk)
+        del batch, chunk  # or they would lie in memory beside the next forward pass
     before, _ = dataset.pads
     clean = dataset.data[before : before + len(movie)]
     return assembly.result(dataset.pads), clean - clean.min()

@@ -40,6 +40,7 @@ def make_parser():
         help="also predict with the stride of the configuration and print the mean difference",
     )
     parser.add_argument("--batch-size", type=int, help="chunks at a time")
+    parser.add_argument("--workers", type=int, default=1, help="movies at a time, one a process")
     parser.add_argument("--out", type=Path, help="folder for the results; default the run's own")
     parser.add_argument("--raw-only", action="store_true", help="write probabilities only")
     parser.add_argument("--no-instances", action="store_true", help="write classes only")
@@ -70,7 +71,7 @@ def find_checkpoint(args, params):
 
 def read_inputs(args, params):
     """Return the recordings to predict (list of Sample); labels where there are any."""
-    from dataset_tools import Sample, read_samples, resampled
+    from dataset_tools import Sample, adapted, read_samples
     from movie_io import read_movie
 
     if args.movie:
@@ -82,10 +83,7 @@ def read_inputs(args, params):
         ids = args.ids or list(params.ids("test"))
         options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
         samples = read_samples(params.data_dir, ids, **options)
-    if params.new_fps:
-        frame_ms = params.postprocessing.frame_ms
-        samples = [resampled(one, params.new_fps, frame_ms=frame_ms) for one in samples]
-    return samples
+    return adapted(samples, params)
 
 
 def _movie_id(path):
@@ -145,9 +143,35 @@ def predict_and_write(
     if sample.classes is not None and sample.events is not None:
         margins = params.ignore_frames_loss
         counts = movie_counts(
-            sample.classes, sample.events, found, post=post, ignore_frames=margins
+            sample.classes,
+            sample.events,
+            found,
+            post=post,
+            ignore_frames=margins,
+            unscored=params.unscored_classes(sample.id),
         )
     return found, table, counts
+
+
+def predict_one(model, sample, params, *, compare, threads, **options):
+    """Predict one recording, in a process of its own when there are several workers.
+
+    Args:
+        model, sample, params: of predict_and_write, as are ``options``.
+        compare: also predict with the stride of the configuration.
+        threads: CPU threads of this process.
+
+    Returns:
+        (counts or None, mean absolute difference of the two strides or None).
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    counts = predict_and_write(model, sample, params, **options)[2]
+    if not compare:
+        return counts, None
+    assembly = {name: options[name] for name in ("method", "batch_size")}
+    return counts, stride_difference(model, sample, params, options["stride"], **assembly)
 
 
 def stride_difference(model, sample, params, stride, **options):
@@ -206,6 +230,11 @@ def main(argv=None):
         params = dataclasses.replace(params, postprocessing=post)
     if args.movie and args.ids:
         raise InputError("--movie and --ids: give one of them")
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: expected at least 1")
+    import torch
+    from joblib import Parallel, delayed
+
     from checkpoints import load_network
     from inference_tools import check_assembly
     from training_tools import pick_place, seeded_model, set_up_logging
@@ -217,28 +246,37 @@ def main(argv=None):
         check_assembly(method, duration, args.stride or stride)
     samples = read_inputs(args, params)
     place = pick_place(params, args.device, args.threads)
+    if args.workers > 1 and place.device.type == "cuda":
+        raise InputError(
+            f"--workers {args.workers}: a GPU takes one process, expected --device cpu; several "
+            "GPUs: torchrun --nproc_per_node N load_trainings_predict.py ..."
+        )
     model = seeded_model(params, place.device)
     path, iteration = find_checkpoint(args, params)
     load_network(model, path)
     for method in methods:
         out_dir = (args.out or params.output_dir) / f"inference_{method}"
-        options = {"method": method, "batch_size": args.batch_size}
-        counts = {}
-        for sample in samples[place.rank :: place.world]:
-            counts[sample.id] = predict_and_write(
-                model,
-                sample,
-                params,
+        own = samples[place.rank :: place.world]
+        work = [
+            delayed(predict_one)(
+                *(model, sample, params),
+                compare=args.compare_strides,
+                threads=max(1, torch.get_num_threads() // args.workers),
                 out_dir=out_dir,
                 stem=f"{params.run_name}_{iteration}_{sample.id}_{method}",
                 raw_only=args.raw_only,
                 instances=not args.no_instances,
                 overlay=args.overlay,
+                method=method,
                 stride=args.stride,
-                **options,
-            )[2]
-            if args.compare_strides:
-                change = stride_difference(model, sample, params, args.stride, **options)
+                batch_size=args.batch_size,
+            )
+            for sample in own
+        ]
+        counts = {}
+        found = Parallel(n_jobs=args.workers)(work)
+        for sample, (counts[sample.id], change) in zip(own, found, strict=True):
+            if change is not None:
                 print(
                     f"{sample.id}: mean absolute difference of stride {args.stride or stride} "
                     f"and {stride}: {change:.3g}"

@@ -71,7 +71,12 @@ def configured(args):
         overrides.append(f"training.run_name={args.run}")
     if args.seed is not None:
         overrides.append(f"training.seed={args.seed}")
-    return load_config(path, overrides)
+    params = load_config(path, overrides)
+    if args.demo:
+        # movies of different seeds never share a folder
+        folder = f"{params.relative_path}/seed_{params.seed}"
+        params = dataclasses.replace(params, relative_path=folder)
+    return params
 
 
 def demo_settings(seed, full):
@@ -123,7 +128,7 @@ def is_complete(run_dir, settings, *, fresh):
 def predict_all(params, place, ids):
     """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}."""
     from checkpoints import available_iterations, checkpoint_path, load_network
-    from dataset_tools import read_samples, resampled
+    from dataset_tools import adapted, read_samples
     from load_trainings_predict import predict_and_write
     from training_tools import seeded_model
 
@@ -134,10 +139,7 @@ def predict_all(params, place, ids):
         params.data_dir, ids, labels=None, events=None, sparks_type=params.sparks_type
     )
     results = {}
-    for sample in samples:
-        if params.new_fps:
-            frame_ms = params.postprocessing.frame_ms
-            sample = resampled(sample, params.new_fps, frame_ms=frame_ms)
+    for sample in adapted(samples, params):
         found = predict_and_write(
             model,
             sample,

@@ -6,12 +6,15 @@ over movies first and divided afterwards.
 Letters: T frames, H rows, W columns, A annotated events, P predicted events.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES
+from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, PostParams
+from data_processing import renumber
+from preds_processing_tools import Prediction
 
 EVENT_METRICS = ("precision", "recall", "correctly_classified", "detected", "f1-score", "labeled")
 IGNORED_SHARE = 0.5  # a prediction without match is ignored from this share of label 4 on
@@ -72,7 +75,7 @@ def score_matrix(annotated, predicted, n_annotated, n_predicted):
     pairs = annotated.ravel()[at].astype(np.int64) * (n_predicted + 1) + predicted.ravel()[at]
     joint = np.bincount(pairs, minlength=(n_annotated + 1) * (n_predicted + 1))
     joint = joint.reshape(n_annotated + 1, n_predicted + 1)
-    volume_a = np.bincount(annotated.ravel(), minlength=n_annotated + 1)[1:]
+    volume_a = np.bincount(annotated[annotated > 0], minlength=n_annotated + 1)[1:]
     volume_p = joint.sum(axis=0)[1:]
     smaller = np.minimum(volume_a[:, None], volume_p[None, :])
     return joint[1:, 1:] / np.maximum(smaller, 1)
@@ -88,9 +91,9 @@ def event_scores(classes, events, prediction):
     """
     annotated, annotated_class = annotated_instances(classes, events)
     kept = np.flatnonzero(np.isin(prediction.class_of_id, [CLASSES[n] for n in EVENT_CLASSES]))
-    table = np.zeros(len(prediction.class_of_id), np.int32)
-    table[kept] = np.arange(1, len(kept) + 1)
-    predicted = table[prediction.instances]
+    predicted = prediction.instances
+    if len(kept) < len(prediction.class_of_id) - 1:  # some are marginal: number the others anew
+        predicted = renumber(predicted, kept)
     inside = np.flatnonzero(predicted)
     number = predicted.ravel()[inside]
     volume = np.bincount(number, minlength=len(kept) + 1)[1:]
@@ -203,7 +206,28 @@ def segmentation_counts(classes, predicted, *, ignore_frames):
     }
 
 
-def movie_counts(classes, events, prediction, *, post, ignore_frames):
+def without_classes(classes, prediction, names):
+    """Make classes whose annotation is missing neither right nor wrong.
+
+    Args:
+        classes: (T, H, W) class labels 0..4.
+        prediction: preds_processing_tools.Prediction.
+        names: classes that are not scored.
+
+    Returns:
+        (classes, prediction) in which these classes are label 4.
+    """
+    numbers = [CLASSES[name] for name in names]
+    labels = np.arange(NUM_CLASSES + 1, dtype=np.uint8)
+    labels[numbers] = IGNORE_INDEX
+    class_of_id = labels[prediction.class_of_id]
+    prediction = dataclasses.replace(
+        prediction, classes=labels[prediction.classes], class_of_id=class_of_id
+    )
+    return labels[classes], prediction
+
+
+def movie_counts(classes, events, prediction, *, post, ignore_frames, unscored=()):
     """Return all counts of one movie as a dict that JSON can hold.
 
     Args:
@@ -212,7 +236,10 @@ def movie_counts(classes, events, prediction, *, post, ignore_frames):
         prediction: preds_processing_tools.Prediction.
         post: config.PostParams.
         ignore_frames: first and last frames left out of the voxel metrics.
+        unscored: classes whose annotation is missing in this movie.
     """
+    if unscored:
+        classes, prediction = without_classes(classes, prediction, unscored)
     scores = event_scores(classes, events, prediction)
     return {
         "events": match_counts(scores, post.iomin),
@@ -222,6 +249,30 @@ def movie_counts(classes, events, prediction, *, post, ignore_frames):
             classes, prediction.classes, ignore_frames=ignore_frames
         ),
     }
+
+
+def are_counts(value):
+    """Return whether a value read from JSON has the form of movie_counts: its keys, integers."""
+    nothing = np.zeros((1, 1, 1), np.uint8)
+    no_events = Prediction(nothing, nothing, np.zeros(1, np.uint8), np.empty((0, 3), np.int64))
+    pattern = movie_counts(nothing, nothing, no_events, post=PostParams(), ignore_frames=0)
+    return _same_form(value, pattern)
+
+
+def _same_form(value, pattern):
+    if isinstance(pattern, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == pattern.keys()
+            and all(_same_form(value[key], branch) for key, branch in pattern.items())
+        )
+    if isinstance(pattern, list):
+        return (
+            isinstance(value, list)
+            and len(value) == len(pattern)
+            and all(_same_form(one, branch) for one, branch in zip(value, pattern, strict=True))
+        )
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def metrics_from_counts(counts):

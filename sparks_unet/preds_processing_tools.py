@@ -280,13 +280,13 @@ def merge_over_time(labels, gap):
     if gap < 1:
         return labels
     mask = labels > 0
-    reach = gap // 2, gap - gap // 2
-    padded = np.pad(mask, [(reach[1], reach[1]), (0, 0), (0, 0)])
-    joined = ndimage.binary_dilation(padded, np.ones((gap + 1, 1, 1), bool))
-    inside = slice(reach[1], reach[1] + len(labels))
-    joined = joined[inside]
+    joined = mask.copy()
+    for shift in range(1, gap - gap // 2 + 1):
+        joined[shift:] |= mask[:-shift]
+    for shift in range(1, gap // 2 + 1):
+        joined[:-shift] |= mask[shift:]
     merged, n_merged = label_components(joined)
-    if n_merged < np.count_nonzero(np.bincount(labels.ravel())[1:]):
+    if n_merged < np.count_nonzero(np.bincount(labels[mask])):
         return np.where(mask, merged, 0)
     return labels
 
@@ -301,14 +301,14 @@ def remove_small(labels, minimum):
     Returns:
         (T, H, W) ids. Source: section 8.5 (b).
     """
-    kept = np.zeros(int(labels.max(initial=0)) + 1, labels.dtype)
+    labels = labels.copy()
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             extent = [one.stop - one.start for one in box]
             extent.append(max(extent[1:]))
-            if all(n >= least for n, least in zip(extent, minimum, strict=True)):
-                kept[number] = number
-    return kept[labels]
+            if any(n < least for n, least in zip(extent, minimum, strict=True)):
+                labels[box][labels[box] == number] = 0
+    return labels
 
 
 def ignore_marginal(prediction, margin):
@@ -452,16 +452,17 @@ def _assemble(shape, parts, peaks):
 
     Source: section 8.5 (d) to (f).
     """
-    instances = np.zeros(shape, np.int32)
+    instances, classes = np.zeros(shape, np.int32), np.zeros(shape, np.uint8)
     class_of_id = [0]
     for name in EVENT_CLASSES:
         if name in parts:
             part = parts[name]
-            kept = np.flatnonzero(np.bincount(part.labels.ravel())[1:]) + 1
-            numbers = renumber(part.labels, kept, start=len(class_of_id))
-            np.maximum(instances[part.box], numbers, out=instances[part.box])
+            mask = part.labels > 0
+            labels = part.labels[mask]
+            kept = np.flatnonzero(np.bincount(labels))
+            # a later class wins where two overlap
+            instances[part.box][mask] = renumber(labels, kept, start=len(class_of_id))
+            classes[part.box][mask] = CLASSES[name]
             class_of_id += [CLASSES[name]] * len(kept)
-    class_of_id = np.array(class_of_id, np.uint8)
-    classes = class_of_id[instances]
     own = classes[tuple(peaks.T)] == CLASSES["sparks"]
-    return Prediction(classes, instances, class_of_id, peaks[own])
+    return Prediction(classes, instances, np.array(class_of_id, np.uint8), peaks[own])

@@ -368,7 +368,14 @@ def _classical_metrics(params, samples):
         found = classical_events(sample.movie.data, post)
         margins = params.ignore_frames_loss
         counts.append(
-            movie_counts(sample.classes, sample.events, found, post=post, ignore_frames=margins)
+            movie_counts(
+                sample.classes,
+                sample.events,
+                found,
+                post=post,
+                ignore_frames=margins,
+                unscored=params.unscored_classes(sample.id),
+            )
         )
     return metrics_from_counts(counts)
 

@@ -18,22 +18,39 @@ from config import DATA_DIR, RESULTS_DIR
 from files import InputError, Parser, one_line_faults, write_json
 from location_metrics import location_metrics, pixel_metrics
 
+PIXEL_KEYS = {"tp", "tn", "fp", "fn"}
+PEAK_KEYS = {"tp", "tp_fp", "tp_fn"}
+
 
 def metrics_tree(counts):
     """Return nested dicts in which every leaf of counts is replaced by its metrics."""
-    if set(counts) == {"tp", "tn", "fp", "fn"}:
+    if set(counts) == PIXEL_KEYS:
         return pixel_metrics(**counts)
-    if set(counts) == {"tp", "tp_fp", "tp_fn"}:
+    if set(counts) == PEAK_KEYS:
         return location_metrics(counts["tp"], counts["tp_fp"], counts["tp_fn"])
     return {key: metrics_tree(value) for key, value in counts.items()}
+
+
+def holds_counts(tree):
+    """Return whether nested dicts hold nothing but the two kinds of counts."""
+    if not isinstance(tree, dict) or not tree:
+        return False
+    if set(tree) not in (PIXEL_KEYS, PEAK_KEYS):
+        return all(holds_counts(branch) for branch in tree.values())
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in tree.values()):
+        return False
+    return set(tree) == PIXEL_KEYS or tree["tp"] <= min(tree["tp_fp"], tree["tp_fn"])
 
 
 def read_counts(path):
     """Read one file of counts."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}; expected counts of save_results_to_json.py") from None
+    if not holds_counts(tree):
+        raise InputError(f"{path}: not the counts of save_results_to_json.py; run it again")
+    return tree
 
 
 @one_line_faults

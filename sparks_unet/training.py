@@ -95,14 +95,11 @@ def check_run_folder(params):
 
 def read_data(params):
     """Return (training samples or None, validation samples) of the configuration."""
-    from dataset_tools import read_samples, resampled
+    from dataset_tools import adapted, read_samples
 
     def read(ids, **options):
         samples = read_samples(params.data_dir, ids, sparks_type=params.sparks_type, **options)
-        if params.new_fps:
-            frame_ms = params.postprocessing.frame_ms
-            samples = [resampled(one, params.new_fps, frame_ms=frame_ms) for one in samples]
-        return samples
+        return adapted(samples, params)
 
     train = read(params.ids("train")) if params.training else None
     return train, read(params.ids("val"), events=True)

@@ -67,6 +67,7 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
                 found,
                 post=post,
                 ignore_frames=params.ignore_frames_loss,
+                unscored=params.unscored_classes(sample.id),
             )
         )
         if movies_dir is not None:

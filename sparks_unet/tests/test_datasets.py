@@ -12,16 +12,21 @@ from augmentation import add_noise
 from config import Params
 from dataset_tools import (
     Sample,
+    adapted,
     chunk_multiplicity,
     class_weights,
     frame_counts,
     instance_weights,
+    intensity_jumps,
     read_samples,
     resampled,
+    resized,
+    split_at_jumps,
 )
 from datasets import SparkDataset
 from files import InputError
 from helpers import make_tiny_data
+from make_demo_data import DemoSettings, make_movie
 from movie_io import Movie, write_stack
 from preds_processing_tools import calibrated_post
 from preprocessing import count_chunks, normalise, pad_frames, padding, remove_background, smooth
@@ -183,3 +188,41 @@ def test_resampling_follows_real_frame_times():
     np.testing.assert_allclose(new.movie.data[:, 0, 0], [1000, 2000, 3000, 4000], rtol=1e-5)
     assert new.classes[:, 0, 0].tolist() == [0, 0, 1, 0]
     assert new.movie.frame_ms == 20.0
+
+
+def test_pixels_of_another_size():
+    movie = np.zeros((3, 8, 12), np.float32)
+    movie[:, 2:6, 4:8] = 900.0
+    classes = (movie > 0).astype(np.uint8)
+    sample = dataclasses.replace(sample_of(movie, classes), events=classes.astype(np.int32) * 7)
+    for new, size in ((0.1, (16, 24)), (0.4, (4, 6))):
+        found = resized(sample, new, pixel_um=0.2)
+        assert found.movie.data.shape == found.classes.shape == found.events.shape == (3, *size)
+        assert found.movie.pixel_um == new
+        # the area in um2 stays
+        area = np.count_nonzero(found.classes) * new**2
+        assert area == pytest.approx(np.count_nonzero(classes) * 0.2**2)
+        np.testing.assert_array_equal(found.events, found.classes.astype(int) * 7)
+        assert found.movie.data.mean() == pytest.approx(movie.mean(), rel=1e-3)
+    # a file that says its pixel size wins over the setting
+    said = dataclasses.replace(sample, movie=dataclasses.replace(sample.movie, pixel_um=0.4))
+    assert resized(said, 0.4, pixel_um=0.2).movie.data.shape == movie.shape
+
+
+def test_a_movie_is_split_where_its_brightness_jumps():
+    settings = {"frames": 60, "height": 16, "width": 90, "exact": True, "waves": (1,)}
+    options = DemoSettings(movies=1, rates=(2, 1, 0), **settings)
+    smooth_movie = make_movie(options, 0)[0]
+    assert intensity_jumps(smooth_movie, 0.2) == []
+    options = dataclasses.replace(options, jump=0.5)
+    movie, classes, events, _ = make_movie(options, 0)
+    assert intensity_jumps(movie, 0.2) == [30]
+    sample = dataclasses.replace(sample_of(movie, classes), events=events)
+    parts = split_at_jumps(sample, 0.2)
+    assert [part.id for part in parts] == ["01-1", "01-2"]
+    np.testing.assert_array_equal(np.concatenate([one.movie.data for one in parts]), movie)
+    np.testing.assert_array_equal(np.concatenate([one.events for one in parts]), events)
+    params = dataclasses.replace(SMALL, split_jumps=0.2, new_fps=50, unscored=("01:waves",))
+    assert [len(part.movie.data) for part in adapted([sample], params)] == [10, 10]
+    assert params.unscored_classes("01-2") == ("waves",)
+    assert params.unscored_classes("02") == ()

@@ -170,9 +170,22 @@ def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
     assert "average/detected,0.0000,0.0000,0.0000" in table
 
 
+def test_workers_change_nothing(trained, tmp_path):
+    path, _, _ = trained
+    for workers in (1, 2):
+        out = ["--out", tmp_path / str(workers), "--workers", workers, "--threads", 2 * workers]
+        script("load_trainings_predict.py", path, "--ids", "01", "02", "03", *out)
+    names = sorted(one.name for one in (tmp_path / "1" / "inference_overlap").iterdir())
+    assert len([name for name in names if name.endswith("_events.csv")]) == 3
+    for name in names:
+        contents = [(tmp_path / n / "inference_overlap" / name).read_bytes() for n in "12"]
+        assert contents[0] == contents[1], name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--workers", "0"], "expected at least 1"),
         (["--ids", "99"], "unknown movie id 99"),
         (["--movie", "none.tif"], "none.tif"),
         (["--ids", "03", "--movie", "a.tif"], "give one of them"),

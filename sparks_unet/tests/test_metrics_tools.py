@@ -167,3 +167,20 @@ def test_location_matching_is_one_to_one():
 def test_dice_has_its_factor_two():
     assert pixel_metrics(2, 5, 1, 1)["dice"] == pytest.approx(4 / 6)
     assert pixel_metrics(0, 9, 0, 0)["iou"] == 1.0
+
+
+def test_unscored_classes_are_neither_right_nor_wrong():
+    movie, classes, events, _ = make_movie(DemoSettings(**SMALL), 1)
+    found = instances_from_classes(movie, np.where(classes == 4, 0, classes), POST)
+    without = np.where((classes == 1) | (classes == 3), 0, classes).astype(np.uint8)
+    ids = np.where(without > 0, events, 0)
+    plain = metrics_from_counts([counts_of(without, ids, found)])
+    assert plain["total/precision"] < 0.5
+    options = {"post": POST, "ignore_frames": 0, "unscored": ("sparks", "puffs")}
+    scored = movie_counts(without, ids, found, **options)
+    metrics = metrics_from_counts([scored])
+    assert scored["events"]["predicted"] == {"sparks": 0, "waves": 1, "puffs": 0}
+    assert metrics["waves/precision"] == metrics["total/precision"] == 1.0
+    assert metrics["segmentation/binary_IoU"] > 0.95
+    # an annotation of such a class is not counted either
+    assert movie_counts(classes, events, found, **options)["events"]["annotated"]["sparks"] == 0

@@ -25,6 +25,7 @@ from movie_io import read_movie, write_stack
 from preds_processing_tools import (
     foreground_threshold,
     instances_from_classes,
+    merge_over_time,
     process_predictions,
 )
 
@@ -80,6 +81,22 @@ def test_gap_of_a_puff(gap, expected):
     assert found.counts()["puffs"] == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), gap=st.integers(1, 7), frames=st.integers(1, 12))
+def test_merging_over_time_equals_a_dilation(seed, gap, frames):
+    mask = np.random.default_rng(seed).random((frames, 4, 5)) < 0.2
+    labels, n = ndimage.label(mask, np.ones((3, 3, 3)))
+    reach = gap - gap // 2
+    padded = np.pad(mask, [(reach, reach), (0, 0), (0, 0)])
+    grown = ndimage.binary_dilation(padded, np.ones((gap + 1, 1, 1), bool))
+    expected, n_expected = ndimage.label(grown[reach : reach + frames], np.ones((3, 3, 3)))
+    found = merge_over_time(labels, gap)
+    assert len(np.unique(found[mask])) == min(n, n_expected)
+    pairs = np.unique(np.stack([found[mask], expected[mask]]), axis=1)
+    assert pairs.shape[1] == min(n, n_expected)
+    assert not found[~mask].any()
+
+
 def test_300_events_survive_in_the_file(tmp_path):
     classes = np.zeros((20, 120, 400), np.uint8)
     for n in range(300):
@@ -96,7 +113,7 @@ THIN = ((1, 1, 1), (1, 1, 1000), (500, 1, 1), (1, 7, 1), (5, 1, 999), (1, 301, 3
 def random_masks():
     """Yield masks of tiny, thin and thick shapes, with isolated voxels and at random."""
     rng = np.random.default_rng(0)
-    shapes = THIN + tuple(tuple(rng.integers(1, 12, 3)) for _ in range(2000))
+    shapes = THIN + tuple(tuple(rng.integers(1, 12, 3)) for _ in range(400))
     for shape in shapes:
         yield np.pad(np.ones(1, bool), (0, np.prod(shape) - 1)).reshape(shape)
         yield rng.random(shape) < rng.random()
