@@ -99,6 +99,9 @@ def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
         )
     except KeyError as error:
         raise InputError(f"model configuration: key {error} is missing") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model configuration: a value is of the wrong kind ({reason})") from None
     model.field = tuple(settings.get("field", (83, 83)))
     return model
 
@@ -185,15 +188,10 @@ def load_history(run_dir):
     """Return ({type: losses}, {type: epochs} or None) from our files or the published pickle."""
     run_dir = Path(run_dir)
     if (run_dir / "loss_hist.npz").is_file():
-        with np.load(run_dir / "loss_hist.npz", allow_pickle=False) as arrays:
-            names = [key for key in arrays.files if not key.startswith("epoch/")]
-            history = {name: arrays[name].tolist() for name in names}
-            epochs = {
-                name: arrays[f"epoch/{name}"].tolist()
-                for name in names
-                if f"epoch/{name}" in arrays
-            }
-        return history, epochs if len(epochs) == len(names) else None
+        tree = load_tree(run_dir / "loss_hist.npz")
+        epochs = {name: values.tolist() for name, values in tree.pop("epoch", {}).items()}
+        history = {name: values.tolist() for name, values in tree.items()}
+        return history, epochs if len(epochs) == len(history) else None
     if (run_dir / "avg_loss_hist.pkl").is_file():
         return read_pickled_history(run_dir / "avg_loss_hist.pkl"), None
     raise InputError(f"{run_dir}: no loss_hist.npz or avg_loss_hist.pkl inside")

@@ -1,6 +1,7 @@
 """The Hydra configuration from outside @hydra.main: compose, check keys, one line for a fault."""
 
 import difflib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from files import InputError
 
@@ -27,11 +29,20 @@ def compose_settings(overrides):
     """Return the resolved configuration for ``overrides`` (list of key=value) as a plain dict."""
     check_keys(overrides)
     try:
+        return OmegaConf.to_container(_compose(overrides), resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise InputError(f"configuration: {' '.join(str(error).split())}") from None
+
+
+def _compose(overrides):
+    try:
         with initialize_config_dir(str(HERE / "conf"), version_base=None):
-            config = compose("config", overrides=[*overrides, root_override()])
-        return OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"configuration: {str(error).splitlines()[0]}") from None
+            return compose("config", overrides=[*overrides, root_override()])
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except (YAMLError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{HERE / 'conf'}: a file is no valid YAML ({reason})") from None
 
 
 def check_keys(overrides):
@@ -56,6 +67,8 @@ def check_keys(overrides):
         hint = f"did you mean {near[0]}?" if near else "see conf/config.yaml"
         raise InputError(f"unknown key {key}: {hint}")
     for override in parsed:
+        if override.key_or_group == "hydra/launcher":
+            _check_launcher(str(override.value()))
         if override.key_or_group in GROUPS and not override.is_sweep_override():
             folder = HERE / "conf" / override.key_or_group
             names = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -66,10 +79,22 @@ def check_keys(overrides):
                 )
 
 
+def _check_launcher(name):
+    plugin = f"hydra_{name.partition('_')[0]}_launcher"
+    try:
+        found = name == "basic" or importlib.util.find_spec(f"hydra_plugins.{plugin}")
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise InputError(
+            f"hydra/launcher={name}: {plugin} is not installed; "
+            "pip install -r requirements-launchers.txt"
+        )
+
+
 def _known_keys(chosen):
     try:
-        with initialize_config_dir(str(HERE / "conf"), version_base=None):
-            config = compose("config", overrides=[*chosen, root_override()])
+        config = _compose(chosen)
     except HydraException:
         return {*GROUPS}  # a group's file does not exist; the caller names it
     keys, queue = set(GROUPS), [("", config)]

@@ -8,8 +8,10 @@ Writes <out>/ca_traces/<type>/synthetic.pt and <out>/movies/vstim_<n>.pt (specif
 <out>/truth.json (planted tuning, gains, shifts, noise-free peaks) and <out>/README. Source: 4.4.
 """
 
+import contextlib
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +136,21 @@ def make_synthetic(out, *, seed=0, hz=60, px=51, neurons=3, stimuli="small", tea
         raise InputError(
             f"{out}: holds files that are no finished synthetic set; choose another folder"
         )
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config)
-    if out.exists():
-        shutil.rmtree(out)
-    building.replace(out)
+    replaces = out.exists()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: the jobs of a sweep may make the set at the same time.
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config)
+        building.chmod(0o755)
+        if replaces:
+            shutil.rmtree(out)
+        with contextlib.suppress(OSError):  # another job was first: its set stays
+            building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    if not (out / "truth.json").is_file():
+        raise InputError(f"{out}: the finished set could not be moved there")
     return out
 
 

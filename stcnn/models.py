@@ -10,13 +10,16 @@ released number follows Ca = alpha + softplus(beta) * filter(act(v) + shift).
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from temporal import FilterStream, KernelStream, convolve, temporal_filter
 from util_conv import power_exponential_kernel
 
 LEAKY_SLOPE = 0.01
 ACTIVATIONS = ("identity", "relu", "tanh", "leaky_relu", "elu")
+CHANNELS_LAST = torch.channels_last
 NORM_MOMENTUM, NORM_EPS = 0.1, 1e-5
 
 
@@ -52,6 +55,32 @@ def scale_activity(activity, gain_raw, offset):
 def full_precision(x):
     """Return ``x`` in float32 when mixed precision made it shorter: the filters sum many frames."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class _Convolution(torch.autograd.Function):
+    """conv2d without bias; its gradients are taken channels last, on CPUs about twice as fast.
+
+    Only the gradients: the temporal filter wants the output itself frame by frame, channel by
+    channel.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, stride, padding):
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(x, weight, stride=stride, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight = (value.contiguous(memory_format=CHANNELS_LAST) for value in ctx.saved_tensors)
+        grad = grad.contiguous(memory_format=CHANNELS_LAST)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = conv2d_input(x.shape, weight, grad, ctx.stride, ctx.padding).contiguous()
+        if ctx.needs_input_grad[1]:
+            grad_weight = conv2d_weight(x, weight.shape, grad, ctx.stride, ctx.padding)
+        return grad_x, grad_weight, None, None
 
 
 class Photoreceptor(nn.Module):
@@ -114,7 +143,11 @@ class SpatioTemporalLayer(nn.Module):
     def spatial(self, x, weight, *, inplace=False):
         """Activate and convolve ``x`` (B, T, C, H, W) with ``weight``, without bias."""
         x = activate(x, self.activation, inplace=inplace)
-        y = functional.conv2d(x.flatten(0, 1), weight, stride=self.stride, padding=self.padding)
+        frames = x.flatten(0, 1)  # (B T, C, H, W)
+        if x.is_cuda:
+            y = functional.conv2d(frames, weight, stride=self.stride, padding=self.padding)
+        else:
+            y = _Convolution.apply(frames, weight, self.stride, self.padding)
         return full_precision(y).unflatten(0, x.shape[:2])
 
     def temporal(self, u, bias):

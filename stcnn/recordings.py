@@ -9,7 +9,6 @@ the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and ``vs
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from files import InputError, raise_faults
@@ -75,11 +74,17 @@ def _check_session(tree, path, rate_hz, nan, faults):
     for stimulus in sorted(tree, key=natural_key):
         where = f"{path}: {stimulus}"
         entry = tree[stimulus]
-        if not isinstance(entry, dict) or not {"t_axis", "neuron"} <= set(entry):
+        if not isinstance(entry, dict) or not isinstance(entry.get("neuron"), dict):
             faults.append(f"{where}: expected the keys t_axis and neuron")
             continue
-        t_axis = torch.as_tensor(entry["t_axis"]).float()
-        fault = _rate_fault(t_axis, rate_hz)
+        if not all(str(uid).isdecimal() for uid in entry["neuron"]):
+            faults.append(f"{where}: neurons {list(entry['neuron'])[:3]}; expected whole numbers")
+            continue
+        try:
+            t_axis = _array(entry, "t_axis")
+            fault = _rate_fault(t_axis, rate_hz)
+        except InputError as error:
+            fault = str(error)
         if fault:
             faults.append(f"{where}: {fault}")
             continue
@@ -90,16 +95,36 @@ def _check_session(tree, path, rate_hz, nan, faults):
                 neurons[int(uid)] = _check_neuron(neuron, len(t_axis), nan)
             except InputError as error:
                 faults.append(f"{where}, neuron {uid}: {error}")
-        session[_barcode(stimulus)] = {"t_axis": t_axis, "neuron": neurons}
+        try:
+            barcode = _barcode(stimulus)
+        except InputError as error:
+            faults.append(f"{path}: {error}")
+            continue
+        session[barcode] = {"t_axis": t_axis, "neuron": neurons}
     return session
 
 
+def _array(entry, key):
+    """Return ``entry[key]`` as a float32 tensor."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if value is None or isinstance(value, (dict, str)):
+        raise InputError(f"{key} missing; add it")
+    try:
+        return torch.as_tensor(value).float()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{key} is a {type(value).__name__}; expected numbers") from None
+
+
+def _degrees(neuron, key):
+    value = _array(neuron, key)
+    if value.numel() != 1 or not torch.isfinite(value).all():
+        raise InputError(f"{key} is {value.tolist()}; expected one finite number of degrees")
+    return float(value)
+
+
 def _check_neuron(neuron, n_t, nan):
-    missing = {"traces", "azi_shift", "ele_shift"} - set(neuron)
-    if missing:
-        raise InputError(f"{', '.join(sorted(missing))} missing; add it (degrees for the shifts)")
-    traces = torch.as_tensor(neuron["traces"]).float()
-    if traces.ndim != 2 or traces.shape[1] != n_t or not len(traces):
+    traces = _array(neuron, "traces")
+    if traces.ndim != 2 or traces.shape[1] != n_t or not traces.numel():
         raise InputError(
             f"traces have shape {tuple(traces.shape)} but t_axis has {n_t} samples; expected "
             f"(trials, {n_t})"
@@ -113,10 +138,7 @@ def _check_neuron(neuron, n_t, nan):
                 "or set dataset.nan=drop_trial"
             )
         traces = traces[good]
-    shifts = {key: float(neuron[key]) for key in ("azi_shift", "ele_shift")}
-    if not all(np.isfinite(value) for value in shifts.values()):
-        raise InputError(f"shifts {shifts} are not finite; expected degrees")
-    return {"traces": traces, **shifts}
+    return {"traces": traces, **{key: _degrees(neuron, key) for key in ("azi_shift", "ele_shift")}}
 
 
 def read_movies(mov_path, *, rate_hz, needed=None):
@@ -146,13 +168,16 @@ def read_movies(mov_path, *, rate_hz, needed=None):
         except InputError as error:
             faults.append(str(error))
             continue
+        if not isinstance(tree, dict):
+            faults.append(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
+            continue
         for stimulus, entry in tree.items():
-            barcode = _barcode(stimulus)
-            if needed is None or barcode in needed:
-                try:
+            try:
+                barcode = _barcode(stimulus)
+                if needed is None or barcode in needed:
                     movies[barcode] = _check_movie(entry, rate_hz)
-                except InputError as error:
-                    faults.append(f"{path}: {stimulus}: {error}")
+            except InputError as error:
+                faults.append(f"{path}: {stimulus}: {error}")
     sizes = {tuple(movie.shape[1:]) for movie in movies.values()}
     if len(sizes) > 1:
         faults.append(f"{mov_path}: movies have different sizes {sorted(sizes)}; expected one size")
@@ -161,20 +186,20 @@ def read_movies(mov_path, *, rate_hz, needed=None):
 
 
 def _check_movie(entry, rate_hz):
-    key = next((name for name in ("rect_mov", "hex_mov") if name in entry), None)
-    if key is None or "t_axis" not in entry:
+    if not isinstance(entry, dict) or not {"rect_mov", "hex_mov"} & set(entry):
         raise InputError("expected the keys rect_mov (or hex_mov) and t_axis")
-    movie = torch.as_tensor(entry[key]).float()
-    if movie.ndim != 3 or not len(movie):
+    key = "rect_mov" if "rect_mov" in entry else "hex_mov"
+    movie = _array(entry, key)
+    if movie.ndim != 3 or not movie.numel():
         raise InputError(f"{key} has shape {tuple(movie.shape)}; expected (frames, rows, columns)")
     low, high = float(movie.min()), float(movie.max())
     if not (low >= 0.0 and high <= 1.0):
         raise InputError(
             f"pixels range from {low:.3g} to {high:.3g}; expected 0 (black) to 1 (white)"
         )
-    t_axis = torch.as_tensor(entry["t_axis"]).float()
-    if len(t_axis) != len(movie):
-        raise InputError(f"t_axis has {len(t_axis)} entries for {len(movie)} frames")
+    t_axis = _array(entry, "t_axis")
+    if t_axis.numel() != len(movie):
+        raise InputError(f"t_axis has {t_axis.numel()} entries for {len(movie)} frames")
     fault = _rate_fault(t_axis, rate_hz)
     if fault:
         raise InputError(fault)

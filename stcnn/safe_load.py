@@ -5,7 +5,9 @@ are pickles, read here by a reader that admits no global at all.
 """
 
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +17,38 @@ from safetensors.torch import load_file
 
 from files import InputError
 
+# What damaged bytes make torch, numpy, zipfile and pickle raise.
+DAMAGE = (
+    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, MemoryError, SafetensorError, pickle.UnpicklingError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+
 
 def load_tree(path):
     """Return the nested dict held by a .pt, .npz or .safetensors file; tensors only, never code."""
     path = Path(path)
     try:
         if path.suffix == ".pt":
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _load_torch(path)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return _nest({key: torch.from_numpy(arrays[key]) for key in arrays.files})
         return _nest(load_file(path))
-    except pickle.UnpicklingError as error:
-        reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"
-        if "eights" not in str(error):
-            reason = "it is no readable torch file"
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except DAMAGE as error:
         reason = f"it is truncated or no {path.suffix} file ({type(error).__name__})"
-    except (SafetensorError, zipfile.BadZipFile):
-        reason = f"it is truncated or no {path.suffix} file"
+        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
+            reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"
     raise InputError(f"{path}: cannot be read, {reason}; copy or export it again")
+
+
+def _load_torch(path):
+    if zipfile.is_zipfile(path):  # torch itself skips the checksums of its archive
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"checksum of {damaged}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _nest(flat):
@@ -44,6 +58,8 @@ def _nest(flat):
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{folder} is both a folder and an array")
         node[leaf] = value
     return tree
 
@@ -74,7 +90,7 @@ def read_pickled_history(path):
             history = _PlainUnpickler(handle).load()
         except InputError as error:
             raise InputError(f"{path}: no plain loss history, {error}") from None
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+        except DAMAGE as error:
             raise InputError(
                 f"{path}: cannot be read ({type(error).__name__}); copy it again"
             ) from None

@@ -14,13 +14,14 @@ settings.json, config.json, model_chkpnt_<e>.pt and .safetensors, loss_hist.npz 
 scores.csv, items.csv. Source: specification 7.
 """
 
+import os
 import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from configuration import check_keys, compose_settings, is_override, root_override
+from configuration import HERE, check_keys, compose_settings, is_override, root_override
 from files import InputError, one_line_faults
 
 
@@ -55,6 +56,9 @@ def main(argv=None):
     flags = [argument for argument in arguments if not is_override(argument)]
     if any(flag in ("-m", "--multirun") for flag in flags):
         check_keys(overrides)
+        # A cluster job starts from another script and must find the modules of this folder.
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     else:
         compose_settings(overrides)
     sys.argv = [sys.argv[0], *flags, *overrides, root_override()]

@@ -144,6 +144,7 @@ def check_settings(settings):
         ("n_epochs", 1),
         ("print_freq", 1),
         ("num_workers", 0),
+        ("lr_warmup", 0),
         ("seed", 0),
     ):
         value = settings[key]
@@ -255,7 +256,7 @@ def fit(model, dataset, settings, *, run_dir, rows, val_rows):
         bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=None, leave=False)
         for i, batch in enumerate(bar):
             step = (epoch - 1) * len(loader) + i
-            rate = settings["lr"]
+            rate = settings["lr"] * min(1.0, (step + 1) / max(settings["lr_warmup"], 1))
             if settings["lr_decay"] == "cosine":
                 rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:

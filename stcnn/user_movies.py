@@ -14,6 +14,7 @@ import torch
 
 from files import InputError
 from recordings import natural_key
+from safe_load import DAMAGE
 from stimuli import BACKGROUND
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -50,8 +51,8 @@ class UserMovie:
             files.sort(key=lambda p: natural_key(p.name))
             if not files:
                 raise InputError(f"{self.path}: no image inside (looked for {', '.join(IMAGES)})")
-            size = _grey(imageio.imread(files[0])).shape
-            return None, None, len(files), size, lambda: (_read_image(p, size) for p in files)
+            size = _read_image(files[0]).shape
+            return None, None, len(files), size, lambda: _images(files, size)
         if suffix in (".npy", ".npz"):
             array, rate, scale = _read_array(self.path)
             frames = _unit(array, self.path)
@@ -62,7 +63,7 @@ class UserMovie:
                 meta = next(reader)
                 reader.close()
                 count = imageio_ffmpeg.count_frames_and_secs(str(self.path))[0]
-            except (OSError, RuntimeError, StopIteration) as error:
+            except (*DAMAGE, StopIteration) as error:
                 raise InputError(
                     f"{self.path}: no readable video ({type(error).__name__})"
                 ) from None
@@ -124,22 +125,38 @@ class UserMovie:
 
 def _read_array(path):
     try:
-        with np.load(path, allow_pickle=False) as loaded:
-            arrays = dict(loaded) if path.suffix == ".npz" else {"movie": np.array(loaded)}
-    except (TypeError, AttributeError):  # a .npy array is no context manager
-        arrays = {"movie": np.load(path, allow_pickle=False)}
-    except (OSError, ValueError, EOFError):
-        raise InputError(f"{path}: no readable {path.suffix} file") from None
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as loaded:
+                arrays = dict(loaded)
+        else:
+            arrays = {"movie": np.load(path, allow_pickle=False)}
+    except DAMAGE as error:
+        raise InputError(
+            f"{path}: no readable {path.suffix} file ({type(error).__name__})"
+        ) from None
+    if not all(
+        isinstance(value, np.ndarray) and value.dtype.kind in "fiub" for value in arrays.values()
+    ):
+        raise InputError(f"{path}: expected arrays of numbers")
     movies = [value for value in arrays.values() if value.ndim == 3]
     if "movie" not in arrays and len(movies) != 1:
         raise InputError(f"{path}: no array called movie; expected (frames, rows, columns)")
     movie = arrays["movie"] if "movie" in arrays else movies[0]
-    numbers = [float(arrays[key]) if key in arrays else None for key in ("rate_hz", "deg_per_px")]
-    return movie, *numbers
+    return movie, *(
+        _positive(arrays.get(key), f"{path}: {key}") for key in ("rate_hz", "deg_per_px")
+    )
+
+
+def _positive(value, what):
+    if value is None:
+        return None
+    if value.size != 1 or not (np.isfinite(value).all() and (value > 0).all()):
+        raise InputError(f"{what} is {value.tolist()}; expected one number above 0")
+    return float(value.item())
 
 
 def _unit(array, path):
-    if array.ndim != 3 or not len(array):
+    if array.ndim != 3 or not array.size:
         raise InputError(f"{path}: shape {array.shape}; expected (frames, rows, columns)")
     if array.dtype == np.uint8:
         return array.astype(np.float32) / 255.0
@@ -165,22 +182,29 @@ def _grey(picture):
     return grey
 
 
-def _read_image(path, size):
+def _read_image(path):
     try:
-        frame = _grey(imageio.imread(path))
-    except (OSError, ValueError) as error:
+        return _grey(imageio.imread(path))
+    except (*DAMAGE, SyntaxError) as error:
         raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
-    if frame.shape != size:
-        raise InputError(
-            f"{path}: {frame.shape} pixels, the first image has {size}; expected one size"
-        )
-    return frame
+
+
+def _images(files, size):
+    for path in files:
+        frame = _read_image(path)
+        if frame.shape != size:
+            raise InputError(
+                f"{path}: {frame.shape} pixels, the first image has {size}; expected one size"
+            )
+        yield frame
 
 
 def _video(path, rows, columns):
-    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="gray", bits_per_pixel=8)
-    next(reader)
-    for buffer in reader:
-        yield (
-            np.frombuffer(buffer, dtype=np.uint8).reshape(rows, columns).astype(np.float32) / 255.0
-        )
+    try:
+        reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="gray", bits_per_pixel=8)
+        next(reader)
+        for buffer in reader:
+            frame = np.frombuffer(buffer, dtype=np.uint8).reshape(rows, columns)
+            yield frame.astype(np.float32) / 255.0
+    except DAMAGE as error:
+        raise InputError(f"{path}: broken off video ({type(error).__name__})") from None

@@ -19,9 +19,8 @@ def exponential_kernel(tau, *, dt, n_taps):
     Returns:
         (C, K) in the dtype of ``tau``; tap 0 acts on the current frame. Differentiable in ``tau``.
     """
-    t = torch.arange(n_taps, dtype=torch.float64, device=tau.device) * dt  # (K,)
-    kernel = torch.exp(-t / tau.double().reshape(-1, 1))  # (C, K)
-    return _unit_energy(kernel, dt).to(tau.dtype)
+    t = torch.arange(n_taps, dtype=tau.dtype, device=tau.device) * dt  # (K,)
+    return _unit_energy(torch.exp(-t / tau.reshape(-1, 1)), dt)
 
 
 def power_exponential_kernel(tau, n_power, *, dt, n_taps):
@@ -36,12 +35,11 @@ def power_exponential_kernel(tau, n_power, *, dt, n_taps):
     Returns:
         (C, K), differentiable in ``tau`` and ``n_power``.
     """
-    t = torch.arange(1, n_taps, dtype=torch.float64, device=tau.device) * dt  # (K - 1,)
-    ratio = t / tau.double().reshape(-1, 1)  # (C, K - 1)
-    body = torch.exp(n_power.double().reshape(-1, 1) * (torch.log(ratio) - ratio + 1.0))
+    t = torch.arange(1, n_taps, dtype=tau.dtype, device=tau.device) * dt  # (K - 1,)
+    ratio, power = t / tau.reshape(-1, 1), n_power.reshape(-1, 1)  # (C, K - 1), (C, 1)
+    body = ratio**power * torch.exp(-power * (ratio - 1.0))
     # Differs: t = 0 is a constant, so its gradient is 0; t**n at t = 0 gave NaN for n < 1.
-    kernel = torch.nn.functional.pad(body, (1, 0))  # (C, K)
-    return _unit_energy(kernel, dt).to(tau.dtype)
+    return _unit_energy(torch.nn.functional.pad(body, (1, 0)), dt)  # (C, K)
 
 
 def gaussian_kernel(sigma, ds, size):

@@ -25,6 +25,7 @@ from temporal import IMPLEMENTATIONS, temporal_filter
 from training import bounds_of, clip_parameters
 from util_conv import exponential_kernel, gaussian_kernel, power_exponential_kernel
 
+DENORMAL = 1e-38  # below it float32 has no digits to compare
 IMPLS = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 
 
@@ -54,13 +55,12 @@ def test_kernels(request):
         ):
             tau = tensor(d[f"{name}_tau"]).requires_grad_()
             w = exponential_kernel(tau, dt=DT, n_taps=d[f"{name}_w"].shape[1])
-            # The recorded float32 tails are rounded in their exponent: absolute there.
-            np.testing.assert_allclose(w.detach(), d[f"{name}_w"], rtol=2e-6, atol=1e-9)
+            np.testing.assert_allclose(w.detach(), d[f"{name}_w"], rtol=2e-6, atol=DENORMAL)
             (w * tensor(d[f"{name}_cot"])).sum().backward()
             np.testing.assert_allclose(tau.grad, d[f"{name}_grad_tau"], rtol=1e-4)
         tau, n = (tensor(d[key]).requires_grad_() for key in ("pow_tau", "pow_n"))
         w = power_exponential_kernel(tau, n, dt=DT, n_taps=int(d["pow_K"]))
-        np.testing.assert_allclose(w.detach(), d["pow_w"], rtol=2e-6, atol=1e-9)
+        np.testing.assert_allclose(w.detach(), d["pow_w"], rtol=2e-6, atol=DENORMAL)
         (w * tensor(d["pow_cot"])).sum().backward()
         for found, key in ((tau.grad, "pow_grad_tau"), (n.grad, "pow_grad_n")):
             assert torch.isfinite(found).all()
@@ -238,13 +238,27 @@ def test_small_model(request, impl):
                 )
 
 
-@IMPLS
-@pytest.mark.parametrize(("dtype", "slack"), [(torch.float64, 1), (torch.float32, 20)])
-def test_train_steps(request, impl, dtype, slack):
-    """Nine steps of Adam. Steps are near the sign of the gradient, so rounding is amplified.
+def allowed_step_error(state, lr):
+    """Return how far Adam may carry a parameter for the rounding of its gradients.
 
-    The recorded float32 run lies 4e-6 from our float64 run; our float32 run lies up to 4e-5 away,
-    depending on the processor's convolution (with oneDNN off it equals the float64 run).
+    The parity README allows gradients 5e-4 of their tensor's largest. A step divides the gradient
+    by its running size, so the error of a step is lr times that share of the element's own size.
+    """
+    steps = int(state["step"])
+    size = (state["exp_avg_sq"] / (1 - 0.999**steps)).sqrt().double()
+    return 2e-6 + steps * lr * 5e-4 * size.max() / (size + 1e-8)
+
+
+@IMPLS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_train_steps(request, impl, dtype):
+    """Nine steps of Adam: nearly all elements within the 2e-6 of the README.
+
+    Its tolerance was measured on the recording machine. The recorded float32 run itself lies up to
+    4e-6 from a float64 run: the loss starts near 1e4, a gradient is a small difference of large
+    sums (off by 2e-4 of the tensor's largest), and Adam turns its relative error into steps. With
+    oneDNN off our float32 run equals our float64 run; with it, other processors sum in another
+    order.
     """
     for d in files(request, "train_steps"):
         model = small_model(state_of(d, "sd0"), impl).to(dtype)
@@ -261,7 +275,8 @@ def test_train_steps(request, impl, dtype, slack):
                 },
             }
         )
-        optimiser = torch.optim.Adam(model.parameters(), lr=float(d["lr"]))
+        lr = float(d["lr"])
+        optimiser = torch.optim.Adam(model.parameters(), lr=lr)
         history = {name: [] for name in model.cell_types}
         batch = int(d["batch_size"])
         n_epochs = len({k.split("/")[0] for k in d.files if k.startswith("sd_epoch")})
@@ -286,6 +301,7 @@ def test_train_steps(request, impl, dtype, slack):
                 for name, loss in losses.items():
                     history[name].append(loss.item())
             expected, state = state_of(d, f"sd_epoch{epoch + 1}"), model.state_dict()
+            moved, parameters = [], dict(model.named_parameters())
             for name, value in expected.items():
                 if name.startswith("network.") and name.endswith(".bias"):
                     continue
@@ -293,21 +309,25 @@ def test_train_steps(request, impl, dtype, slack):
                     i = name.split(".")[1]
                     found = state[name] - state[f"network.{i}.bias"]
                     value = value - expected[f"network.{i}.bias"]
-                    np.testing.assert_allclose(
-                        found, value, atol=2e-4 * slack, rtol=0, err_msg=name
-                    )
+                    np.testing.assert_allclose(found, value, atol=2e-4, rtol=0, err_msg=name)
                 elif name.endswith("running_var"):
-                    np.testing.assert_allclose(state[name], value, rtol=2e-4 * slack, err_msg=name)
+                    np.testing.assert_allclose(state[name], value, rtol=2e-4, err_msg=name)
+                elif parameters.get(name) in optimiser.state:
+                    error = (state[name] - value).abs()
+                    limit = allowed_step_error(optimiser.state[parameters[name]], lr)
+                    assert (error <= limit).all(), f"{name}: off by {error.max():.1e}"
+                    moved.append(error.flatten())
                 else:
-                    np.testing.assert_allclose(
-                        state[name], value, atol=1e-5 * slack, rtol=0, err_msg=name
-                    )
+                    np.testing.assert_allclose(state[name], value, rtol=1e-6, err_msg=name)
+            moved = torch.cat(moved)
+            assert (moved > 2e-6).sum() <= 0.05 * len(moved), "more than rounding has moved"
         for name, values in history.items():
-            np.testing.assert_allclose(values, d[f"hist/{name}"], rtol=3e-4 * slack)
+            # From 2e4 down to 1e-2: errors of the weights weigh more as the loss falls.
+            np.testing.assert_allclose(values, d[f"hist/{name}"], rtol=1e-3)
         model.eval()
         with torch.no_grad():
             for name, v in model.voltages(movie[:2]).items():
-                np.testing.assert_allclose(v, d[f"v_eval_after/{name}"], atol=5e-3 * slack, rtol=0)
+                assert_close_to_max(v, d[f"v_eval_after/{name}"], 2e-3, f"after training {name}")
 
 
 def test_dataloader(request):
