@@ -126,7 +126,14 @@ def is_complete(run_dir, settings, *, fresh):
 
 
 def predict_all(params, place, ids):
-    """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}."""
+    """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}.
+
+    On a CPU each thread takes one movie at a time in a process of its own: the event tables and
+    overlays cost as much as the network.
+    """
+    import torch
+    from joblib import Parallel, delayed
+
     from checkpoints import available_iterations, checkpoint_path, load_network
     from dataset_tools import adapted, read_samples
     from load_trainings_predict import predict_and_write
@@ -138,18 +145,18 @@ def predict_all(params, place, ids):
     samples = read_samples(
         params.data_dir, ids, labels=None, events=None, sparks_type=params.sparks_type
     )
-    results = {}
-    for sample in adapted(samples, params):
-        found = predict_and_write(
-            model,
-            sample,
-            params,
+    samples = adapted(samples, params)
+    workers = 1 if place.device.type == "cuda" else min(torch.get_num_threads(), len(samples))
+    found = Parallel(n_jobs=workers)(
+        delayed(predict_and_write)(
+            *(model, sample, params),
             out_dir=params.output_dir / "predictions",
             stem=f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
             overlay=True,
         )
-        results[sample.id] = (sample, *found)
-    return results
+        for sample in samples
+    )
+    return {sample.id: (sample, *one) for sample, one in zip(samples, found, strict=True)}
 
 
 def story(params, args):
