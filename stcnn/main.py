@@ -1,14 +1,14 @@
 """The whole story: data, training, held-out evaluation, figures, report.
 
-    python main.py --demo                                             # synthetic data,
-    planted truth
+    python main.py --demo                                             # synthetic, planted truth
     python main.py dataset=lc_small model=stcnn_exp_leakyrelu_bn      # your recordings
 
 The settings are the YAML files in conf/; each can be changed as key=value. Reads data/stcnn/...,
 writes results/stcnn/<run>/: settings.json, model/ (checkpoints, log.csv, scores.csv, items.csv),
 control/ (the
 same training on shuffled labels, with planted truth), figures with their CSV, report.html,
-summary.json."""
+summary.json.
+"""
 
 import json
 import shutil
@@ -145,8 +145,10 @@ def main(argv=None):
     control_dir = run_dir / "control" if truth is not None else None
     main_score, scores = None, []
     if truth is not None and (settings["val_fraction"] > 0 or settings["val_stimuli"]):
-        target = story.PEAK_TARGET_FULL if args.full else story.PEAK_TARGET
-        main_score, scores = story.planted_scores(run_dir / "model", control_dir, truth, target)
+        least = story.PEAK_TARGET_FULL if args.full else story.PEAK_TARGET
+        main_score, scores = story.planted_scores(
+            run_dir / "model", control_dir, truth, least=least
+        )
     figures, _ = story.draw_story(run_dir, run_dir / "model", settings, truth, control_dir)
     with open(run_dir / "model" / "scores.csv", newline="") as handle:
         quality = list(csv.DictReader(handle))

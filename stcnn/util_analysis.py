@@ -71,7 +71,8 @@ def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, record
         axis.set_title(titles[i], fontsize=7, pad=2)
         axis.set(xlim=(seconds[0], seconds[-1]), ylim=y)
         axis.tick_params(labelsize=7)
-    figure.supxlabel("time (s)", fontsize=9, y=-0.02 if rows > 1 else -0.08)
+    below = figure.subplotpars.bottom - 0.36 / figure.get_size_inches()[1]  # under the tick labels
+    figure.supxlabel("time (s)", fontsize=9, y=below)
     figure.supylabel("dF/F", fontsize=9, x=0.06)
     return save(figure, path)
 
@@ -100,7 +101,7 @@ def plot_peaks(path, labels, peaks, *, spread=None, title="", xlabel="stimulus")
         axis.errorbar(x, values, yerr=error, fmt="o-", ms=4, lw=1, color=colour, label=name)
     axis.set_xticks(x, labels, rotation=35, ha="right", fontsize=8)
     axis.set(xlabel=xlabel, ylabel="peak dF/F", title=title)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, path)
 
 
