@@ -234,7 +234,7 @@ def rows(movie_shape=STANDARD, seed=0):
     ours = measured(class_weights, labels, *CHUNK)
     plain = measured(plain_class_weights, labels, *CHUNK)
     np.testing.assert_allclose(ours[0], plain[0], rtol=1e-6)
-    table.append(_row("class weights over all chunks", "", ours, plain))
+    table.append(_row("class weights over all chunks", ">= 1x", ours, plain))
     return table
 
 
