@@ -44,17 +44,19 @@ def read_atlas(path: Path) -> Atlas:
             names = [
                 "".join(map(chr, file[ref][()].ravel())) for ref in file["parcelnames"][()].ravel()
             ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # damaged bytes make h5py raise almost any kind
         raise InputError(f"{path}: is no AtlasandIsbrain.mat ({error})") from error
     if (
         len(names) != PARCELS
+        or parcels.ndim != 2
+        or not parcels.size
         or parcels.min() != 0
         or parcels.max() != PARCELS
         or parcels.shape != mask.shape
     ):
         raise InputError(
-            f"{path}: holds {len(names)} names and parcels up to {parcels.max()}; expected "
-            f"{PARCELS}"
+            f"{path}: holds {len(names)} names and parcels of shape {parcels.shape}; "
+            f"expected {PARCELS} names and parcels 1 to {PARCELS}"
         )
     # Differs: the side comes from the number; three left parcels carry a wrong letter in the file.
     clean = [

@@ -52,7 +52,12 @@ def read_config(path: Path) -> tuple[dict, dict]:
             unknown = set(held["architecture"]) - {field.name for field in fields(Architecture)}
             if unknown:
                 raise ValueError(f"unknown setting {sorted(unknown)[0]}")
-            return held["architecture"], held.get("data", {})
+            for field in fields(Architecture):
+                value = held["architecture"].get(field.name, field.default)
+                kinds = (int, float) if isinstance(field.default, float) else type(field.default)
+                if not isinstance(value, kinds):
+                    raise ValueError(f"{field.name} is {value!r}")
+            return held["architecture"], dict(held.get("data", {}))
         frames, height, width = held["image_shape"][:3]
         architecture = {
             "num_frames": int(held["num_frames"]),
@@ -98,14 +103,23 @@ def load_own(path: Path, *, expected: dict | None = None) -> tuple[AttentionBiLS
                 f"{path.parent / 'config.json'}: {key} is {settings.get(key)}, {value} is asked for"
             )
     network = build(Architecture(**settings), seed=0)
+    load_weights(network, path)
+    return network, data
+
+
+def load_weights(network: AttentionBiLSTM, path: Path) -> None:
+    """Put the weights of a `.weights.h5` file into ``network``.
+
+    Raises:
+        InputError: the file is damaged, or it belongs to another network.
+    """
     try:
         network.model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # damaged bytes make h5py and Keras raise almost any kind
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(
             f"{path}: does not hold the weights of the network in config.json ({reason})"
         ) from error
-    return network, data
 
 
 def _tf2_weight_paths(architecture: Architecture) -> list[str]:
@@ -277,7 +291,13 @@ def load_tf2(
                 f"{prefix}: {name} is {weights.get(name, 'missing')}; expected "
                 f"{tuple(variable.shape)}"
             )
-        variable.assign(reader.get_tensor(name + VALUE))
+        try:
+            variable.assign(reader.get_tensor(name + VALUE))
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{prefix}: {name} cannot be read ({reason}); copy it again"
+            ) from error
     return network
 
 
@@ -313,13 +333,13 @@ def load_training_state(path: Path, network: AttentionBiLSTM, optimizer) -> dict
                         f"{group} has {len(file[group])} arrays, the network has {len(variables)}"
                     )
                 for number, variable in enumerate(variables):
-                    value = file[f"{group}/{number:04d}"][()]
-                    if value.shape != tuple(variable.shape):
+                    held = file[f"{group}/{number:04d}"]
+                    if held.shape != tuple(variable.shape):
                         raise ValueError(
-                            f"{variable.path} is {value.shape}, expected {tuple(variable.shape)}"
+                            f"{variable.path} is {held.shape}, expected {tuple(variable.shape)}"
                         )
-                    variable.assign(value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                    variable.assign(held[()])
+    except Exception as error:  # damaged bytes make h5py raise almost any kind
         raise InputError(
             f"{path}: cannot be resumed from ({error}); start anew without --model_continue"
         ) from error

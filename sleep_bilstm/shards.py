@@ -310,23 +310,26 @@ def describe(path: Path, rows: list[dict], small: dict) -> dict:
 
 def shard_records(path: Path) -> list[Record]:
     """List the records of a shard."""
-    index = read_shard_index(path)
-    shared = {key: index[key] for key in ("date", "mouse", "run", "frames", "height", "width")}
-    return [
-        Record(
-            path=path,
-            offset=row["offset"],
-            length=row["length"],
-            crc32=row.get("crc32"),
-            # A label of -1 is stored as a 64-bit integer and walked as an unsigned one.
-            label=row["label"] if row["label"] < 2**63 else row["label"] - 2**64,
-            epoch=row["epoch"],
-            kept=row["kept"],
-            name=f"{index['base']}_epoch{row['kept']}.tfrecords",
-            **shared,
-        )
-        for row in index["records"]
-    ]
+    try:
+        index = read_shard_index(path)
+        shared = {key: index[key] for key in ("date", "mouse", "run", "frames", "height", "width")}
+        return [
+            Record(
+                path=path,
+                offset=row["offset"],
+                length=row["length"],
+                crc32=row.get("crc32"),
+                # A label of -1 is stored as a 64-bit integer and walked as an unsigned one.
+                label=row["label"] if row["label"] < 2**63 else row["label"] - 2**64,
+                epoch=row["epoch"],
+                kept=row["kept"],
+                name=f"{index['base']}_epoch{row['kept']}.tfrecords",
+                **shared,
+            )
+            for row in index["records"]
+        ]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its index is damaged ({error!r}); create it again") from error
 
 
 def reference_record(path: Path) -> Record:
