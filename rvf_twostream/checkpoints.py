@@ -5,7 +5,6 @@ width, input size, class rule, normalisation, training flags and metrics. Publis
 with layers ``conv3d_N``, ``batch_normalization_N``, ``preds``; N counts creations in one process.
 """
 
-import json
 import os
 import re
 from pathlib import Path
@@ -13,10 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from files import InputError, atomic_path, write_json
+from files import InputError, atomic_path, read_json, sha256, write_json
 
 CONVOLUTIONS = {18: 20, 34: 36, 50: 53, 101: 104, 152: 155}  # per stream, projections included
 SUFFIX = ".weights.h5"
+HDF5_FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # of damaged files
 
 
 def info_path(weights):
@@ -26,9 +26,9 @@ def info_path(weights):
 
 
 def save_weights(model, path, info):
-    """Write ``path`` (``*.weights.h5``) and its JSON ``info``, each atomically."""
+    """Write ``path`` (``*.weights.h5``) and its JSON ``info`` with its SHA-256, each atomically."""
     save_h5(model, path)
-    write_json(info_path(path), info)
+    write_json(info_path(path), {**info, "sha256": sha256(path)})
 
 
 def save_h5(model, path, attribute=None):
@@ -53,8 +53,9 @@ def require_file(path):
         raise InputError(f"{path}: weights file not found; give the path of a trained model")
     try:
         with h5py.File(path, "r") as handle:
-            handle.visititems(lambda _, item: item.shape if hasattr(item, "shape") else None)
-    except (OSError, RuntimeError, KeyError) as error:
+            # It opens every array; a value that is not None would end the visit at the first.
+            handle.visititems(lambda *_: None)
+    except HDF5_FAULTS as error:
         raise InputError(
             f"{path}: not a complete HDF5 file ({error}); copy or train it again"
         ) from error
@@ -67,15 +68,16 @@ def read_info(weights, *, kind=None):
         weights: ``*.weights.h5``.
         kind: ``two_stream``, ``grey`` or ``of`` when only that will do.
     """
-    require_file(weights)
+    if not Path(weights).is_file():
+        raise InputError(f"{weights}: weights file not found; give the path of a trained model")
     path = info_path(weights)
     if not str(weights).endswith(SUFFIX) or not path.is_file():
         raise InputError(
             f"{weights}: needs {path.name} beside it; files of the published code are turned into "
             f"this format by convert_reference.py --weights FILE --out NAME{SUFFIX}"
         )
+    info = read_json(path, remedy="restore the file that was written with the weights")
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         depth, width, size = int(info["depth"]), int(info["width"]), list(info["input_size"])
         found = info["kind"]
     except (ValueError, KeyError, TypeError) as error:
@@ -85,6 +87,13 @@ def read_info(weights, *, kind=None):
         ) from error
     if depth not in CONVOLUTIONS or width < 1 or len(size) != 3:
         raise InputError(f"{path}: depth {depth}, width {width}, input_size {size} is no model")
+    if info.get("sha256") not in (None, sha256(weights)):
+        # HDF5 has no checksum of its own: without this a flipped bit is another network.
+        raise InputError(
+            f"{weights}: SHA-256 differs from the one in {path.name}; the file is damaged or "
+            "belongs to another description, copy or train it again"
+        )
+    require_file(weights)
     if kind is not None and found != kind:
         raise InputError(f"{weights}: holds a {found} model, expected a {kind} model")
     return info
@@ -95,7 +104,7 @@ def load_weights(model, path):
     require_file(path)
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except HDF5_FAULTS as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: does not fit the model described in {info_path(path).name} ({reason}); "
@@ -123,6 +132,19 @@ def published_layers(path):
     Each entry is a dict of arrays by variable name, in order of creation.
     """
     require_file(path)
+    try:
+        layers = _published_groups(path)
+    except HDF5_FAULTS as error:
+        raise InputError(
+            f"{path}: not a complete HDF5 file ({error}); copy or train it again"
+        ) from error
+    if not layers["conv3d"] or any("kernel" not in arrays for arrays in layers["conv3d"]):
+        raise InputError(f"{path}: holds no conv3d_N layers; expected weights saved by Keras 2")
+    return layers
+
+
+def _published_groups(path):
+    """Return the layers of ``published_layers`` unchecked."""
     found = {"conv3d": {}, "batch_normalization": {}, "preds": {}}
     with h5py.File(path, "r") as handle:
         root = handle.get("model_weights", handle)  # save() nests what save_weights() does not
@@ -138,10 +160,7 @@ def published_layers(path):
 
             root[name].visititems(collect)
             found[match[1] or "preds"][int(match[2] or 0)] = arrays
-    layers = {kind: [group[n] for n in sorted(group)] for kind, group in found.items()}
-    if not layers["conv3d"] or any("kernel" not in arrays for arrays in layers["conv3d"]):
-        raise InputError(f"{path}: holds no conv3d_N layers; expected weights saved by Keras 2")
-    return layers
+    return {kind: [group[n] for n in sorted(group)] for kind, group in found.items()}
 
 
 def published_shape(path, *, depth=None):

@@ -96,13 +96,22 @@ def write_json(path, value):
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _unique(pairs):
+    """Return the dict of a JSON object, refusing a name that occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
 def read_json(path, *, remedy="give an intact file"):
     """Return the value in a JSON file; a missing or damaged one is an InputError."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unique)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; {remedy}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, one_line_faults, read_json
+from files import InputError, Parser, one_line_faults
 from options import add_globals, integer, number, one_of
 from preprocess import (
     PROCESSED_DIR,
@@ -28,7 +28,7 @@ from preprocess import (
     read_movie,
     workers_of,
 )
-from utils import existing_root, save_array
+from utils import existing_root, read_stats, save_array
 
 # data
 NFRAMES = 32  # fewest frames of a movie
@@ -172,7 +172,7 @@ def flow_root(
 
     root = existing_root(root)
     movies = sorted_movies(root)
-    grey = read_json(root / STATS_FILE, remedy=f"run preprocess.py --root {root} first")["options"]
+    grey = read_stats(root / STATS_FILE, remedy=f"run preprocess.py --root {root} first")["options"]
     if crop is not None and crop != grey["crop"]:
         raise InputError(
             f"--crop {crop}: preprocess.py used --crop {grey['crop']}; both need the same"

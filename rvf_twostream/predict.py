@@ -20,7 +20,7 @@ import numpy as np
 
 from files import RESULTS, InputError, Parser, atomic_path, one_line_faults, write_json
 from options import add_device_flags, add_globals, integer, one_of
-from utils import CLASSES, SETS, movie_id
+from utils import CLASSES, SETS, checked_stats, movie_id
 
 # inference
 THRESHOLD = 2  # failure when the class index is larger
@@ -300,6 +300,8 @@ def predict_dicom(args, info, forward):
 
     if "grey_stats" not in info or "of_stats" not in info:
         raise InputError(f"{args.weights}: its JSON holds no normalisation; train it again")
+    for key in ("grey_stats", "of_stats"):
+        checked_stats(f"{args.weights}: {key} of its JSON", info[key], "train it again")
     nframes, nrows, ncols = info["input_size"]
     grey, flow, facts = dicom_to_input(
         args.dicom, info["grey_stats"], info["of_stats"], deid=args.deid

@@ -23,13 +23,12 @@ from files import (
     atomic_path,
     one_line_faults,
     raise_faults,
-    read_json,
     write_json,
 )
 from optical_flow_calculator import farneback_defaults, video2OF
 from options import add_globals, integer, one_of
 from preprocess import check_options, dataset_mean_std, movie_from_frames, workers_of
-from utils import existing_root, load_movie, save_array
+from utils import existing_root, load_movie, read_stats, save_array
 
 # data
 NFRAMES = 32  # fewest frames of a video
@@ -58,6 +57,7 @@ def read_video(path):
 
     if not Path(path).is_file():
         raise InputError(f"{path}: not found")
+    _check_riff_size(path)
     video = cv2.VideoCapture(str(path))
     try:
         rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -83,6 +83,19 @@ def read_video(path):
     return np.stack(frames), (rate if rate and np.isfinite(rate) and rate > 0 else None)
 
 
+def _check_riff_size(path):
+    """Raise InputError when an AVI is shorter than its first chunk says.
+
+    The decoder fills the rest of a cut frame with grey and counts it as read.
+    """
+    with open(path, "rb") as handle:
+        head = handle.read(8)
+    wanted, found = int.from_bytes(head[4:], "little") + 8, Path(path).stat().st_size
+    unknown = wanted == 0xFFFFFFFF + 8  # written to a pipe
+    if head[:4] == b"RIFF" and found < wanted and not unknown:
+        raise InputError(f"{path}: {found} bytes found, {wanted} expected; the file is cut")
+
+
 def read_file_list(root, *, make_split=False, seed=SEED):
     """Return {name: (EF in percent, train|val|test)} of FileList.csv, in its order.
 
@@ -95,11 +108,11 @@ def read_file_list(root, *, make_split=False, seed=SEED):
         with open(path, newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle)
             rows = list(reader)
+            columns = set(reader.fieldnames or ())
     except FileNotFoundError:
         raise InputError(f"{path}: not found; --root names the EchoNet-Dynamic folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as a UTF-8 CSV file ({error})") from None
-    columns = set(reader.fieldnames or ())
     missing = [c for c in ("FileName", "EF", "Split") if c not in columns]
     if missing == ["Split"] and make_split:
         rng = np.random.default_rng(seed)
@@ -221,7 +234,7 @@ def prepare(
     for kind in kinds:
         stats = root / STATS_FILES[kind]
         wanted = options if kind == GREY else flow_options
-        if stats.exists() and not recalculate and read_json(stats)["options"] != wanted:
+        if stats.exists() and not recalculate and read_stats(stats)["options"] != wanted:
             raise InputError(f"{stats}: made with other options; use the same, or -r")
     todo = {
         key: path
@@ -289,7 +302,7 @@ def _finish_kind(root, kind, usable, todo, waiting, dtype, workers, options):
     new = [name for name in usable if (kind, name) in todo]
     if stats_file.exists() and set(train) - set(new):
         # Videos were added to a prepared set: the same two numbers hold for all of it.
-        stats = read_json(stats_file)
+        stats = read_stats(stats_file)
     else:
         moments = Parallel(n_jobs=workers)(delayed(_moments)(waiting[kind, n]) for n in train)
         mean, std = dataset_mean_std(moments)

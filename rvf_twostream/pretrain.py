@@ -154,7 +154,7 @@ def classification_sets(args, stream):
     try:
         with open(args.labels, newline="", encoding="utf-8-sig") as handle:
             rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if any(row)]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{args.labels}: not readable ({error}); expected file and class"
         ) from None

@@ -17,7 +17,7 @@ import datetime
 import json
 from pathlib import Path
 
-from checkpoints import SUFFIX, info_path, load_weights, save_h5, save_weights
+from checkpoints import HDF5_FAULTS, SUFFIX, info_path, load_weights, save_h5, save_weights
 from files import InputError, atomic_path, read_json, write_json
 
 # Settings that may differ when a run is resumed: they do not change its numbers.
@@ -82,7 +82,7 @@ class Run:
 
             with h5py.File(self._last, "r") as handle:
                 state = json.loads(bytes(handle.attrs["state"]))
-        except (OSError, KeyError, ValueError) as error:
+        except HDF5_FAULTS as error:
             raise InputError(f"{self._last}: no state of a run ({error}); {REMEDY}") from error
         if set(state) != STATE_KEYS or len(state["history"]) != state["epoch"]:
             raise InputError(f"{self._last}: not the state of a run; {REMEDY}")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import RESULTS, InputError, Parser, one_line_faults, read_json, write_settings
+from files import RESULTS, InputError, Parser, one_line_faults, write_settings
 from options import (
     add_device_flags,
     add_globals,
@@ -224,6 +224,8 @@ def describe(args, weights):
     import keras
     import tensorflow as tf
 
+    from utils import read_stats
+
     return {
         "kind": "two_stream",
         "depth": args.depth,
@@ -233,8 +235,8 @@ def describe(args, weights):
         "threshold": args.threshold,
         "class_rule": f"failure when the class index is above {args.threshold}",
         "class_weight": {str(label): weight for label, weight in weights.items()},
-        "grey_stats": read_json(args.root / "data_mean_std.json", remedy="run preprocess.py"),
-        "of_stats": read_json(
+        "grey_stats": read_stats(args.root / "data_mean_std.json", remedy="run preprocess.py"),
+        "of_stats": read_stats(
             args.root / "data_mean_std_OF.json", remedy="run optical_flow_calculator.py"
         ),
         "settings": json.loads(json.dumps(vars(args), default=str)),

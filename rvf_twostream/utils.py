@@ -6,6 +6,7 @@ Letters in shape comments: n frames, r rows, c columns, k channels (1 grey, 2 fl
 import csv
 import difflib
 import string
+import tokenize
 import warnings
 from pathlib import Path
 
@@ -60,7 +61,11 @@ def read_table(path, allowed):
         raise InputError(f"{path}: not readable as a UTF-8 CSV file ({error})") from None
     rows = [(i, row) for i, row in rows if any(row)]
     if rows and _is_header(rows[0][1], allowed):
-        rows = rows[1:]
+        header, rows = rows[0][1], rows[1:]
+        if rows and len(header) > max(len(row) for _, row in rows):
+            raise InputError(
+                f"{path}: row 1 has {len(header)} fields, no other row has: a line break is lost"
+            )
     table, faults, folded = {}, [], []
     for i, row in rows:
         value = row[1] if len(row) > 1 else ""
@@ -127,6 +132,24 @@ def read_classmap(root):
     return table
 
 
+def read_stats(path, *, remedy="run preprocess.py and optical_flow_calculator.py"):
+    """Return the content of ``data_mean_std*.json``: mean, std, n_movies, files, options.
+
+    Raises:
+        InputError: no such file, a key missing, a mean or deviation that is no finite number.
+    """
+    return checked_stats(path, read_json(path, remedy=remedy), remedy)
+
+
+def checked_stats(path, stats, remedy):
+    """Return ``stats``, read from ``path``, or raise InputError (see ``read_stats``)."""
+    good = isinstance(stats, dict) and isinstance(stats.get("options"), dict)
+    numbers = [stats.get(key) for key in ("mean", "std")] if good else [None]
+    if not all(type(x) in (int, float) and np.isfinite(x) for x in numbers) or numbers[1] <= 0:
+        raise InputError(f"{path}: expected a finite mean, a positive std and options; {remedy}")
+    return stats
+
+
 def existing_root(root):
     """Return ``root`` as a Path, or raise InputError when it is no folder."""
     root = Path(root)
@@ -153,10 +176,18 @@ def load_movie(path, *, channels=None, nrows=None, ncols=None):
         raise InputError(
             f"{path}: not found; run preprocess.py and optical_flow_calculator.py"
         ) from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        # NumPy reads a damaged header as Python text.
         raise InputError(
             f"{path}: not a complete .npy movie ({error}); recalculate it with -r"
         ) from None
+    excess = Path(path).stat().st_size - movie.offset - movie.nbytes
+    if excess:
+        # NumPy maps what the header asks for and never looks at the rest.
+        raise InputError(
+            f"{path}: {excess} bytes more than shape {movie.shape} {movie.dtype} needs; its header "
+            "is damaged, recalculate it with -r"
+        )
     wanted = ("n", nrows or "rows", ncols or "columns", channels or "channels")
     given = (None, nrows, ncols, channels)
     fits = movie.ndim == 4 and all(w in (None, s) for w, s in zip(given, movie.shape, strict=True))

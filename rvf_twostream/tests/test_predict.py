@@ -98,6 +98,7 @@ def test_same_seed_same_files(saved, predicted, tmp_path):
         assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_even_starts_and_one_set(saved, tmp_path):
     predict.main(flags(saved, tmp_path, "--sampling", "even", "--sets", "val", "--n_sample", "3"))
     rows = rows_of(tmp_path / "predictions" / "output_split0" / "predictions.csv")

@@ -167,6 +167,7 @@ def test_one_dicom_becomes_the_input_of_the_training_set(root):
     assert info["frame_rate_hz"] == pytest.approx(30)
 
 
+@pytest.mark.slow
 def test_kill_leaves_no_truncated_movie(tmp_path):
     root = write_data_set(tmp_path / "set", movies=4, rows=200, cols=300)
     command = [sys.executable, str(FOLDER / "preprocess.py"), "--root", str(root)]

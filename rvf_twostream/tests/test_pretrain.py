@@ -28,7 +28,7 @@ def write_echonet(root, n=8, channels=1, frames=10):
 
 
 def flags(root, out, *more):
-    named = ("--root", root, "--ckptdir", out, "--device", "cpu", "--epoch", 2, "--batch_size", 4)
+    named = ("--root", root, "--ckptdir", out, "--device", "cpu", "--epoch", 2, "--batch_size", 3)
     return [str(x) for x in (*named, *tiny_split.MODEL, *tiny_split.CLIP, *more)]
 
 

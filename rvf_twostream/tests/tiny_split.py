@@ -35,4 +35,5 @@ def train_flags(root, ckptdir, *more):
     """Return the flags of a run of train_twostream.py on a tiny split."""
     flags = ("--root", root, "--ckptdir", ckptdir, "--splitnum", 0, "--model_prefix", "t")
     flags += ("--grey_weights", "none", "--OF_weights", "none", "--lr", 1e-3, "--epoch", 2)
+    flags += ("--batch_size", 3)  # six training movies: one size of batch is compiled once
     return [str(x) for x in (*flags, *MODEL, *CLIP, "--device", "cpu", *more)]
