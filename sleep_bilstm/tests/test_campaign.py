@@ -216,7 +216,7 @@ def test_thousand_damaged_checkpoints(name, network, tmp_path):
 
     def read_state(path):
         record = load_training_state(path, built, optimizer)
-        arrays = [np.array(v) for v in (*built.model.variables, *optimizer.variables)]
+        arrays = [v.numpy().copy() for v in (*built.model.variables, *optimizer.variables)]
         return [*arrays, *as_text(record)]
 
     if name == "weights":
