@@ -1,7 +1,10 @@
 """Recordings whose only evidence of the state lies in one quadrant, to test where maps point.
 
-Every pixel carries independent noise; the pixels of the planted quadrant share a wave of 5 s whose
-shape names the state: rising, falling, or a sine. Source: specification section 4.7 and check A12.
+Every pixel carries independent noise; in the planted quadrant a texture that names the state
+(vertical stripes, horizontal stripes, chessboard) flickers with a random strength per frame. The
+mice for training and validation also have epochs without any texture under arbitrary labels:
+without them one state would become the network's answer to "nothing seen", and hiding its evidence
+would change nothing. Source: specification section 4.7 and check A12.
 """
 
 from pathlib import Path
@@ -13,9 +16,9 @@ from mat_writer import write_recording
 from states import FRAMES_PER_EPOCH, LABEL_TO_RAW
 
 SIZE = 16  # pixels per side
-PERIOD = 84  # frames of a wave
-AMPLITUDE = 1.5  # of the shared wave, in deviations of the noise
-MICE = {"980101": 30, "980102": 10, "980103": 30}  # epochs per state: training, validation, test
+AMPLITUDE = 1.5  # deviation of the texture's strength over time, in deviations of the noise
+MICE = {"980101": 30, "980102": 10, "980103": 20}  # epochs per state: training, validation, test
+BLANK = {"980101": 10, "980102": 3, "980103": 0}  # per state, without a texture, in addition
 
 
 def planted_quadrant(seed: int) -> int:
@@ -30,10 +33,10 @@ def quadrant_masks(height: int, width: int) -> np.ndarray:
     return np.stack([front & left, front & ~left, ~front & left, ~front & ~left])
 
 
-def wave_of(label: int) -> np.ndarray:
-    """Return the wave (168,) of a state: 0 a rising, 1 a falling sawtooth, 2 a sine."""
-    phase = np.arange(FRAMES_PER_EPOCH) % PERIOD / PERIOD
-    return (2 * phase - 1, 1 - 2 * phase, np.sin(2 * np.pi * phase))[label]
+def textures(height: int, width: int) -> np.ndarray:
+    """Return (3, H, W) textures of +1 and -1, one per state, one pixel fine."""
+    rows, columns = np.mgrid[:height, :width]
+    return 1.0 - 2 * (np.stack([columns, rows, rows + columns]) % 2)
 
 
 def make_toy(out: Path, seed: int) -> int:
@@ -41,13 +44,17 @@ def make_toy(out: Path, seed: int) -> int:
     quadrant = planted_quadrant(seed)
     if (out / "truth.json").is_file():
         return quadrant
-    inside = quadrant_masks(SIZE, SIZE)[quadrant]
+    planted = AMPLITUDE * textures(SIZE, SIZE) * quadrant_masks(SIZE, SIZE)[quadrant]  # (3, H, W)
     for number, (date, per_state) in enumerate(MICE.items()):
         rng = np.random.default_rng([seed, 5, number])
-        labels = rng.permutation(np.repeat(np.arange(3), per_state))
+        labels = np.repeat(np.arange(3), per_state + BLANK[date])
+        shown = np.tile(np.arange(per_state + BLANK[date]) < per_state, 3)
+        order = rng.permutation(labels.size)
+        labels, shown = labels[order], shown[order]
         movie = rng.standard_normal((labels.size, FRAMES_PER_EPOCH, SIZE, SIZE), dtype=np.float32)
-        for frames, label in zip(movie, labels, strict=True):
-            frames[:, inside] += (AMPLITUDE * wave_of(int(label))).astype(np.float32)[:, None]
+        strength = rng.standard_normal((labels.size, FRAMES_PER_EPOCH)) * shown[:, None]
+        for frames, flicker, label in zip(movie, strength, labels, strict=True):
+            frames += np.multiply.outer(flicker, planted[label]).astype(np.float32)
         codes = [LABEL_TO_RAW[int(label)] for label in labels]
         path = out / date / f"{date}-Q{number + 1}-fc1-quadrant.mat"
         write_recording(path, movie, np.ones((SIZE, SIZE), bool), codes)

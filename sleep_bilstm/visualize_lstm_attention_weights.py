@@ -6,6 +6,7 @@ Called by main.py --mode attention_weights. Source: specification section 8.4.
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from dataloader_sleep import Epochs
 from evaluation import prediction_table, write_table
@@ -48,9 +49,10 @@ def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, 
             "epoch": table["epoch"].to_numpy()[None],
         }
         save_mat(out / f"{mouse}_attention_weights.mat", variables)
-        columns = {f"w{frame}": weights[:, frame] for frame in range(weights.shape[1])}
+        columns = [f"w{frame}" for frame in range(weights.shape[1])]
+        shown = pd.DataFrame(weights, columns=columns, index=table.index)
         write_table(
-            table[["run", "epoch", "true", "pred"]].assign(**columns),
+            table[["run", "epoch", "true", "pred"]].join(shown),
             out / f"{mouse}_attention_weights.csv",
         )
         save_attention_figures(

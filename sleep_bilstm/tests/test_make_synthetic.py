@@ -16,7 +16,7 @@ from make_synthetic import Plan, brain_mask, make_data_set, parcels
 from preprocess import to_frames
 from recordings import Recording, find_recordings
 from states import FRAME_RATE_HZ, NREM, REM
-from toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, wave_of
+from toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, textures
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -92,13 +92,16 @@ def test_script_runs_as_a_user_does(tmp_path):
 
 
 def test_quadrant_holds_all_the_evidence(tmp_path):
+    """In the test mouse the texture of the state, and no other, stands in the quadrant alone."""
     quadrant = make_toy(tmp_path, 7)
-    inside = quadrant_masks(16, 16)[quadrant]
-    path = find_recordings(tmp_path)[0]
+    inside, patterns = quadrant_masks(16, 16)[quadrant], textures(16, 16)
+    path = find_recordings(tmp_path)[-1]
     with Recording(path) as recording:
         for epoch in range(4):
             movie = to_frames(recording.read(epoch), recording.mask)
             label = {0: 0, 1: 1, 3: 2}[int(recording.raw_labels[epoch])]
-            wave = AMPLITUDE * wave_of(label)
-            assert np.corrcoef(movie[:, inside].mean(axis=1), wave)[0, 1] > 0.95
-            assert abs(np.corrcoef(movie[:, ~inside].mean(axis=1), wave)[0, 1]) < 0.4
+            strength = [(movie * p)[:, inside].mean(axis=1).std() for p in patterns]
+            outside = [(movie * p)[:, ~inside].mean(axis=1).std() for p in patterns]
+            assert strength[label] == pytest.approx(AMPLITUDE, rel=0.2)
+            assert max(strength[k] for k in range(3) if k != label) < 0.3
+            assert max(outside) < 0.3
