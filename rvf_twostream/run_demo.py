@@ -24,7 +24,7 @@ COMMON = {
     "nrows": 56,
     "ncols": 56,
     "lr": 1e-3,
-    "batch_size": 8,
+    "batch_size": 4,
     "val_fraction": 0.1,
     "pretrain_epoch": 1,
     "class_weight": "balanced",
