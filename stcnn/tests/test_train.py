@@ -71,7 +71,7 @@ def test_same_seed_same_bits_and_resume_goes_on(tiny_args, tmp_path):
 
 
 def test_resume_after_sigkill_is_bitwise_equal(tiny_args, tmp_path):
-    arguments = [*tiny_args, "n_epochs=5", "seed=4"]
+    arguments = [*tiny_args, "n_epochs=4", "seed=4"]
     command = [
         sys.executable,
         str(FOLDER / "train.py"),
@@ -80,14 +80,14 @@ def test_resume_after_sigkill_is_bitwise_equal(tiny_args, tmp_path):
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list((tmp_path / "killed").glob("*/model_chkpnt_2.pt")):
+    while not list((tmp_path / "killed").glob("*/model_chkpnt_1.pt")):
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     run = next((tmp_path / "killed").iterdir())
-    assert max(checkpoint_epochs(run)) < 5
+    assert max(checkpoint_epochs(run)) < 4
     train(settings_of(tiny_args, f"resume={run}"), explicit=["resume"])
     train(settings_of(arguments), run_dir=tmp_path / "whole")
     assert load_history(run) == load_history(tmp_path / "whole")
@@ -114,6 +114,7 @@ def test_new_read_outs_on_a_frozen_trunk(tiny_args, tiny_run, tmp_path):
         assert torch.equal(old[key], new[key]) == frozen or key.endswith("ca_tau"), key
 
 
+@pytest.mark.slow
 def test_multirun_trains_one_run_a_seed(script, tiny_args, tmp_path):
     script(
         "train.py", "--multirun", *tiny_args, "n_epochs=1", "seed=1,2",
@@ -146,6 +147,13 @@ def test_wrong_values_are_named_together(tiny_args, tmp_path):
     with pytest.raises(InputError, match=r"batch_size=0.*lr=-1.*lr_decay=fast"):
         train(settings, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_launcher_that_is_not_installed_is_one_line(script):
+    done = script("train.py", "--multirun", "hydra/launcher=absent", "seed=1,2", check=2)
+    assert "hydra/launcher=absent" in done.stderr
+    assert "pip install -r requirements-launchers.txt" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_barcode_ranges():
