@@ -137,6 +137,8 @@ def main(argv=None):
 
     write_settings(run_dir, settings, libraries=("torch", "hydra-core", "numpy", "scipy"))
     truth = ensure_data(settings, args.seed)
+    if not (settings["val_fraction"] > 0 or settings["val_stimuli"]):
+        truth = None  # planted tuning is scored on held-out stimuli only
     train_both(run_dir, settings, with_control=truth is not None)
     import csv
 
@@ -144,7 +146,7 @@ def main(argv=None):
 
     control_dir = run_dir / "control" if truth is not None else None
     main_score, scores = None, []
-    if truth is not None and (settings["val_fraction"] > 0 or settings["val_stimuli"]):
+    if truth is not None:
         least = story.PEAK_TARGET_FULL if args.full else story.PEAK_TARGET
         main_score, scores = story.planted_scores(
             run_dir / "model", control_dir, truth, least=least
