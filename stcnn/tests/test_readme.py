@@ -39,6 +39,7 @@ NAMES = {  # placeholders of the README
     "RUN": "{run}",
     "MOVIE.mp4": "{home}/movie.npz",
     "DIR": "{home}/out",
+    "SET": "{home}/set",
     "CLONE/experiments/lc_small_3": "{run}",
 }
 MISSES_TARGETS = ("main.py --demo",)  # one epoch need not find the planted truth: exit code 1
