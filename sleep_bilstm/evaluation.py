@@ -103,7 +103,7 @@ def save_mouse(table: pd.DataFrame, out: Path, name: str) -> None:
                 [*titles, "Attention CNN-BiLSTM, smoothed"],
             )
         if known:
-            series, titles = [*series, table["true"]], [*titles, "Human scoring"]
+            series, titles = [*series, table["true"]], [*titles, "Scoring of the recording"]
         save_hypnogram(series, titles, out / f"{name}_hypnogram.png")
 
 

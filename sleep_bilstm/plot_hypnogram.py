@@ -24,6 +24,7 @@ TITLES = {
 }
 HALF_HOUR_S = 1800
 ROW_INCHES = 1.7
+AXES_POINTS = 640  # width of the axes in points (1/72 inch)
 
 
 def plot_hypnogram(
@@ -53,9 +54,11 @@ def plot_hypnogram(
     for axes, labels, title in zip(grid[:, 0], series, titles, strict=True):
         scored = np.isfinite(labels) & (labels >= 0)
         x, y = np.flatnonzero(scored) + 1, labels[scored]
+        # Strokes of short recordings are widened until neighbours touch.
+        width_pt = max(1, AXES_POINTS / (labels.size + 20))
         strokes = np.stack([np.stack([x, y], 1), np.stack([x, y + 1], 1)], axis=1)
         axes.add_collection(
-            LineCollection(strokes, colors=[STATE_RGB[int(s)] for s in y], linewidths=1)
+            LineCollection(strokes, colors=[STATE_RGB[int(s)] for s in y], linewidths=width_pt)
         )
         axes.set_ylim(0, 3)
         axes.set_yticks([0.5, 1.5, 2.5], STATE_NAMES[3], fontweight="bold")
