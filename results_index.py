@@ -28,7 +28,8 @@ article{border:1px solid var(--line);border-radius:8px;background:var(--card);pa
 .more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:16px}
 figure{margin:0}img{display:block;width:100%;height:auto;background:#fff;border-radius:4px}
 figcaption{color:var(--soft);font-size:.85rem;margin-top:4px}
-ul{padding-left:1.2em;margin:8px 0}summary{cursor:pointer;margin:12px 0 8px}
+ul{padding-left:1.2em;margin:8px 0}.truth ul{list-style:none;padding:0;font-weight:600}
+summary{cursor:pointer;margin:12px 0 8px}
 """
 
 
@@ -96,17 +97,19 @@ def card(results, path):
         "caption": summary.get("main_picture_alt") or "",
     }
     figures = [f for f in summary.get("figures") or [] if f.get("path") != main["path"]]
+    truth = summary.get("planted_truth")
+    folder, title = name.split("/")[0], summary.get("title")
+    others = [score for score in summary.get("scores") or [] if score != truth]
     gallery = "".join(picture(run_dir, name, figure) for figure in figures)
     report = f"{name}/{summary.get('report', 'report.html')}"
     facts = [f"data: {summary['data']}" if summary.get("data") else "", f"run: {name}"]
     if isinstance(summary.get("seconds"), int | float):
         facts.append(f"{summary['seconds']:.0f} s")
     return (
-        f"<article><h2>{html.escape(summary.get('title') or name)}</h2>"
+        f"<article><h2>{html.escape(f'{folder}: {title}' if title else name)}</h2>"
         f'<p class="soft">{html.escape(", ".join(filter(None, facts)))}</p>'
         f'<div class="main">{picture(run_dir, name, main)}<div>'
-        f"<p><strong>{html.escape(score_text(summary.get('planted_truth')))}</strong></p>"
-        f"{score_items(summary.get('scores') or [])}"
+        f'<div class="truth">{score_items([truth] if truth else [])}</div>{score_items(others)}'
         f'<p><a href="{html.escape(report)}">full report</a></p></div></div>'
         + (
             f'<details open><summary>figures</summary><div class="more">{gallery}</div></details>'

@@ -82,7 +82,7 @@ def run_demo(settings, given, *, fresh=False, full=False):
     seconds = time.perf_counter() - began
     path = write_run_report(
         run_dir,
-        title="csd_darnn demo: a spreading depression with planted truth",
+        title="Spreading depression with planted truth",
         data=f"synthetic movie, {len(prepared.recording.values)} frames of"
         f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings['seed']}",
         seconds=seconds,

@@ -138,7 +138,7 @@ def movie_block(run_dir, main_picture):
     links = [path.name for path in sorted(Path(run_dir).glob("heatmap*")) if path.is_file()]
     blocks = []
     if main_picture and (Path(run_dir) / main_picture).stat().st_size <= LARGEST_INLINE:
-        alt = "heat map over the recording"
+        alt = "Heat map of what drives the prediction, over the recording"
         caption = "Heat map over the recording; the target is hatched. The MP4 holds every frame."
         blocks.append(
             figure_block(run_dir, [{"path": main_picture, "caption": caption, "alt": alt}])
@@ -200,7 +200,7 @@ def write_run_report(
             "seed": seed,
             "data": data,
             "main_picture": main_picture,
-            "main_picture_alt": "heat map over the recording",
+            "main_picture_alt": "Heat map of what drives the prediction, over the recording",
             "figures": [figure for figures in groups.values() for figure in figures],
             "scores": scores,
             "planted_truth": planted_truth,

@@ -49,7 +49,8 @@ def results(tmp_path):
 
 def test_page_shows_runs_and_escapes_text(results):
     page = results_index.write_index(results).read_text()
-    assert "AUC 0.912 (target &gt;= 0.8)" in page
+    assert page.count("AUC 0.912 (target &gt;= 0.8)") == 1
+    assert "<h2>folder: A run</h2>" in page
     assert "negative control: shuffled not available" in page
     assert 'href="folder/demo/report.html"' in page
     assert "loss &lt; 1" in page
