@@ -18,12 +18,21 @@ class InputError(Exception):
     """A fault in what the user gave: one line with file, found, expected and remedy."""
 
 
+class DefaultsHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names a default where there is one to name."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or action.default in ("", []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser without abbreviations; answers an unknown flag with the nearest known one."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", DefaultsHelp)
         super().__init__(*args, **kwargs)
 
     def parse_args(self, args=None, namespace=None):

@@ -12,6 +12,7 @@ JSON. Settings are the globals below; each is a flag too.
 import argparse
 import json
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +21,17 @@ from files import InputError, Parser, one_line_faults
 from states import FOLDER
 
 # what to do
-MODE = (
-    "train"  # train, test, test_subjectwise, gradcam, attention_weights, occlusion, predict, demo
-)
+MODE = "train"  # what to do
 RUN = ""  # name of the run; from the settings when empty
-SEED = 42  # negative: not set
-DEVICE = "auto"  # auto, cpu, gpu
+SEED = 42  # of everything random; negative: not set
+DEVICE = "auto"  # where to compute: auto, cpu, gpu
 DEBUG = False  # show the traceback of an error
 FRESH = False  # remove the run of the same name first
 FULL = False  # demo: the size of the specification instead of the small preset
 
 # data
 DATA_PATH = ""  # folder with tfrecords; for predict also with recordings
-SPLIT_FILE = str(FOLDER / "mouse_split.json")
+SPLIT_FILE = str(FOLDER / "mouse_split.json")  # mice of training, validation, test
 SPLIT = "epoch"  # epoch (published, leaks between neighbours), block, mouse
 TEST_MOUSE = ""  # overrides the split file; several separated by commas
 LEAVE_OUT = False  # take the test mice out of the training list
@@ -41,48 +40,48 @@ FOLDS = 0  # leave-mouse-out folds; 0 is off
 NUM_CLASSES = 3  # 2 joins NREM and REM
 NUM_FRAMES = 168  # frames used of every record; 168 are 10 s
 HEMISPHERIC = False  # half of the frame only
-HEMISPHERE = "left"  # left, right, both-mirrored
-LIMIT_TRAIN = 0  # epochs; 0 is all
-LIMIT_VAL = 0  # epochs; 0 is all
+HEMISPHERE = "left"  # which half: left, right, both-mirrored
+LIMIT_TRAIN = 0  # epochs of training; 0 is all
+LIMIT_VAL = 0  # epochs of validation; 0 is all
 WORKERS = 2  # epochs read at the same time
 
 # network
-NUM_RNN_UNITS = 64  # per direction; 32 in the released run
-NUM_FILTERS = 64
-NUM_BLOCKS = 5
-KERNEL_INIT = "glorot_uniform"  # or he_normal, which leaves the chance level sooner
-SPATIAL_ATTENTION = "none"  # none, simam, channel, spatial, cbam
-TEMPORAL_ATTENTION = "lstm"  # lstm, dense, none
-DROPOUT = 0.2
-MIXED_PRECISION = "off"  # off, float16, bfloat16
+NUM_RNN_UNITS = 64  # of the LSTM, per direction; 32 in the released run
+NUM_FILTERS = 64  # of every convolution
+NUM_BLOCKS = 5  # of convolution and pooling, 1 to 8
+KERNEL_INIT = "glorot_uniform"  # glorot_uniform; he_normal leaves the chance level sooner
+SPATIAL_ATTENTION = "none"  # after the blocks: none, simam, channel, spatial, cbam
+TEMPORAL_ATTENTION = "lstm"  # over time steps: lstm, dense, none
+DROPOUT = 0.2  # share of units, 0 to 0.99
+MIXED_PRECISION = "off"  # number format of training: off, float16, bfloat16
 GRAD_CHECKPOINT = False  # recompute the encoder in the backward pass: less memory
 
 # training
 BATCH_SIZE = 4  # global, over all GPUs
-NUM_EPOCHS = 200
-LR_INIT = 1e-4
-LOSS = "focal"  # focal, cross_entropy, poly, polyfocal
+NUM_EPOCHS = 200  # passes over the training set
+LR_INIT = 1e-4  # learning rate at the start
+LOSS = "focal"  # training loss: focal, cross_entropy, poly, polyfocal
 GAMMA = 2.0  # focal exponent
 PATIENCE = 0  # epochs without improvement before training stops; 0 is off
-TENSORBOARD = False
+TENSORBOARD = False  # also write logs for TensorBoard
 MODEL_CONTINUE = False  # resume after the last complete epoch
 
 # results
 WEIGHTS = "best"  # best, last, or a path (.weights.h5 or a TensorFlow-2 checkpoint)
 FRAME_CHUNK = 42  # frames encoded at once outside training
-SMOOTH = "none"  # none, median, bout, hmm
+SMOOTH = "none"  # of the predicted hypnogram: none, median, bout, hmm
 MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs
 BASELINE = False  # band-power baseline beside the network in test modes
-RESULT_ACTION = "save"  # save, show, both
+RESULT_ACTION = "save"  # what to do with figures: save, show, both
 GRADCAM_LABEL = -1  # state of the map; -1 is all
-GRADCAM_METHOD = "gradcam"  # gradcam, gradcam++
-GRADCAM_TARGET = "prob"  # prob, logit
+GRADCAM_METHOD = "gradcam"  # weights of the map: gradcam, gradcam++
+GRADCAM_TARGET = "prob"  # what is differentiated: prob, logit
 ONLY_CORRECT = True  # maps of correctly classified epochs only
 OCCLUSION_PATCH = 0  # pixels per side; 0 is 1/8 of the frame height (1/4 in the demo)
 ATLAS = ""  # AtlasandIsbrain.mat, for region tables
 MODEL_SAVEDIR = ""  # folder of the weights; the run's folder when empty
-LOGS_DIR = ""  # TensorBoard; logs/ of the run's folder when empty
-RESULT_SAVEDIR = ""  # the run's folder when empty
+LOGS_DIR = ""  # folder of TensorBoard logs; logs/ of the run's folder when empty
+RESULT_SAVEDIR = ""  # folder of figures and tables; the run's folder when empty
 MODEL_NAME = ""  # published name of --run
 CONFIG = ""  # JSON or YAML file with any of these settings; the command line wins
 MODEL = ""  # accepted and ignored: module name in the published project
@@ -162,6 +161,12 @@ def defaults() -> dict:
     }
 
 
+def comments() -> dict:
+    """Return the comment behind every global, by the name of its flag: the help texts."""
+    lines = re.finditer(r"^([A-Z_]+) = .*?  # (.+)$", Path(__file__).read_text("utf-8"), re.M)
+    return {line[1].lower(): line[2] for line in lines}
+
+
 def build_parser() -> Parser:
     """Return the command line, one flag per global; only given flags appear in the result."""
     parser = Parser(
@@ -172,8 +177,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--demo", action="store_const", const="demo", dest="mode", help="same as --mode demo"
     )
+    texts = comments()
     for name, value in defaults().items():
-        text = f"default: {value}" if value != "" else "default: none"
+        text = texts[name].replace("%", "%%")
+        if value != "" and value is not False:
+            text += f" (default: {value})"
         if isinstance(value, bool):
             parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
         else:
