@@ -92,6 +92,7 @@ class Photoreceptor(nn.Module):
         self.register_buffer("tau", torch.full((1, 1), float(tau)))
         self.stride, self.padding, self.dt, self.n_taps = tuple(stride), tuple(padding), dt, n_taps
         self.impl = "recursive"
+        self._matrices = (None, None)
 
     def sample(self, contrast):
         """Sample contrast frames (..., rows, columns) on the coarse grid, (..., H, W).
@@ -99,15 +100,30 @@ class Photoreceptor(nn.Module):
         A Gaussian is a product of a row and a column profile, so two small matrix products replace
         the convolution. A loaded kernel that is no such product is convolved.
         """
-        kernel = self.x_weight[0, 0]
-        rows, cols, total = kernel.sum(1), kernel.sum(0), kernel.sum()
-        if torch.allclose(torch.outer(rows, cols) / total, kernel, rtol=1e-4, atol=1e-7):
-            down = self._profile_matrix(rows, contrast.shape[-2], 0)  # (H, rows)
-            across = self._profile_matrix(cols / total, contrast.shape[-1], 1)  # (W, columns)
-            return down @ (contrast @ across.T)
+        matrices = self._profile_matrices(contrast.shape[-2:])
+        if matrices is not None:
+            down, across = matrices
+            return down @ (contrast @ across)
         flat = contrast.reshape(-1, 1, *contrast.shape[-2:])
         y = functional.conv2d(flat, self.x_weight, stride=self.stride, padding=self.padding)
         return y.reshape(*contrast.shape[:-2], *y.shape[-2:])
+
+    def _profile_matrices(self, size):
+        """Return matrices (H, rows) and (columns, W) that sample frames of ``size``, or None.
+
+        None is a kernel that is no product. They are kept until the kernel or the size changes.
+        """
+        weight = self.x_weight
+        key = (tuple(size), weight._version, weight.device, weight.dtype)
+        if self._matrices[0] != key:
+            kernel = weight.detach()[0, 0]
+            rows, cols, total = kernel.sum(1), kernel.sum(0), kernel.sum()
+            found = None
+            if torch.allclose(torch.outer(rows, cols) / total, kernel, rtol=1e-4, atol=1e-7):
+                down = self._profile_matrix(rows, size[0], 0)  # (H, rows)
+                found = down, self._profile_matrix(cols / total, size[1], 1).T
+            self._matrices = key, found
+        return self._matrices[1]
 
     def _profile_matrix(self, profile, n_pixels, axis):
         unit = torch.eye(n_pixels, dtype=profile.dtype, device=profile.device)[:, None]

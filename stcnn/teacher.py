@@ -3,6 +3,7 @@
 Source: specification 4.4. Letters: T frames, P rows and columns of the sampling grid, 4 degrees
 apart."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -25,16 +26,22 @@ def low_pass(x, tau_s, dt):
     return lfilter([1.0 - rho], [1.0, -rho], x, axis=0)
 
 
-def off_transient(contrast, dt):
-    """Return the OFF transient (T, P, P) of contrast frames (T, rows, columns)."""
-    lens = Photoreceptor(
+@functools.lru_cache(maxsize=4)
+def lens_for(size):
+    """Return the lens of frames of ``size`` (rows, columns); a point lies on the centre pixel."""
+    return Photoreceptor(
         gaussian_kernel((5, 5), (1, 1), (35, 35)),
-        0.006,  # its temporal filter is not used here
+        0.006,  # its temporal filter is not used here, and so neither are dt and n_taps
         stride=(4, 4),
-        padding=[17 - (n // 2) % 4 for n in contrast.shape[1:]],  # a point lies on the centre pixel
-        dt=dt,
+        padding=[17 - (n // 2) % 4 for n in size],
+        dt=1.0,
         n_taps=1,
     )
+
+
+def off_transient(contrast, dt):
+    """Return the OFF transient (T, P, P) of contrast frames (T, rows, columns)."""
+    lens = lens_for(tuple(contrast.shape[1:]))
     with torch.no_grad():
         sampled = lens.sample(torch.as_tensor(contrast)).numpy()
     darkness = np.maximum(-sampled.astype(np.float64), 0.0) / BACKGROUND
