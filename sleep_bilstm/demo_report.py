@@ -161,7 +161,7 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
     ]
     lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
     report = write_report(
-        run_dir, "sleep_bilstm: sleep states from wide-field imaging", lead, sections
+        run_dir, "Sleep states from wide-field calcium imaging", lead, sections
     )
     write_summary(
         run_dir,

@@ -194,7 +194,7 @@ def plot_event(path, movie, event, *, pixel_um, frame_ms, radius_um=0.6, context
 
 
 def plot_montage(path, movie, classes, truth_classes, *, pixel_um, frame_ms, frames=None):
-    """Draw some frames, annotation above prediction.
+    """Draw some frames, annotation left of the prediction.
 
     Args:
         path: PNG to write.

@@ -157,7 +157,7 @@ def main(argv=None):
     seconds = time.monotonic() - begun
     kind = "synthetic recordings with planted tuning" if truth else settings["dataset"]["name"]
     story.write_story(
-        run_dir, title="stcnn: calcium of fly visual neurons from movies", data=kind,
+        run_dir, title="Calcium of fly visual neurons from movies", data=kind,
         seconds=seconds,
         seed=args.seed, scores=scores, main_score=main_score, figures=figures, quality=quality,
     )  # fmt: skip
