@@ -45,7 +45,8 @@ def overlay_heatmap_gradcam(
     scaled = rescale(heatmap)
     if scaled is None:
         axes.imshow(np.zeros(heatmap.shape), cmap="gray", vmin=0, vmax=1, alpha=0.1)
-        axes.text(0.5, 0.5, "no epochs", ha="center", va="center", transform=axes.transAxes)
+        text = "constant map" if np.isfinite(heatmap).all() else "no epochs"
+        axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
         return None
     return axes.imshow(scaled, cmap=colour_map, vmin=0, vmax=1, alpha=alpha)
 
