@@ -9,7 +9,8 @@ import numpy as np
 
 PROBABILITY = 0.5  # of each of the three steps
 MAX_ANGLE_DEG = 30.0  # rotation by U(-30, 30), counter-clockwise positive
-MAX_SHIFT = 10  # translation by integers in [-10, 10], pixels
+MAX_SHIFT = 10  # translation by integers in [-10, 10], pixels of a picture of SHIFT_SIZE
+SHIFT_SIZE = 112  # in smaller pictures the shift is smaller in proportion
 ZOOM_RANGE = (0.8, 1.2)  # zoom by U(0.8, 1.2)
 
 
@@ -76,7 +77,8 @@ def draw_transform(rng, nrows, ncols, *, p=PROBABILITY):
         angle_deg, drawn = rng.uniform(-MAX_ANGLE_DEG, MAX_ANGLE_DEG), True
         matrix = rotation_matrix(angle_deg, nrows, ncols) @ matrix
     if rng.random() < p:
-        dx, dy = rng.integers(-MAX_SHIFT, MAX_SHIFT, size=2, endpoint=True)
+        top = [round(MAX_SHIFT * size / SHIFT_SIZE) for size in (ncols, nrows)]
+        dx, dy = rng.integers(np.negative(top), top, endpoint=True)
         matrix, drawn = translation_matrix(dx, dy) @ matrix, True
     if rng.random() < p:
         scale, drawn = rng.uniform(*ZOOM_RANGE), True

@@ -5,8 +5,10 @@ width, input size, class rule, normalisation, training flags and metrics. Publis
 with layers ``conv3d_N``, ``batch_normalization_N``, ``preds``; N counts creations in one process.
 """
 
+import collections
 import os
 import re
+import warnings
 from pathlib import Path
 
 import h5py
@@ -99,12 +101,36 @@ def read_info(weights, *, kind=None):
     return info
 
 
+def _check_complete(model, path):
+    """Raise ValueError unless the file holds as many arrays as the model and its optimiser."""
+    wanted = {"layers": len(model.weights)}
+    if getattr(model, "optimizer", None) is not None:
+        wanted["optimizer"] = len(model.optimizer.variables)
+    found = collections.Counter()
+
+    def count(name, item):
+        found[name.split("/")[0]] += isinstance(item, h5py.Dataset)
+
+    with h5py.File(path, "r") as handle:
+        handle.visititems(count)
+    for part, n in wanted.items():
+        if found[part] != n:
+            raise ValueError(f"{found[part]} arrays of {part}, {n} needed")
+
+
 def load_weights(model, path):
-    """Load a new-format file into ``model`` of the same shape."""
+    """Load a new-format file into ``model`` of the same shape, all of it or nothing.
+
+    A compiled model takes its optimiser from the file as well.
+    """
     require_file(path)
     try:
-        model.load_weights(path)
-    except HDF5_FAULTS as error:
+        _check_complete(model, path)
+        with warnings.catch_warnings():
+            # Keras leaves layers that it does not find as they are, with a warning.
+            warnings.simplefilter("error")
+            model.load_weights(path)
+    except (*HDF5_FAULTS, Warning) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: does not fit the model described in {info_path(path).name} ({reason}); "

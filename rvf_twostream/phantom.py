@@ -17,7 +17,8 @@ import numpy as np
 # sector
 DEPTH_CM = 16.0
 HALF_ANGLE_DEG = 40.0
-N_DEPTHS, N_BEAMS = 320, 192
+N_DEPTHS, N_BEAMS = 320, 192  # polar pixels; half of both for pictures below SMALL_ROWS
+SMALL_ROWS = 240
 FIELD_PER_CM = 42  # scatterers
 FIELD_SIGMA = 2.0  # samples
 FIELD_HALF_CM = 12.5  # the field covers 25 x 25 cm about the heart
@@ -38,7 +39,7 @@ EARLY, EARLY_PART = 0.7, 0.38  # filling: share of the stroke, part of diastole
 KICK_PART = 0.28  # atrial kick, last part of diastole
 # echo
 ECHO = {"tissue": 0.2, "lv": 0.75, "rv": 0.8, "blood": 0.02, "valve": 0.6, "hinge": 1.6}
-FRESH_POWER = 0.04  # part of the speckle that is new in every frame
+FRESH_POWER = 0.05  # part of the speckle that is new in every frame
 PSF_DEPTH, PSF_BEAMS = 0.9, 1.6  # samples
 LOSS_PER_CM = 0.03
 RANGE_DB = 52.0
@@ -161,22 +162,35 @@ def _profile(s):
     return np.sqrt(s * (2 - s))
 
 
+def coarseness(rows):
+    """Return by how much the scanner's own pixels and scatterers are coarser: 1, or 2.
+
+    A picture of few rows cannot show the full grid: its pixels would skip whole speckles.
+    """
+    return 2 if rows < SMALL_ROWS else 1
+
+
 @functools.cache
-def polar_grid():
+def polar_grid(coarse):
     """Return x, z (d, b) of the polar pixels and their depth (d, 1)."""
-    depth = (np.arange(N_DEPTHS, dtype=np.float32)[:, None] + 0.5) * (DEPTH_CM / N_DEPTHS)
-    angle = np.deg2rad(np.linspace(-HALF_ANGLE_DEG, HALF_ANGLE_DEG, N_BEAMS, dtype=np.float32))
+    d, b = N_DEPTHS // coarse, N_BEAMS // coarse
+    depth = (np.arange(d, dtype=np.float32)[:, None] + 0.5) * (DEPTH_CM / d)
+    angle = np.deg2rad(np.linspace(-HALF_ANGLE_DEG, HALF_ANGLE_DEG, b, dtype=np.float32))
     return depth * np.sin(angle), depth * np.cos(angle), depth
 
 
-def material_points(heart, g):
+def material_points(heart, g, coarse):
     """Trace polar pixels back to end-diastole.
+
+    Args:
+        g: contraction.
+        coarse: see ``coarseness``.
 
     Returns:
         u, v: (d, b) material coordinates.
         right: (d, b) bool, pixels that belong to the right ventricle and atrium.
     """
-    x, z, _ = polar_grid()
+    x, z, _ = polar_grid(coarse)
     u, v = heart.to_heart(x, z)
     right = u < 0
     lengths = np.array([heart.lv_factors[0], heart.rv_factors[0]], np.float32) * g
@@ -275,8 +289,9 @@ def screen(rows, cols):
     z = (np.arange(rows)[:, None] - apex_row) * pixel_cm
     x = (np.arange(cols)[None] - apex_col) * pixel_cm
     depth, angle = np.hypot(x, z), np.rad2deg(np.arctan2(x, z))
-    map_depth = (depth / DEPTH_CM * N_DEPTHS - 0.5).astype(np.float32)
-    map_beam = ((angle + HALF_ANGLE_DEG) / (2 * HALF_ANGLE_DEG) * (N_BEAMS - 1)).astype(np.float32)
+    d, b = (n // coarseness(rows) for n in (N_DEPTHS, N_BEAMS))
+    map_depth = (depth / DEPTH_CM * d - 0.5).astype(np.float32)
+    map_beam = ((angle + HALF_ANGLE_DEG) / (2 * HALF_ANGLE_DEG) * (b - 1)).astype(np.float32)
     inside = (depth <= DEPTH_CM) & (np.abs(angle) <= HALF_ANGLE_DEG) & (depth > 0.3)
     return map_beam, map_depth, inside, pixel_cm, apex_row, apex_col
 
@@ -294,23 +309,25 @@ def draw_movie(heart, n_frames, rows, cols, rng, *, burnt_in=True):
         rng: numpy Generator of the scatterers and the noise.
         burnt_in: draw the scale and the word SYNTHETIC.
     """
-    size = int(2 * FIELD_HALF_CM * FIELD_PER_CM)
+    coarse = coarseness(rows)
+    per_cm = FIELD_PER_CM // coarse
+    size = int(2 * FIELD_HALF_CM * per_cm)
     # Smooth enough for the polar grid to follow it; scaled back to unit power.
     field = rng.standard_normal((size, size, 2), dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), FIELD_SIGMA) * np.float32(
         2 * np.sqrt(np.pi) * FIELD_SIGMA
     )
-    *_, depth = polar_grid()
+    *_, depth = polar_grid(coarse)
     loss = np.exp(-LOSS_PER_CM * depth)[..., None]
     map_beam, map_depth, inside, *_ = screen(rows, cols)
     kept, fresh = np.sqrt(1 - FRESH_POWER), np.sqrt(FRESH_POWER)
     movie = np.empty((n_frames, rows, cols), np.uint8)
     overlay = burnt_in_overlay(rows, cols) if burnt_in else np.uint8(0)
     for k in range(n_frames):
-        u, v, right = material_points(heart, float(heart.contraction(k)))
+        u, v, right = material_points(heart, float(heart.contraction(k)), coarse)
         echo = echogenicity(heart, u, v, right, float(heart.opening(k)))
-        map_u = ((u - heart.centre_u + FIELD_HALF_CM) * FIELD_PER_CM).astype(np.float32)
-        map_v = ((v - heart.lv_length / 2 + FIELD_HALF_CM) * FIELD_PER_CM).astype(np.float32)
+        map_u = ((u - heart.centre_u + FIELD_HALF_CM) * per_cm).astype(np.float32)
+        map_v = ((v - heart.lv_length / 2 + FIELD_HALF_CM) * per_cm).astype(np.float32)
         speckle = cv2.remap(field, map_u, map_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         noise = rng.standard_normal(speckle.shape, dtype=np.float32)
         echoes = (kept * speckle + fresh * noise) * echo[..., None] * loss  # (d, b, 2)

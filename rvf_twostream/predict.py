@@ -66,7 +66,7 @@ def chosen_sets(text):
 
 def clip_starts(n_frames, nframes, *, n_sample, sampling, rng):
     """Return the first frames of the clips of one movie."""
-    from clips import fixed_starts, random_starts
+    from movies import fixed_starts, random_starts
 
     if sampling == "even":
         return fixed_starts(n_frames, nframes, n_sample)
@@ -78,13 +78,13 @@ def predict_RVF(forward, movies, *, nframes=32, n_sample=5, sampling="random", s
 
     Args:
         forward: ``make_forward(model)``.
-        movies: list of ``clips.Movie``.
+        movies: list of ``movies.Movie``.
         nframes: frames of a clip.
         n_sample, sampling: number and choice of clips; random ones come from [seed, movie index].
 
     All clips of a movie go through the network in one batch.
     """
-    from clips import movie_clips
+    from movies import movie_clips
 
     rows = []
     for index, movie in enumerate(movies):
@@ -247,7 +247,7 @@ def text(value):
 
 def predict_split(args, info, forward):
     """Predict the chosen sets of a split, writing each set as soon as it is done."""
-    from clips import list_pairs
+    from movies import list_pairs
     from utils import read_classmap
 
     begun = time.perf_counter()

@@ -164,7 +164,7 @@ def balanced_weights(labels):
 
 def movie_scores(forward, movies, *, nframes, n_clips):
     """Return the mean probability of ``n_clips`` evenly spaced clips of each movie, (n,)."""
-    from clips import fixed_starts, movie_clips
+    from movies import fixed_starts, movie_clips
 
     scores = []
     for movie in movies:
@@ -249,7 +249,7 @@ def movie_sets(args):
 
     The test set stays closed until somebody asks for it.
     """
-    from clips import list_pairs
+    from movies import list_pairs
     from utils import read_classmap
 
     classmap = read_classmap(args.root)

@@ -62,6 +62,8 @@ def start_tensorflow(*, seed=0, device="auto", gpus=1, precision="float32"):
             f"--gpus {gpus}: TensorFlow sees no GPU; --device cpu splits the processor"
         )
     if on_cpu:
+        # Rewriting the graph takes 5 s per start and makes the step of a processor no faster.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         if cards:
             tf.config.set_visible_devices([], "GPU")
         if gpus > 1:
@@ -103,6 +105,32 @@ def total_loss(model, x, y, weight, n_real, sample_loss, *, n_replicas=1):
     return loss + tf.add_n(model.losses) / n_replicas, outputs
 
 
+def one_trace(function):
+    """Compile ``function`` of arrays for batches of any size.
+
+    Tracing a network takes seconds; by itself TensorFlow traces again for a smaller last batch.
+    Replicas of a strategy hand their own kind of values over, which are traced as they come.
+    """
+    import tensorflow as tf
+
+    def open_batch(value):
+        return tf.TensorSpec((None, *value.shape[1:]) if value.shape else (), value.dtype)
+
+    traced = tf.function(function, reduce_retracing=True, autograph=False)
+    concrete = []
+
+    def call(*values):
+        if not all(isinstance(v, np.ndarray | np.float32) for v in tf.nest.flatten(values)):
+            return traced(*values)
+        if not concrete:
+            concrete.append(
+                traced.get_concrete_function(*tf.nest.map_structure(open_batch, values))
+            )
+        return concrete[0](*tf.nest.map_structure(tf.convert_to_tensor, values))
+
+    return call
+
+
 def make_train_step(model, optimizer, sample_loss, strategy):
     """Return ``step(x, y, weight, n_real) -> (total loss, outputs)``, one update of the weights.
 
@@ -124,7 +152,7 @@ def make_train_step(model, optimizer, sample_loss, strategy):
         optimizer.apply(tape.gradient(scaled, variables), variables)
         return loss, outputs
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @one_trace
     def step(x, y, weight, n_real):
         losses, outputs = strategy.run(replica_step, args=(x, y, weight, n_real))
         losses = strategy.experimental_local_results(losses)
@@ -133,7 +161,7 @@ def make_train_step(model, optimizer, sample_loss, strategy):
 
     def shared(value):
         if n_replicas == 1:
-            return tf.nest.map_structure(tf.convert_to_tensor, value)
+            return value
 
         def share(context):
             k = context.replica_id_in_sync_group
@@ -142,7 +170,7 @@ def make_train_step(model, optimizer, sample_loss, strategy):
         return strategy.experimental_distribute_values_from_function(share)
 
     def run(x, y, weight, n_real):
-        return step(shared(x), shared(y), shared(weight), tf.constant(n_real, tf.float32))
+        return step(shared(x), shared(y), shared(weight), np.float32(n_real))
 
     return run
 
@@ -191,16 +219,8 @@ def train_epoch(step, dataset, *, workers=1, progress=None):
 
 def make_forward(model):
     """Return ``forward(x) -> outputs`` (NumPy) in inference mode, compiled once."""
-    import tensorflow as tf
-
-    compiled = tf.function(
-        lambda x: model(x, training=False), reduce_retracing=True, autograph=False
-    )
-
-    def forward(x):
-        return np.asarray(compiled(tf.nest.map_structure(tf.convert_to_tensor, x)))
-
-    return forward
+    compiled = one_trace(lambda x: model(x, training=False))
+    return lambda x: np.asarray(compiled(x))
 
 
 def l2_penalty(model):

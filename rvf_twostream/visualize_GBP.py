@@ -77,7 +77,7 @@ def build_parser():
 
 def choose_clips(movies, nsamples, nframes, seed):
     """Return [(movie, start)] in the order and with the starts that the seed gives."""
-    from clips import random_starts
+    from movies import random_starts
 
     if nsamples > len(movies):
         print(f"note: {len(movies)} movies in the set, all of them are shown", file=sys.stderr)
@@ -86,14 +86,15 @@ def choose_clips(movies, nsamples, nframes, seed):
     return [(movies[i], random_starts(movies[i].n_frames, nframes, 1, rng)[0]) for i in order]
 
 
-def frame_rates(root):
-    """Return {movie stem: frames per second} from the manifest of preprocess.py."""
+def frame_rates(root, info):
+    """Return {movie stem: frames per second}, from the manifest of preprocess.py or resampled."""
     path = Path(root) / "manifest.csv"
+    resampled = info.get("grey_stats", {}).get("options", {}).get("resample_fps")
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8") as handle:
         rows = [row for row in csv.DictReader(handle) if row.get("name") and row.get("fps")]
-    return {Path(row["name"]).stem: float(row["fps"]) for row in rows}
+    return {Path(row["name"]).stem: resampled or float(row["fps"]) for row in rows}
 
 
 def gradients(model, info, clips, args):
@@ -116,7 +117,7 @@ def gradients(model, info, clips, args):
 
 def explain(model, info, chosen, args):
     """Yield (movie, start, clip, gradients, cams, logit) of each chosen clip."""
-    from clips import movie_clips
+    from movies import movie_clips
 
     nframes = info["input_size"][0]
     clips = [movie_clips(movie, [start], nframes) for movie, start in chosen]
@@ -129,7 +130,7 @@ def explain(model, info, chosen, args):
 
 def draw(folder, model, info, chosen, args):
     """Write all pictures of the chosen clips and index.csv into ``folder``."""
-    rates = frame_rates(args.root)
+    rates = frame_rates(args.root, info)
     rows, count = [], {"RVF": 0, "normal": 0}
     for movie, start, clip, gradient, cams, logit in explain(model, info, chosen, args):
         failed = movie.label_class > args.threshold
@@ -204,8 +205,8 @@ def main(argv=None):
     from training import start_tensorflow
 
     start_tensorflow(seed=args.seed, device=args.device)
-    from clips import list_pairs
     from model_zoo import two_stream
+    from movies import list_pairs
     from utils import read_classmap
 
     begun = time.perf_counter()

@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 
-from clips import (
-    DataGeneratorEchonet,
-    DataGeneratorMerged,
-    DataGeneratorMerged_aug,
-    fixed_starts,
-    list_pairs,
-    movie_clips,
-    random_starts,
-    read_clip,
-)
+from clips import DataGeneratorEchonet, DataGeneratorMerged, DataGeneratorMerged_aug
 from files import InputError
+from movies import fixed_starts, list_pairs, movie_clips, random_starts, read_clip
 from utils import save_array
 
 SIZE = {"nframes": 8, "nrows": 12, "ncols": 14}

@@ -1,12 +1,19 @@
 """De-identification: tags at every depth, refuse and warn, no value in any output."""
 
 import csv
+import io
+import shutil
+import zipfile
+from pathlib import Path
 
 import pydicom
 import pytest
+from PIL import Image
 
 from deid import check_header
+from files import RESULTS
 from little import assert_one_line, run_script, texture, tree, write_data_set, write_dicom
+from make_synthetic import write_cohort
 
 SECRETS = {
     "PatientName": "Quackenbush^Zelda",
@@ -85,18 +92,22 @@ def test_identity_is_found_in_nested_and_private_sequences():
     assert levels(data)["PatientName"] == 1
 
 
+def plant(path):
+    """Give a DICOM file identity at every depth: plain, nested and private elements."""
+    data = pydicom.dcmread(path)
+    for keyword, value in SECRETS.items():
+        setattr(data, keyword, value)
+    deep = item(PatientName=NESTED, ReferencedPatientSequence=[item(PatientName=DEEP)])
+    data.RequestAttributesSequence = [deep]
+    data.private_block(0x0019, "MAKER", create=True).add_new(1, "LO", PRIVATE)
+    data.save_as(path)
+
+
 @pytest.fixture
 def named_set(tmp_path):
     """Return a data set with one file full of planted identity."""
     root = write_data_set(tmp_path / "set", n=32)
-    elements = dict(SECRETS)
-    nested = item(PatientName=NESTED, ReferencedPatientSequence=[item(PatientName=DEEP)])
-    path = write_dicom(
-        root / "x.dcm", texture(32, seed=9), "p01", RequestAttributesSequence=[nested], **elements
-    )
-    data = pydicom.dcmread(path)
-    data.private_block(0x0019, "MAKER", create=True).add_new(1, "LO", PRIVATE)
-    data.save_as(path)
+    plant(write_dicom(root / "x.dcm", texture(32, seed=9), "p01"))
     return root
 
 
@@ -112,9 +123,6 @@ def test_warn_goes_on_and_no_output_holds_a_value(named_set):
     done = run_script("preprocess.py", "--root", named_set, "--deid", "warn")
     assert done.returncode == 0, done.stderr
     assert "x.dcm: " in done.stdout
-    for script in ("optical_flow_calculator.py",):
-        flow = run_script(script, "--root", named_set)
-        assert flow.returncode == 0, flow.stderr
     with open(named_set / "deid_report.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert {"file", "tag", "keyword", "level"} == set(rows[0])
@@ -123,13 +131,53 @@ def test_warn_goes_on_and_no_output_holds_a_value(named_set):
     assert (named_set / "deid_contact_sheet.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_a_whole_run_and_one_file_hold_no_value(tmp_path):
+    """From DICOM to report: movies, statistics, tables, weights, pictures, GIFs, pages, prints."""
+    name = "pytest_deid"
+    root = tmp_path / "set"
+    write_cohort(root, n_patients=16, two_class=True, rows=96, cols=128, frames=34)
+    for path in root.glob("*.dcm"):
+        plant(path)
+    short = "--nframes 8 --nrows 32 --ncols 32 --depth 18 --width 2 --epoch 1 --val_fraction 0.3"
+    short += " --test_fraction 0.3 --val_clips 1 --n_sample 1 --nsamples 1"
+    try:
+        flags = ("--run", name, "--fresh", "--deid", "warn", *short.split())
+        done = run_script("main.py", "--root", root, *flags)
+        assert done.returncode == 0, done.stderr
+        weights = RESULTS / name / "rvf_0.weights.h5"
+        one = next(root.glob("*.dcm"))
+        flags = ("--weights", weights, "--dicom", one, "--deid", "warn", "--json")
+        single = run_script("predict.py", *flags)
+        assert single.returncode == 0, single.stderr
+        kinds = assert_no_secret(root, done) | assert_no_secret(RESULTS / name, single)
+        assert kinds >= {".npy", ".npz", ".h5", ".json", ".csv", ".png", ".gif", ".html"}
+    finally:
+        shutil.rmtree(RESULTS / name, ignore_errors=True)
+
+
+def unpacked(name, data):
+    """Return what a file holds as bytes: arrays of an archive, comments of a picture."""
+    if name.endswith(".npz"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return data + b"".join(archive.read(member) for member in archive.namelist())
+    if name.endswith((".png", ".gif")):
+        with Image.open(io.BytesIO(data)) as picture:
+            return data + repr(picture.info).encode()
+    return data
+
+
 def assert_no_secret(root, process):
-    """No planted string in the text output or in any file but the DICOM inputs."""
+    """No planted string in the text output or in any file but the DICOM inputs.
+
+    Returns the suffixes of the files that were looked at.
+    """
     secrets = [part for value in SECRETS.values() for part in value.split("^")]
     secrets += [part for name in (NESTED, DEEP) for part in name.split("^")] + [PRIVATE]
     outputs = {name: data for name, data in tree(root).items() if not name.endswith(".dcm")}
-    outputs["stdout"] = process.stdout.encode()
-    outputs["stderr"] = process.stderr.encode()
-    for name, data in outputs.items():
+    outputs = {name: unpacked(name, data) for name, data in outputs.items()}
+    texts = {"stdout": process.stdout.encode(), "stderr": process.stderr.encode()}
+    for name, data in (outputs | texts).items():
         for secret in secrets:
             assert secret.encode() not in data, (name, secret)
+    return {Path(name).suffix for name in outputs}

@@ -62,11 +62,13 @@ def test_planted_scores_judge_the_effect():
     patients = [
         {"id": f"p{i}", "y": str(int(i < 20)), "probability": str(1 - i / 40)} for i in range(40)
     ]
-    score, scores, _ = run_demo.planted_scores(patients, truth, "strong", judged=True)
+    score, scores, _ = run_demo.planted_scores(
+        patients, truth, "strong", interval=[0.5, 1.0], judged=True
+    )
     assert score["value"] == 1
     assert score["passed"] is True
     assert scores[3]["value"] == 1  # TAPSE itself
-    score, *_ = run_demo.planted_scores(patients, truth, "none", judged=True)
+    score, *_ = run_demo.planted_scores(patients, truth, "none", interval=None, judged=True)
     assert score["passed"] is False
     assert score["control"] is True
 

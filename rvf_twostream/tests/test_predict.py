@@ -240,6 +240,26 @@ def test_damaged_and_foreign_weights(saved, tmp_path):
         load_trunk(model, "grey", tmp_path / "g.weights.h5", depth=34, width=4)
 
 
+@pytest.mark.parametrize("part", ["layers/conv3d_3", "layers/dense", "optimizer"])
+def test_weights_are_never_loaded_in_part(part, saved, tmp_path):
+    import h5py
+    import keras
+
+    from checkpoints import load_weights, save_h5
+    from model_zoo import make_optimizer
+
+    _, _, model = saved
+    trained = keras.Model(model.inputs, model.outputs)
+    trained.compile(optimizer=make_optimizer(model, 1e-3))
+    path = tmp_path / "m.weights.h5"
+    save_h5(trained, path)
+    load_weights(trained, path)
+    with h5py.File(path, "r+") as handle:
+        del handle[part]
+    with pytest.raises(InputError, match=r"arrays of (layers|optimizer), \d+ needed"):
+        load_weights(trained, path)
+
+
 def test_a_trunk_of_other_channels_is_fitted(tmp_path):
     """Grey weights start the flow stream: the response to two equal channels stays the same."""
     from model_zoo import single_stream
