@@ -87,15 +87,18 @@ def fit_to(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     return counts.argmax(axis=0)
 
 
-def region_table(maps: dict[str, np.ndarray], atlas: Atlas) -> pd.DataFrame:
-    """Return the mean of each map (H, W) in each of the 40 parcels, one row per parcel."""
-    shape = next(iter(maps.values())).shape
-    parcels = atlas.parcels
-    if shape[1] * 2 == shape[0]:
-        parcels = parcels[:, : parcels.shape[1] // 2]  # left hemisphere only
-    parcels = fit_to(parcels, *shape)
+def region_table(
+    maps: dict[str, np.ndarray], parcels: np.ndarray, names: tuple[str, ...]
+) -> pd.DataFrame:
+    """Return the mean of each map (H, W) in each of the 40 parcels, one row per parcel.
+
+    Args:
+        maps: map by name of its state.
+        parcels: (H, W) int, 0 none; the part of the atlas that the maps show.
+        names: 40 names.
+    """
     rows = []
-    for number, name in enumerate(atlas.names, start=1):
+    for number, name in enumerate(names, start=1):
         here = parcels == number
         means = {
             key: float(value[here].mean()) if here.any() else np.nan for key, value in maps.items()

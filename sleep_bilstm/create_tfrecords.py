@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -185,7 +184,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
                     {**shared, **own, **signal, "mask": np.packbits(mask).tobytes()}
                 )
                 writer.write(payload)
-                rows.append({**own, "crc32": zlib.crc32(payload)})
+                rows.append(own)
         if not rows:
             raise InputError(
                 f"{source}: no epoch is left after artifacts are dropped; leave this recording out"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from demo import TARGET_CONTROL, TARGET_KAPPA, TARGET_QUADRANT, TARGET_RECALL
+from demo import OCCLUSION_EVERY, TARGET_CONTROL, TARGET_KAPPA, TARGET_QUADRANT, TARGET_RECALL
 from evaluation import write_table
 from fragmented_sleep import sleep_statistics, statistics_table, stretches
 from learning_curve import save_learning_curve
@@ -37,7 +37,7 @@ def demo_scores(found: dict) -> list[dict]:
             kappa is not None and kappa >= TARGET_KAPPA,
         ),
         score(
-            "kappa, trained on shuffled labels half as long (control)",
+            f"kappa, trained on shuffled labels for {found['control_epochs']} passes (control)",
             found["control"],
             f"|kappa| < {TARGET_CONTROL}",
             abs(found["control"]) < TARGET_CONTROL,
@@ -107,12 +107,13 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
         },
         {
             "path": "occlusion/occlusion.png",
-            "caption": "Where the evidence lies: drop of the probability when a patch is hidden.",
+            "caption": "Where the evidence lies: drop of the probability of the predicted state "
+            f"when a patch is hidden; one epoch in {OCCLUSION_EVERY}.",
             "alt": "Occlusion maps of three states",
         },
         {
             "path": "gradcam/gradcam.png",
-            "caption": "Grad-CAM of the same epochs, as published. On small frames it does not "
+            "caption": "Grad-CAM of all epochs, as published. On small frames it does not "
             "show where the evidence lies: see the table of quadrants.",
             "alt": "Grad-CAM maps of three states",
         },
@@ -160,9 +161,7 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
         ),
     ]
     lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
-    report = write_report(
-        run_dir, "Sleep states from wide-field calcium imaging", lead, sections
-    )
+    report = write_report(run_dir, "Sleep states from wide-field calcium imaging", lead, sections)
     write_summary(
         run_dir,
         {

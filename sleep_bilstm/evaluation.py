@@ -15,7 +15,7 @@ from files import atomic_path, write_json
 from mat_writer import save_mat
 from plot_hypnogram import save_hypnogram
 from smoothing import smooth, transition_matrix
-from states import EPOCH_S
+from states import EPOCH_S, HUMAN_KAPPA
 from utils import (
     all_probabilities,
     calibration,
@@ -144,6 +144,7 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
     classes = probs.shape[1]
     true, pred = table["true"].to_numpy(), table["pred"].to_numpy()
     result = {"split": split_text, **class_metrics(true, pred, classes)}
+    result["kappa_human_raters_published"] = HUMAN_KAPPA
     interval = kappa_interval(true, pred, recording_numbers(table), epoch_s=EPOCH_S)
     result["kappa_interval_95"] = list(interval) if interval else None
     reliability, error = calibration(true, probs)
@@ -209,6 +210,7 @@ def write_results(
     write_json(out / "metrics.json", metrics)
     log.info("%s", split_text)
     log.info("%s", text_of(metrics))
+    log.info("for comparison: two human raters of EEG/EMG agree with kappa %.2f", HUMAN_KAPPA)
     if "smoothed" in metrics:
         log.info("smoothed:\n%s", text_of(metrics["smoothed"]))
     return metrics

@@ -78,6 +78,7 @@ GRADCAM_METHOD = "gradcam"  # weights of the map: gradcam, gradcam++
 GRADCAM_TARGET = "prob"  # what is differentiated: prob, logit
 ONLY_CORRECT = True  # maps of correctly classified epochs only
 OCCLUSION_PATCH = 0  # pixels per side; 0 is 1/8 of the frame height (1/4 in the demo)
+OCCLUSION_PARCELS = False  # hide pairs of atlas parcels instead of square patches
 ATLAS = ""  # AtlasandIsbrain.mat, for region tables
 MODEL_SAVEDIR = ""  # folder of the weights; the run's folder when empty
 LOGS_DIR = ""  # folder of TensorBoard logs; logs/ of the run's folder when empty

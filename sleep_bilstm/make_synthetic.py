@@ -27,6 +27,7 @@ from states import (
     DATA_DIR,
     FRAME_RATE_HZ,
     FRAMES_PER_EPOCH,
+    HUMAN_KAPPA,
     LABEL_TO_RAW,
     NREM,
     REM,
@@ -52,7 +53,6 @@ BOUT_SHAPE = 1.5  # of the gamma distribution
 PARCELS_PER_SIDE = 24
 HOMOTOPIC_CORRELATION = 0.7
 WAVE_DELAY_S = 0.25  # front to back
-RATER_KAPPA = 0.65  # human against human in the paper
 AMPLITUDE = {
     "slow": 0.012,
     "local": 0.010,
@@ -275,7 +275,7 @@ def rate_again(labels: np.ndarray, mixed: np.ndarray, rng: np.random.Generator) 
     second = labels.copy()
     # Epochs near a transition come first; each takes the label of a neighbour.
     for epoch in np.argsort(rng.random(labels.size) - near, kind="stable"):
-        if len(np.unique(labels)) < 2 or cohen_kappa_score(labels, second) <= RATER_KAPPA:
+        if len(np.unique(labels)) < 2 or cohen_kappa_score(labels, second) <= HUMAN_KAPPA:
             break
         around = labels[max(0, epoch - 3) : epoch + 4]
         others = around[around != labels[epoch]]

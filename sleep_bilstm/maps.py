@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atlas import front_back_index, permutation_test, read_atlas, region_table
+from atlas import fit_to, front_back_index, permutation_test, read_atlas, region_table
 from dataloader_sleep import Epochs, make_dataset
 from evaluation import write_table
-from files import write_json
+from files import InputError, write_json
 from gradcam import GradCam, upsample
 from mat_writer import save_mat
-from occlusion import Occlusion, patch_masks
+from occlusion import Occlusion, parcel_pair_masks, patch_masks
 from shards import read_mask_of
 from states import STATE_NAMES
 from train import fault_lines, states_of
@@ -121,6 +121,21 @@ def save_subject(
     return maps
 
 
+def seen(image: np.ndarray, view) -> np.ndarray:
+    """Return the part (H, W) of an image of the whole frame that the network sees."""
+    return view.frames(image[None].repeat(view.num_frames, 0))[0][0]
+
+
+def occlusion_masks(epochs: Epochs, settings, parcels) -> tuple[np.ndarray, str]:
+    """Return the masks (n, H, W) bool of what is hidden in turn, and their description."""
+    if settings.occlusion_parcels:
+        if parcels is None:
+            raise InputError("occlusion_parcels needs --atlas AtlasandIsbrain.mat")
+        return parcel_pair_masks(parcels), "pairs of atlas parcels"
+    patch = settings.occlusion_patch or max(1, epochs.shape[1] // PATCH_FRACTION)
+    return patch_masks(*epochs.shape[1:], patch), f"input patches of {patch} x {patch} pixels"
+
+
 def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]:
     """Write maps, figure, region table and front/back test of every mouse in ``epochs``.
 
@@ -129,12 +144,13 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     """
     from plot_gradcam import save_maps_figure
 
+    atlas = read_atlas(Path(settings.atlas)) if settings.atlas else None
+    first = epochs.records[0]
+    parcels = atlas and seen(fit_to(atlas.parcels, first.height, first.width), epochs.view)
     if settings.mode == "occlusion":
-        patch = settings.occlusion_patch or max(1, epochs.shape[1] // PATCH_FRACTION)
-        method = Occlusion(
-            network, patch_masks(*epochs.shape[1:], patch), frame_chunk=settings.frame_chunk
-        )
-        about = {"method": "occlusion", "layer": f"input patches of {patch} x {patch} pixels"}
+        masks, layer = occlusion_masks(epochs, settings, parcels)
+        method = Occlusion(network, masks, frame_chunk=settings.frame_chunk)
+        about = {"method": "occlusion", "layer": layer}
     else:
         method = GradCam(
             network,
@@ -147,13 +163,10 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     states = (
         range(classes) if settings.gradcam_label < 0 else [min(settings.gradcam_label, classes - 1)]
     )
-    atlas = read_atlas(Path(settings.atlas)) if settings.atlas else None
     folder, results, backgrounds, tables, tests = out / "maps", {}, {}, [], {}
     for mouse in dict.fromkeys(record.date for record in epochs.records):
         own = Epochs([r for r in epochs.records if r.date == mouse], epochs.view)
-        mask = epochs.view.frames(
-            read_mask_of(own.records[0])[None].repeat(epochs.view.num_frames, 0)
-        )[0][0]
+        mask = seen(read_mask_of(own.records[0]), epochs.view)
         subject = collect(method, own, mask, settings)
         results[mouse] = save_subject(subject, own, mouse, folder, about, states)
         backgrounds[mouse] = {
@@ -161,7 +174,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
             for s in states
         }
         if atlas is not None:
-            tables.append(region_table(results[mouse], atlas).assign(mouse=mouse))
+            tables.append(region_table(results[mouse], parcels, atlas.names).assign(mouse=mouse))
         names = STATE_NAMES[classes]
         tests[mouse] = {
             "front_back_index": {

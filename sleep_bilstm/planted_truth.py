@@ -20,12 +20,13 @@ SHUFFLES = 1000
 
 
 def planted_envelopes(recordings: Path, epochs: Epochs) -> np.ndarray:
-    """Return the planted slow-wave envelope (N, F) of every epoch."""
+    """Return the envelope (N, F) of the slow waves in every epoch, 0 outside NREM frames."""
     truth = {}
     for path in find_recordings(recordings):
         name = parse_name(path)
         with np.load(path.with_suffix(".truth.npz")) as held:
-            truth[name.date, name.run] = held["slow_wave_envelope"]
+            # Slow waves run on below the other states in truth.npz; the film shows them in NREM.
+            truth[name.date, name.run] = held["slow_wave_envelope"] * (held["state"] == NREM)
     n = epochs.view.num_frames
     return np.stack([truth[r.date, r.run][r.epoch, :n] for r in epochs.records])
 

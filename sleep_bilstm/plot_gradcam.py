@@ -20,9 +20,7 @@ from states import STATE_NAMES
 
 FRAME = 64  # 1-based number of the background frame
 OPACITY = 0.5
-COLOUR_MAP = (
-    "jet"  # Faithful: the published figure; viridis and cividis are safe for colour-blind readers
-)
+COLOUR_MAP = "viridis"  # safe for colour-blind readers; Differs: the published figure has jet
 PANEL_INCHES = 2.4
 
 
@@ -132,7 +130,9 @@ def build_parser() -> Parser:
     parser.add_argument("--mice", nargs="+", required=True, help="date codes, one row each")
     parser.add_argument("--frame", type=int, default=FRAME, help="1-based background frame")
     parser.add_argument("--opacity", type=float, default=OPACITY, help="opacity of the map")
-    parser.add_argument("--colour_map", default=COLOUR_MAP, help="matplotlib colour map")
+    parser.add_argument(
+        "--colour_map", default=COLOUR_MAP, help="matplotlib colour map; published: jet"
+    )
     parser.add_argument("--colour_bar", action="store_true", help="draw a colour bar")
     parser.add_argument(
         "--atlas", type=Path, default=None, help="AtlasandIsbrain.mat: draw its outlines"

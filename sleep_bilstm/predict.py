@@ -27,7 +27,7 @@ class RecordingEpochs:
 
     def __init__(self, path: Path, name, epochs: list[int]):
         self.records = [
-            Record(path, 0, 0, None, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
+            Record(path, 0, 0, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
             for k, e in enumerate(epochs)
         ]
         self.labels = np.full(len(epochs), NO_LABEL, np.int32)

@@ -5,7 +5,8 @@ A shard record is a tf.train.Example with the signals of one epoch as raw bytes;
 lies an index (offset, length, label, epoch of every record) that allows a global shuffle by
 ``os.pread``.
 Reading needs no TensorFlow: the few fields of a record are found by walking its protocol-buffer
-tags, and the signals are taken from the bytes without a copy. Writing goes through TensorFlow.
+tags, and the signals are taken from the bytes without a copy; the checksums of the TFRecord frame
+are compared as TensorFlow does. Writing goes through TensorFlow.
 Source: specification sections 4.3 and 4.4.
 """
 
@@ -14,10 +15,10 @@ import json
 import os
 import re
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from files import InputError, write_json
@@ -30,6 +31,7 @@ SIZE_128 = 128  # rows and columns of the published one-epoch files
 HEADER_BYTES = 12  # length (8), its checksum (4); the payload is followed by 4 bytes of checksum
 REFERENCE_NAME = re.compile(r"(?P<base>.+)_epoch(?P<kept>\d+)\.tfrecords$")
 FLOATS, INTEGERS = 2, 3  # field numbers of tf.train.Feature
+CRC_MASK = 0xA282EAD8  # added to the rotated checksum by the TFRecord format
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class Record:
     Attributes:
         path: file that holds it.
         offset, length: position and size of the payload in bytes.
-        crc32: zlib checksum of the payload, or None when the file has no index.
         label: 0 wake, 1 NREM, 2 REM; -1 unknown.
         date, mouse, run: from the name of the recording.
         epoch: index in the recording, before artifacts are dropped; in a published file the index
@@ -52,7 +53,6 @@ class Record:
     path: Path
     offset: int
     length: int
-    crc32: int | None
     label: int
     date: str
     mouse: str
@@ -123,26 +123,38 @@ def _value(payload, field: tuple[int, int, int]):
     return np.frombuffer(part, "<f4") if kind == FLOATS else part
 
 
+def _signed(value: int) -> int:
+    """Return a stored 64-bit integer, which is walked as an unsigned one, with its sign."""
+    return value if value < 2**63 else value - 2**64
+
+
 def _text(value) -> str:
     return bytes(value).decode("utf-8")
+
+
+def masked_crc(data: bytes) -> bytes:
+    """Return the checksum of ``data`` as a TFRecord holds it: CRC-32C, rotated and offset."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + CRC_MASK) & 0xFFFFFFFF)
 
 
 def read_payload(record: Record) -> bytes:
     """Read the payload of a record and compare its checksum.
 
     Raises:
-        InputError: the file is truncated or its bytes differ from the index.
+        InputError: the file is truncated or its bytes are damaged.
     """
     with open(record.path, "rb") as handle:
         payload = os.pread(handle.fileno(), record.length, record.offset)
-    if len(payload) != record.length:
+        checksum = os.pread(handle.fileno(), 4, record.offset + record.length)
+    if len(payload) != record.length or len(checksum) != 4:
         raise InputError(
             f"{record.path}: ends within epoch {record.epoch}; it is truncated: create it again"
         )
-    if record.crc32 is not None and zlib.crc32(payload) != record.crc32:
+    if masked_crc(payload) != checksum:
         raise InputError(
-            f"{record.path}: the bytes of epoch {record.epoch} differ from its index: create it "
-            "again"
+            f"{record.path}: the bytes of epoch {record.epoch} do not have their checksum; they "
+            "are damaged: create it again"
         )
     return payload
 
@@ -152,6 +164,8 @@ def read_epoch(record: Record) -> np.ndarray:
     payload = read_payload(record)
     try:
         fields = _fields(payload)
+        if _signed(_value(payload, fields["label"])) != record.label:
+            raise ValueError("its label is not the one of the index")
         if "features" in fields:
             floats = _value(payload, fields["features"])
             return np.ascontiguousarray(
@@ -204,6 +218,10 @@ def walk(path: Path) -> list[tuple[int, int]]:
         while at < size:
             header = os.pread(handle.fileno(), HEADER_BYTES, at)
             length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER_BYTES else size
+            if len(header) == HEADER_BYTES and masked_crc(header[:8]) != header[8:]:
+                raise InputError(
+                    f"{path}: the header of record {len(found)} is damaged; create the file again"
+                )
             if at + HEADER_BYTES + length + 4 > size:
                 raise InputError(
                     f"{path}: record {len(found)} is cut off at byte {size}; create the file again"
@@ -318,9 +336,7 @@ def shard_records(path: Path) -> list[Record]:
                 path=path,
                 offset=row["offset"],
                 length=row["length"],
-                crc32=row.get("crc32"),
-                # A label of -1 is stored as a 64-bit integer and walked as an unsigned one.
-                label=row["label"] if row["label"] < 2**63 else row["label"] - 2**64,
+                label=_signed(row["label"]),
                 epoch=row["epoch"],
                 kept=row["kept"],
                 name=f"{index['base']}_epoch{row['kept']}.tfrecords",
@@ -341,7 +357,7 @@ def reference_record(path: Path) -> Record:
     offset, length = walk(path)[0]
     try:
         small = small_fields(path, offset, length)
-        label, kept = int(small["label"]), int(found["kept"])
+        label, kept = _signed(small["label"]), int(found["kept"])
         # Floats are 4 bytes each; the tags and the key around them take less than one frame.
         frames = small["features bytes"] // (4 * SIZE_128 * SIZE_128)
     except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -350,7 +366,6 @@ def reference_record(path: Path) -> Record:
         path,
         offset,
         length,
-        None,
         label,
         name.date,
         name.mouse,

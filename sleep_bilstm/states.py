@@ -23,3 +23,5 @@ STATE_RGB = (
     (38 / 255, 179 / 255, 150 / 255),
 )
 NO_LABEL = -1
+
+HUMAN_KAPPA = 0.65  # human against human on EEG/EMG, Zhang et al. 2024

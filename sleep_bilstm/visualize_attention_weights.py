@@ -1,11 +1,10 @@
 """Draw exported attention weights: mean per state, in time, histograms, around transitions.
 
 Python port of the published visualize_attention_weights.m; specification section 8.5.
-    python visualize_attention_weights.py
-    ../results/sleep_bilstm/run/attention_weights/200128_attention_weights.mat python
-    visualize_attention_weights.py WEIGHTS.mat --states 200128_10s.mat --gap 30
-Reads att_weights (N x F), y_preds and, for the transitions, y_trues (1 x N). Writes four PNG with
-their CSV.
+    python visualize_attention_weights.py 200128_attention_weights.mat
+    python visualize_attention_weights.py WEIGHTS.mat --states 200128_10s.mat --gap 30
+Reads att_weights (N x F), y_preds and, for the transitions, y_trues (1 x N). Writes four PNG and
+PDF with their CSV.
 """
 
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ class AttentionStatistics:
     """What the figures show.
 
     Attributes:
+        names: of the states.
         rescaled: (N, F) rows rescaled to 0..1.
         means: per state mean over its predicted epochs (F,), NaN when absent.
         counts: per state number of epochs.
@@ -48,6 +48,7 @@ class AttentionStatistics:
         transition, other: samples around transitions and the rest; None without true states.
     """
 
+    names: tuple[str, ...]
     rescaled: np.ndarray
     means: list
     counts: list
@@ -57,7 +58,12 @@ class AttentionStatistics:
 
 
 def attention_statistics(
-    weights: np.ndarray, y_pred: np.ndarray, y_true: np.ndarray | None = None, gap: int = GAP
+    weights: np.ndarray,
+    y_pred: np.ndarray,
+    y_true: np.ndarray | None = None,
+    gap: int = GAP,
+    *,
+    num_classes: int = 3,
 ) -> AttentionStatistics:
     """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
 
@@ -67,14 +73,14 @@ def attention_statistics(
     """
     rescaled = rescale_rows(np.asarray(weights))
     n_frames = rescaled.shape[1]
-    means, counts, histograms = [], [], []
-    for state in range(len(STATE_NAMES[3])):
+    names, means, counts, histograms = STATE_NAMES[num_classes], [], [], []
+    for state in range(num_classes):
         own = rescaled[y_pred == state]
         counts.append(len(own))
         means.append(own.mean(axis=0) if len(own) else np.full(n_frames, np.nan))
         histograms.append(probability_histogram(own))
     if y_true is None:
-        return AttentionStatistics(rescaled, means, counts, histograms, None, None)
+        return AttentionStatistics(names, rescaled, means, counts, histograms, None, None)
     flat = rescaled.ravel()
     near = np.zeros(flat.size, bool)
     pooled = []
@@ -84,19 +90,21 @@ def attention_statistics(
         pooled.append(flat[around])
         near[around] = True
     transition = np.concatenate(pooled) if pooled else np.empty(0)
-    return AttentionStatistics(rescaled, means, counts, histograms, transition, flat[~near])
+    return AttentionStatistics(names, rescaled, means, counts, histograms, transition, flat[~near])
 
 
 def plot_means(statistics: AttentionStatistics):
     """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
     from figures import new_figure
 
-    figure, row = new_figure(11, 3.2, columns=3, sharey=True)
+    figure, row = new_figure(11, 3.2, columns=len(statistics.names), sharey=True)
     for state, axes in enumerate(row):
         mean = statistics.means[state]
         if statistics.counts[state]:
             axes.bar(np.arange(1, mean.size + 1), mean, width=1, color=STATE_RGB[state])
-        axes.set_title(f"{STATE_NAMES[3][state]} ({statistics.counts[state]} epochs)", fontsize=10)
+        axes.set_title(
+            f"{statistics.names[state]} ({statistics.counts[state]} epochs)", fontsize=10
+        )
         axes.set_xlabel("Time steps")
     row[0].set_ylabel("Average attention weights")
     return figure
@@ -125,7 +133,7 @@ def plot_in_time(
     else:
         axes.set_xlabel(f"Epoch ({epoch_seconds:g} s each)")
     axes.set(xlim=(0, n), ylim=(0, 1.02), ylabel="Attention weights")
-    for state, name in enumerate(STATE_NAMES[3]):
+    for state, name in enumerate(statistics.names):
         axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
     figure.legend(frameon=False, loc="outside upper right", ncols=3)
     return figure
@@ -135,12 +143,12 @@ def plot_histograms(statistics: AttentionStatistics):
     """Return the distributions of the rescaled weights, one per predicted state."""
     from figures import new_figure
 
-    figure, row = new_figure(11, 3.0, columns=3, sharey=True)
+    figure, row = new_figure(11, 3.0, columns=len(statistics.names), sharey=True)
     edges = np.linspace(0, 1, BINS + 1)
     for state, axes in enumerate(row):
         axes.stairs(statistics.histograms[state], edges, fill=True, color=STATE_RGB[state])
         axes.set_yscale("log")
-        axes.set_title(STATE_NAMES[3][state], fontsize=10)
+        axes.set_title(statistics.names[state], fontsize=10)
         axes.set_xlabel("Attention weight (rescaled per epoch)")
     row[0].set_ylabel("Probability")
     return figure
@@ -166,29 +174,35 @@ def plot_transitions(statistics: AttentionStatistics):
 
 
 def save_attention_figures(
-    weights, y_pred, y_true, out: Path, mouse: str, gap: int = GAP
+    statistics: AttentionStatistics, y_pred: np.ndarray, out: Path, mouse: str
 ) -> list[Path]:
-    """Draw and save all figures of one mouse with their CSV; return the pictures."""
-    from figures import save_figure
+    """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures."""
+    from figures import PRINT_DPI, save_figure
 
-    statistics = attention_statistics(weights, y_pred, y_true, gap)
-    names, edges = STATE_NAMES[3], np.linspace(0, 1, BINS + 1)[:-1]
+    look = {"dpi": PRINT_DPI, "pdf": True}
+    names, edges = statistics.names, np.linspace(0, 1, BINS + 1)[:-1]
+    n_frames = statistics.rescaled.shape[1]
     steps = pd.DataFrame(
         {
-            "time_step": np.arange(1, weights.shape[1] + 1),
+            "time_step": np.arange(1, n_frames + 1),
             **dict(zip(names, statistics.means, strict=True)),
         }
     )
     bins = pd.DataFrame({"bin_low": edges, **dict(zip(names, statistics.histograms, strict=True))})
-    in_time = pd.DataFrame(
-        statistics.rescaled, columns=[f"w{i}" for i in range(weights.shape[1])]
-    ).assign(pred=y_pred)
+    in_time = pd.DataFrame(statistics.rescaled, columns=[f"w{i}" for i in range(n_frames)]).assign(
+        pred=y_pred
+    )
     saved = [
-        save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps),
+        save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps, **look),
         save_figure(
-            plot_in_time(statistics, y_pred), out / f"{mouse}_attention_in_time.png", in_time
+            plot_in_time(statistics, y_pred),
+            out / f"{mouse}_attention_in_time.png",
+            in_time,
+            **look,
         ),
-        save_figure(plot_histograms(statistics), out / f"{mouse}_attention_histograms.png", bins),
+        save_figure(
+            plot_histograms(statistics), out / f"{mouse}_attention_histograms.png", bins, **look
+        ),
     ]
     if statistics.transition is not None and statistics.transition.size:
         both = pd.DataFrame(
@@ -200,7 +214,10 @@ def save_attention_figures(
         )
         saved.append(
             save_figure(
-                plot_transitions(statistics), out / f"{mouse}_attention_transitions.png", both
+                plot_transitions(statistics),
+                out / f"{mouse}_attention_transitions.png",
+                both,
+                **look,
             )
         )
     return saved
@@ -238,6 +255,9 @@ def build_parser() -> Parser:
         default=None,
         help="result with y_preds and y_trues, if not in the file",
     )
+    parser.add_argument(
+        "--num_classes", type=int, choices=(2, 3), default=3, help="2 joins NREM and REM"
+    )
     parser.add_argument("--gap", type=int, default=GAP, help="samples on each side of a transition")
     parser.add_argument(
         "--out", type=Path, default=None, help="folder to write; beside the file when absent"
@@ -254,17 +274,19 @@ def main(argv=None):
 
     args = build_parser().parse_args(argv)
     weights, y_pred, y_true = read_weights(args.file, args.states)
-    statistics = attention_statistics(weights, y_pred, y_true, args.gap)
-    for name, mean, count in zip(STATE_NAMES[3], statistics.means, statistics.counts, strict=True):
+    statistics = attention_statistics(
+        weights, y_pred, y_true, args.gap, num_classes=args.num_classes
+    )
+    for name, mean, count in zip(
+        statistics.names, statistics.means, statistics.counts, strict=True
+    ):
         print(
             f"{name}: {count} epochs, sum of the mean curve {mean.sum():.3f}"
             if count
             else f"{name}: no epochs"
         )
     mouse = args.file.stem.removesuffix("_attention_weights")
-    for path in save_attention_figures(
-        weights, y_pred, y_true, args.out or args.file.parent, mouse, args.gap
-    ):
+    for path in save_attention_figures(statistics, y_pred, args.out or args.file.parent, mouse):
         print(path)
         if args.show:
             show(path)

@@ -24,7 +24,7 @@ def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, 
     Returns:
         mouse -> weights (N, F).
     """
-    from visualize_attention_weights import save_attention_figures
+    from visualize_attention_weights import attention_statistics, save_attention_figures
 
     if network.architecture.temporal_attention == "none":
         raise InputError("the network has no temporal attention: there are no weights to show")
@@ -55,8 +55,10 @@ def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, 
             table[["run", "epoch", "true", "pred"]].join(shown),
             out / f"{mouse}_attention_weights.csv",
         )
-        save_attention_figures(
-            weights, table["pred"].to_numpy(), table["true"].to_numpy(), out, mouse
+        states, true = table["pred"].to_numpy(), table["true"].to_numpy()
+        statistics = attention_statistics(
+            weights, states, true, num_classes=epochs.view.num_classes
         )
+        save_attention_figures(statistics, states, out, mouse)
         results[mouse] = weights
     return results

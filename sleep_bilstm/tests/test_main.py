@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,6 +162,35 @@ def test_maps_and_attention(trained, tfrecords, tmp_path):
     assert counts == len(held["att_weights"])
 
 
+def write_atlas(path):
+    """Write an atlas of 16 x 16 pixels: 20 mirrored pairs of parcels of one pixel a side."""
+    left = np.zeros((16, 8), int)
+    left.flat[40:60] = np.arange(1, 21)
+    parcels = np.hstack([left, np.where(left > 0, left + 20, 0)[:, ::-1]])
+    with h5py.File(path, "w") as file:
+        file["AtlasSeeds"], file["parcelisbrain"] = parcels.T.astype(float), np.ones((16, 16))
+        for i in range(40):
+            file[f"#refs#/{i}"] = np.frombuffer(f"V{i % 20} L".encode("utf-16-le"), np.uint16)
+        names = [file[f"#refs#/{i}"].ref for i in range(40)]
+        file.create_dataset("parcelnames", data=names, dtype=h5py.ref_dtype)
+
+
+def test_occlusion_of_parcels(trained, tfrecords, tmp_path, capsys):
+    """The drop of a pair of parcels stands at both of them and nowhere else."""
+    write_atlas(tmp_path / "atlas.mat")
+    flags = ["--result_savedir", str(tmp_path), "--no-only_correct", "--occlusion_parcels"]
+    assert use(trained, tfrecords, "occlusion", *flags, "--atlas", str(tmp_path / "atlas.mat")) == 0
+    table = pd.read_csv(tmp_path / "occlusion" / "regions.csv").set_index("parcel")
+    assert table["pixels"].tolist() == [1] * 40
+    values = table[["Wakefulness", "NREM", "REM"]].dropna(axis=1).to_numpy()
+    assert values.shape[1] >= 1
+    np.testing.assert_allclose(values[:20], values[20:])
+    figure = pd.read_csv(tmp_path / "occlusion" / "occlusion.csv")
+    assert (figure[[f"column{c}" for c in range(16)]].iloc[:5] == 0).all(axis=None)
+    flags = ["--data_path", str(tfrecords), "--model_savedir", str(trained), *flags]
+    fails(capsys, ["--mode", "occlusion", *flags], "needs --atlas")
+
+
 def test_predict_agrees_with_test(trained, tfrecords, recordings, tmp_path):
     """Recordings and their shards give the same states; artifacts are predicted as well."""
     unlabelled = tmp_path / "raw"
@@ -198,8 +228,10 @@ def test_two_classes_and_half_frames(tfrecords, tiny_flags, tmp_path):
     flags = ["--num_classes", "2", "--hemispheric", "--hemisphere", "both-mirrored"]
     more = [*flags, "--split", "block", "--model_savedir", run, "--loss", "cross_entropy"]
     assert main(["--mode", "train", *tiny_flags, *more]) == 0
-    for mode in ("test", "test_subjectwise", "gradcam"):
+    for mode in ("test", "test_subjectwise", "gradcam", "attention_weights"):
         assert main(["--mode", mode, "--data_path", str(tfrecords), "--model_savedir", run]) == 0
+    means = pd.read_csv(tmp_path / "run" / "attention_weights" / "990104_attention_means.csv")
+    assert means.columns.tolist() == ["time_step", "Wakefulness", "Sleep"]
     metrics = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
     assert metrics["states"] == ["Wakefulness", "Sleep"]
     assert "block split" in metrics["split"]

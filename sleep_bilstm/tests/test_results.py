@@ -275,10 +275,10 @@ def test_atlas(real_dir):
     back, _ = np.nonzero(atlas.parcels == 17)
     assert rows.max() < back.min()  # frontal cortex lies anterior to visual cortex
     maps = {"row": np.repeat(np.arange(128.0)[:, None], 128, 1)}
-    table = region_table(maps, atlas)
+    table = region_table(maps, atlas.parcels, atlas.names)
     assert table["pixels"].sum() == 9_806
     assert table["row"][0] == pytest.approx(np.nonzero(atlas.parcels == 1)[0].mean())
-    small = region_table({"one": np.ones((32, 32))}, atlas)
+    small = region_table({"one": np.ones((32, 32))}, fit_to(atlas.parcels, 32, 32), atlas.names)
     assert len(small) == 40
     assert small["one"].dropna().eq(1).all()
     assert fit_to(atlas.parcels, 64, 64).shape == (64, 64)
