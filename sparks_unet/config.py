@@ -134,9 +134,11 @@ class Params:
     w: float = _key("training", 0.5, FRACTION)
     cuda: bool = _key("training", True, BOOL)
     optimizer: str = _key("training", "adam", choice("adam", "adadelta", "sgd"))
-    scheduler: str = _key("training", "none", choice("none", "step", no="none"))
-    step_size: int = _key("training", 0, COUNT)
-    scheduler_gamma: float = _key("training", 0.1, number(0, above=True))
+    scheduler: str = _key("training", "none", choice("none", "step", "cosine", no="none"))
+    step_size: int = _key("training", 0, COUNT)  # cosine: iterations of the whole fall
+    scheduler_gamma: float = _key("training", 0.1, number(0, above=True))  # cosine: of the whole
+    warmup_iterations: int = _key("training", 0, COUNT)  # cosine: linear rise to lr_start
+    freeze_norm_iteration: int = _key("training", 0, COUNT)  # batch statistics fixed from here
     save_every: int = _key("training", 5000, POSITIVE)
     test_every: int = _key("training", 1000, POSITIVE)
     print_every: int = _key("training", 100, POSITIVE)
@@ -322,6 +324,10 @@ def describe(params):
         skip.add("switch_iteration")
     if params.scheduler == "none":
         skip |= {"step_size", "scheduler_gamma"}
+    if params.scheduler != "cosine":
+        skip.add("warmup_iterations")
+    if not params.freeze_norm_iteration:
+        skip.add("freeze_norm_iteration")
     if not params.load_epoch:
         skip |= {"load_run_name", "load_epoch"}
     if not params.only_sparks:

@@ -121,7 +121,7 @@ def predict_and_write(
     from disc_output_tools import write_overlay, write_prediction
     from inference_tools import predict_probabilities
     from kinetics import event_table
-    from metrics_tools import movie_counts
+    from metrics_tools import sample_counts
     from preds_processing_tools import calibrated_post, process_predictions
 
     movie = sample.movie.data
@@ -141,15 +141,7 @@ def predict_and_write(
         write_overlay(path, movie, found.classes, truth_classes=sample.classes, **physical)
     counts = None
     if sample.classes is not None and sample.events is not None:
-        margins = params.ignore_frames_loss
-        counts = movie_counts(
-            sample.classes,
-            sample.events,
-            found,
-            post=post,
-            ignore_frames=margins,
-            unscored=params.unscored_classes(sample.id),
-        )
+        counts = sample_counts(sample, found, params, post)
     return found, table, counts
 
 

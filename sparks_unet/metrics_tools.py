@@ -251,6 +251,25 @@ def movie_counts(classes, events, prediction, *, post, ignore_frames, unscored=(
     }
 
 
+def sample_counts(sample, prediction, params, post):
+    """Return movie_counts of a labelled recording by the settings of a run.
+
+    Args:
+        sample: dataset_tools.Sample with class labels and event ids.
+        prediction: preds_processing_tools.Prediction.
+        params: Params.
+        post: config.PostParams with the calibration of the recording.
+    """
+    return movie_counts(
+        sample.classes,
+        sample.events,
+        prediction,
+        post=post,
+        ignore_frames=params.ignore_frames_loss,
+        unscored=params.unscored_classes(sample.id),
+    )
+
+
 def are_counts(value):
     """Return whether a value read from JSON has the form of movie_counts: its keys, integers."""
     nothing = np.zeros((1, 1, 1), np.uint8)

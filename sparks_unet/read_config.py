@@ -164,9 +164,15 @@ def _check(params, source):
         faults.append(
             f"{source}, [training] switch_iteration = 0, expected >= 1: criterion needs it"
         )
-    if params.scheduler == "step" and params.step_size < 1:
+    if params.scheduler != "none" and params.step_size < 1:
         faults.append(
-            f"{source}, [training] step_size = 0, expected >= 1: scheduler = step needs it"
+            f"{source}, [training] step_size = 0, expected >= 1: scheduler = {params.scheduler} "
+            "needs it"
+        )
+    if params.scheduler == "cosine" and params.warmup_iterations >= params.step_size:
+        faults.append(
+            f"{source}, [training] warmup_iterations = {params.warmup_iterations}, expected less "
+            f"than step_size = {params.step_size}"
         )
     if params.nn_architecture == "pablos_unet" and params.batch_normalization not in (
         "none",

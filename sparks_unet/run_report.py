@@ -22,7 +22,7 @@ from event_figures import (
 )
 from kinetics import event_frequency
 from load_trainings_predict import write_metrics
-from metrics_tools import metrics_from_counts, movie_counts
+from metrics_tools import metrics_from_counts, sample_counts
 from preds_processing_tools import calibrated_post
 from report import figure_block, score_table, table_block, write_report, write_summary
 
@@ -188,7 +188,7 @@ def _label_figures(folder, params, results, metrics, intervals, labelled):
             sample.classes,
             pixel_um=post.pixel_size_um,
             frame_ms=post.frame_ms,
-            caption=f"Movie {first}, annotation above, prediction below.",
+            caption=f"Movie {first}, annotation left, prediction right.",
             alt="frames with annotated and predicted events",
         ),
         _figure(
@@ -366,17 +366,7 @@ def _classical_metrics(params, samples):
     for sample in samples:
         post = calibrated_post(sample.movie, post=params.postprocessing)
         found = classical_events(sample.movie.data, post)
-        margins = params.ignore_frames_loss
-        counts.append(
-            movie_counts(
-                sample.classes,
-                sample.events,
-                found,
-                post=post,
-                ignore_frames=margins,
-                unscored=params.unscored_classes(sample.id),
-            )
-        )
+        counts.append(sample_counts(sample, found, params, post))
     return metrics_from_counts(counts)
 
 

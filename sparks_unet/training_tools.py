@@ -117,7 +117,27 @@ def make_scheduler(params, optimizer):
     """Return the learning rate schedule, stepped every iteration, or None."""
     if params.scheduler == "none":
         return None
-    return torch.optim.lr_scheduler.StepLR(optimizer, params.step_size, params.scheduler_gamma)
+    if params.scheduler == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, params.step_size, params.scheduler_gamma)
+    warmup, last, low = params.warmup_iterations, params.step_size, params.scheduler_gamma
+
+    def share(iteration):
+        """Return the learning rate as a share of lr_start: linear rise, then half a cosine."""
+        if iteration < warmup:
+            return (iteration + 1) / warmup
+        fallen = min(1.0, (iteration - warmup) / (last - warmup))
+        return low + (1 - low) * (1 + math.cos(math.pi * fallen)) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def train_mode(model, *, fixed_norms):
+    """Put a network into train mode; ``fixed_norms`` keeps its batch norms at their statistics."""
+    model.train()
+    if fixed_norms:
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm3d):
+                module.eval()
 
 
 def rows_before(path, iteration):
@@ -316,7 +336,6 @@ class TrainingRun:
             model = DistributedDataParallel(model)
         if params.compile:
             model = torch.compile(model)
-        model.train()
         bar = tqdm(
             self._batches(last),
             total=last,
@@ -354,6 +373,8 @@ class TrainingRun:
         if params.channels_last:
             x = x.contiguous(memory_format=torch.channels_last_3d)
         labels = batch["labels"].to(device, non_blocking=True).long()  # (B, D, H, W)
+        first_fixed = params.freeze_norm_iteration or math.inf
+        train_mode(model, fixed_norms=self.iteration >= first_fixed)
         with torch.autocast(device.type, torch.bfloat16, enabled=params.amp):
             log_p = model(x)
         log_p = log_p.float()

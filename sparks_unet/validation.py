@@ -8,7 +8,7 @@ import torch
 
 from custom_losses import drop_margins
 from inference_tools import predict_probabilities
-from metrics_tools import metrics_from_counts, movie_counts
+from metrics_tools import metrics_from_counts, sample_counts
 from movie_io import write_stack
 from preds_processing_tools import calibrated_post, process_predictions
 
@@ -60,16 +60,7 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
             )
         )
         found = process_predictions(clean, probabilities, post, training_mode=True)
-        counts.append(
-            movie_counts(
-                sample.classes,
-                sample.events,
-                found,
-                post=post,
-                ignore_frames=params.ignore_frames_loss,
-                unscored=params.unscored_classes(sample.id),
-            )
-        )
+        counts.append(sample_counts(sample, found, params, post))
         if movies_dir is not None:
             for name, index in (("sparks", 1), ("waves", 2), ("puffs", 3)):
                 path = movies_dir / f"{params.run_name}_{iteration}_{sample.id}_{name}.tif"

@@ -44,6 +44,8 @@ ELSEWHERE = {  # commands that are not run here, and why
     "pip install -r requirements.txt": "run.py builds the environment of this test from that file",
     "torchrun --nproc_per_node 4 training.py config_files/final_model.ini": "test_training.py runs "
     "two processes; four do not fit a small machine",
+    "python import_checkpoint.py saved_models.zip.001 saved_models.zip.002": "the released "
+    "archive is not here; test_import_checkpoint.py imports one in two parts",
     "python view.py cell.tif": "opens a window of napari, an optional package",
     "python -m pytest": "is this test run",
     "python -m pytest tests/test_parity.py --fixtures DIR": "is part of this test run",

@@ -27,7 +27,7 @@ from files import InputError
 from helpers import FOLDER, make_tiny_data, script, write_ini
 from read_config import load_config
 from training import main, memory_estimate, read_data, run
-from training_tools import Place, TrainingRun, seeded_model
+from training_tools import Place, TrainingRun, make_scheduler, seeded_model
 
 CPU = Place(torch.device("cpu"))
 
@@ -89,17 +89,47 @@ def test_one_batch_is_overfitted(data, tmp_path):
 
 
 @pytest.mark.usefixtures("single_thread")
-@pytest.mark.parametrize("sampling", ["epoch", "independent"])
-def test_resumed_run_equals_uninterrupted_run(data, tmp_path, sampling):
+@pytest.mark.parametrize(
+    "law",
+    [
+        {"sampling": "epoch"},
+        {"sampling": "independent"},
+        {"scheduler": "cosine", "step_size": 6, "freeze_norm_iteration": 2},
+    ],
+)
+def test_resumed_run_equals_uninterrupted_run(data, tmp_path, law):
     path = write_ini(tmp_path / "a.ini", data, tmp_path)
-    whole = train(path, run_name="whole", sampling=sampling)
-    train(path, run_name="parts", sampling=sampling, train_epochs=3)
-    parts = train(path, run_name="parts", sampling=sampling, train_epochs=3, load_epoch=3)
+    whole = train(path, run_name="whole", **law)
+    train(path, run_name="parts", train_epochs=3, **law)
+    parts = train(path, run_name="parts", train_epochs=3, load_epoch=3, **law)
     assert available_iterations(whole) == available_iterations(parts) == [3, 6]
     assert_same(weights_of(whole, 6), weights_of(parts, 6))
     losses = [[row["loss"] for row in rows_of(folder / "loss.csv")] for folder in (whole, parts)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
+
+
+def test_fixed_norms_keep_their_statistics(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    folder = train(path, freeze_norm_iteration=3)
+    name = "down_path.0.layers.2."
+    first, last = (weights_of(folder, iteration) for iteration in (3, 6))
+    assert int(last[f"{name}num_batches_tracked"]) == 3
+    assert torch.equal(first[f"{name}running_var"], last[f"{name}running_var"])
+    assert not torch.equal(first[f"{name}weight"], last[f"{name}weight"])
+
+
+def test_cosine_rises_and_falls():
+    changes = {"scheduler": "cosine", "warmup_iterations": 4, "step_size": 14}
+    params = dataclasses.replace(Params(), lr_start=2.0, scheduler_gamma=0.1, **changes)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=params.lr_start)
+    schedule, rates = make_scheduler(params, optimizer), []
+    for _ in range(16):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates[:5], [0.5, 1.0, 1.5, 2.0, 2.0])
+    np.testing.assert_allclose([rates[9], *rates[14:]], [1.1, 0.2, 0.2])
 
 
 def test_killed_run_goes_on_bit_for_bit(data, tmp_path):
