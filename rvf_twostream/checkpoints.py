@@ -128,9 +128,9 @@ def load_weights(model, path):
         _check_complete(model, path)
         with warnings.catch_warnings():
             # Keras leaves layers that it does not find as they are, with a warning.
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
-    except (*HDF5_FAULTS, Warning) as error:
+    except (*HDF5_FAULTS, UserWarning) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: does not fit the model described in {info_path(path).name} ({reason}); "
@@ -360,9 +360,3 @@ def load_trunk(model, stream, path, *, depth, width):
             value = np.repeat(mean, wanted, axis=3)
         variable.assign(value)
     return note
-
-
-def export_npz(model, path):
-    """Write all weights as ``<layer>/<variable>`` arrays, readable without Keras."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **{variable.path: np.asarray(variable) for variable in model.weights})

@@ -1,7 +1,7 @@
 """How well probabilities separate two classes: AUC with intervals, operating points, calibration.
 
 ``summarise`` gives all numbers of specification 8.2 for one set; where it holds one class only, the
-values are null and the reason is said. Patient scores are means over a patient's movies.
+values are null and the reason is said.
 """
 
 import numpy as np
@@ -99,21 +99,6 @@ def confusion(y, score, threshold=0.5):
             (~called & y).sum(),
         )
     )
-
-
-def patient_means(y, score, patients):
-    """Return (patients, labels, mean scores), one entry per patient in sorted order.
-
-    Raises:
-        ValueError: movies of one patient have different labels.
-    """
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    n_movies = np.bincount(owner)
-    share = np.bincount(owner, weights=np.asarray(y, float)) / n_movies
-    mixed = names[(share > 0) & (share < 1)]
-    if len(mixed):
-        raise ValueError(f"patients with two labels: {', '.join(map(str, mixed[:20]))}")
-    return names, share > 0.5, np.bincount(owner, weights=np.asarray(score, float)) / n_movies
 
 
 def summarise(y, score, patients=None, *, seed=0):

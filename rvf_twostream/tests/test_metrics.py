@@ -12,7 +12,6 @@ from metrics import (
     delong,
     epoch_metrics,
     operating_points,
-    patient_means,
     summarise,
 )
 
@@ -56,15 +55,6 @@ def test_bootstrap_holds_the_area_and_is_seeded():
         low,
         high,
     )
-
-
-def test_patients_are_means_of_their_movies():
-    names, y, score = patient_means([1, 1, 0], [0.2, 0.4, 0.9], ["b", "b", "a"])
-    assert list(names) == ["a", "b"]
-    assert list(y) == [False, True]
-    np.testing.assert_allclose(score, [0.9, 0.3])
-    with pytest.raises(ValueError, match="two labels: b"):
-        patient_means([1, 0], [0.2, 0.4], ["b", "b"])
 
 
 def test_calibration_bins_cover_everything():

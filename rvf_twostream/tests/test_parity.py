@@ -249,7 +249,8 @@ def check_guided_backprop(path):
 def check_schedules_metrics(path):
     """Cyclic and cosine rates, AUC, DeLong, operating points. Check 18."""
     from CLR_callback import MODES, CosineAnnealing, CyclicLR
-    from metrics import auc, delong, operating_points, patient_means
+    from metrics import auc, delong, operating_points
+    from predict import patient_rows
 
     data = np.load(path, allow_pickle=False)
     base, top, step_size, gamma = (float(value) for value in data["params"])
@@ -262,7 +263,11 @@ def check_schedules_metrics(path):
     np.testing.assert_allclose(found, data["cosine_eta"], atol=1e-9, rtol=0)
     y, clip_scores = data["m_y"], data["m_score"]
     assert abs(auc(y, clip_scores) - data["auc_clip"]) < 1e-9
-    _, patient_y, patient_scores = patient_means(y, clip_scores, data["m_patient"])
+    clips = zip(data["m_patient"].tolist(), y.tolist(), clip_scores.tolist(), strict=True)
+    rows = [{"set": "", "id": p, "class": "", "y": c, "probability": s} for p, c, s in clips]
+    patients = patient_rows(rows)
+    patient_y = np.array([row["y"] for row in patients], bool)
+    patient_scores = np.array([row["probability"] for row in patients])
     area, error, interval = delong(patient_y, patient_scores)
     assert abs(area - data["auc_patient_mean"]) < 1e-9
     assert abs(error - data["auc_patient_se_delong"]) < 1e-9
