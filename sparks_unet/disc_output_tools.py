@@ -56,7 +56,8 @@ def write_prediction(
         pixel_um, frame_ms: size of a voxel.
         table: DataFrame of kinetics.event_table.
         options: raw (default True) writes probabilities, instances (True) the instance masks,
-            source (False) the movie itself as <stem>_xs.tif.
+            source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels as
+            <stem>_ys.tif.
 
     Returns:
         {kind: path}. Source: section 8.11.
@@ -72,6 +73,8 @@ def write_prediction(
             stack(f"raw_{name}", np.asarray(probabilities[CLASSES[name]], np.float32))
     if options.get("source"):
         stack("xs", movie if movie.dtype in (np.uint8, np.uint16) else movie.astype(np.float32))
+    if options.get("truth") is not None:
+        stack("ys", options["truth"])
     if prediction is None:
         return written
     stack("classes", prediction.classes)

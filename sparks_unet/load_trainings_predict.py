@@ -45,7 +45,12 @@ def make_parser():
     parser.add_argument("--raw-only", action="store_true", help="write probabilities only")
     parser.add_argument("--no-instances", action="store_true", help="write classes only")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
-    parser.add_argument("--overlay", action="store_true", help="write a coloured GIF")
+    parser.add_argument(
+        "--overlay", nargs="?", const="gif", choices=("gif", "mp4", "tif"), help="coloured movie"
+    )
+    parser.add_argument(
+        "--source", action="store_true", help="write the movie (xs) and its annotation (ys) too"
+    )
     return parser
 
 
@@ -99,7 +104,8 @@ def predict_and_write(
     stem,
     raw_only=False,
     instances=True,
-    overlay=False,
+    overlay=None,
+    source=False,
     **options,
 ):
     """Predict one recording and write its files.
@@ -112,7 +118,8 @@ def predict_and_write(
         stem: first part of the file names.
         raw_only: write the probabilities only.
         instances: write the event instances.
-        overlay: write a coloured GIF.
+        overlay: kind of the coloured movie: gif, mp4, tif or None.
+        source: write the movie as <stem>_xs.tif and its class labels as <stem>_ys.tif.
         options: method, stride, batch_size of ``predict_probabilities``.
 
     Returns:
@@ -128,16 +135,16 @@ def predict_and_write(
     probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
     post = calibrated_post(sample.movie, post=params.postprocessing)
     physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    inputs = {"source": True, "truth": sample.classes} if source else {}
     if raw_only:
-        write_prediction(out_dir, stem, movie, None, probabilities, **physical)
+        write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
         return None, None, None
     found = process_predictions(clean, probabilities, post)
     table = event_table(movie, found, probabilities=probabilities, **physical)
-    write_prediction(
-        out_dir, stem, movie, found, probabilities, table=table, instances=instances, **physical
-    )
+    kinds = {"table": table, "instances": instances, **inputs}
+    write_prediction(out_dir, stem, movie, found, probabilities, **kinds, **physical)
     if overlay:
-        path = out_dir / f"{stem}_overlay.gif"
+        path = out_dir / f"{stem}_overlay.{overlay}"
         write_overlay(path, movie, found.classes, truth_classes=sample.classes, **physical)
     counts = None
     if sample.classes is not None and sample.events is not None:
@@ -259,6 +266,7 @@ def main(argv=None):
                 raw_only=args.raw_only,
                 instances=not args.no_instances,
                 overlay=args.overlay,
+                source=args.source,
                 method=method,
                 stride=args.stride,
                 batch_size=args.batch_size,

@@ -157,13 +157,16 @@ def test_prediction_of_a_file_without_labels(trained, tmp_path):
 def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
     path, _, _ = trained
     arguments = ["--out", str(tmp_path), "--inference", "average", "max", "--stride", "8"]
-    assert main([str(path), *arguments, "--overlay", "--compare-strides"]) == 0
+    assert main([str(path), *arguments, "--overlay", "--compare-strides", "--source"]) == 0
     shown = capsys.readouterr().out
     assert "mean absolute difference of stride 8 and 4" in shown
     for method in ("average", "max"):
         record = json.loads((tmp_path / f"inference_{method}" / "metrics.json").read_text())
         assert record["movies"] == ["03"]
         assert list(tmp_path.glob(f"inference_{method}/*_overlay*.gif"))
+        for kind in ("xs", "ys"):
+            (stack,) = tmp_path.glob(f"inference_{method}/*_{kind}.tif")
+            assert tifffile.imread(stack).shape == (24, 16, 80)
     files = [str(tmp_path / f"inference_{method}" / "metrics.json") for method in ("max", "max")]
     assert compare_main([*files, "--draws", "20"]) == 0
     table = capsys.readouterr().out.splitlines()
