@@ -152,7 +152,7 @@ def predict_all(params, place, ids):
             *(model, sample, params),
             out_dir=params.output_dir / "predictions",
             stem=f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
-            overlay=True,
+            overlay="gif",
         )
         for sample in samples
     )
