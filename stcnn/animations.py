@@ -82,6 +82,7 @@ def _animate(path, figure, pairs, panels, step, y):
         n_frames = max(n_frames, len(panel["movie"]))
     pairs[0][1].set_ylabel("dF/F")
     figure.tight_layout()
+    figure.set_layout_engine(None)  # the engine that tight_layout leaves draws every frame twice
 
     def draw(frame):
         for panel, image, lines in parts:

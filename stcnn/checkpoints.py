@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from files import InputError, atomic_path
 from model_factory import build_model
@@ -156,7 +156,7 @@ def save_checkpoint(run_dir, epoch, model, optimiser):
     """Write model_chkpnt_<epoch>.safetensors, then .pt, whose presence makes the epoch count."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.safetensors") as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file would hide it from other users
     with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.pt") as temporary:
         torch.save({"model": state, "optim": optimiser.state_dict()}, temporary)
 
@@ -185,13 +185,18 @@ def save_history(run_dir, history, epochs):
 
 
 def load_history(run_dir):
-    """Return ({type: losses}, {type: epochs} or None) from our files or the published pickle."""
+    """Return ({type: losses}, {type: epochs}); the published pickle knows no epochs: None."""
     run_dir = Path(run_dir)
     if (run_dir / "loss_hist.npz").is_file():
         tree = load_tree(run_dir / "loss_hist.npz")
         epochs = {name: values.tolist() for name, values in tree.pop("epoch", {}).items()}
         history = {name: values.tolist() for name, values in tree.items()}
-        return history, epochs if len(epochs) == len(history) else None
+        if {k: len(v) for k, v in epochs.items()} != {k: len(v) for k, v in history.items()}:
+            raise InputError(
+                f"{run_dir / 'loss_hist.npz'}: losses and epochs do not belong together, the file "
+                "is damaged; copy it again"
+            )
+        return history, epochs
     if (run_dir / "avg_loss_hist.pkl").is_file():
         return read_pickled_history(run_dir / "avg_loss_hist.pkl"), None
     raise InputError(f"{run_dir}: no loss_hist.npz or avg_loss_hist.pkl inside")

@@ -27,8 +27,8 @@ def root_override():
 
 def compose_settings(overrides):
     """Return the resolved configuration for ``overrides`` (list of key=value) as a plain dict."""
-    check_keys(overrides)
     try:
+        check_keys(overrides)
         return OmegaConf.to_container(_compose(overrides), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise InputError(f"configuration: {' '.join(str(error).split())}") from None

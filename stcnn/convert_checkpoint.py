@@ -70,7 +70,7 @@ def _epochs_beside(path):
 
 def _write(path, tensors, npz):
     import numpy as np
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = path.with_name(path.name + (".npz" if npz else ".safetensors"))
     with atomic_path(path) as temporary:
@@ -78,7 +78,8 @@ def _write(path, tensors, npz):
             np.savez(temporary, **{name: value.numpy() for name, value in tensors.items()})
         else:
             # clone: stimuli of a session may share one time axis, which the format refuses
-            save_file({name: value.clone() for name, value in tensors.items()}, temporary)
+            twins = {name: value.clone() for name, value in tensors.items()}
+            temporary.write_bytes(save(twins))
     return path
 
 

@@ -5,11 +5,11 @@
 
 The settings are the YAML files in conf/; each can be changed as key=value. Reads data/stcnn/...,
 writes results/stcnn/<run>/: settings.json, model/ (checkpoints, log.csv, scores.csv, items.csv),
-control/ (the
-same training on shuffled labels, with planted truth), figures with their CSV, report.html,
-summary.json.
+control/ (the same training on shuffled labels, with planted truth), figures with their CSV,
+report.html, summary.json.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -71,32 +71,39 @@ def prepare(run_dir, settings, fresh):
     return False
 
 
-def train_both(run_dir, settings, with_control):
-    """Train the model and, beside it in a second process, its shuffled-label control."""
+def train_both(run_dir, settings, with_control, pool):
+    """Train the model and, beside it in another process of ``pool``, its control."""
     from training import train
 
     jobs = {"model": settings}
     if with_control:
         jobs["control"] = {**settings, "shuffle_labels": True}
-    if len(jobs) == 1 or settings["device"] == "cuda":
+    if len(jobs) == 1 or pool is None:
         for name, job in jobs.items():
             train(job, run_dir=run_dir / name)
         return
+    for future in [pool.submit(train, job, run_dir=run_dir / name) for name, job in jobs.items()]:
+        future.result()
+
+
+def two_processes():
+    """Return a pool of two processes that import the framework while the data is made."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=_one_thread) as pool:
-        for future in [
-            pool.submit(train, job, run_dir=run_dir / name) for name, job in jobs.items()
-        ]:
-            future.result()
+    pool = ProcessPoolExecutor(2, mp_context=context, initializer=_prepare_process)
+    for _ in range(2):
+        pool.submit(int)  # starts a process; nothing else to do yet
+    return pool
 
 
-def _one_thread():
+def _prepare_process():
     import logging
 
     import torch
+
+    import training  # noqa: F401 (the import is the work)
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
@@ -136,10 +143,15 @@ def main(argv=None):
     from files import write_settings
 
     write_settings(run_dir, settings, libraries=("torch", "hydra-core", "numpy", "scipy"))
-    truth = ensure_data(settings, args.seed)
-    if not (settings["val_fraction"] > 0 or settings["val_stimuli"]):
-        truth = None  # planted tuning is scored on held-out stimuli only
-    train_both(run_dir, settings, with_control=truth is not None)
+    # planted tuning is scored on held-out stimuli only
+    holds_out = settings["val_fraction"] > 0 or bool(settings["val_stimuli"])
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if holds_out and settings["dataset"].get("make") and settings["device"] != "cuda":
+            pool = stack.enter_context(two_processes())
+        truth = ensure_data(settings, args.seed)
+        truth = truth if holds_out else None
+        train_both(run_dir, settings, truth is not None, pool)
     import csv
 
     import story

@@ -4,8 +4,10 @@ The only module that imports pickle: torch.load raises its error, and the publis
 are pickles, read here by a reader that admits no global at all.
 """
 
+import io
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,11 +19,11 @@ from safetensors.torch import load_file
 
 from files import InputError
 
-# What damaged bytes make torch, numpy, zipfile and pickle raise.
+# What damaged bytes make torch, numpy (its headers are Python), zipfile and pickle raise.
 DAMAGE = (
     OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, MemoryError, SafetensorError, pickle.UnpicklingError,
-    zipfile.BadZipFile, zlib.error, struct.error,
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError,
 )  # fmt: skip
 
 
@@ -76,8 +78,12 @@ def flatten_tree(tree, prefix=""):
     return flat
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickler that knows dict, list, str and float (built into the format) and nothing else."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Unpickler that knows dict, list, str and float (built into the format) and nothing else.
+
+    The one written in Python: the other's memo is an array, and a damaged number in the file makes
+    it gigabytes long.
+    """
 
     def find_class(self, module, name):
         raise InputError(f"it asks for {module}.{name}, which is refused")
@@ -85,15 +91,14 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def read_pickled_history(path):
     """Return {type: [float, ...]} from a published ``avg_loss_hist.pkl``."""
-    with open(path, "rb") as handle:
-        try:
-            history = _PlainUnpickler(handle).load()
-        except InputError as error:
-            raise InputError(f"{path}: no plain loss history, {error}") from None
-        except DAMAGE as error:
-            raise InputError(
-                f"{path}: cannot be read ({type(error).__name__}); copy it again"
-            ) from None
+    try:
+        history = _PlainUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+    except InputError as error:
+        raise InputError(f"{path}: no plain loss history, {error}") from None
+    except DAMAGE as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); copy it again"
+        ) from None
     plain = isinstance(history, dict) and all(
         isinstance(name, str)
         and isinstance(values, list)

@@ -20,8 +20,9 @@ PLANTED = {"lc11": "small objects (lc11)", "lplc2": "looming (lplc2)"}
 UNSELECTIVE = "lc12"
 PEAK_TARGET_FULL = 0.85  # correlation over held-out stimuli, specification check 12
 PEAK_TARGET = 0.7  # of the demo, which has two minutes instead of five
-CONTROL_LIMIT = 0.6  # both types stay below it when trained on dealt-round stimuli
-DEPTH_LIMIT = 0.3  # |expanding - contracting| / sum of the unselective type
+CONTROL_LIMIT = 0.6  # both types stay below it when trained on dealt-round stimuli,
+CONTROL_GAP = 0.2  # and each by this much below the model
+DEPTH_LIMIT = 0.3  # |expanding - contracting| / sum: below it unselective, above it selective
 EXPANDING, CONTRACTING = range(300, 310), range(340, 350)
 SHOWN_TRACES = 6
 
@@ -99,7 +100,8 @@ def planted_scores(model_dir, control_dir, truth, *, least):
     name = f"expanding against contracting, {UNSELECTIVE}"
     scores.append(score(name, value, f"within +-{DEPTH_LIMIT}", abs(value) <= DEPTH_LIMIT))
     value = depth_index(items, "lplc2")
-    scores.append(score("expanding against contracting, lplc2", value, ">= 0.5", value >= 0.5))
+    name, target_depth = "expanding against contracting, lplc2", f"> {DEPTH_LIMIT}"
+    scores.append(score(name, value, target_depth, value > DEPTH_LIMIT))
     for kind, name in PLANTED.items():
         within = tuning_correlation(items, truth, kind)
         scores.append(score(f"the same within neurons, mean, {name}", within, "", None))
@@ -107,10 +109,13 @@ def planted_scores(model_dir, control_dir, truth, *, least):
     for value, name in zip(shuffled, PLANTED.values(), strict=True):
         name = f"the same after training on shuffled labels, {name}"
         scores.append(score(name, value, "", None, control=True))
-    lowest, chance = min(found[kind] for kind in PLANTED), max(shuffled)
+    chance, lowest = max(shuffled), min(found[kind] for kind in PLANTED)
     name = "control: higher of the two types after training on shuffled labels"
     passed = chance < CONTROL_LIMIT
     scores.append(score(name, chance, f"< {CONTROL_LIMIT}", passed, control=True))
+    gap = min(found[kind] - value for kind, value in zip(PLANTED, shuffled, strict=True))
+    name = "control: the model above it, smaller difference of the two types"
+    scores.append(score(name, gap, f">= {CONTROL_GAP}", gap >= CONTROL_GAP, control=True))
     name = "held-out peak correlation, lower of the two planted types"
     main = score(name, lowest, target, lowest >= least)
     return main, [main, *scores]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -373,9 +373,8 @@ class Quality:
             self.best = loss
             if self.settings["keep_best"]:
                 with atomic_path(self.path.with_name("best.safetensors")) as temporary:
-                    save_file(
-                        {k: v.detach().cpu() for k, v in model.state_dict().items()}, temporary
-                    )
+                    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+                    temporary.write_bytes(save(state))
         limit = self.settings["early_stop"]
         return limit is not None and self.since >= limit
 

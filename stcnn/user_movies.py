@@ -185,7 +185,7 @@ def _grey(picture):
 def _read_image(path):
     try:
         return _grey(imageio.imread(path))
-    except (*DAMAGE, SyntaxError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
 
 

@@ -61,11 +61,16 @@ def tiny_set(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_args(tiny_set):
-    """Return the overrides that train on the tiny set in seconds."""
+    """Return the overrides that train two hidden layers of two channels on the tiny set."""
     return [
         f"dataset.ca_path={tiny_set}/ca_traces",
         f"dataset.mov_path={tiny_set}/movies",
         "dataset.num_t_pts_prepad=5",
+        "model.network.out_channels=[2,2]",
+        "model.network.x_kernel_size=[3,3]",
+        "model.network.x_stride=[1,1]",
+        "model.network.x_padding=[1,1]",
+        "model.network.activation=[identity,leaky_relu]",
         "batch_size=9",
         "device=cpu",
     ]

@@ -13,7 +13,7 @@ from checkpoints import checkpoint_epochs
 
 pytestmark = pytest.mark.slow
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-N_EPOCHS, N_KILLS = 12, 3
+N_EPOCHS, N_KILLS = 40, 3
 
 
 def final_sha256(run_dir):
@@ -30,7 +30,7 @@ def test_three_random_kills_leave_the_same_weights(script, tiny_args, tmp_path):
     for kill in range(N_KILLS):
         runs = tmp_path / f"killed_{kill}"
         command = [sys.executable, str(TRAIN), *settings, f"expt_path={runs}"]
-        after_epoch, wait_s = random.integers(0, N_EPOCHS - 3), random.random()
+        after_epoch, wait_s = random.integers(0, N_EPOCHS // 2), random.random()
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:

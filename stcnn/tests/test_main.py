@@ -45,6 +45,40 @@ def test_demo_from_end_to_end(tiny_demo, tmp_path, monkeypatch, capsys):
     assert "other settings (lr)" in capsys.readouterr().err
 
 
+PEAKS = {  # planted: {cell type: {stimulus: dF/F}}
+    "lc11": {"300": 0.0, "301": 0.0, "340": 0.1, "1000": 1.0},
+    "lplc2": {"300": 0.5, "301": 1.0, "340": 0.0, "1000": 0.0},
+    "lc12": {"300": 0.5, "301": 0.6, "340": 0.5, "1000": 0.4},
+}
+
+
+def write_items(folder, shift):
+    """Write items.csv whose predictions are the planted peaks, ``shift`` stimuli further on."""
+    lines = ["part,cell_type,uid,barcode,peak_predicted"]
+    for kind, peaks in PEAKS.items():
+        values = list(peaks.values())
+        moved = values[shift:] + values[:shift]
+        lines += [f"held_out,{kind},1,{code},{v}" for code, v in zip(peaks, moved, strict=True)]
+    folder.mkdir()
+    (folder / "items.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_control_passes_only_when_shuffled_labels_teach_nothing(tmp_path):
+    from story import planted_scores
+
+    truth = {"types": {kind: {"neurons": {"1": {"peak": p}}} for kind, p in PEAKS.items()}}
+    model, shuffled, leaky = (
+        write_items(tmp_path / n, s) for n, s in (("a", 0), ("b", 3), ("c", 0))
+    )
+    main_score, scores = planted_scores(model, shuffled, truth, least=0.7)
+    assert main_score["value"] == pytest.approx(1.0)
+    assert all(entry["passed"] is not False for entry in scores)
+    failed = [s for s in planted_scores(model, leaky, truth, least=0.7)[1] if s["passed"] is False]
+    assert [entry["name"].split(":")[0] for entry in failed] == ["control", "control"]
+    assert not planted_scores(shuffled, leaky, truth, least=0.7)[0]["passed"]
+
+
 def test_help_and_unknown_flags(script):
     assert "--fresh" in script("main.py", "--help").stdout
     assert "did you mean --fresh" in script("main.py", "--fres", check=2).stderr

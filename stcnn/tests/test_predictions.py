@@ -159,11 +159,11 @@ def test_a_user_movie_is_predicted(script, tiny_run, tmp_path):
     np.savez(tmp_path / "spot.npz", movie=movie, rate_hz=30.0, deg_per_px=1.0)
     done = script(
         "generate_ca_predictions.py", "--checkpoint", tiny_run, "--stimulus", tmp_path / "spot.npz",
-        "--feature-maps", "norm_layer_2",
+        "--feature-maps", "norm_layer_1",
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert "resampled to 60 Hz and 1 degree per pixel" in done.stdout
-    assert (tmp_path / "out" / "spot_norm_layer_2.mp4").stat().st_size > 1000
+    assert (tmp_path / "out" / "spot_norm_layer_1.mp4").stat().st_size > 1000
     with np.load(tmp_path / "out" / "spot_traces.npz") as arrays:
         assert len(arrays["seconds"]) == 60
     done = script(
@@ -216,13 +216,13 @@ def test_parameter_figures_and_tables(tiny_run, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert {
         "training_loss_hist.png", "model_chkpnt_0_hidden_layer0.png",
-        "model_chkpnt_2_hidden_layer2.png",
+        "model_chkpnt_2_hidden_layer1.png",
         "model_chkpnt_2_lc11.png", "model_chkpnt_2_parameter_hist.png",
     } <= names  # fmt: skip
     table = {
         row["name"]: row["shape"] for row in rows_of(tmp_path / "model_chkpnt_2_parameters.csv")
     }
-    assert table["network.1.x_weight"] == "6 x 6 x 5 x 5"
+    assert table["network.1.x_weight"] == "2 x 2 x 3 x 3"
 
 
 def test_twins_read_back_the_same(script, tiny_set, tiny_run, tmp_path):
