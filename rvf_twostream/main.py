@@ -46,6 +46,7 @@ EPOCH = 75  # epochs of the two-stream network
 BATCH_SIZE = 4  # clips per update
 LR = 1e-4  # learning rate of the first update
 CLASS_WEIGHT = '{"0": 0.2, "1": 1.8}'  # weights of the labels, JSON, or balanced
+CKPT_MONITOR = "val_auc"  # what chooses the best epoch: val_auc, as published, or val_loss
 VAL_CLIPS = 5  # evenly spaced clips of a validation movie
 WORKERS = 2  # processes for files, threads for clips
 
@@ -90,6 +91,7 @@ TABLE = {
     "BATCH_SIZE": (integer(1), "clips per update"),
     "LR": (number(0), "learning rate of the first update"),
     "CLASS_WEIGHT": (class_weight, "weights of the labels, JSON, or balanced"),
+    "CKPT_MONITOR": (one_of("val_auc", "val_loss"), "chooses the best epoch: val_auc or val_loss"),
     "VAL_CLIPS": (integer(1), "clips of a validation movie"),
     "WORKERS": (integer(1), "processes for files, threads for clips"),
     "N_SAMPLE": (integer(1), "clips per predicted movie"),

@@ -149,6 +149,7 @@ def run_pipeline(root, run_dir, settings, *, echonet=None):
             grey_weights=weights["grey"],
             OF_weights=weights["of"],
             ckptdir=run_dir,
+            ckpt_mode="min" if settings["ckpt_monitor"] == "val_loss" else "max",
             **{
                 key: settings[key]
                 for key in (
@@ -162,6 +163,7 @@ def run_pipeline(root, run_dir, settings, *, echonet=None):
                     "epoch",
                     "lr",
                     "class_weight",
+                    "ckpt_monitor",
                     "val_clips",
                     "workers",
                 )
