@@ -4,6 +4,8 @@ wrong.
 Every array's size is taken from the fixture; a file is found by the prefix of its name.
 """
 
+import re
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -62,15 +64,26 @@ def close(found, wanted, atol, rtol=0.0):
     np.testing.assert_allclose(np.asarray(found), wanted, atol=atol, rtol=rtol)
 
 
+@lru_cache
+def built(architecture):
+    """Build a network once for all tests that take this architecture."""
+    return build(architecture, seed=0)
+
+
 def small_network(d, **changes):
-    """Build the network of model_small; its weights are set afterwards."""
+    """Return the network of model_small without dropout; its weights are set afterwards."""
     x = d["x"]
-    classes = d["w:layer_with_weights-12/bias"].size
-    shape = {"num_frames": x.shape[1], "height": x.shape[2], "width": x.shape[3]}
-    a = Architecture(
-        **{**shape, "num_classes": classes, "num_rnn_units": int(d["units"]), **changes}
-    )
-    return build(a, seed=0)
+    kernels = [value for value in plain_weights(d).values() if value.ndim == 4]
+    sizes = {
+        "num_frames": x.shape[1],
+        "height": x.shape[2],
+        "width": x.shape[3],
+        "num_classes": d["w:layer_with_weights-12/bias"].size,
+        "num_rnn_units": int(d["units"]),
+        "num_filters": kernels[0].shape[-1],
+        "num_blocks": len(kernels) // 2,
+    }
+    return built(Architecture(**{**sizes, "dropout": 0.0, **changes}))
 
 
 def set_weights(network, weights):
@@ -327,7 +340,7 @@ def test_spatial_attention(path):
 @pytest.mark.fixture_prefix("model_small")
 def test_model_small(path):
     d = load(path)
-    network = small_network(d, dropout=0.0)
+    network = small_network(d)
     weights = plain_weights(d)
     set_weights(network, weights)
     movies = d["x"][..., 0]
@@ -387,21 +400,22 @@ def test_model_two_classes(path):
 @pytest.mark.fixture_prefix("checkpoint_tf2")
 def test_released_checkpoint_layout(path, tmp_path):
     d, base = load(path), partner(path, "checkpoint_tf2", "model_small")
+    latest = re.search(rb'model_checkpoint_path: "([^"]+)"', d["checkpoint"].tobytes())[1].decode()
     for name, key in (
-        ("ckpt_3.index", "index"),
-        ("ckpt_3.data-00000-of-00001", "data"),
+        (f"{latest}.index", "index"),
+        (f"{latest}.data-00000-of-00001", "data"),
         ("checkpoint", "checkpoint"),
     ):
         (tmp_path / name).write_bytes(d[key].tobytes())
-    assert find_tf2_prefix(tmp_path) == tmp_path / "ckpt_3"
-    network = load_tf2(tmp_path / "ckpt_3", frames=base["x"].shape[1:4])
+    assert find_tf2_prefix(tmp_path) == tmp_path / latest
+    network = load_tf2(tmp_path / latest, frames=base["x"].shape[1:4])
     close(network.infer(base["x"][..., 0])["probs"], d["expected_probs"], 2e-5)
 
 
 @pytest.mark.fixture_prefix("adam_step")
 def test_adam_step(path):
     d, base = load(path), partner(path, "adam_step", "model_small")
-    network = small_network(base, dropout=0.0)
+    network = small_network(base)
     set_weights(network, plain_weights(base))
     loss = make_loss("focal", 3, 2.0)
     network.model.compile(keras.optimizers.Adam(1e-4), loss)
