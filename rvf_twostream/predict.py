@@ -294,8 +294,8 @@ def predict_split(args, info, forward):
     return result
 
 
-def predict_dicom(args, info, forward):
-    """Print the probability of one DICOM movie with its spread over clips."""
+def dicom_clips(args, info):
+    """Return the network's clips of one DICOM movie, their starts and facts about the movie."""
     from preprocess import dicom_to_input
 
     if "grey_stats" not in info or "of_stats" not in info:
@@ -326,6 +326,16 @@ def predict_dicom(args, info, forward):
         "grey": np.stack([grey[s : s + nframes] for s in starts]),
         "of": np.stack([flow[s : s + nframes] for s in starts]),
     }
+    return clips, starts, {"n_frames": len(grey), "frame_rate_hz": facts.get("frame_rate_hz")}
+
+
+def predict_dicom(args, info, forward, given):
+    """Print the probability of one DICOM movie with its spread over clips.
+
+    Args:
+        given: from ``dicom_clips``.
+    """
+    clips, starts, facts = given
     outputs = forward(clips)[:, 0]
     result = {
         "file": args.dicom.name,
@@ -333,8 +343,7 @@ def predict_dicom(args, info, forward):
         "sd_over_clips": float(outputs.std(dtype=np.float64)),
         "range_over_clips": [float(outputs.min()), float(outputs.max())],
         "starts": starts,
-        "n_frames": len(grey),
-        "frame_rate_hz": facts.get("frame_rate_hz"),
+        **facts,
         "class_rule": info.get(
             "class_rule", f"failure when the class index is above {args.threshold}"
         ),
@@ -376,13 +385,18 @@ def main(argv=None):
             f"warning: trained with threshold {info['threshold']}, labels use {args.threshold}",
             file=sys.stderr,
         )
+    # A file that is refused is refused at once, before TensorFlow starts.
+    given = None if args.dicom is None else dicom_clips(args, info)
     from training import make_forward, start_tensorflow
 
     start_tensorflow(seed=args.seed, device=args.device)
     from model_zoo import two_stream
 
     forward = make_forward(two_stream(args.weights))
-    (predict_split if args.dicom is None else predict_dicom)(args, info, forward)
+    if given is None:
+        predict_split(args, info, forward)
+    else:
+        predict_dicom(args, info, forward, given)
     return 0
 
 

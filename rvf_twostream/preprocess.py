@@ -64,7 +64,7 @@ def resample_time(frames, rate_hz, new_rate_hz):
         return frames
     if not rate_hz:
         raise InputError(
-            "no frame rate in the header (FrameTime (0018,1063)); leave --resample_fps out"
+            "no frame rate in the header (FrameTime (0018,1063)), needed by --resample_fps"
         )
     last = len(frames) - 1
     position = np.arange(int(last * new_rate_hz / rate_hz + 1e-9) + 1) * (rate_hz / new_rate_hz)
@@ -83,7 +83,10 @@ def read_movie(path, options):
 
     frames, info = read_frames(path, crop=options["crop"], grey=options["grey"])
     rate = info["frame_rate_hz"]
-    frames = resample_time(frames, rate, options["resample_fps"])
+    try:
+        frames = resample_time(frames, rate, options["resample_fps"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return frames, {**info, "frame_rate_hz": options["resample_fps"] or rate}
 
 
@@ -395,9 +398,9 @@ def dicom_to_input(path, grey_stats, of_stats, *, deid=DEID):
     options = of_stats["options"]
     try:
         movie = movie_from_frames(frames, options["nrows"], options["ncols"])
+        flow = flow_of_frames(frames, options, info)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    flow = flow_of_frames(frames, options, info)
     return (
         zscore(movie, grey_stats["mean"], grey_stats["std"]),
         zscore(flow, of_stats["mean"], of_stats["std"]),
