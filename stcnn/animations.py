@@ -18,7 +18,7 @@ PANEL_IN, DPI = 2.5, 72
 TRACE_Y = (-0.5, 2.0)
 
 
-def animate_row(path, panels, *, step=STEP, y=TRACE_Y):
+def animate_row(path, panels, *, step=STEP, y=TRACE_Y, fps=FPS):
     """Draw one movie per column above the traces of all its neurons.
 
     Args:
@@ -26,11 +26,12 @@ def animate_row(path, panels, *, step=STEP, y=TRACE_Y):
         panels: list of dicts with title, movie (T, rows, columns) contrast, seconds (T,), traces
             (neurons, T) dF/F, and labels of the traces or none; no movie leaves an empty panel.
         step: every how many frames is drawn.
+        fps: drawn frames shown per second.
         y: trace limits.
     """
     figure = Figure(figsize=(PANEL_IN * max(len(panels), 2), 2 * PANEL_IN))
     axes = figure.subplots(2, len(panels), squeeze=False)
-    return _animate(path, figure, list(zip(axes[0], axes[1], strict=True)), panels, step, y)
+    return _animate(path, figure, list(zip(axes[0], axes[1], strict=True)), panels, step, y, fps)
 
 
 def animate_grid(path, panels, *, shape, step=STEP, y=TRACE_Y):
@@ -39,7 +40,7 @@ def animate_grid(path, panels, *, shape, step=STEP, y=TRACE_Y):
     figure = Figure(figsize=(PANEL_IN * columns, PANEL_IN * 2 * rows))
     axes = figure.subplots(2 * rows, columns, squeeze=False)
     pairs = zip(axes[:rows][::-1].ravel(), axes[rows:][::-1].ravel(), strict=True)
-    return _animate(path, figure, list(pairs)[: len(panels)], panels, step, y)
+    return _animate(path, figure, list(pairs)[: len(panels)], panels, step, y, FPS)
 
 
 def animate_maps(path, maps, name, *, rate_hz, step=STEP):
@@ -61,10 +62,10 @@ def animate_maps(path, maps, name, *, rate_hz, step=STEP):
             image.set_data(maps[frame, channel])
         clock.set_text(f"{frame / rate_hz:.2f} s")
 
-    return _write(path, figure, draw, range(0, len(maps), step))
+    return _write(path, figure, draw, range(0, len(maps), step), FPS)
 
 
-def _animate(path, figure, pairs, panels, step, y):
+def _animate(path, figure, pairs, panels, step, y, fps):
     parts, n_frames = [], 0
     for (top, bottom), panel in zip(pairs, panels, strict=True):
         top.set_axis_off()
@@ -91,10 +92,10 @@ def _animate(path, figure, pairs, panels, step, y):
             for line, trace in zip(lines, panel["traces"], strict=True):
                 line.set_data(panel["seconds"][: now + 1], trace[: now + 1])
 
-    return _write(path, figure, draw, range(0, n_frames, step))
+    return _write(path, figure, draw, range(0, n_frames, step), fps)
 
 
-def _write(path, figure, draw, frames):
+def _write(path, figure, draw, frames, fps):
     """Write the frames to .mp4 (H.264 of imageio-ffmpeg) or .gif, padded to even size."""
     import imageio_ffmpeg
 
@@ -102,7 +103,7 @@ def _write(path, figure, draw, frames):
     figure.set_size_inches(width / DPI, height / DPI)
     with rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):
         gif = str(path).endswith(".gif")
-        writer = PillowWriter(fps=FPS) if gif else FFMpegWriter(fps=FPS, codec="libx264")
+        writer = PillowWriter(fps=fps) if gif else FFMpegWriter(fps=fps, codec="libx264")
         with atomic_path(path) as temporary, writer.saving(figure, str(temporary), DPI):
             for frame in frames:
                 draw(frame)

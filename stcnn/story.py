@@ -25,6 +25,7 @@ CONTROL_GAP = 0.2  # and each by this much below the model
 DEPTH_LIMIT = 0.3  # |expanding - contracting| / sum: below it unselective, above it selective
 EXPANDING, CONTRACTING = range(300, 310), range(340, 350)
 SHOWN_TRACES = 6
+PICTURE_HZ = 12  # frames of the stimulus drawn per second of it
 
 
 def read_items(run_dir):
@@ -228,7 +229,9 @@ def draw_picture(path, dataset, model, held):
             }
         )
     top = max(float(np.max(panel["traces"])) for panel in panels)
-    animate_row(path, panels, step=6, y=(-0.2, 1.1 * max(top, 0.3)))
+    step = max(1, round(1 / model.dt / PICTURE_HZ))
+    y = (-0.2, 1.1 * max(top, 0.3))
+    animate_row(path, panels, step=step, y=y, fps=1 / model.dt / step)  # at its real speed
     return path
 
 
