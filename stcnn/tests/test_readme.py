@@ -19,12 +19,18 @@ TINY = (
 )
 RECORDED = f"{TINY} dataset.sampling_rate=60 dataset.loss_meas_t_start=-0.25 model=stcnn_small"
 RUNS = "expt_path={home}/runs"
+NETWORK = (  # of the run that stands for RUN
+    "model.network.out_channels=[2,2] model.network.x_kernel_size=[3,3] "
+    "model.network.x_stride=[1,1] model.network.x_padding=[1,1] "
+    "model.network.activation=[identity,leaky_relu]"
+)
 SHORT = {  # a part of the command -> what makes it short; later keys overrule earlier ones
     "main.py --demo": "dataset.make.stimuli=tiny dataset.make.neurons=1 n_epochs=1 "
     "val_fraction=0 val_stimuli=[300,1022,1003] batch_size=9",
     "main.py dataset=lc_small": RECORDED,
     "train.py": f"{TINY} {RUNS}",
     "train.py dataset=lc_small": f"{RECORDED} {RUNS}",
+    "train.py trunk=RUN": f"{TINY} {NETWORK} {RUNS}",
     "train.py --multirun": f"{TINY} {RUNS} hydra.sweep.dir={{home}}/sweep",
     "run_ensemble.sh": f"{TINY} {RUNS}",
     "visualize_dataset.py": "--stimuli 300,340 --out {home}/out",
