@@ -169,7 +169,12 @@ def test_stopping_ends_the_children(house, name):
         "time.sleep(600)\n"
     )
     try:
-        process = subprocess.Popen([sys.executable, "run.py", "demo", "left"], cwd=house)
+        # A test run in the background of a shell hands down an ignored SIGINT.
+        process = subprocess.Popen(
+            [sys.executable, "run.py", "demo", "left"],
+            cwd=house,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while not pid_file.exists():
             assert process.poll() is None
             time.sleep(0.05)
