@@ -42,12 +42,13 @@ def prepare_cohort(root, settings):
     import split_data
 
     size = {"nframes": settings["nframes"], "nrows": settings["nrows"], "ncols": settings["ncols"]}
-    common = {"root": root, "workers": settings["workers"], "stats": settings["stats"]}
+    shared = {"root": root, "debug": settings["debug"]}
+    common = {**shared, "workers": settings["workers"], "stats": settings["stats"]}
     if not (Path(root) / f"split_allocation_{settings['splitnum']}.csv").exists():
         step(f"no split file {settings['splitnum']}: drawing one by patient")
         split_data.main(
             flags(
-                root=root,
+                **shared,
                 make_splits=settings["splitnum"] + 1,
                 stratify=True,
                 seed=settings["seed"],
@@ -72,7 +73,7 @@ def prepare_cohort(root, settings):
     )
     step("split")
     failed |= split_data.main(
-        flags(root=root, splitnum=settings["splitnum"], workers=settings["workers"])
+        flags(**shared, splitnum=settings["splitnum"], workers=settings["workers"])
     )
     if failed:
         print("warning: some files failed, see manifest.csv", file=sys.stderr)
@@ -87,12 +88,13 @@ def pretrain_streams(echonet, run_dir, settings):
 
     size = {"nframes": settings["nframes"], "nrows": settings["nrows"], "ncols": settings["ncols"]}
     step("EchoNet movies and flow")
-    prepare_echonet.main(flags(root=echonet, workers=settings["workers"], **size))
+    shared = {"root": echonet, "debug": settings["debug"], **size}
+    prepare_echonet.main(flags(**shared, workers=settings["workers"]))
     step("pre-train both streams")
     jobs = {}
     for stream, script in (("grey", "pretrain_greyscale.py"), ("of", "pretrain_OF.py")):
         arguments = flags(
-            root=echonet,
+            **shared,
             ckptdir=run_dir,
             model_prefix=f"pretrain_{stream}",
             epoch=settings["pretrain_epoch"],
@@ -103,7 +105,6 @@ def pretrain_streams(echonet, run_dir, settings):
             width=settings["width"],
             seed=settings["seed"],
             device=settings["device"],
-            **size,
         )
         jobs[stream] = subprocess.Popen([sys.executable, str(HERE / script), *arguments])
     failed = [stream for stream, job in jobs.items() if job.wait()]
@@ -141,6 +142,7 @@ def run_pipeline(root, run_dir, settings, *, echonet=None):
         "splitnum": settings["splitnum"],
         "seed": settings["seed"],
         "device": settings["device"],
+        "debug": settings["debug"],
     }
     step("train the two-stream network")
     train_twostream.main(

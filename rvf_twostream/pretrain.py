@@ -146,25 +146,40 @@ def regression_sets(args, stream):
     return sets
 
 
+def read_labels(path):
+    """Return [(stem of the movie, class)] of a CSV with file and class; the header is optional.
+
+    Raises:
+        InputError: a row without class, a file with two classes.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(handle)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable ({error}); expected file and class") from None
+    rows = [(i, row) for i, row in enumerate(rows, start=1) if any(row)]
+    if rows and [cell.lower() for cell in rows[0][1][:2]] == ["file", "class"]:
+        rows = rows[1:]
+    table, faults = {}, []
+    for i, row in rows:
+        if len(row) < 2 or not all(row[:2]):
+            faults.append(f"{path}: row {i}: expected file and class, found {row}")
+        elif table.setdefault(Path(row[0]).stem, row[1]) != row[1]:
+            faults.append(f"{path}: row {i}: {row[0]} has two classes")
+    raise_faults(faults)
+    return list(table.items())
+
+
 def classification_sets(args, stream):
     """Return the sets as in ``regression_sets`` with class indices, and the class names.
 
     Labels name ``.npy`` movies below the root, or videos, which are decoded into the run's folder.
     """
-    try:
-        with open(args.labels, newline="", encoding="utf-8-sig") as handle:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{args.labels}: not readable ({error}); expected file and class"
-        ) from None
     from labelled_videos import find_videos, movies_of_videos
 
+    labelled = read_labels(args.labels)
     found = {path.stem: path for path in sorted(args.root.rglob("*.npy"))}
     videos = {stem: p for stem, p in find_videos(args.root).items() if stem not in found}
-    labelled = [(Path(row[0]).stem, row[1]) for row in rows if len(row) > 1]
-    if labelled and labelled[0][0] not in {*found, *videos}:
-        labelled = labelled[1:]  # the header
     missing = [stem for stem, _ in labelled if stem not in found and stem not in videos]
     raise_faults([f"{args.labels}: {stem} is not below {args.root}" for stem in missing])
     chosen = {stem: videos[stem] for stem, _ in labelled if stem in videos}

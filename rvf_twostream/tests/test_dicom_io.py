@@ -215,6 +215,21 @@ def test_compressed_movie_with_too_few_or_too_many_frames(tmp_path):
     assert any("8 frames found" in note for note in read_frames(path)[1]["warnings"])
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(128, 96), (96, 64)])
+def test_a_compressed_picture_of_another_size_than_the_header_is_an_error(tmp_path, rows, cols):
+    path = write_dicom(tmp_path / "a.dcm", texture(2), "p", jpeg=True, Rows=rows, Columns=cols)
+    with pytest.raises(InputError, match=f"96 x 128 found.*say {rows} x {cols}"):
+        read_frames(path)
+
+
+def test_jpeg_colours_equal_those_of_pydicom():
+    path = sample("examples_ybr_color.dcm")
+    rgb = pydicom.dcmread(path).pixel_array.astype(np.float32)
+    luma = rgb @ np.array([0.2989, 0.5870, 0.1140], np.float32)
+    # Decoders differ by a grey level or two in lossy JPEG.
+    assert np.abs(read_frames(path)[0] - luma).mean() < 0.1
+
+
 def test_missing_decoder_names_both_packages(tmp_path):
     code = (
         "import sys\n"

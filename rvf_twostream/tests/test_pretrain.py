@@ -85,6 +85,24 @@ def test_bad_flags(tmp_path, capsys, change, words):
         assert word in error
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,class\nX1.npy\n", "row 2: expected file and class"),
+        ("X0,a\nX1,b\nX0.npy,b\n", "row 3: X0.npy has two classes"),
+        ("X0,a\nY1,b\n", "Y1 is not below"),
+        ("Y0,a\nX1,b\n", "Y0 is not below"),
+    ],
+)
+def test_faulty_labels(tmp_path, capsys, text, words):
+    root = write_echonet(tmp_path / "echo")
+    (tmp_path / "labels.csv").write_text(text)
+    more = ("--task", "classification", "--labels", tmp_path / "labels.csv")
+    with pytest.raises(SystemExit, match="2"):
+        pretrain_greyscale.main(flags(root, tmp_path / "out", *more))
+    assert words in capsys.readouterr().err
+
+
 def test_movies_without_target(tmp_path, capsys):
     root = write_echonet(tmp_path / "echo")
     (root / "filename2class.json").write_text("{}")
