@@ -31,10 +31,16 @@ def save_pictures(folder, name, frames):
 
 
 def coloured_tiles(clip, gradient):
-    """Return (t, 2, 3, r, c, 3) uint8: input above, gradient below; grey, flow x, flow y.
+    """Return input above gradient as pictures, and the gradient that has full colour.
+
+    Each stream has a scale of its own: the gradients of one are often far below the other's.
 
     Args:
         clip, gradient: {"grey": (t,r,c,1), "of": (t,r,c,2)}.
+
+    Returns:
+        tiles: (t, 2, 3, r, c, 3) uint8; the three are grey, flow x, flow y.
+        tops: largest absolute gradient of these three.
     """
     from matplotlib import colormaps
 
@@ -44,14 +50,15 @@ def coloured_tiles(clip, gradient):
     grey = clip["grey"][..., 0]
     shown = (grey - grey.min()) / max(float(np.ptp(grey)), 1e-12)
     flow = centred(clip["of"], np.abs(clip["of"]).max())
-    top = max(np.abs(values).max() for values in gradient.values())
-    below = centred(np.concatenate([gradient["grey"], gradient["of"]], axis=-1), top)
+    tops = {stream: float(np.abs(values).max()) for stream, values in gradient.items()}
+    below = [centred(gradient[stream], tops[stream]) for stream in ("grey", "of")]
+    below = np.concatenate(below, axis=-1)  # (t, r, c, 3)
     rows = (
         [colormaps["gray"](shown), *(colormaps["coolwarm"](flow[..., k]) for k in (0, 1))],
         [colormaps["seismic"](below[..., k]) for k in (0, 1, 2)],
     )
     tiles = np.stack([np.stack(row, axis=1) for row in rows], axis=1)  # (t, 2, 3, r, c, 4)
-    return (tiles[..., :3] * 255).astype(np.uint8)
+    return (tiles[..., :3] * 255).astype(np.uint8), (tops["grey"], tops["of"], tops["of"])
 
 
 def save_gif(path, clip, gradient, *, frame_rate_hz, title):
@@ -65,7 +72,7 @@ def save_gif(path, clip, gradient, *, frame_rate_hz, title):
     """
     from PIL import Image, ImageDraw
 
-    tiles = coloured_tiles(clip, gradient)
+    tiles, tops = coloured_tiles(clip, gradient)
     n, r, c = len(tiles), *tiles.shape[3:5]
     zoom = -(-SIDE // c)
     r, c = r * zoom, c * zoom
@@ -77,9 +84,11 @@ def save_gif(path, clip, gradient, *, frame_rate_hz, title):
         picture = Image.new("RGB", (width + width % 2, height + height % 2), "white")
         draw = ImageDraw.Draw(picture)
         draw.text((GAP, 4), f"{title}, {rate_text}, frame {i + 1}/{n}", fill="black")
-        for x, text in enumerate(("grey: input, gradient below", "flow x", "flow y")):
+        for x, (text, top) in enumerate(zip(("grey", "flow x", "flow y"), tops, strict=True)):
             left = GAP + x * (c + GAP)
-            draw.text((left, 24), text, fill="black")
+            draw.text(
+                (left, 24), f"{text}; below its gradient, -{top:.1g} to {top:.1g}", fill="black"
+            )
             for y in (0, 1):
                 tile = Image.fromarray(tiles[i, y, x]).resize((c, r), Image.Resampling.NEAREST)
                 picture.paste(tile, (left, HEAD + GAP + y * (r + GAP)))

@@ -129,16 +129,19 @@ def given_flags(argv):
 def open_run(run_dir, settings, *, fresh):
     """Make the folder of the run; return True when it holds this very run, complete.
 
+    A run that stopped before its first result, at a fault of the data, may change its settings.
+
     Args:
         run_dir: results/rvf_twostream/<run>.
         settings: resolved settings.
-        fresh: remove what is there.
+        fresh: remove the run that is there.
     """
     kept = {key: str(value) for key, value in settings.items() if key not in FREE}
-    if fresh and run_dir.exists():
-        shutil.rmtree(run_dir)
     record = run_dir / "settings.json"
-    if record.exists():
+    if fresh and record.exists():
+        shutil.rmtree(run_dir)
+    begun = run_dir.exists() and any(path != record for path in run_dir.iterdir())
+    if begun and record.exists():
         old = read_json(record, remedy="use --fresh")["settings"]
         old = {key: str(value) for key, value in old.items() if key not in FREE}
         changed = sorted(key for key in {*old, *kept} if old.get(key) != kept.get(key))
@@ -148,10 +151,8 @@ def open_run(run_dir, settings, *, fresh):
                 "use --fresh to start anew, or another --run"
             )
         return (run_dir / "summary.json").exists()
-    if run_dir.exists() and any(run_dir.iterdir()):
-        raise InputError(
-            f"{run_dir}: holds files but no settings.json; use --fresh or another --run"
-        )
+    if begun:
+        raise InputError(f"{run_dir}: holds files of something else; give another --run")
     write_settings(run_dir, settings, libraries=("tensorflow", "keras", "numpy"))
     return False
 
@@ -163,6 +164,8 @@ def resolve(args):
         raise InputError(f"--depth {args.depth}: choose 18, 34, 50, 101 or 152")
     for name in ("root", "echonet", "flow_size"):
         settings[name] = None if settings[name] == "none" else settings[name]
+    if args.run is not None and (Path(args.run).name != args.run or args.run == ".."):
+        raise InputError(f"--run {args.run!r}: a name, without slashes")
     if args.full and args.quick:
         raise InputError("--full and --quick exclude each other")
     if not args.demo:
@@ -239,7 +242,9 @@ def main(argv=None):
         from run_demo import demo, demo_settings
 
         settings = demo_settings(settings, given_flags(argv))
-    run_dir = RESULTS / (args.run or ("demo" if args.demo else Path(settings["root"]).name))
+    run_dir = RESULTS / (
+        args.run or ("demo" if args.demo else Path(settings["root"]).resolve().name)
+    )
     if open_run(run_dir, settings, fresh=args.fresh):
         summary = read_json(run_dir / "summary.json")
         print(f"complete already, {summary['seconds']} s, {run_dir / summary['report']} (--fresh)")

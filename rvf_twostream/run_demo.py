@@ -79,10 +79,11 @@ def demo_settings(settings, given):
     return settings | {key: value for key, value in preset.items() if key not in given}
 
 
-def make_data(settings, folder):
+def make_data(settings, folder, *, fresh=False):
     """Write cohort and EchoNet look-alike below ``folder``, or reuse those of the same settings.
 
-    ``made.json`` is written last; data without it come from an interrupted run and are made anew.
+    ``made.json`` says what is there and whether all of it is. It is written first, so that only
+    folders that hold it are ever removed: any other may be the user's own data.
     """
     from make_synthetic import write_cohort, write_echonet
 
@@ -96,10 +97,15 @@ def make_data(settings, folder):
     }
     made = folder / "made.json"
     if made.exists():
-        if read_json(made, remedy="use --fresh") != wanted:
+        found = read_json(made, remedy="use --fresh")
+        if not fresh and found == {**wanted, "complete": True}:
+            return
+        if not fresh and found != {**wanted, "complete": False}:
             raise InputError(f"{folder}: holds other synthetic data; use --fresh or another --run")
-        return
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds data that the demo did not make; give another --run")
+    write_json(made, {**wanted, "complete": False})
     print("-- synthetic cohort and EchoNet look-alike", flush=True)
     write_cohort(
         folder / "cohort",
@@ -119,7 +125,7 @@ def make_data(settings, folder):
         frames=video_frames,
         workers=settings["workers"],
     )
-    write_json(made, wanted)
+    write_json(made, {**wanted, "complete": True})
 
 
 def planted(root):
@@ -239,8 +245,30 @@ def planted_scores(patients, truth, effect, *, interval, judged):
     return main, scores, {"y": y, "probability": probability, "tapse": tapse}
 
 
+def heart_and_gradient(path):
+    """Return a picture (2 r, 2 c, 3): mean frame, mean |flow|; below their guided gradients.
+
+    The gradients, of grey and of flow y, are projected over time (``guided.projection``), each on
+    a scale of its own.
+
+    Args:
+        path: ``.npz`` of visualize_GBP.py.
+    """
+    from matplotlib import colormaps
+
+    from guided import projection
+
+    with np.load(path, allow_pickle=False) as arrays:
+        clips = arrays["clip_grey"][..., 0], np.linalg.norm(arrays["clip_of"], axis=-1)
+        maps = [projection(arrays["grey"][..., 0]), projection(arrays["of"][..., 1])]
+    means = [clip.mean(axis=0) for clip in clips]
+    above = [colormaps["gray"]((m - m.min()) / max(float(np.ptp(m)), 1e-12)) for m in means]
+    below = [colormaps["seismic"](0.5 + m / max(float(np.abs(m).max()), 1e-12) / 2) for m in maps]
+    return np.vstack([np.hstack(above), np.hstack(below)])[..., :3]
+
+
 def draw_overview(path, values, pictures):
-    """Draw the demo at a glance: a picture of the gradient, probability over TAPSE, ROC.
+    """Draw the demo at a glance: a heart and its gradient, probability over planted TAPSE, ROC.
 
     Args:
         path: PNG.
@@ -248,17 +276,20 @@ def draw_overview(path, values, pictures):
         pictures: folder of visualize_GBP.py.
     """
     from matplotlib.figure import Figure
-    from matplotlib.image import imread
     from sklearn.metrics import roc_curve
 
     from pipeline import read_rows
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(0.55, 1.2, 1))
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
     row = read_rows(pictures / "index.csv")[0]
-    axes[0].imshow(imread(pictures / "proj" / f"{row['name']}.png"))
-    axes[0].set_title(f"guided gradient, {row['file']}", fontsize=9)
-    axes[0].set(yticks=(192, 576, 960), yticklabels=("grey", "flow x", "flow y"), xticks=())
+    picture = heart_and_gradient(pictures / f"{row['name']}.npz")
+    axes[0].imshow(picture, extent=(0, 2, 2, 0))
+    axes[0].set_title(f"movie {row['file']}, guided gradient below", fontsize=9)
+    axes[0].set(
+        xticks=(0.5, 1.5), xticklabels=("mean frame, grey", "mean |flow|, flow y"), yticks=()
+    )
+    axes[0].tick_params(length=0, labelsize=9)
     axes[0].spines[:].set_visible(False)
     y, probability, tapse = values["y"], values["probability"], values["tapse"]
     for failed, colour, marker, label in (
@@ -301,9 +332,7 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
     from report import figure_block, score_table, table_block, write_report, write_summary
 
     begun = time.perf_counter()
-    if fresh:
-        shutil.rmtree(data_dir, ignore_errors=True)
-    make_data(settings, data_dir)
+    make_data(settings, data_dir, fresh=fresh)
     root = data_dir / "cohort"
     results = run_pipeline(root, run_dir, settings, echonet=data_dir / "echonet")
     shutil.copy(run_dir / "two_stream_csv" / f"{results['name']}.csv", run_dir / "log.csv")
@@ -320,8 +349,11 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
     )
     write_planted(run_dir / "overview.csv", patients, truth)
     draw_overview(run_dir / "overview.png", values, results["pictures"])
-    caption = "Guided gradient of the trained logit; probability over planted TAPSE; ROC."
-    alt = "Gradient of one patient, probability over planted TAPSE, ROC curve"
+    caption = (
+        "A test movie and the guided gradient of the trained logit (red raises it, blue lowers it, "
+        "each stream on its own scale); probability over planted TAPSE; ROC."
+    )
+    alt = "One movie and its gradient, probability over planted TAPSE, ROC curve"
     overview = {"path": "overview.png", "caption": caption, "alt": alt}
     figures = [overview, *result_figures(run_dir, results)]
     data = f"synthetic, {len(truth)} patients, {len(patients)} in the test set, effect {effect}"

@@ -6,8 +6,9 @@
 Reads one random clip of each of the first NSAMPLES movies (in an order drawn from the seed) of a
 split. Writes into <out>/guidedbackprop_visualization/, by default <out> = results/rvf_twostream/P:
 proj/<label>_<k>.png, movies/<label>_<k>/GBP_frame<i>.png, <label>_<k>.gif (input above gradient),
-<label>_<k>_gradcam.png, <label>_<k>.npz (grey (t,r,c,1), of (t,r,c,2), cam_grey, cam_of (r,c)),
-index.csv, settings.json. An existing folder is kept unless -r.
+<label>_<k>_gradcam.png, index.csv, settings.json and <label>_<k>.npz: gradients grey (t,r,c,1) and
+of (t,r,c,2), the clip clip_grey and clip_of, Grad-CAM cam_grey and cam_of (r,c). An existing folder
+is kept unless -r.
 """
 
 import csv
@@ -146,7 +147,10 @@ def draw(folder, model, info, chosen, args):
         save_gif(folder / f"{name}.gif", clip, gradient, frame_rate_hz=rate, title=title)
         save_gradcam(folder / f"{name}_gradcam.png", clip, [cams["grey"], cams["of"]], title=title)
         np.savez_compressed(
-            folder / f"{name}.npz", **gradient, cam_grey=cams["grey"], cam_of=cams["of"]
+            folder / f"{name}.npz",
+            **gradient,
+            **{f"clip_{stream}": values for stream, values in clip.items()},
+            **{f"cam_{stream}": values for stream, values in cams.items()},
         )
         rows.append(
             {

@@ -22,6 +22,8 @@ from little import run_script
         (["--demo", "--effect", "weak"], ["strong"]),
         (["--demoo"], ["did you mean --demo?"]),
         (["--demo", "--full", "--quick"], ["exclude each other"]),
+        (["--demo", "--run", "../demo"], ["without slashes"]),
+        (["--demo", "--run", ".."], ["without slashes"]),
     ],
 )
 def test_bad_flags(capsys, flags, words):
@@ -34,15 +36,48 @@ def test_bad_flags(capsys, flags, words):
 
 def test_a_run_is_opened_once(tmp_path):
     settings = {"seed": 0, "depth": 18, "workers": 2}
+    other = {**settings, "depth": 34}
     run_dir = tmp_path / "run"
     assert main.open_run(run_dir, settings, fresh=False) is False
-    assert main.open_run(run_dir, {**settings, "workers": 4}, fresh=False) is False
+    assert main.open_run(run_dir, other, fresh=False) is False  # nothing was done yet
+    (run_dir / "log.csv").write_text("epoch\n")
+    assert main.open_run(run_dir, {**other, "workers": 4}, fresh=False) is False
     with pytest.raises(main.InputError, match=r"other settings \(depth\)"):
-        main.open_run(run_dir, {**settings, "depth": 34}, fresh=False)
+        main.open_run(run_dir, settings, fresh=False)
     (run_dir / "summary.json").write_text("{}")
-    assert main.open_run(run_dir, settings, fresh=False) is True
-    assert main.open_run(run_dir, {**settings, "depth": 34}, fresh=True) is False
+    assert main.open_run(run_dir, other, fresh=False) is True
+    assert main.open_run(run_dir, settings, fresh=True) is False
     assert not (run_dir / "summary.json").exists()
+
+
+def test_fresh_removes_nothing_of_the_users(tmp_path):
+    results, data = tmp_path / "results", tmp_path / "data"
+    for folder in (results, data):
+        folder.mkdir()
+        (folder / "mine.dcm").write_text("mine")
+    with pytest.raises(main.InputError, match="something else"):
+        main.open_run(results, {"seed": 0}, fresh=True)
+    settings = {"full": False, "quick": True, "seed": 0, "effect": "strong", "workers": 1}
+    for fresh in (False, True):
+        with pytest.raises(main.InputError, match="did not make"):
+            run_demo.make_data(settings, data, fresh=fresh)
+    assert (results / "mine.dcm").exists()
+    assert (data / "mine.dcm").exists()
+
+
+def test_synthetic_data_are_reused_and_made_anew_after_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setitem(run_demo.COHORTS, "quick", (3, 96, 128, 32, (1, 1), 4, (33, 34)))
+    settings = {"full": False, "quick": True, "seed": 0, "effect": "strong", "workers": 1}
+    run_demo.make_data(settings, tmp_path)
+    made, truth = tmp_path / "made.json", tmp_path / "cohort" / "truth.json"
+    written = truth.stat().st_mtime_ns
+    run_demo.make_data(settings, tmp_path)
+    assert truth.stat().st_mtime_ns == written
+    with pytest.raises(main.InputError, match="other synthetic data"):
+        run_demo.make_data({**settings, "seed": 1}, tmp_path)
+    made.write_text(made.read_text().replace("true", "false"))
+    run_demo.make_data(settings, tmp_path)
+    assert truth.stat().st_mtime_ns > written
 
 
 def test_flags_go_before_the_preset():

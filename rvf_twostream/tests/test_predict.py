@@ -129,7 +129,7 @@ def test_pictures(saved, pictures):
         assert gif.size[1] % 2 == 0
         with np.load(pictures / f"{name}.npz") as arrays:
             assert arrays["grey"].shape == (8, 32, 32, 1)
-            assert arrays["of"].shape == (8, 32, 32, 2)
+            assert arrays["of"].shape == arrays["clip_of"].shape == (8, 32, 32, 2)
             assert (arrays["cam_grey"] >= 0).all()
 
 
