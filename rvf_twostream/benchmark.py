@@ -172,6 +172,8 @@ def main(argv=None):
         "width": args.width,
         "size": (args.nframes, args.nrows, args.ncols),
     }
+    from benchmark_data import BENCHES
+
     path = RESULTS / "benchmark" / "benchmark.json"
     # Rows of an earlier call stay: flow wants idle cores, the others do not mind.
     earlier = read_json(path)["rows"] if path.exists() else []
@@ -179,10 +181,8 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         for name in [name for name in ROWS if name in args.only]:
             print(f"measuring {name}", flush=True)
-            if name in ("preprocess", "flow", "augment"):
-                import benchmark_data
-
-                found[name] = getattr(benchmark_data, f"bench_{name}")(Path(folder))
+            if name in BENCHES:
+                found[name] = BENCHES[name](Path(folder))
             else:
                 found[name] = [network_row(name, shape)]
     rows = [{"name": name, **entry} for name, entries in found.items() for entry in entries]

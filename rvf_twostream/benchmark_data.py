@@ -249,3 +249,6 @@ def bench_augment(folder):
     # One warp samples once, three passes three times: equal up to that smoothing.
     assert np.abs(ours[1][inner] - baseline[1][inner]).mean() < 0.02 * ours[1].std()
     return [row(f"rotate, shift and zoom a clip of 32x{NROWS}x{NCOLS}", ours, baseline, ">= 10")]
+
+
+BENCHES = {"preprocess": bench_preprocess, "flow": bench_flow, "augment": bench_augment}

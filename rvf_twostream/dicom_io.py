@@ -388,7 +388,10 @@ def _jpeg_frames(data):
 
     n = number_of_frames(data)
     frames = itertools.islice(generate_frames(data.PixelData, number_of_frames=n), n)
-    return np.stack([np.asarray(Image.open(io.BytesIO(frame))) for frame in frames])
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(frame))) for frame in frames])
+    if pixels.shape[1:] != (data.Rows, data.Columns) + (3,) * (data.SamplesPerPixel == 3):
+        raise ValueError(f"pictures of shape {pixels.shape[1:]}")
+    return pixels
 
 
 def _through_colour_table(path, data, pixels):

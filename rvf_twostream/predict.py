@@ -314,7 +314,9 @@ def dicom_clips(args, info):
             f"{grey.shape[1]}x{grey.shape[2]}; train it again"
         )
     if len(grey) < nframes:
-        raise InputError(f"{args.dicom}: {len(grey)} frames, {nframes} needed")
+        rate = facts["frame_rate_hz"]
+        at = f" at {rate:.4g} frames/s" if rate else ""
+        raise InputError(f"{args.dicom}: {len(grey)} frames{at}, {nframes} needed")
     starts = clip_starts(
         len(grey),
         nframes,

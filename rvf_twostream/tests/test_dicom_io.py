@@ -222,6 +222,13 @@ def test_a_compressed_picture_of_another_size_than_the_header_is_an_error(tmp_pa
         read_frames(path)
 
 
+def test_a_colour_jpeg_in_a_grey_header_is_an_error(tmp_path):
+    grey = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    path = write_dicom(tmp_path / "a.dcm", texture(2), "p", jpeg=True, **grey)
+    with pytest.raises(InputError, match="not decodable"):
+        read_frames(path)
+
+
 def test_jpeg_colours_equal_those_of_pydicom():
     path = sample("examples_ybr_color.dcm")
     rgb = pydicom.dcmread(path).pixel_array.astype(np.float32)

@@ -34,7 +34,7 @@ SHORT = {  # script and a part of its command -> flags that make it short
     "predict.py": "--n_sample 1",
     "visualize_GBP.py": "",
     "convert_reference.py": "",
-    "benchmark.py": f"{NETWORK}",
+    "benchmark.py": f"{NETWORK} --only augment predict",
 }
 PLACES = {"G": "C/*grey*.weights.h5", "O": "C/*OF*.weights.h5"}  # made by the commands before
 ELSEWHERE = {  # commands that are not run here, and why
