@@ -107,15 +107,27 @@ def region_table(
     return pd.DataFrame(rows)
 
 
-def front_back_index(maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return (front - back) / (|front| + |back|) of maps (N, H, W): means of both halves of the
-    mask, -1 to 1.
-    """
+def front_back_means(maps: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (N,) of maps (N, H, W) in the front and the back half of the mask."""
     half = mask.shape[0] // 2
     front, back = mask.copy(), mask.copy()
     front[half:], back[:half] = False, False
-    a, b = maps[:, front].mean(axis=1), maps[:, back].mean(axis=1)
-    return (a - b) / np.maximum(np.abs(a) + np.abs(b), 1e-12)
+    return maps[:, front].mean(axis=1), maps[:, back].mean(axis=1)
+
+
+def front_back_index(maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return (front - back) / (|front| + |back|) of maps (N, H, W), -1 to 1."""
+    front, back = front_back_means(maps, mask)
+    return (front - back) / np.maximum(np.abs(front) + np.abs(back), 1e-12)
+
+
+def front_back_table(maps: dict[str, np.ndarray], mask: np.ndarray) -> pd.DataFrame:
+    """Return front mean, back mean and front / back of each subject map (H, W), one row per state;
+    NaN where a map is.
+    """
+    front, back = front_back_means(np.stack(list(maps.values())), mask)
+    ratio = np.divide(front, back, out=np.full(len(maps), np.nan), where=back != 0)
+    return pd.DataFrame({"state": list(maps), "front": front, "back": back, "ratio": ratio})
 
 
 def permutation_test(

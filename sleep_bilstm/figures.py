@@ -37,6 +37,7 @@ def save_figure(
     for suffix in (".png", *((".pdf",) if pdf else ())):
         with atomic_path(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, dpi=dpi)
+        figure.set_layout_engine("none")  # the second file keeps the places found for the first
     if table is not None:
         with atomic_path(path.with_suffix(".csv")) as temporary:
             table.to_csv(temporary, index=False)

@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atlas import fit_to, front_back_index, permutation_test, read_atlas, region_table
+from atlas import (
+    fit_to,
+    front_back_index,
+    front_back_table,
+    permutation_test,
+    read_atlas,
+    region_table,
+)
 from dataloader_sleep import Epochs, make_dataset
 from evaluation import write_table
 from files import InputError, write_json
@@ -142,7 +149,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     Returns:
         mouse -> state name -> subject map (H, W).
     """
-    from plot_gradcam import save_maps_figure
+    from plot_gradcam import SIGNED_LOOK, save_maps_figure
 
     atlas = read_atlas(Path(settings.atlas)) if settings.atlas else None
     first = epochs.records[0]
@@ -150,7 +157,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     if settings.mode == "occlusion":
         masks, layer = occlusion_masks(epochs, settings, parcels)
         method = Occlusion(network, masks, frame_chunk=settings.frame_chunk)
-        about = {"method": "occlusion", "layer": layer}
+        about, look = {"method": "occlusion", "layer": layer}, SIGNED_LOOK
     else:
         method = GradCam(
             network,
@@ -158,12 +165,13 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
             target=settings.gradcam_target,
             frame_chunk=settings.frame_chunk,
         )
-        about = {"method": f"{method.method} on {method.target}", "layer": LAST_LAYER}
+        about, look = {"method": f"{method.method} on {method.target}", "layer": LAST_LAYER}, {}
     classes = epochs.view.num_classes
     states = (
         range(classes) if settings.gradcam_label < 0 else [min(settings.gradcam_label, classes - 1)]
     )
-    folder, results, backgrounds, tables, tests = out / "maps", {}, {}, [], {}
+    folder, results, backgrounds, tests = out / "maps", {}, {}, {}
+    tables, halves = [], []
     for mouse in dict.fromkeys(record.date for record in epochs.records):
         own = Epochs([r for r in epochs.records if r.date == mouse], epochs.view)
         mask = seen(read_mask_of(own.records[0]), epochs.view)
@@ -173,6 +181,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
             STATE_NAMES[classes][s]: subject.examples[s][1] if subject.examples[s] else None
             for s in states
         }
+        halves.append(front_back_table(results[mouse], mask).assign(mouse=mouse))
         if atlas is not None:
             tables.append(region_table(results[mouse], parcels, atlas.names).assign(mouse=mouse))
         names = STATE_NAMES[classes]
@@ -190,6 +199,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
             },
         }
     write_json(out / "front_back.json", {**about, "mice": tests})
+    write_table(pd.concat(halves, ignore_index=True), out / "front_back.csv")
     rows = [
         {
             "mouse": mouse,
@@ -201,7 +211,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
         for state, value in maps.items()
         for row, values in enumerate(value)
     ]
-    save_maps_figure(results, backgrounds, out / f"{settings.mode}.png", pd.DataFrame(rows))
+    save_maps_figure(results, backgrounds, out / f"{settings.mode}.png", pd.DataFrame(rows), **look)
     if tables:
         write_table(pd.concat(tables, ignore_index=True), out / "regions.csv")
     return results

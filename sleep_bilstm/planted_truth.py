@@ -15,6 +15,7 @@ from recordings import find_recordings, parse_name
 from states import NREM
 from toy_quadrant import quadrant_masks
 from train import states_of
+from visualize_attention_weights import effective_steps
 
 SHUFFLES = 1000
 
@@ -45,13 +46,14 @@ def attention_against_waves(
     """Correlate attention (N, F) with the planted envelope (N, F) over correctly found NREM epochs.
 
     Returns:
-        mean correlation, the 95th percentile of 1,000 means with shuffled epochs, and n; None
-        for the numbers when fewer than two epochs qualify.
+        mean correlation, the 95th percentile of 1,000 means with shuffled epochs, over how many
+        steps the weights are spread (median), and n; None for the numbers when fewer than two
+        epochs qualify.
     """
     use = ((table["true"] == NREM) & (table["pred"] == NREM)).to_numpy()
     found, planted = weights[use], envelopes[use]
     if len(found) < 2:
-        return {"mean": None, "shuffled_95": None, "n": len(found)}
+        return {"mean": None, "shuffled_95": None, "steps": None, "n": len(found)}
     rng = np.random.default_rng(seed)
     shuffled = [
         row_correlations(found, planted[rng.permutation(len(planted))]).mean()
@@ -60,6 +62,7 @@ def attention_against_waves(
     return {
         "mean": float(row_correlations(found, planted).mean()),
         "shuffled_95": float(np.percentile(shuffled, 95)),
+        "steps": float(np.median(effective_steps(found))),
         "n": len(found),
     }
 
@@ -68,7 +71,7 @@ def quadrant_hits(network, epochs: Epochs, quadrant: int, *, frame_chunk: int) -
     """Count the correctly classified epochs whose map is strongest in the planted quadrant.
 
     Returns:
-        one row per method: method, n (correct epochs), hits, rate (chance 0.25).
+        one row per method: method, epochs, n (correct epochs), hits, rate (chance 0.25).
     """
     movies = np.stack([epochs.read(i) for i in range(len(epochs))])
     masks = quadrant_masks(*epochs.shape[1:])
@@ -87,5 +90,6 @@ def quadrant_hits(network, epochs: Epochs, quadrant: int, *, frame_chunk: int) -
     for label, place in found.items():
         hits = int((place[correct] == quadrant).sum())
         n = int(correct.sum())
-        rows.append({"method": label, "n": n, "hits": hits, "rate": hits / n if n else np.nan})
+        rate = hits / n if n else np.nan
+        rows.append({"method": label, "epochs": len(place), "n": n, "hits": hits, "rate": rate})
     return pd.DataFrame(rows)

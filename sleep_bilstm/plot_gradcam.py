@@ -20,6 +20,7 @@ from states import STATE_NAMES
 
 FRAME = 64  # 1-based number of the background frame
 OPACITY = 0.5
+SIGNED_LOOK = {"signed": True, "colour_map": "coolwarm", "opacity": 0.8}  # of occlusion maps
 COLOUR_MAP = "viridis"  # safe for colour-blind readers; Differs: the published figure has jet
 PANEL_INCHES = 2.4
 
@@ -32,14 +33,22 @@ def rescale(heatmap: np.ndarray) -> np.ndarray | None:
 
 
 def overlay_heatmap_gradcam(
-    axes, image, heatmap: np.ndarray, alpha: float = OPACITY, colour_map: str = COLOUR_MAP
+    axes,
+    image,
+    heatmap: np.ndarray,
+    alpha: float = OPACITY,
+    colour_map: str = COLOUR_MAP,
+    limit: float | None = None,
 ):
-    """Draw ``heatmap`` (H, W), rescaled to 0..1, over ``image`` (H, W) or None; return what carries
-    the colours.
+    """Draw ``heatmap`` (H, W) over ``image`` (H, W) or None; return what carries the colours.
+
+    The map is rescaled to 0..1, or with ``limit`` drawn as it is from -limit to limit.
     """
     axes.set_axis_off()
     if image is not None and np.isfinite(image).all():
         axes.imshow(image, cmap="gray")
+    if limit is not None and np.isfinite(heatmap).all():
+        return axes.imshow(heatmap, cmap=colour_map, vmin=-limit, vmax=limit, alpha=alpha)
     scaled = rescale(heatmap)
     if scaled is None:
         axes.imshow(np.zeros(heatmap.shape), cmap="gray", vmin=0, vmax=1, alpha=0.1)
@@ -58,6 +67,7 @@ def plot_gradcam(
     colour_map: str = COLOUR_MAP,
     colour_bar: bool = False,
     outlines: np.ndarray | None = None,
+    signed: bool = False,
 ):
     """Return a figure with one row per mouse and one column per state.
 
@@ -67,10 +77,14 @@ def plot_gradcam(
         frame: 1-based number of the background frame; the last frame when the epoch is shorter.
         opacity, colour_map, colour_bar: look of the map.
         outlines: (H, W) parcels whose borders are drawn.
+        signed: draw the values themselves, on one scale around 0 (occlusion: a drop below 0 says
+            that hiding the place makes the state more probable).
     """
     from figures import new_figure
 
     states = list(next(iter(maps.values())))
+    peaks = [np.nanmax(np.abs(m), initial=0) for own in maps.values() for m in own.values()]
+    limit = (max(peaks) or 1.0) if signed else None
     figure, grid = new_figure(
         PANEL_INCHES * len(states) + 0.9 * colour_bar,
         PANEL_INCHES * len(maps) + 0.3,
@@ -83,13 +97,15 @@ def plot_gradcam(
         for axes, state in zip(row, states, strict=True):
             example = backgrounds.get(mouse, {}).get(state)
             image = None if example is None else example[min(frame, len(example)) - 1]
-            drawn = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map) or drawn
+            layer = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map, limit)
+            drawn = layer or drawn
             if outlines is not None:
                 for parcel in np.unique(outlines[outlines > 0]):
                     axes.contour(outlines == parcel, levels=[0.5], colors="white", linewidths=0.4)
             axes.set_title(f"{mouse}  {state}", fontsize=9)
     if colour_bar and drawn is not None:
-        figure.colorbar(drawn, ax=grid.ravel().tolist(), label="map, rescaled to 0-1 per panel")
+        label = "drop of the probability" if signed else "map, rescaled to 0-1 per panel"
+        figure.colorbar(drawn, ax=grid.ravel().tolist(), label=label)
     return figure
 
 
@@ -135,6 +151,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--colour_bar", action="store_true", help="draw a colour bar")
     parser.add_argument(
+        "--signed", action="store_true", help="draw the values, around 0 (maps of --mode occlusion)"
+    )
+    parser.add_argument(
         "--atlas", type=Path, default=None, help="AtlasandIsbrain.mat: draw its outlines"
     )
     parser.add_argument(
@@ -166,6 +185,7 @@ def main(argv=None):
         "colour_map": args.colour_map,
         "colour_bar": args.colour_bar,
         "outlines": outlines,
+        "signed": args.signed,
     }
     path = save_maps_figure(maps, examples, args.out or args.folder / "gradcam.png", **look)
     print(path)

@@ -209,6 +209,7 @@ def fit(
             break
         start = time.perf_counter()
         order = shuffle_order(len(train), training.seed, number)
+        # Faithful: an incomplete last batch is not trained on; each pass leaves out other epochs.
         whole = len(order) >= training.batch_size
         data = make_dataset(
             train, order, training.batch_size, workers=training.workers, drop_remainder=whole

@@ -29,6 +29,14 @@ def rescale_rows(weights: np.ndarray) -> np.ndarray:
     return np.divide(weights - low, span, out=np.zeros_like(weights, dtype=float), where=span > 0)
 
 
+def effective_steps(weights: np.ndarray) -> np.ndarray:
+    """Return (N,) over how many time steps the weights (N, F) of an epoch are spread, 1 to F.
+
+    Rescaled rows always reach from 0 to 1; this number tells sharp attention from even attention.
+    """
+    return weights.sum(axis=1) ** 2 / np.maximum((weights**2).sum(axis=1), 1e-30)
+
+
 def probability_histogram(values: np.ndarray) -> np.ndarray:
     """Return the fraction of ``values`` in each of 100 bins on 0..1; zeros without values."""
     counts = np.histogram(values, bins=BINS, range=(0, 1))[0]
@@ -44,6 +52,7 @@ class AttentionStatistics:
         rescaled: (N, F) rows rescaled to 0..1.
         means: per state mean over its predicted epochs (F,), NaN when absent.
         counts: per state number of epochs.
+        effective: per state median of effective_steps, NaN when absent.
         histograms: per state (100,).
         transition, other: samples around transitions and the rest; None without true states.
     """
@@ -52,6 +61,7 @@ class AttentionStatistics:
     rescaled: np.ndarray
     means: list
     counts: list
+    effective: list
     histograms: list
     transition: np.ndarray | None
     other: np.ndarray | None
@@ -71,16 +81,20 @@ def attention_statistics(
     epoch i-1, clipped to the recording. Differs: epochs are joined row after row; the published
     script interleaves them.
     """
-    rescaled = rescale_rows(np.asarray(weights))
+    weights = np.asarray(weights, float)
+    rescaled, steps = rescale_rows(weights), effective_steps(weights)
     n_frames = rescaled.shape[1]
-    names, means, counts, histograms = STATE_NAMES[num_classes], [], [], []
+    names, means, counts, effective, histograms = STATE_NAMES[num_classes], [], [], [], []
     for state in range(num_classes):
         own = rescaled[y_pred == state]
         counts.append(len(own))
+        effective.append(float(np.median(steps[y_pred == state])) if len(own) else np.nan)
         means.append(own.mean(axis=0) if len(own) else np.full(n_frames, np.nan))
         histograms.append(probability_histogram(own))
     if y_true is None:
-        return AttentionStatistics(names, rescaled, means, counts, histograms, None, None)
+        return AttentionStatistics(
+            names, rescaled, means, counts, effective, histograms, None, None
+        )
     flat = rescaled.ravel()
     near = np.zeros(flat.size, bool)
     pooled = []
@@ -90,7 +104,9 @@ def attention_statistics(
         pooled.append(flat[around])
         near[around] = True
     transition = np.concatenate(pooled) if pooled else np.empty(0)
-    return AttentionStatistics(names, rescaled, means, counts, histograms, transition, flat[~near])
+    return AttentionStatistics(
+        names, rescaled, means, counts, effective, histograms, transition, flat[~near]
+    )
 
 
 def plot_means(statistics: AttentionStatistics):
@@ -102,9 +118,10 @@ def plot_means(statistics: AttentionStatistics):
         mean = statistics.means[state]
         if statistics.counts[state]:
             axes.bar(np.arange(1, mean.size + 1), mean, width=1, color=STATE_RGB[state])
-        axes.set_title(
-            f"{statistics.names[state]} ({statistics.counts[state]} epochs)", fontsize=10
-        )
+        title = f"{statistics.names[state]} ({statistics.counts[state]} epochs)"
+        if statistics.counts[state]:
+            title += f", spread over {statistics.effective[state]:.0f} of {mean.size} steps"
+        axes.set_title(title, fontsize=9)
         axes.set_xlabel("Time steps")
     row[0].set_ylabel("Average attention weights")
     return figure
@@ -277,11 +294,11 @@ def main(argv=None):
     statistics = attention_statistics(
         weights, y_pred, y_true, args.gap, num_classes=args.num_classes
     )
-    for name, mean, count in zip(
-        statistics.names, statistics.means, statistics.counts, strict=True
-    ):
+    columns = (statistics.names, statistics.means, statistics.counts, statistics.effective)
+    for name, mean, count, steps in zip(*columns, strict=True):
         print(
-            f"{name}: {count} epochs, sum of the mean curve {mean.sum():.3f}"
+            f"{name}: {count} epochs, sum of the mean curve {mean.sum():.3f}, spread over "
+            f"{steps:.0f} of {mean.size} steps"
             if count
             else f"{name}: no epochs"
         )

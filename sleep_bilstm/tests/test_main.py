@@ -156,6 +156,9 @@ def test_maps_and_attention(trained, tfrecords, tmp_path):
             assert np.isfinite(held["subject_avg_gradcam"]).all() == bool(held["n_epochs"].item())
         front = json.loads((tmp_path / mode / "front_back.json").read_text())
         assert sum(front["mice"]["990104"]["n_epochs"].values()) == counts
+        halves = pd.read_csv(tmp_path / mode / "front_back.csv")
+        there = halves["front"].notna()
+        assert halves.loc[there, "state"].nunique() == there.sum() >= 1
         assert (tmp_path / mode / f"{mode}.png").is_file()
     held = scipy.io.loadmat(tmp_path / "attention_weights" / "990104_attention_weights.mat")
     np.testing.assert_allclose(held["att_weights"].sum(axis=1), 1, atol=1e-5)
@@ -284,6 +287,7 @@ def test_every_global_is_a_flag():
         (["--batch_size", "0"], "batch_size is 0: expected 1 or more"),
         (["--num_classes", "2", "--loss", "poly"], "needs three classes"),
         ([], "data_path is not given"),
+        (["--demo", "--seed", "-1"], "seed is -1: the demo needs 0 or more"),
     ],
 )
 def test_bad_flags(capsys, flags, said):
@@ -340,3 +344,24 @@ def test_shell_script(trained, tfrecords, tmp_path):
     flags = ["--model_savedir", str(trained), "--result_savedir", str(tmp_path)]
     subprocess.run([script, *flags], env=environment, check=True, capture_output=True)
     assert (tmp_path / "test" / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mode", ["test_subjectwise", "gradcam", "attention_weights", "occlusion", "predict"]
+)
+def test_shell_script_runs_every_mode(trained, tfrecords, tmp_path, mode):
+    environment = {**QUIET, "python": sys.executable, "mode": mode, "data_path": str(tfrecords)}
+    flags = ["--model_savedir", str(trained), "--result_savedir", str(tmp_path)]
+    script = str(FOLDER / "train_tfrecords.sh")
+    subprocess.run([script, *flags], env=environment, check=True, capture_output=True)
+    assert list((tmp_path / mode).rglob("*.png"))
+
+
+@pytest.mark.slow
+def test_shell_script_trains(tiny_flags, tfrecords, tmp_path):
+    environment = {**QUIET, "python": sys.executable, "data_path": str(tfrecords)}
+    script, flags = str(FOLDER / "train_tfrecords.sh"), tiny_flags[2:]
+    flags += ["--model_savedir", str(tmp_path)]
+    subprocess.run([script, *flags], env=environment, check=True, capture_output=True)
+    assert (tmp_path / "best.weights.h5").is_file()

@@ -12,7 +12,14 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from atlas import fit_to, front_back_index, permutation_test, read_atlas, region_table
+from atlas import (
+    fit_to,
+    front_back_index,
+    front_back_table,
+    permutation_test,
+    read_atlas,
+    region_table,
+)
 from band_power import band_features
 from dataloader_sleep import Epochs, View
 from files import InputError
@@ -26,6 +33,7 @@ from plot_hypnogram import plot_hypnogram
 from shards import find_records
 from smoothing import median_of_three, minimum_bout, most_probable_path, transition_matrix
 from utils import calibration, class_metrics, kappa_interval, text_of
+from visualize_attention_weights import effective_steps
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -132,6 +140,8 @@ def test_figure_scripts(tmp_path):
         scipy.io.savemat(tmp_path / f"200128_avg_label{state}.mat", maps)
     run_script("plot_hypnogram.py", "200128_10s.mat", cwd=tmp_path)
     run_script("plot_gradcam.py", "--folder", tmp_path, "--mice", "200128")
+    signed = ("--signed", "--colour_bar", "--out", tmp_path / "signed.png")
+    run_script("plot_gradcam.py", "--folder", tmp_path, "--mice", "200128", *signed)
     run_script("plot_scoring_length.py", "--out", tmp_path / "lengths.png")
     shown = run_script("fragmented_sleep.py", "200128_10s.mat", cwd=tmp_path)
     assert (
@@ -157,7 +167,15 @@ def test_figure_scripts(tmp_path):
     assert {"200128_10s_hypnogram.png", "gradcam.png", "lengths.png"} <= pictures
     assert len([name for name in pictures if "attention" in name]) == 4
     for name in pictures:
-        assert (tmp_path / name).with_suffix(".csv").is_file() or name == "gradcam.png"
+        assert (tmp_path / name).with_suffix(".csv").is_file() or name in (
+            "gradcam.png",
+            "signed.png",
+        )
+
+
+def test_spread_of_attention():
+    even, sharp = np.full(8, 1 / 8), np.eye(8)[3]
+    np.testing.assert_allclose(effective_steps(np.stack([even, sharp])), [8, 1])
 
 
 def test_constant_map_is_not_stretched():
@@ -222,6 +240,11 @@ def test_front_back_and_permutation():
     front[0, :4] = 1
     assert front_back_index(front, mask).tolist() == [1.0]
     assert front_back_index(1 - front, mask).tolist() == [-1.0]
+    half_outside = np.where(mask, np.arange(8) < 4, False)
+    maps = {"wake": 3 * front[0] + 1, "NREM": front[0], "REM": np.full((8, 8), np.nan)}
+    table = front_back_table(maps, half_outside).set_index("state")
+    assert table.loc["wake", ["front", "back", "ratio"]].tolist() == [4, 1, 4]
+    assert table["ratio"].isna().tolist() == [False, True, True]
     rng = np.random.default_rng(0)
     assert permutation_test(rng.normal(2, 1, 30), rng.normal(0, 1, 30))["p"] < 0.01
     assert permutation_test(np.array([]), np.ones(3))["p"] is None
