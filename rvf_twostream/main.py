@@ -188,20 +188,25 @@ def own_data(settings, run_dir):
     shutil.copy(run_dir / "two_stream_csv" / f"{results['name']}.csv", run_dir / "log.csv")
     figures = result_figures(run_dir, results)
     patients = results["metrics"]["test"]["patients"]
+    low, high = patients["auc_ci95_bootstrap"] or (None, None)
     scores = [
         {
             "name": f"test {name}",
-            "value": patients[key],
+            "value": value,
             "unit": "",
             "target": "",
             "passed": None,
             "control": False,
         }
-        for name, key in (
-            ("AUC over patients", "auc"),
-            ("specificity at 80 % sensitivity", "spec_at_sens80"),
-            ("sensitivity at 80 % specificity", "sens_at_spec80"),
-            ("Brier score", "brier"),
+        for name, value in (
+            ("AUC over patients", patients["auc"]),
+            ("AUC, lower end of its 95 % interval (bootstrap of patients)", low),
+            ("AUC, upper end of its 95 % interval (bootstrap of patients)", high),
+            ("specificity at 80 % sensitivity", patients["spec_at_sens80"]),
+            ("sensitivity at 80 % specificity", patients["sens_at_spec80"]),
+            ("Brier score", patients["brier"]),
+            ("patients", patients["n"]),
+            ("patients with RV failure", patients["n_positive"]),
         )
     ]
     sections = [

@@ -50,10 +50,13 @@ def bootstrap_auc(y, score, patients, *, n_draws=2000, seed=0):
         y, score: (n,) labels and scores of movies.
         patients: (n,) patient of each movie; all movies of a drawn patient come along.
 
-    Draws without both classes are left out; None when fewer than half remain.
+    Draws without both classes are left out; None when fewer than half remain, or when a class has
+    fewer than two patients, of whom every draw would be the same.
     """
     y, score = np.asarray(y, bool), np.asarray(score, float)
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if min(len(np.unique(owner[y])), len(np.unique(owner[~y]))) < 2:
+        return None
     rng = np.random.default_rng(seed)
     order = np.argsort(score, kind="stable")
     values, labels, owner = score[order], y[order], owner[order]

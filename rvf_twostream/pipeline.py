@@ -198,17 +198,19 @@ def read_rows(path):
 
 def cohort_table(root):
     """Return (header, rows) of the cohort: each fact of the manifest with the number of files."""
+    from pydicom.uid import UID
+
     rows = read_rows(Path(root) / "manifest.csv")
     used = [row for row in rows if row["status"] not in ("skipped", "failed")]
     facts = [("DICOM files", len(rows)), ("movies used", len(used))]
     facts.append(("patients", len({row["id"] for row in used})))
-    for column, text in (
-        ("class", "class"),
-        ("fps", "frames per second"),
-        ("transfer_syntax", "transfer syntax"),
+    for column, text, shown in (
+        ("class", "class", str),
+        ("fps", "frames per second", lambda rate: f"{float(rate):g}" if rate else "unknown"),
+        ("transfer_syntax", "transfer syntax", lambda uid: UID(uid).name),
     ):
         for value in sorted({row[column] for row in used}):
-            facts.append((f"{text} {value}", sum(row[column] == value for row in used)))
+            facts.append((f"{text} {shown(value)}", sum(row[column] == value for row in used)))
     frames = sorted(int(row["frames"]) for row in used)
     if frames:
         facts.append(("frames per movie", f"{frames[0]} to {frames[-1]}"))

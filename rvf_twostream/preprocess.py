@@ -94,22 +94,19 @@ def preprocess_dicom(source, target, options, nframes):
     """Process one DICOM into ``processed_dicoms``.
 
     Returns:
-        dict with first (r, c) uint8 frame for the contact sheet, warnings, and fault (or None).
+        dict with first (r, c) uint8 frame for the contact sheet, warnings, and fault (or None),
+        without the file's name.
     """
     try:
         frames, info = read_movie(source, options)
         if len(frames) < nframes:
-            raise InputError(f"{source}: {len(frames)} frames, {nframes} needed")
+            raise InputError(f"{len(frames)} frames, {nframes} needed")
         first = np.clip(frames[0] * (255 / max(float(frames.max()), 255.0)), 0, 255).astype(
             np.uint8
         )
-        try:
-            movie = movie_from_frames(frames, options["nrows"], options["ncols"])
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-        save_array(target, movie)
+        save_array(target, movie_from_frames(frames, options["nrows"], options["ncols"]))
     except InputError as error:
-        return {"first": None, "warnings": [], "fault": str(error)}
+        return {"first": None, "warnings": [], "fault": str(error).removeprefix(f"{source}: ")}
     return {"first": first, "warnings": info["warnings"], "fault": None}
 
 

@@ -45,7 +45,7 @@ def scan_file(path, known_ids):
     try:
         data = read_header(path)
     except InputError as error:
-        row.update(status=FAILED, reason=str(error))
+        row.update(status=FAILED, reason=str(error).removeprefix(f"{path}: "))
         return row
     row["findings"] = check_header(data, known_ids)
     patient = str(data.get("PatientID") or "").strip()

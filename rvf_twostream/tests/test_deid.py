@@ -15,17 +15,18 @@ from files import RESULTS
 from little import assert_one_line, run_script, texture, tree, write_data_set, write_dicom
 from make_synthetic import write_cohort
 
+# Long words: three letters turn up by chance in the pictures of a report.
 SECRETS = {
-    "PatientName": "Quackenbush^Zelda",
+    "PatientName": "Quackenbush^Zeldamira",
     "PatientBirthDate": "19310427",
-    "OtherPatientNames": "Fezziwig^Zelda",
+    "OtherPatientNames": "Fezziwig^Zeldamira",
     "AccessionNumber": "ACC7788991",
     "InstitutionName": "Wobblethorpe Clinic",
-    "OperatorsName": "Snodgrass^Ida",
+    "OperatorsName": "Snodgrass^Idabella",
     "PatientComments": "lives at Grimmauld Lane",
     "StudyDescription": "echo of Quackenbush",
 }
-NESTED, PRIVATE, DEEP = "Nestor^Nested", "Privatus Secretus", "Deepwater^Dora"
+NESTED, PRIVATE, DEEP = "Nestor^Nested", "Privatus Secretus", "Deepwater^Dorabella"
 
 
 def dataset(**elements):
