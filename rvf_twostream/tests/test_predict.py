@@ -17,6 +17,7 @@ from checkpoints import (
     save_weights,
 )
 from files import InputError
+from guided import ENGINE_PYTHON
 from little import run_script
 from published import fill
 
@@ -323,19 +324,19 @@ def test_load_weights_needs_a_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_innvestigate_agrees(saved):
+def test_innvestigate_agrees(saved, pictures, tmp_path):
     """Both engines give the same gradients; minutes, in the environment rvf_innvestigate."""
-    from guided import ENGINE_PYTHON, guided_gradients, guided_model, innvestigate_gradients
-    from published import generated_clips
-
     if not ENGINE_PYTHON.is_file():
         pytest.skip(f"no {ENGINE_PYTHON}: python3 run.py env rvf_innvestigate")
-    _, path, model = saved
-    clips = generated_clips(1, tiny_split.SIZE, 1)
-    ours = guided_gradients(guided_model(model), clips)
-    theirs = innvestigate_gradients(model, read_info(path), clips)
-    for one, other in zip(ours[:2], theirs[:2], strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
+    more = ("--nsamples", "2", "--engine", "innvestigate")
+    assert visualize_GBP.main(flags(saved, tmp_path, *more)) == 0
+    theirs = tmp_path / "guidedbackprop_visualization"
+    assert {row["engine"] for row in rows_of(theirs / "index.csv")} == {"innvestigate"}
+    for path in sorted(pictures.glob("*.npz")):
+        with np.load(path) as one, np.load(theirs / path.name) as other:
+            for stream in ("grey", "of"):
+                largest = np.abs(one[stream]).max()
+                np.testing.assert_allclose(one[stream], other[stream], atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize(
