@@ -130,8 +130,9 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
         },
         {
             "path": "gradcam/gradcam.png",
-            "caption": "Grad-CAM of all epochs, as published. On small frames it does not "
-            "show where the evidence lies: see the table of quadrants.",
+            "caption": "Grad-CAM of all epochs, as published, from {} x {} values per frame. On "
+            "small frames it does not show where the evidence lies: see the table of "
+            "quadrants.".format(*found["cam_shape"]),
             "alt": "Grad-CAM maps of three states",
         },
     ]
