@@ -40,6 +40,7 @@ FOOTER = 34  # rows under a picture for time, scale bar and colours
 SCALE_BARS_UM = (1, 2, 5, 10, 20, 50, 100)
 PLAY_FPS = 25
 GREY_LEVELS = 32  # of a GIF; fewer levels compress noise better
+PALETTE = 128  # colours of a GIF
 
 
 def write_prediction(
@@ -332,8 +333,12 @@ def decorated(frame, t, zoom, *, pixel_um, frame_ms, legend=True, note=False):
 
 def _write_gif(path, pictures):
     """Write a GIF with grey levels and class colours in one palette."""
+    step = 256 // GREY_LEVELS
+    pictures = [picture // step * step for picture in pictures]
+    # Every third picture shows nearly every event; a palette for each picture takes far longer.
+    palette = Image.fromarray(np.concatenate(pictures[::3])).quantize(PALETTE)
     images = [
-        Image.fromarray(picture // (256 // GREY_LEVELS) * (256 // GREY_LEVELS)).quantize(128)
+        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
         for picture in pictures
     ]
     with atomic_path(path) as temporary:

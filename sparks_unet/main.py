@@ -26,10 +26,9 @@ CONFIG = FOLDER / "config.ini"
 DEMO_CONFIG = FOLDER / "config_files" / "demo.ini"
 FULL_CONFIG = FOLDER / "config_files" / "demo_full.ini"
 
-# demo data: 12 training movies (a wave in one of three: a bright wave changes the statistics of a
-# whole batch, and with many waves sparks are learned late), 6 unseen ones with a wave each, 3
-# without events: two for training, the last one as negative control
-DEMO_WAVES = (0, 0, 1) * 4 + (1,) * 6 + (0,) * 3
+# demo data: 24 training movies, every second with a wave (12 give too few waves to learn from), 6
+# unseen ones with a wave each, 3 without events: two for training, the last as negative control
+DEMO_WAVES = (0, 1) * 12 + (1,) * 6 + (0,) * 3
 DEMO_DATA = {"movies": len(DEMO_WAVES), "waves": DEMO_WAVES, "empty": 3}
 DEMO_RATES = (10, 5, 0.5)  # sparks, puffs, waves of a movie
 CONTROL_ID = f"{len(DEMO_WAVES):02d}"  # the movie without events
