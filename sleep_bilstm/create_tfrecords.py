@@ -118,26 +118,23 @@ def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
         yield int(epoch), int(labels[epoch]), mask, signals
 
 
-def _feature(value):
-    import tensorflow as tf
-
-    if isinstance(value, bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-    if isinstance(value, float):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-    if isinstance(value, np.ndarray):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=value))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
 def serialise(features: dict) -> bytes:
     """Return a tf.train.Example with one feature per key (bytes, float, int, or float array)."""
     import tensorflow as tf
 
-    features = {key: _feature(value) for key, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
-        deterministic=True
-    )
+    example = tf.train.Example()
+    for key, value in features.items():
+        # Filled in place: messages put into messages are copied, megabytes each.
+        feature = example.features.feature[key]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        elif isinstance(value, np.ndarray):
+            feature.float_list.value.extend(value)
+        elif isinstance(value, float):
+            feature.float_list.value.append(value)
+        else:
+            feature.int64_list.value.append(value)
+    return example.SerializeToString(deterministic=True)
 
 
 def shard_path(recording_path: Path, des_path: Path, seconds: int) -> Path:
