@@ -35,7 +35,7 @@ TABLE = {
     "NROWS": (integer(32), "rows of a clip, pixels"),
     "NCOLS": (integer(32), "columns of a clip, pixels"),
 }
-ROWS = ("preprocess", "flow", "augment", "predict", "guided", "step")
+MEASUREMENTS = ("preprocess", "flow", "augment", "predict", "guided", "step")
 
 
 def two_stream_of(shape):
@@ -161,7 +161,9 @@ def print_table(rows):
 @one_line_faults
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=ROWS, choices=ROWS, help="measure these only")
+    parser.add_argument(
+        "--only", nargs="+", default=MEASUREMENTS, choices=MEASUREMENTS, help="measure these only"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(parser, globals(), TABLE)
     args = parser.parse_args(argv)
@@ -177,9 +179,9 @@ def main(argv=None):
     path = RESULTS / "benchmark" / "benchmark.json"
     # Rows of an earlier call stay: flow wants idle cores, the others do not mind.
     earlier = read_json(path)["rows"] if path.exists() else []
-    found = {name: [entry for entry in earlier if entry["name"] == name] for name in ROWS}
+    found = {name: [entry for entry in earlier if entry["name"] == name] for name in MEASUREMENTS}
     with tempfile.TemporaryDirectory() as folder:
-        for name in [name for name in ROWS if name in args.only]:
+        for name in [name for name in MEASUREMENTS if name in args.only]:
             print(f"measuring {name}", flush=True)
             if name in BENCHES:
                 found[name] = BENCHES[name](Path(folder))
