@@ -19,7 +19,8 @@ RUN = "pytest_demo"
 def test_demo_finds_what_is_planted():
     out = RESULTS_DIR / RUN
     command = [sys.executable, str(FOLDER / "main.py"), "--demo", "--run", RUN]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # As a user runs it: with oneDNN, which conftest switches off for parity.
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
     try:
         subprocess.run([*command, "--fresh"], check=True, env=environment)
         summary = json.loads((out / "summary.json").read_text())
