@@ -105,6 +105,22 @@ def inference_context(device, amp):
     return stack
 
 
+@contextlib.contextmanager
+def fast_layout(model, params):
+    """Give the weights the layout in which a CPU convolves a quarter faster and in less memory.
+
+    Afterwards they lie as before: a validation must not change how the training goes on.
+    """
+    change = next(model.parameters()).device.type == "cpu" and not params.channels_last
+    if change:
+        model.to(memory_format=torch.channels_last_3d)
+    try:
+        yield
+    finally:
+        if change:
+            model.to(memory_format=torch.contiguous_format)
+
+
 def chunk_probabilities(model, batch, params):
     """Return probabilities (B, C, D, H, W) float32 on the CPU of a batch of network inputs.
 
@@ -136,7 +152,7 @@ def _forward(model, x, params, device):
     if count == 1 and device.type == "cpu" and x.numel() <= SMALL_CHUNK:
         # PyTorch takes a nine times slower convolution for a single small chunk
         x = x.repeat(2, *[1] * (x.dim() - 1))
-    if params.channels_last:
+    if params.channels_last or device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last_3d)
     with inference_context(device, params.amp and device.type == "cuda"):
         log_p = predict_log_probabilities(model, x.to(device), params)
@@ -163,9 +179,9 @@ def predict_probabilities(
         (T, H, W) float32, smallest value 0).
     """
     model.eval()
+    on_gpu = next(model.parameters()).device.type == "cuda"
     dataset = MovieDataset(movie, params, stride=stride, name=name)
     if batch_size is None:
-        on_gpu = next(model.parameters()).device.type == "cuda"
         large = dataset.duration * dataset.shape[1] * dataset.shape[2] > SMALL_CHUNK
         batch_size = 1 if large and not on_gpu else params.inference_batch_size
     assembly = Assembly(
@@ -177,12 +193,14 @@ def predict_probabilities(
         dataset.shape[1:],
     )
     starts = range(0, len(dataset), batch_size)
-    for first in tqdm(starts, desc=name, leave=False, disable=None):
-        indices = range(first, min(first + batch_size, len(dataset)))
-        batch = np.stack([dataset[index] for index in indices])
-        for index, chunk in zip(indices, chunk_probabilities(model, batch, params), strict=True):
-            assembly.add(index, chunk)
-        del batch, chunk  # or they would lie in memory beside the next forward pass
+    with fast_layout(model, params):
+        for first in tqdm(starts, desc=name, leave=False, disable=None):
+            indices = range(first, min(first + batch_size, len(dataset)))
+            batch = np.stack([dataset[index] for index in indices])
+            found = chunk_probabilities(model, batch, params)
+            for index, chunk in zip(indices, found, strict=True):
+                assembly.add(index, chunk)
+            del batch, found, chunk  # or they would lie in memory beside the next forward pass
     before, _ = dataset.pads
     clean = dataset.data[before : before + len(movie)]
     return assembly.result(dataset.pads), clean - clean.min()

@@ -31,8 +31,8 @@ class Block(nn.Module):
         # Faithful: the norm comes after the ReLU, and the identity keeps its index, so that the
         # convolutions are layers.0 and layers.3 with and without norm.
         self.layers = nn.Sequential(
-            *(convolution(channels_in), nn.ReLU(), norm()),
-            *(convolution(channels_out), nn.ReLU(), norm()),
+            *(convolution(channels_in), nn.ReLU(inplace=True), norm()),
+            *(convolution(channels_out), nn.ReLU(inplace=True), norm()),
         )
 
     def forward(self, x):

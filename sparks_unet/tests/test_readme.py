@@ -22,7 +22,8 @@ TINY = {
 SETTINGS = " ".join(f"--set {s}.{k}={v}" for s, part in TINY.items() for k, v in part.items())
 OWN_DATA = f"{SETTINGS} --set dataset.train_ids=01 --set dataset.test_ids=05,34 --threads 1"
 SHORT = {  # start of a command -> flags that make it short
-    "main.py --demo": f"{SETTINGS} --threads 1",
+    # an untrained network finds thousands of events by arg-max, each of which is fitted
+    "main.py --demo": f"{SETTINGS} --threads 1 --set postprocessing.segmentation=threshold",
     "main.py": OWN_DATA,
     "training.py": OWN_DATA,
     "load_trainings_predict.py": OWN_DATA,
