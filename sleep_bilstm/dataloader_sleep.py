@@ -124,11 +124,8 @@ def split_names(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
     Faithful: two calls of scikit-learn, first 20 % off, then that half and half.
     """
-    state = None if seed < 0 else seed
-    train, rest = train_test_split(
-        np.arange(count), test_size=0.2, random_state=state, shuffle=True
-    )
-    val, test = train_test_split(rest, test_size=0.5, random_state=state, shuffle=True)
+    train, rest = train_test_split(np.arange(count), test_size=0.2, random_state=seed, shuffle=True)
+    val, test = train_test_split(rest, test_size=0.5, random_state=seed, shuffle=True)
     return train, val, test
 
 
@@ -170,6 +167,11 @@ def split_records(
             f"{where}: holds {len(pooled)} epochs of the training mice; a split needs at least 10"
         )
     if kind == "epoch":
+        if seed < 0:
+            raise InputError(
+                f"{where}: the seed of the epoch split is {seed}, so it cannot be repeated and "
+                "training epochs would be tested: train again"
+            )
         log.warning("warning: %s", SPLIT_TEXT[kind])
         parts = [[pooled[i] for i in part] for part in split_names(len(pooled), seed)]
     else:
@@ -268,7 +270,7 @@ class Epochs:
 
 def shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of ``count`` items in a training epoch, a function of (seed, epoch)."""
-    return np.random.default_rng([max(seed, 0), epoch]).permutation(count)
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def make_dataset(

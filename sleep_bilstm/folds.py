@@ -13,9 +13,9 @@ from checkpoints import load_own
 from dataloader_sleep import Epochs, MouseSplit, fold_mice, read_mouse_split, split_records
 from evaluation import prediction_table, write_results
 from files import write_settings
-from modes import LIBRARIES, choose_device, claim_run, fit_split, seconds_of, view_of
+from modes import LIBRARIES, choose_device, claim_run, fit_split, prepare, seconds_of, view_of
 from shards import find_records, in_time_order
-from train import run_over
+from train import STATE_FILE, run_over
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +32,23 @@ def run_folds(settings, folder: Path, run_dir: Path) -> int:
     mice = tuple(dict.fromkeys((*listed.train, *listed.val, *listed.test)))
     groups = fold_mice(mice, settings.folds)
     records = find_records(folder)
-    claim_run(run_dir, settings)
     choose_device(settings.device)
-    write_settings(run_dir, settings.values, libraries=LIBRARIES)
-    own = Settings({**settings.values, "split": "mouse", "fresh": False}, settings.given)
-    tables = []
+    jobs = []
     for number, test in enumerate(groups, start=1):
-        log.info("fold %d of %d: test mouse %s", number, len(groups), ", ".join(test))
         rest = tuple(mouse for mouse in mice if mouse not in test)
         fold = MouseSplit(rest, (), test)
         split = split_records(records, fold, "mouse", seed=settings.seed, where=folder)
         fold_dir = run_dir / f"fold{number}"
-        resume = (fold_dir / "training_state.h5").is_file()
-        one = Settings({**own.values, "model_continue": resume}, own.given)
+        resume = settings.model_continue and (fold_dir / STATE_FILE).is_file()
+        changes = {"split": "mouse", "fresh": False, "model_continue": resume}
+        one = Settings({**settings.values, **changes}, settings.given)
+        prepare(one, split, fold, folder, fold_dir)
+        jobs.append((one, split, fold, fold_dir))
+    claim_run(run_dir, settings)
+    write_settings(run_dir, settings.values, libraries=LIBRARIES)
+    tables = []
+    for number, (one, split, fold, fold_dir) in enumerate(jobs, start=1):
+        log.info("fold %d of %d: test mouse %s", number, len(groups), ", ".join(fold.test))
         fit_split(one, split, fold, folder, fold_dir)
         network, _ = load_own(fold_dir / "best.weights.h5")
         epochs = Epochs(in_time_order(split.test), view_of(settings))

@@ -23,7 +23,7 @@ from states import FOLDER
 # what to do
 MODE = "train"  # what to do
 RUN = ""  # name of the run; from the settings when empty
-SEED = 42  # of everything random; negative: not set
+SEED = 42  # of everything random; negative: one is drawn and stored
 DEVICE = "auto"  # where to compute: auto, cpu, gpu
 DEBUG = False  # show the traceback of an error
 FRESH = False  # remove the run of the same name first

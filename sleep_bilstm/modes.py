@@ -7,6 +7,7 @@ section 8.1.
 import json
 import logging
 import os
+import secrets
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,8 @@ from files import InputError, write_json, write_settings
 from states import RESULTS_DIR, STATE_NAMES
 
 LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
-STORAGE_KEYS = ("seconds", "normalization", "downsample")  # must be the same in training and use
+# Settings that decide which weights are best and how they are learnt: one run, one value of each.
+TRAINING_KEYS = ("loss", "gamma", "lr_init", "batch_size", "limit_val")
 OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
 log = logging.getLogger(__name__)
 
@@ -76,19 +78,6 @@ def data_folder(settings) -> Path:
     return Path(settings.data_path)
 
 
-def _storage_of(folder: Path) -> dict:
-    """Return the manifest of a tfrecord folder; published files have none."""
-    manifest = folder / "dataset.json"
-    if not manifest.is_file():
-        return {}
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{manifest}: is no readable JSON ({error}); create the tfrecords again"
-        ) from error
-
-
 def view_of(settings) -> "View":  # noqa: F821 - the loader is imported late
     """Return what the network sees of an epoch."""
     from dataloader_sleep import View
@@ -135,6 +124,8 @@ def claim_run(run_dir: Path, settings) -> None:
     """Refuse to mix two runs: a folder with weights needs --model_continue, --fresh or another
     --run.
     """
+    if settings.fresh and settings.model_continue:
+        raise InputError("fresh removes the run that model_continue goes on with: give one of them")
     used = run_dir.is_dir() and any(run_dir.iterdir())
     if used and settings.fresh:
         if not (run_dir / "settings.json").is_file():
@@ -153,40 +144,106 @@ def data_record(settings, mice, folder: Path) -> dict:
     """Return what config.json keeps about the data: enough to repeat the split and to check other
     data.
     """
-    storage = _storage_of(folder)
+    from shards import read_manifest
+    from trained import storage_rules
+
     return {
         "hemisphere": settings.hemisphere if settings.hemispheric else None,
         "split": settings.split,
         "seed": settings.seed,
         "mice": {"train": mice.train, "val": mice.val, "test": mice.test},
         "limit_train": settings.limit_train,
-        "storage": {key: storage[key] for key in STORAGE_KEYS if key in storage},
+        "storage": storage_rules(read_manifest(folder)),
     }
+
+
+def settings_of_run(run_dir: Path) -> dict:
+    """Return the settings in the `settings.json` of a run."""
+    path = run_dir / "settings.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: no readable settings of a run ({error!r}); train anew in another --run"
+        ) from error
+
+
+def differences(old: dict, new: dict, prefix: str = ""):
+    """Yield (name, old value, new value) of what differs; nested names are joined by dots."""
+    for key, value in new.items():
+        held = old.get(key)
+        if isinstance(value, dict) and isinstance(held, dict):
+            yield from differences(held, value, f"{prefix}{key}.")
+        elif held != value:
+            yield f"{prefix}{key}", held, value
+
+
+def check_resume(run_dir: Path, settings, architecture, data: dict) -> None:
+    """Refuse to go on with a run of another network, other data or other training settings."""
+    from checkpoints import read_config
+    from train import STATE_FILE
+    from trained import storage_rules
+
+    if not (run_dir / STATE_FILE).is_file():
+        raise InputError(
+            f"{run_dir / STATE_FILE}: no such file; there is nothing to continue, leave "
+            "--model_continue out"
+        )
+    config, record = run_dir / "config.json", run_dir / "settings.json"
+    network, trained_on = read_config(config)
+    trained_on["storage"] = storage_rules(trained_on.get("storage", {}))
+    own = {key: settings.values[key] for key in TRAINING_KEYS}
+    for path, old, new in (
+        (config, network, architecture.to_json()),
+        (config, trained_on, data),
+        (record, settings_of_run(run_dir), own),
+    ):
+        # Tuples become lists, as they are in the file.
+        for name, held, value in differences(old, json.loads(json.dumps(new))):
+            raise InputError(
+                f"{path}: {name} of the run is {held}, now it is {value}: give the old one to "
+                "continue, or train anew in another --run"
+            )
+
+
+def prepare(settings, split, mice, folder: Path, run_dir: Path):
+    """Check all that can be wrong with a training before anything is written or removed.
+
+    Returns:
+        training epochs, validation epochs, architecture, data record of config.json.
+    """
+    from dataloader_sleep import Epochs
+
+    view = view_of(settings)
+    train = Epochs(split.train[: settings.limit_train or None], view)
+    val = Epochs(split.val[: settings.limit_val or None], view)
+    for name, epochs in (("training", train), ("validation", val)):
+        if not len(epochs):
+            raise InputError(f"{folder}: no epoch is left for {name} ({split.text})")
+    architecture = architecture_of(settings, train.shape)
+    data = data_record(settings, mice, folder)
+    if settings.model_continue:
+        check_resume(run_dir, settings, architecture, data)
+    return train, val, architecture, data
 
 
 def fit_split(settings, split, mice, folder: Path, run_dir: Path):
     """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
     from checkpoints import save_config
-    from dataloader_sleep import Epochs, report_counts
+    from dataloader_sleep import report_counts
     from model_attention_bilstm import build
     from train import fit
 
-    view = view_of(settings)
-    train = Epochs(split.train[: settings.limit_train or None], view)
-    val = Epochs(split.val[: settings.limit_val or None], view)
-    names = STATE_NAMES[settings.num_classes]
+    train, val, architecture, data = prepare(settings, split, mice, folder, run_dir)
     for name, epochs in (("training", train), ("validation", val)):
-        if not len(epochs):
-            raise InputError(f"{folder}: no epoch is left for {name} ({split.text})")
-        report_counts(name, epochs, names)
-    architecture = architecture_of(settings, train.shape)
+        report_counts(name, epochs, STATE_NAMES[settings.num_classes])
     inputs = [
         path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
     ]
     write_settings(run_dir, settings.values, inputs=inputs, libraries=LIBRARIES)
-    save_config(run_dir, architecture, data_record(settings, mice, folder))
+    save_config(run_dir, architecture, data)
     with strategy_scope():
-        network = build(architecture, seed=settings.seed if settings.seed >= 0 else None)
+        network = build(architecture, seed=settings.seed)
         log.info("network: %d parameters", network.model.count_params())
         history = fit(
             network,
@@ -200,16 +257,40 @@ def fit_split(settings, split, mice, folder: Path, run_dir: Path):
     return network, history
 
 
+def seeded(settings, run_dir: Path):
+    """Return the settings with a seed: a negative one is drawn, or taken from the run to continue.
+
+    A split that nobody can repeat would put training epochs into the test.
+    """
+    from main import Settings
+
+    if settings.seed >= 0:
+        return settings
+    if settings.model_continue and (run_dir / "settings.json").is_file():
+        seed, origin = settings_of_run(run_dir).get("seed", -1), "taken from the run"
+        if seed < 0:
+            raise InputError(
+                f"{run_dir / 'settings.json'}: seed is {seed}, so the run cannot be repeated or "
+                "continued: train anew in another --run"
+            )
+    else:
+        seed, origin = secrets.randbelow(2**31), "drawn and stored"
+    log.info("seed is %d: %d is %s", settings.seed, seed, origin)
+    return Settings({**settings.values, "seed": seed}, settings.given)
+
+
 def run_train(settings) -> int:
     """Train one network, or with --folds one per group of test mice."""
     folder, run_dir = data_folder(settings), run_folder(settings)
+    settings = seeded(settings, run_dir)
     if settings.folds:
         from folds import run_folds
 
         return run_folds(settings, folder, run_dir)
     split, mice = load_split(settings, folder)
-    claim_run(run_dir, settings)
     choose_device(settings.device)
+    prepare(settings, split, mice, folder, run_dir)  # its faults come before --fresh removes a run
+    claim_run(run_dir, settings)
     _, history = fit_split(settings, split, mice, folder, run_dir)
     from learning_curve import save_learning_curve
 
@@ -224,106 +305,6 @@ def run_train(settings) -> int:
         run_dir,
     )
     return 0
-
-
-def load_network(settings, folder: Path | None = None):
-    """Load the network that --weights names.
-
-    Returns:
-        network, data settings stored with it (empty for a published checkpoint).
-    """
-    from checkpoints import find_tf2_prefix, load_own, load_tf2
-    from model_attention_bilstm import Architecture
-
-    named = settings.weights in ("best", "last")
-    path = (
-        run_folder(settings) / f"{settings.weights}.weights.h5" if named else Path(settings.weights)
-    )
-    prefix = None if named else find_tf2_prefix(path)
-    if prefix is None:
-        names = {field.name for field in fields(Architecture)} & settings.given
-        return load_own(path, expected={name: settings.values[name] for name in names})
-    config = prefix.parent / "config.json"
-    height, width = 128, 64 if settings.hemispheric else 128
-    if folder is not None and (manifest := _storage_of(folder)):
-        height, width = manifest["height"], manifest["width"] // (2 if settings.hemispheric else 1)
-    network = load_tf2(
-        prefix,
-        spatial_attention=settings.spatial_attention,
-        config=config if config.is_file() else None,
-        frames=(settings.num_frames, height, width),
-    )
-    log.info("loaded %s: %d parameters", prefix, network.model.count_params())
-    return network, {}
-
-
-def _view_of_network(settings, network, data: dict):
-    from dataloader_sleep import View
-
-    hemisphere = (
-        data["hemisphere"] if data else (settings.hemisphere if settings.hemispheric else None)
-    )
-    return View(network.architecture.num_frames, network.architecture.num_classes, hemisphere)
-
-
-def _check_storage(folder: Path, data: dict) -> None:
-    """Refuse data that was prepared in another way than the training data."""
-    held, trained = _storage_of(folder), data.get("storage", {})
-    for key, value in trained.items():
-        if key in held and held[key] != value:
-            raise InputError(
-                f"{folder / 'dataset.json'}: {key} is {held[key]}, the network is trained with "
-                f"{value}"
-            )
-
-
-def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool):
-    """Return (epochs to test, training epochs or None, sentence about the split, kind of data)."""
-    from dataloader_sleep import (
-        SPLIT_TEXT,
-        Epochs,
-        MouseSplit,
-        of_mice,
-        read_mouse_split,
-        split_records,
-    )
-    from shards import find_records, in_time_order
-
-    _check_storage(folder, data)
-    view = _view_of_network(settings, network, data)
-    records = find_records(folder)
-    chosen = [m for m in settings.test_mouse.split(",") if m]
-    if data:
-        stored = data["mice"]
-        mice = MouseSplit(
-            tuple(stored["train"]), tuple(stored["val"]), tuple(chosen or stored["test"])
-        )
-        both = set(mice.test) & {*mice.train, *mice.val}
-        if both and not settings.allow_leak and (subjectwise or data["split"] == "mouse"):
-            raise InputError(
-                f"test mouse {', '.join(sorted(both))} is one the network is trained on: give "
-                "--allow_leak"
-            )
-        kind, seed = data["split"], data["seed"]
-    else:
-        mice = read_mouse_split(
-            Path(settings.split_file), test_mouse=chosen, allow_leak=settings.allow_leak
-        )
-        kind, seed = "mouse", settings.seed
-    if subjectwise or not data:
-        text = f"{SPLIT_TEXT['mouse']}; test mouse {', '.join(mice.test)}"
-        if set(mice.test) & {*mice.train, *mice.val}:
-            text = (
-                f"leak allowed: test mouse {', '.join(mice.test)} is one the network is trained on"
-            )
-        test, train = of_mice(records, mice.test, folder), None
-        # A folder may hold the test mouse alone: then there is nothing to fit a baseline on.
-        if data and {*mice.train, *mice.val} <= {record.date for record in records}:
-            train = split_records(records, mice, kind, seed=seed, where=folder).train
-    else:
-        split = split_records(records, mice, kind, seed=seed, where=folder)
-        text, test, train = split.text, split.test, split.train
-    return Epochs(in_time_order(test), view), Epochs(train, view) if train else None, text
 
 
 def output_folder(settings) -> Path:
@@ -344,10 +325,11 @@ def run_test(settings, *, subjectwise: bool) -> int:
     """Test on the test part of the split, or on all epochs of the test mouse."""
     from evaluation import add_smoothed, prediction_table, write_results
     from train import run_over
+    from trained import load_network, test_sets
 
     folder = data_folder(settings)
     choose_device(settings.device)
-    network, data = load_network(settings, folder)
+    network, data = load_network(settings, run_folder(settings), folder)
     epochs, train, text = test_sets(settings, folder, network, data, subjectwise=subjectwise)
     if settings.smooth == "hmm" and train is None:
         raise InputError(
@@ -396,9 +378,11 @@ def show_pictures(settings, out: Path) -> None:
 
 def run_optical(settings) -> int:
     """Run gradcam, attention_weights or occlusion over the test mouse."""
+    from trained import load_network, test_sets
+
     folder = data_folder(settings)
     choose_device(settings.device)
-    network, data = load_network(settings, folder)
+    network, data = load_network(settings, run_folder(settings), folder)
     epochs, _, text = test_sets(settings, folder, network, data, subjectwise=True)
     out = output_folder(settings)
     log.info("%s", text)
@@ -418,10 +402,11 @@ def run_optical(settings) -> int:
 def run_predict(settings) -> int:
     """Predict the states of recordings (.mat) or tfrecords without looking at labels."""
     from predict import predict_folder
+    from trained import load_network
 
     folder = data_folder(settings)
     choose_device(settings.device)
-    network, data = load_network(settings)
+    network, data = load_network(settings, run_folder(settings), folder)
     out = output_folder(settings)
     predict_folder(network, data, folder, out, settings)
     log.info("results in %s", out)

@@ -27,6 +27,7 @@ from recordings import parse_name
 from states import FRAME_RATE_HZ
 
 FORMAT = 1
+MANIFEST = "dataset.json"
 SIZE_128 = 128  # rows and columns of the published one-epoch files
 HEADER_BYTES = 12  # length (8), its checksum (4); the payload is followed by 4 bytes of checksum
 REFERENCE_NAME = re.compile(r"(?P<base>.+)_epoch(?P<kept>\d+)\.tfrecords$")
@@ -377,6 +378,27 @@ def reference_record(path: Path) -> Record:
         SIZE_128,
         path.name,
     )
+
+
+def read_manifest(folder: Path) -> dict:
+    """Return the `dataset.json` of a tfrecord folder; empty without one, as published folders are.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(held, dict):
+            raise ValueError("it holds no mapping")
+        return held
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is no readable JSON ({error}); remove it and run create_tfrecords.py with "
+            "--resume, which writes it anew"
+        ) from error
 
 
 def find_records(folder: Path) -> list[Record]:

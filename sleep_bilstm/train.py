@@ -195,11 +195,6 @@ def fit(
     optimizer = compile_network(network, training)
     state_path, history, best = run_dir / STATE_FILE, [], {"epoch": 0, "val_loss": math.inf}
     if resume:
-        if not state_path.is_file():
-            raise InputError(
-                f"{state_path}: no such file; there is nothing to continue, leave "
-                "--model_continue out"
-            )
         record = load_training_state(state_path, network, optimizer)
         history, best = record["history"], record["best"]
         log.info("continuing after epoch %d", len(history))
