@@ -235,7 +235,7 @@ def test_mouse(settings, network, split, folders, out: Path) -> dict:
     mouse = split.test[0].date
     text = f"{split.text}; test mouse {mouse}"
     seconds = seconds_of(view.num_frames)
-    metrics = write_results(table, out, text, seconds=seconds, per_mouse_files=True)
+    metrics = write_results(table, out, text, seconds=seconds)
     baseline = class_metrics(test.labels, baseline_predictions(train, test))
     weights = export_attention(network, test, out, inference)[mouse]
     waves = attention_against_waves(

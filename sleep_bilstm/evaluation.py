@@ -81,7 +81,7 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def save_mouse(table: pd.DataFrame, out: Path, name: str) -> None:
+def save_mouse(table: pd.DataFrame, out: Path, name: str, *, hypnogram: bool = True) -> None:
     """Write the results of one mouse as `<name>.mat`, `<name>.csv` and a hypnogram."""
     probs = probabilities_of(table)
     known = bool((table["true"] >= 0).all())
@@ -95,7 +95,7 @@ def save_mouse(table: pd.DataFrame, out: Path, name: str) -> None:
         variables["y_trues"] = table["true"].to_numpy()[None]
     save_mat(out / f"{name}.mat", variables)
     write_table(table if known else table.drop(columns="true"), out / f"{name}.csv")
-    if probs.shape[1] == 3:
+    if hypnogram and probs.shape[1] == 3:
         series, titles = [table["pred"]], ["Attention CNN-BiLSTM"]
         if "smoothed" in table:
             series, titles = (
@@ -191,12 +191,13 @@ def reliability_figure(table: pd.DataFrame, error: float, path: Path) -> Path:
 
 
 def write_results(
-    table: pd.DataFrame, out: Path, split_text: str, *, seconds: float, per_mouse_files: bool
+    table: pd.DataFrame, out: Path, split_text: str, *, seconds: float, hypnograms: bool = True
 ) -> dict:
     """Write everything about a labelled prediction table into ``out`` and return the metrics.
 
     Writes metrics.json, predictions.csv, per_mouse.csv, confusion.png, reliability.png (each with
-    its CSV), and with ``per_mouse_files`` the .mat, CSV and hypnogram of every mouse.
+    its CSV), the .mat and CSV of every mouse, and with ``hypnograms`` its hypnogram: the test part
+    of an epoch or block split has gaps that a hypnogram would hide.
     """
     metrics, mice, reliability = evaluate(table, split_text)
     classes = len(metrics["states"])
@@ -204,9 +205,9 @@ def write_results(
     write_table(mice, out / "per_mouse.csv")
     confusion_figure(metrics["confusion"], out / "confusion.png", num_classes=classes)
     reliability_figure(reliability, metrics["expected_calibration_error"], out / "reliability.png")
-    if per_mouse_files:
-        for mouse, part in table.groupby("mouse", sort=False):
-            save_mouse(part.reset_index(drop=True), out, f"{mouse}_{seconds:g}s")
+    for mouse, part in table.groupby("mouse", sort=False):
+        name = f"{mouse}_{seconds:g}s"
+        save_mouse(part.reset_index(drop=True), out, name, hypnogram=hypnograms)
     write_json(out / "metrics.json", metrics)
     log.info("%s", split_text)
     log.info("%s", text_of(metrics))

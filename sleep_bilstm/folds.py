@@ -66,6 +66,5 @@ def run_folds(settings, folder: Path, run_dir: Path) -> int:
         run_dir / "folds",
         text,
         seconds=seconds_of(settings.num_frames),
-        per_mouse_files=True,
     )
     return 0

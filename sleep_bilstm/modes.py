@@ -347,7 +347,7 @@ def run_test(settings, *, subjectwise: bool) -> int:
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
     table = add_smoothed(table, settings.smooth, train)
     seconds = seconds_of(network.architecture.num_frames)
-    metrics = write_results(table, out, text, seconds=seconds, per_mouse_files=subjectwise)
+    metrics = write_results(table, out, text, seconds=seconds, hypnograms=subjectwise)
     if settings.baseline:
         if train is None:
             raise InputError(
