@@ -14,10 +14,11 @@ from create_tfrecords import Storage, epochs_of
 from dataloader_sleep import View, load_epochs
 from evaluation import add_smoothed, prediction_table, save_mouse, write_table
 from files import InputError
-from preprocess import to_frames
+from preprocess import frames_of, to_frames
 from recordings import Recording, find_recordings
 from shards import Record
-from states import NO_LABEL
+from states import MAX_SECONDS, NO_LABEL
+from trained import check_shape, check_storage, storage_rules, view_of_network
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,21 @@ def predict_recording(network, path: Path, how: Storage, view: View, settings) -
                 flush()
         if batch:
             flush()
+        if not numbers:
+            raise InputError(
+                f"{path}: no epoch has both neighbours, which the network is trained with (--edge "
+                "drop); leave this recording out"
+            )
         own = RecordingEpochs(path, recording.name, numbers)
     return prediction_table(own, np.concatenate(parts), min_confidence=settings.min_confidence)
+
+
+def storage_of_network(network, data: dict) -> Storage:
+    """Return how recordings are cut for ``network``: as its training data, or by its frames."""
+    frames = network.architecture.num_frames
+    fitting = (s for s in range(1, MAX_SECONDS + 1) if frames_of(s) >= frames)
+    rules = storage_rules(data.get("storage", {})) or {"seconds": next(fitting, MAX_SECONDS)}
+    return Storage(**rules)
 
 
 def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd.DataFrame:
@@ -75,9 +89,9 @@ def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd
             "smooth hmm needs training labels, which predict does not have: choose median or bout"
         )
     a = network.architecture
-    view = View(a.num_frames, a.num_classes, data.get("hemisphere"))
+    view = view_of_network(network, data)
     if any(folder.rglob("*.mat")):
-        how = Storage(**data.get("storage", {}))
+        how = storage_of_network(network, data)
         paths = find_recordings(folder)
         for path in paths:
             with Recording(path):
@@ -85,7 +99,9 @@ def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd
         bar = tqdm(paths, desc="recordings", disable=None)
         table = pd.concat([predict_recording(network, path, how, view, settings) for path in bar])
     else:
+        check_storage(folder, data)
         epochs = load_epochs(folder, view)
+        check_shape(network, epochs, folder)
         epochs.labels = np.full(len(epochs.records), NO_LABEL, np.int32)
         chunk = {"batch_size": settings.batch_size, "workers": settings.workers}
         probs = run_over(network, epochs, frame_chunk=settings.frame_chunk, **chunk)["probs"]

@@ -27,7 +27,10 @@ def contents(folder):
         (["--num_frames", "16"], "num_frames of the run is 24, now it is 16"),
         (["--split", "block"], "split of the run is mouse, now it is block"),
         (["--seed", "43"], "seed of the run is 42, now it is 43"),
-        (["--test_mouse", "990103", "--leave_out"], "mice.train of the run is ['990101', '990102'], now"),
+        (
+            ["--test_mouse", "990103", "--leave_out"],
+            "mice.train of the run is ['990101', '990102'], now",
+        ),
         (["--hemispheric"], "width of the run is 16, now it is 8"),
         (["--limit_train", "12"], "limit_train of the run is 0, now it is 12"),
         (["--loss", "cross_entropy"], "loss of the run is focal, now it is cross_entropy"),
