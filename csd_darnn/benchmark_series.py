@@ -36,7 +36,7 @@ FLAGS = {
     "SEEDS": Flag(int, "number of seeds", low=1),
     "NASDAQ_EPOCHS": Flag(int, "epochs on the NASDAQ excerpt, 0 = none", low=0),
     "ATTENTION": Flag(str, "input attention", ("tanh", "linear")),
-    "DEVICE": Flag(str, "auto, cpu, cuda, cuda:k, mps"),
+    "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
 }
 SML_FILES = ("NEW-DATA-1.T15.txt", "NEW-DATA-2.T15.txt")
 SML_TARGET = "Temperature_Comedor_Sensor"

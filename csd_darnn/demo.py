@@ -11,7 +11,7 @@ import numpy as np
 
 import make_demo
 from displays import compute_importance, show_run
-from files import InputError
+from files import check_own
 from metrics import auc
 from pipeline import (
     build,
@@ -24,7 +24,7 @@ from pipeline import (
     train_and_predict,
 )
 from prepare import prepare
-from recording import read_json
+from report import close_run
 from run_report import write_run_report
 from settings import DATA_DIR, RESULTS_DIR
 from utils import choose_device
@@ -34,18 +34,19 @@ PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
 CONTROL_RANGE = (0.25, 0.75)
 
 
-def run_demo(settings, given, *, fresh=False, full=False):
+def run_demo(settings, given, *, full=False):
     """Make the data, run everything, score it, write the report; return the exit code.
 
     Args:
         settings: dict of lower-case names from the command line.
         given: names that the user set; they win over the demo's own choices.
-        fresh: start anew.
-        full: use the specification's full size instead of 18 x 23.
+        full: make movies of 72 x 91 pixels instead of 18 x 23.
     """
     began = time.perf_counter()
     name = settings["run"] if "run" in given else "demo"
     run_dir = RESULTS_DIR / name
+    choose_device(settings["device"])  # a device that is not there changes no file
+    check_own(run_dir)
     data_dir = DATA_DIR / ("demo" if name == "demo" else f"demo_{name}")
     size = dict(zip(("height", "width"), FULL_SIZE, strict=True)) if full else {}
     truth = make_demo.make_demo(data_dir, seed=settings["seed"], **size)
@@ -54,15 +55,15 @@ def run_demo(settings, given, *, fresh=False, full=False):
         "target": ",".join(map(str, truth["target"])),
         "run_dir": run_dir,
         "resume": True,
-        "overwrite": fresh,
     }
-    if fresh:
+    if settings["overwrite"]:
         clear_run(run_dir, settings)
     identity = identity_of(settings)
     if run_state(settings, run_dir) != "none":
-        check_same_demo(run_dir, identity, settings)
+        check_identity(run_dir, identity, settings)
         if (run_dir / "summary.json").exists():
-            return report_complete(run_dir)
+            print(f"{run_dir} is complete; --fresh starts anew")
+            return close_run(run_dir)
     prepared = prepare(settings)
     if run_state(settings, run_dir) != "complete":
         train_and_predict(prepared, settings, run_dir, identity)
@@ -76,47 +77,24 @@ def run_demo(settings, given, *, fresh=False, full=False):
         outline=mask,
     )
     drivers = mask.ravel()[prepared.feature_pixels]
-    control = negative_control(settings, data_dir / "control", size, drivers)
+    control = negative_control(settings, data_dir / "control", size)
     scores = score_demo(found, drivers, truth, control)
-    passed = all(score["passed"] is not False for score in scores)
-    seconds = time.perf_counter() - began
-    path = write_run_report(
+    write_run_report(
         run_dir,
         title="Spreading depression with planted truth",
         data=f"synthetic movie, {len(prepared.recording.values)} frames of"
         f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings['seed']}",
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
         seed=settings["seed"],
         scores=scores,
         planted_truth=scores[0],
         main_picture=found["picture"] and found["picture"].name,
         lead=found["verdict"],
     )
-    print(f"{scores[0]['name']} {scores[0]['value']:.3f}, {seconds:.0f} s, {path}")
-    return 0 if passed else 1
+    return close_run(run_dir)
 
 
-def check_same_demo(run_dir, identity, settings):
-    """Refuse to go on with a demo of other settings."""
-    try:
-        check_identity(run_dir, identity, settings)
-    except InputError as error:
-        text = str(error).replace("--overwrite", "--fresh")
-        raise InputError(text) from None
-
-
-def report_complete(run_dir):
-    """Print the result of a finished demo and return its exit code."""
-    summary = read_json(run_dir / "summary.json")
-    score = summary["planted_truth"]
-    print(f"{run_dir} is complete; --fresh starts anew")
-    print(
-        f"{score['name']} {score['value']:.3f}, {summary['seconds']:.0f} s, {run_dir}/report.html"
-    )
-    return 0 if all(score["passed"] is not False for score in summary["scores"]) else 1
-
-
-def negative_control(settings, folder, size, drivers):
+def negative_control(settings, folder, size):
     """Train on a movie whose target does not repeat the driver; return its importance."""
     truth = make_demo.make_demo(folder, seed=settings["seed"], driver=False, **size)
     prepared = prepare(settings | {"data": folder / truth["movie"]})
@@ -186,7 +164,7 @@ def score_demo(found, drivers, truth, control):
             score(
                 f"negative control, driver removed: AUC of {label}",
                 value,
-                target=f"{low} to {high}" if name == "permutation" else "reported",
+                target=f"{low} to {high}" if name == "permutation" else "",
                 passed=low <= value <= high if name == "permutation" else None,
                 is_control=True,
             )

@@ -12,7 +12,7 @@ results/csd_darnn/<run>_trained/: weights, network.json, scaler.json, losses.
 from dataclasses import asdict
 from pathlib import Path
 
-from files import InputError, one_line_faults, write_settings
+from files import InputError, one_line_faults, seed_number, write_settings
 from main_predict import reload_run, run_folder
 from settings import RESULTS_DIR, Flag, parse
 
@@ -35,8 +35,8 @@ FLAGS = {
     "OUT": Flag(str, "folder of the new run below results/csd_darnn/"),
     "N_EPOCHS": Flag(int, "epochs", low=1),
     "LEARNING_RATE": Flag(float, "rate of Adam", above=0),
-    "SEED": Flag(int, "seed", low=0),
-    "DEVICE": Flag(str, "auto, cpu, cuda, cuda:k, mps"),
+    "SEED": Flag(seed_number, "seed of every random choice"),
+    "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
 }
 
 

@@ -14,7 +14,7 @@ metrics.csv, plots/, heatmap.mp4 and .gif, report.html.
 import importlib
 from pathlib import Path
 
-from files import InputError, one_line_faults
+from files import InputError, one_line_faults, plain_name, seed_number
 from settings import DATA_DIR, RESULTS_DIR, Flag, flag_name, parse
 
 # Recording
@@ -51,7 +51,7 @@ VALIDATION = 0.0  # last part of the training rows that chooses the epoch
 SCALER = "train"  # train, all (published, leaks the test part)
 SHUFFLE_PIXELS = "epoch"  # epoch (promised), none (what the published code did)
 SEED = 0
-DEVICE = "auto"  # auto, cpu, cuda, cuda:k, mps
+DEVICE = "auto"  # auto, cpu, gpu or cuda, cuda:k, mps
 JOBS = 1  # runs at the same time, for several targets or crops
 
 # Results
@@ -74,7 +74,6 @@ MOVIE = "mp4+gif"  # mp4+gif, mp4, gif, none
 BLOCK = 4  # pixels, side of the blocks of the permutation importance
 IMPORTANCE_EVERY = 7  # every k-th training window
 IMPORTANCE_REPEATS = 3  # permutations of a block
-DEBUG = False  # the published global: show the traceback of a fault
 
 FLAGS = {
     "DATA": Flag(Path, "recording, or a folder of crop_<i>.csv"),
@@ -105,10 +104,10 @@ FLAGS = {
     "VALIDATION": Flag(float, "last part of the training rows", low=0, high=0.5),
     "SCALER": Flag(str, "rows that mean and scale come from", ("train", "all")),
     "SHUFFLE_PIXELS": Flag(str, "order of the driving series", ("epoch", "none")),
-    "SEED": Flag(int, "seed", low=0),
-    "DEVICE": Flag(str, "auto, cpu, cuda, cuda:k, mps"),
+    "SEED": Flag(seed_number, "seed of every random choice"),
+    "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
     "JOBS": Flag(int, "runs at the same time", low=1),
-    "RUN": Flag(str, "folder below results/csd_darnn/"),
+    "RUN": Flag(str, "name of the run: its folder in results/csd_darnn/; of a demo: demo"),
     "WEIGHT_TENSOR_DIR": Flag(str, "file of the weight tensor"),
     "ITER_LOSS_DIR": Flag(str, "file of the iteration losses"),
     "EPOCH_LOSS_DIR": Flag(str, "file of the epoch losses"),
@@ -194,10 +193,10 @@ def run_all(
 def add_actions(parser):
     """Add the arguments that are no globals."""
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
-    parser.add_argument("--overwrite", action="store_true", help="train again")
-    parser.add_argument("--demo", action="store_true", help="synthetic movie with planted truth")
-    parser.add_argument("--fresh", action="store_true", help="start the demo anew")
-    parser.add_argument("--full", action="store_true", help="demo with a 72 x 91 movie")
+    parser.add_argument("--overwrite", action="store_true", help="the same as --fresh")
+    parser.add_argument("--demo", action="store_true", help="synthetic data with planted truth")
+    parser.add_argument("--fresh", action="store_true", help="start the run anew")
+    parser.add_argument("--full", action="store_true", help="with --demo: the larger demo")
 
 
 @one_line_faults
@@ -206,10 +205,14 @@ def main(argv=None):
     arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS, extra=add_actions)
     settings = {key: value for key, value in vars(arguments).items() if key != "given"}
     actions = {key: settings.pop(key) for key in ("demo", "fresh", "full", "debug")}
+    plain_name(settings["run"])
+    if actions["full"] and not actions["demo"]:
+        raise InputError("--full belongs to --demo")
+    settings["overwrite"] |= actions["fresh"]
     if actions["demo"]:
         from demo import run_demo
 
-        return run_demo(settings, arguments.given, fresh=actions["fresh"], full=actions["full"])
+        return run_demo(settings, arguments.given, full=actions["full"])
     run_all(**settings)
     return 0
 

@@ -25,7 +25,7 @@ FLAGS = {
     "DATA": Flag(str, "recording, empty = the one of the run"),
     "SCALER": Flag(str, "mean and scale of the run or of the recording", ("run", "own")),
     "PART": Flag(str, "rows that are predicted", ("test", "all")),
-    "DEVICE": Flag(str, "auto, cpu, cuda, cuda:k, mps"),
+    "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
 }
 
 
@@ -59,7 +59,7 @@ def reload_run(run_dir, data="", scaler="run", device="auto"):
     from utils import choose_device
 
     device, reason = choose_device(device)
-    print(f"device {device}: {reason}")
+    print(f"device {device} ({reason})")
     net, record = load_network(run_dir, device)
     saved = read_json(run_dir / "settings.json").get("settings", {})
     known = main.default_settings()

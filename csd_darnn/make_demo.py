@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import one_line_faults, sha256, write_json
+from files import one_line_faults, seed_number, sha256, write_json
 from movie_files import write_tiff
 from recording import read_json
 from settings import DATA_DIR, Flag, parse
@@ -44,7 +44,7 @@ FLAGS = {
     "TRAIN_CSD": Flag(bool, "add a wave inside the training part"),
     "DEPRESSION": Flag(bool, "silence spontaneous events for 120 s behind the wave"),
     "DRIVER": Flag(bool, "false is the negative control: the patch carries no private events"),
-    "SEED": Flag(int, "seed of all random numbers", low=0),
+    "SEED": Flag(seed_number, "seed of every random choice"),
     "OUT_DIR": Flag(Path, "folder that the files are written to"),
 }
 

@@ -19,6 +19,9 @@ def run_each(settings):
         return run(settings)
     from joblib import Parallel, delayed
 
+    from utils import choose_device
+
+    choose_device(settings["device"])  # said once, not by every run
     devices = device_list(settings["device"])
     n_jobs = min(settings["jobs"], len(jobs))
     threads = max(1, (os.cpu_count() or 1) // n_jobs)
@@ -56,7 +59,7 @@ def device_list(wanted):
     """Return the devices to hand out in turn: every CUDA device when the choice is free."""
     import torch
 
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+    if wanted in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [wanted]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, one_line_faults, write_json
+from files import InputError, one_line_faults, seed_number, write_json
 from recording import load_recording
 from settings import DATA_DIR, RESULTS_DIR, Flag, parse
 from utils import BLUE, ORANGE, save_or_show_plot
@@ -41,7 +41,7 @@ FLAGS = {
     "SMOOTH_S": Flag(float, "length of the moving average in s", above=0),
     "HOLD_S": Flag(float, "time that d has to stay above half its peak in s", above=0),
     "BOOTSTRAP": Flag(int, "resamplings for the interval of the speed", low=0),
-    "SEED": Flag(int, "seed of the resampling", low=0),
+    "SEED": Flag(seed_number, "seed of the resampling"),
 }
 MOST_PIXELS = 4000  # the origin is searched with every k-th pixel of a larger wave
 LEAST_PIXELS = 10  # fewer pixels with an onset give no speed

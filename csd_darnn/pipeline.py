@@ -18,11 +18,12 @@ from checkpoints import (
     save_network,
     save_tensors,
 )
-from files import InputError, atomic_path, sha256, write_settings
+from files import InputError, atomic_path, check_own, check_same, sha256, write_settings
 from plots import plot_whole_record
 from prediction import predict_windows
 from prepare import prepare, read_recording
 from recording import read_json
+from report import close_run
 from training import Progress, da_rnn, train
 from utils import choose_device
 
@@ -86,7 +87,9 @@ def run(settings):
     """
     began = time.perf_counter()
     run_dir = Path(settings["run_dir"])
-    recording = read_recording(settings)  # first of all, so that a bad input changes no file
+    choose_device(settings["device"])  # first of all, so that a bad setting changes no file
+    recording = read_recording(settings)
+    check_own(run_dir)
     identity = identity_of(settings)
     state = run_state(settings, run_dir)
     if state != "none" and not settings["overwrite"]:
@@ -94,7 +97,7 @@ def run(settings):
     if state == "unfinished" and not (settings["resume"] or settings["overwrite"]):
         raise InputError(
             f"{run_dir}: found an unfinished run, expected none; --resume goes on with it,"
-            " --overwrite starts anew"
+            " --fresh starts anew"
         )
     prepared = prepare(settings, recording)
     if state != "complete" or settings["overwrite"]:
@@ -102,7 +105,8 @@ def run(settings):
             clear_run(run_dir, settings)
         train_and_predict(prepared, settings, run_dir, identity)
     elif (run_dir / "summary.json").exists() and (run_dir / "plots/final_predicted.png").exists():
-        print(f"{run_dir} is complete; --overwrite trains again")
+        print(f"{run_dir} is complete; --fresh starts anew")
+        close_run(run_dir)
         return run_dir
     finish(prepared, settings, run_dir, began)
     return run_dir
@@ -123,34 +127,26 @@ def finish(prepared, settings, run_dir, began):
         "passed": None,
         "control": False,
     }
-    seconds = time.perf_counter() - began
-    report = write_run_report(
+    write_run_report(
         run_dir,
         title=f"csd_darnn: {run_dir.name}",
         data=str(prepared.recording.source.name),
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
         seed=settings["seed"],
         scores=[score],
         planted_truth=None,
         main_picture=found["picture"] and found["picture"].name,
         lead=found["verdict"],
     )
-    print(f"test RMSE {best['rmse']:.4g} z, {seconds:.0f} s, {report}")
+    close_run(run_dir)
 
 
 def check_identity(run_dir, identity, settings):
     """Refuse a folder that holds a run of other settings or data."""
     path = run_dir / "settings.json"
     found = read_json(path).get("settings", {}) if path.exists() else {}
-    found = found.get("identity", {})
-    different = [key for key in identity if found.get(key) != identity[key]]
-    if found.get("n_epochs", settings["n_epochs"]) != settings["n_epochs"]:
-        different.append("n_epochs")
-    if different:
-        raise InputError(
-            f"{run_dir}: found a run with other {', '.join(different)}, expected the same settings;"
-            " use --overwrite or another --run"
-        )
+    wanted = identity | {"n_epochs": settings["n_epochs"]}
+    check_same(run_dir, found.get("identity", {}), wanted)
 
 
 def clear_run(run_dir, settings):
@@ -179,7 +175,7 @@ def train_and_predict(prepared, settings, run_dir, identity):
     run_dir.mkdir(parents=True, exist_ok=True)
     clear_temporaries(run_dir)
     device, reason = choose_device(settings["device"])
-    print(f"device {device}: {reason}")
+    print(f"device {device} ({reason})")
     record = {key: value for key, value in settings.items() if key not in ("resume", "overwrite")}
     write_settings(
         run_dir,

@@ -66,15 +66,18 @@ def write_columns(path, columns):
 
 
 def choose_device(wanted="auto"):
-    """Return (device name, reason). ``wanted``: auto, cpu, cuda, cuda:k or mps."""
+    """Return (device name, reason). ``wanted``: auto, cpu, gpu or cuda, cuda:k, mps."""
     import torch
 
     if wanted == "auto":
         if torch.cuda.is_available():
-            return "cuda", "a CUDA device is there"
-        return "cpu", "no CUDA device is there"
+            return "cuda", "GPU found"
+        return "cpu", "no GPU found"
+    wanted = "cuda" if wanted == "gpu" else wanted
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", wanted):
-        raise InputError(f"--device: found {wanted!r}, expected auto, cpu, cuda, cuda:k or mps")
+        raise InputError(
+            f"--device: found {wanted!r}, expected auto, cpu, gpu or cuda, cuda:k, mps"
+        )
     if wanted.startswith("cuda"):
         index = int(wanted[5:] or 0)
         if index >= torch.cuda.device_count():

@@ -1,5 +1,6 @@
 """Tiny recordings and runs that several test files use."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,24 @@ def tiny_movie(path, *, n_frames=120, height=4, width=5, seed=0):
 def flags(settings):
     """Return settings as command-line flags."""
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def apart(settings, run_dir, **more):
+    """Return the command that calls main.run_all in a process of its own, into any folder."""
+    call = (
+        f"import json, sys\nsys.path.insert(0, {str(FOLDER)!r})\n"
+        "import main\nfrom files import one_line_faults\n"
+        "one_line_faults(lambda argv: main.run_all(**json.loads(argv[0])))(sys.argv[1:])\n"
+    )
+    values = json.dumps(settings | {"run_dir": run_dir} | more, default=str)
+    return [sys.executable, "-c", call, values]
+
+
+def run_apart(settings, run_dir, **more):
+    """Call main.run_all in a process of its own and return the finished process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = apart(settings, run_dir, **more)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def run_script(script, *arguments, cwd=None, timeout=300):

@@ -66,7 +66,7 @@ def with_twin():
         (movie_of(), {"target": "three"}, ["--target", "row,col"]),
         (movie_of(), {"attention_scale": "-1"}, ["--attention_scale"]),
         (movie_of(), {"data": "no_such_file.tif"}, ["no_such_file.tif"]),
-        (movie_of(), {"device": "gpu"}, ["--device", "gpu"]),
+        (movie_of(), {"device": "tpu"}, ["--device", "tpu"]),
         (movie_of(), {"target_grid": "9,9"}, ["--target_grid"]),
         (np.arange(20 * 36).reshape(20, 3, 4, 3), {}, ["--gray"]),
     ],
@@ -76,7 +76,7 @@ def test_bad_recording_or_setting(tmp_path, movie, changes, words):
         run(tmp_path, movie, **changes)
     text = str(caught.value)
     assert all(word in text for word in words), text
-    assert not (tmp_path / "run" / "network.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,11 @@ def test_bad_recording_or_setting(tmp_path, movie, changes, words):
         (["--map", "heat"], "expected one of reference"),
         (["--lerning_rate", "1"], "did you mean --learning_rate?"),
         (["--data", "/no/such/movie.tif"], "/no/such/movie.tif"),
+        (["--run", "../run"], "--run ../run: expected a plain name"),
+        (["--demo", "--run", "/tmp/run"], "--run /tmp/run: expected a plain name"),
+        (["--seed", "-1"], "--seed -1: expected a whole number of 0 or more"),
+        (["--full"], "--full belongs to --demo"),
+        (["--demo", "--run", "bad_device", "--device", "tpu"], "found 'tpu', expected auto"),
     ],
 )
 def test_command_line_gives_one_line_and_code_2(flags, words):

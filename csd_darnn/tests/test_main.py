@@ -123,16 +123,16 @@ def test_same_seed_gives_identical_files_and_overwrite_retrains(tmp_path):
     assert (tmp_path / "a/encoder.torch").read_bytes() != old
 
 
-def test_command_line_with_several_targets_and_options(tmp_path):
+def test_command_line_with_several_targets_and_options(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "RESULTS_DIR", tmp_path)
     movie = tiny_movie(tmp_path / "movie.npy")
     settings = SMALL | {
         "data": movie, "target": "3,1;0,2", "attention": "tanh", "readout": "top",
         "predict": "change", "layers": 1, "attention_scale": "n", "horizon": 1, "current_x": "true",
         "validation": 0.2, "save_weight_tensor": "compact", "map": "attention",
-        "run": str(tmp_path / "run"),
+        "run": "run",
     }  # fmt: skip
-    done = run_script("main.py", *flags(settings))
-    assert done.returncode == 0, done.stderr
+    assert main.main(flags(settings)) == 0
     record = json.loads((tmp_path / "run/network.json").read_text())
     assert record["target_columns"] == ["2", "16"]  # file order, not the order of the argument
     assert record["validation_mse"] is not None
@@ -212,5 +212,56 @@ def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
 
 def test_every_global_is_a_flag():
     module = importlib.import_module("main")
-    names = {n for n in vars(module) if n.isupper()} - {"FLAGS", "PUBLISHED", "DATA_DIR", "DEBUG"}
+    names = {n for n in vars(module) if n.isupper()} - {"FLAGS", "PUBLISHED", "DATA_DIR"}
     assert names - {"RESULTS_DIR"} == set(main.FLAGS)
+
+
+def test_fresh_starts_anew_and_leaves_foreign_files(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "RESULTS_DIR", tmp_path)
+    words = flags(SMALL | {"data": finished[1], "maps": "false", "run": "run"})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main.main([*words, "--fresh"])
+    assert "holds files of something else; give another --run" in capsys.readouterr().err
+    (tmp_path / "run" / "mine.txt").unlink()
+    assert main.main(words) == 0
+    assert "device cpu (asked for)" in capsys.readouterr().out
+    network = tmp_path / "run" / "network.json"
+    before = network.stat().st_mtime_ns
+    assert main.main(words) == 0
+    assert "is complete; --fresh starts anew" in capsys.readouterr().out
+    assert network.stat().st_mtime_ns == before
+    assert main.main([*words, "--fresh"]) == 0
+    assert network.stat().st_mtime_ns > before
+
+
+def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
+    import demo
+
+    for name in ("RESULTS_DIR", "DATA_DIR"):
+        monkeypatch.setattr(demo, name, tmp_path / name)
+    words = [*flags(SMALL | {"n_epochs": 0, "importance_every": 90}), "--demo"]
+    assert main.main(words) == 1  # an untrained network finds no driver
+    first = capsys.readouterr().out.splitlines()[-2:]
+    assert first[0].startswith("missed: AUC of permutation importance for driver pixels")
+    assert first[1].startswith("AUC of permutation importance for driver pixels: 0.")
+    assert first[1].endswith("report.html")
+    assert main.main(words) == 1
+    again = capsys.readouterr().out.splitlines()
+    assert again[0].endswith("is complete; --fresh starts anew")
+    assert again[-2:] == first
+
+
+def test_interrupt_and_full_disk_are_one_line(monkeypatch, capsys):
+    for fault, code, words in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 2, "check free space"),
+    ):
+        monkeypatch.setattr(main, "run_all", lambda fault=fault, **_: (_ for _ in ()).throw(fault))
+        with pytest.raises(SystemExit) as stopped:
+            main.main([])
+        assert stopped.value.code == code
+        error = capsys.readouterr().err.splitlines()
+        assert len(error) == 1
+        assert words in error[0]

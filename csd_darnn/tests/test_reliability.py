@@ -5,7 +5,6 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from checkpoints import load_checkpoint, save_checkpoint
 from custom_types import TrainData
 from files import InputError
-from helpers import FOLDER, SMALL, flags, run_script, tiny_movie
+from helpers import SMALL, apart, run_apart, tiny_movie
 from safe_read import load_tensors
 from training import Progress, da_rnn, train
 
@@ -48,10 +47,9 @@ def in_child(work):
 
 def test_killed_run_resumes_bitwise_equal(tmp_path):
     movie = tiny_movie(tmp_path / "movie.npy")
-    settings = SMALL | {"data": movie, "n_epochs": 16, "maps": "false"}
+    settings = SMALL | {"data": movie, "n_epochs": 16, "maps": False}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, str(FOLDER / "main.py"), *flags(settings), "--run", str(killed)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(apart(settings, killed), stdout=subprocess.DEVNULL) as process:
         log = killed / "log.csv"
         while not log.exists() or len(log.read_text().splitlines()) < 4:
             assert process.poll() is None
@@ -59,11 +57,11 @@ def test_killed_run_resumes_bitwise_equal(tmp_path):
         time.sleep(random.random() * 0.05)  # any point of a step, an epoch's end or a save
         process.send_signal(signal.SIGKILL)
     assert not (killed / "network.json").exists()
-    done = run_script("main.py", *flags(settings), "--run", killed)
+    done = run_apart(settings, killed)
     assert done.returncode == 2
     assert "--resume" in done.stderr
-    for folder, more in ((killed, ["--resume"]), (whole, [])):
-        done = run_script("main.py", *flags(settings), "--run", folder, *more)
+    for folder in (killed, whole):
+        done = run_apart(settings, folder, resume=folder == killed)
         assert done.returncode == 0, done.stderr
     for name in RESULTS:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
@@ -139,8 +137,7 @@ def test_nan_stops_at_its_step():
 
 def test_divergence_names_the_iteration_and_keeps_the_last_good_state(tmp_path):
     movie = tiny_movie(tmp_path / "movie.npy")
-    settings = SMALL | {"data": movie, "learning_rate": 1e6, "run": tmp_path / "run"}
-    done = run_script("main.py", *flags(settings))
+    done = run_apart(SMALL | {"data": movie, "learning_rate": 1e6}, tmp_path / "run")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "at iteration" in done.stderr
