@@ -160,6 +160,7 @@ def print_table(rows):
 
 @one_line_faults
 def main(argv=None):
+    """Measure, print the table and write it."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--only", nargs="+", default=MEASUREMENTS, choices=MEASUREMENTS, help="measure these only"

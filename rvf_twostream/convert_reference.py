@@ -153,7 +153,7 @@ def build_parser():
     parser.add_argument("--weights", type=Path, help="Keras 2 HDF5 weights")
     parser.add_argument("--out", type=Path, help="new name of the weights, ending in .weights.h5")
     parser.add_argument("--depth", type=integer(18, 152), help="depth the weights must have")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

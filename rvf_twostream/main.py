@@ -14,7 +14,17 @@ import sys
 import time
 from pathlib import Path
 
-from files import DATA, RESULTS, InputError, Parser, one_line_faults, read_json, write_settings
+from files import (
+    DATA,
+    RESULTS,
+    InputError,
+    Parser,
+    one_line_faults,
+    open_run,
+    plain_name,
+    seed_number,
+    write_settings,
+)
 from options import add_globals, integer, json_factors, number, one_of
 
 # data
@@ -100,19 +110,26 @@ TABLE = {
 }
 # Settings that may differ between two calls of the same run.
 FREE = ("demo", "fresh", "debug", "run", "device", "workers")
+LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
 def build_parser():
     """Return the parser of the whole story."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", action="store_true", help="synthetic patients with planted truth")
-    parser.add_argument("--full", action="store_true", help="the demo at the specification's size")
-    parser.add_argument("--quick", action="store_true", help="the demo at test size: 12 patients")
+    parser.add_argument("--demo", action="store_true", help="synthetic data with planted truth")
+    parser.add_argument("--full", action="store_true", help="with --demo: the larger demo")
+    parser.add_argument("--quick", action="store_true", help="with --demo: test size, 12 patients")
     parser.add_argument("--fresh", action="store_true", help="start the run anew")
-    parser.add_argument("--run", help="name of the run (default: demo, or the name of the root)")
-    parser.add_argument("--seed", type=integer(0), default=0, help="seed of every random choice")
     parser.add_argument(
-        "--device", type=one_of("auto", "cpu", "gpu"), default="auto", help="auto, cpu or gpu"
+        "--run",
+        help="name of the run: its folder in results/rvf_twostream/; default demo, or ROOT's",
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of every random choice")
+    parser.add_argument(
+        "--device",
+        type=one_of("auto", "cpu", "gpu"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(parser, globals(), TABLE)
@@ -126,35 +143,17 @@ def given_flags(argv):
     return names & {name.lower() for name in TABLE}
 
 
-def open_run(run_dir, settings, *, fresh):
-    """Make the folder of the run; return True when it holds this very run, complete.
+def inputs_of(settings):
+    """Return the tables and DICOM files that the run reads; those of a demo are not made yet."""
+    if settings["root"] is None:
+        return []
+    from sorting import dicom_files
 
-    A run that stopped before its first result, at a fault of the data, may change its settings.
-
-    Args:
-        run_dir: results/rvf_twostream/<run>.
-        settings: resolved settings.
-        fresh: remove the run that is there.
-    """
-    kept = {key: str(value) for key, value in settings.items() if key not in FREE}
-    record = run_dir / "settings.json"
-    if fresh and record.exists():
-        shutil.rmtree(run_dir)
-    begun = run_dir.exists() and any(path != record for path in run_dir.iterdir())
-    if begun and record.exists():
-        old = read_json(record, remedy="use --fresh")["settings"]
-        old = {key: str(value) for key, value in old.items() if key not in FREE}
-        changed = sorted(key for key in {*old, *kept} if old.get(key) != kept.get(key))
-        if changed:
-            raise InputError(
-                f"{run_dir}: holds a run with other settings ({', '.join(changed)}); "
-                "use --fresh to start anew, or another --run"
-            )
-        return (run_dir / "summary.json").exists()
-    if begun:
-        raise InputError(f"{run_dir}: holds files of something else; give another --run")
-    write_settings(run_dir, settings, libraries=("tensorflow", "keras", "numpy"))
-    return False
+    root = Path(settings["root"])
+    tables = [root / "REDcap_class.csv", root / f"split_allocation_{settings['splitnum']}.csv"]
+    if settings["echonet"] is not None:
+        tables.append(Path(settings["echonet"]) / "FileList.csv")
+    return [*(path for path in tables if path.is_file()), *dicom_files(root)]
 
 
 def resolve(args):
@@ -164,8 +163,11 @@ def resolve(args):
         raise InputError(f"--depth {args.depth}: choose 18, 34, 50, 101 or 152")
     for name in ("root", "echonet", "flow_size"):
         settings[name] = None if settings[name] == "none" else settings[name]
-    if args.run is not None and (Path(args.run).name != args.run or args.run == ".."):
-        raise InputError(f"--run {args.run!r}: a name, without slashes")
+    if args.run is not None:
+        plain_name(args.run)
+    for name in ("full", "quick"):
+        if settings[name] and not args.demo:
+            raise InputError(f"--{name} belongs to --demo")
     if args.full and args.quick:
         raise InputError("--full and --quick exclude each other")
     if not args.demo:
@@ -180,7 +182,14 @@ def resolve(args):
 def own_data(settings, run_dir):
     """Run the story on the user's cohort and report it."""
     from pipeline import cohort_table, result_figures, run_pipeline
-    from report import figure_block, score_table, table_block, write_report, write_summary
+    from report import (
+        close_run,
+        figure_block,
+        score_table,
+        table_block,
+        write_report,
+        write_summary,
+    )
 
     begun = time.perf_counter()
     root = Path(settings["root"])
@@ -215,7 +224,7 @@ def own_data(settings, run_dir):
         ("Figures", figure_block(run_dir, figures)),
     ]
     title = f"RV failure: {run_dir.name}"
-    report = write_report(run_dir, title, "Two-stream network on your cohort.", sections)
+    write_report(run_dir, title, "Two-stream network on your cohort.", sections)
     seconds = round(time.perf_counter() - begun, 1)
     write_summary(
         run_dir,
@@ -234,13 +243,12 @@ def own_data(settings, run_dir):
             "report": "report.html",
         },
     )
-    shown = "undefined" if patients["auc"] is None else f"{patients['auc']:.3f}"
-    print(f"test AUC {shown}, {seconds:.0f} s, {report}")
-    return 0
+    return close_run(run_dir)
 
 
 @one_line_faults
 def main(argv=None):
+    """Run the story of own data or of the demo; return the exit code."""
     args = build_parser().parse_args(argv)
     settings = resolve(args)
     if args.demo:
@@ -250,10 +258,12 @@ def main(argv=None):
     run_dir = RESULTS / (
         args.run or ("demo" if args.demo else Path(settings["root"]).resolve().name)
     )
-    if open_run(run_dir, settings, fresh=args.fresh):
-        summary = read_json(run_dir / "summary.json")
-        print(f"complete already, {summary['seconds']} s, {run_dir / summary['report']} (--fresh)")
-        return 0
+    if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
+        from report import close_run
+
+        print(f"{run_dir} is complete; --fresh starts anew")
+        return close_run(run_dir)
+    write_settings(run_dir, settings, inputs=inputs_of(settings), libraries=LIBRARIES)
     if args.demo:
         return demo(settings, run_dir, DATA / run_dir.name, fresh=args.fresh)
     return own_data(settings, run_dir)

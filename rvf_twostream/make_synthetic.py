@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
 from options import add_globals, integer, one_of
 from utils import CLASSES
 
@@ -428,7 +428,7 @@ def build_parser():
     parser.add_argument("--jpeg", action="store_true", help="JPEG baseline in YBR_FULL_422")
     parser.add_argument("--rgb", action="store_true", help="three equal channels")
     parser.add_argument("--hard", action="store_true", help="add defective files")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(
         parser,
         globals(),
@@ -436,7 +436,7 @@ def build_parser():
             "N_PATIENTS": (integer(1), "patients"),
             "N_VIDEOS": (integer(4), "videos of the EchoNet look-alike"),
             "EFFECT": (one_of(*SLOPES), "how strongly RV function decides failure"),
-            "SEED": (integer(0), "seed of everything drawn"),
+            "SEED": (seed_number, "seed of every random choice"),
             "ROWS": (integer(96), "rows of a frame, pixels"),
             "COLS": (integer(96), "columns of a frame, pixels"),
             "MIN_FRAMES": (integer(20), "shortest movie, frames"),

@@ -256,7 +256,7 @@ def build_parser():
     parser.add_argument(
         "--crop", type=one_of("none", "region", "sector"), help="must equal that of preprocess.py"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(
         parser,
         globals(),

@@ -7,6 +7,8 @@
 import argparse
 import json
 
+from files import seed_number
+
 
 def integer(low, high=None):
     """Return an argparse type: whole number from ``low`` to ``high`` (None: no limit)."""
@@ -84,9 +86,12 @@ def add_globals(parser, values, table):
 
 def add_device_flags(parser):
     """Add the flags about the machine that training and inference share."""
-    parser.add_argument("--seed", type=integer(0), default=0, help="seed of every random choice")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of every random choice")
     parser.add_argument(
-        "--device", type=one_of("auto", "cpu", "gpu"), default="auto", help="auto, cpu or gpu"
+        "--device",
+        type=one_of("auto", "cpu", "gpu"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu",
     )
     parser.add_argument("--workers", type=integer(1), default=2, help="threads that read clips")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")

@@ -375,6 +375,7 @@ def check_settings(args):
 
 @one_line_faults
 def main(argv=None):
+    """Predict a split or one DICOM file; return the exit code."""
     args = build_parser().parse_args(argv)
     check_settings(args)
     from checkpoints import SUFFIX, read_info

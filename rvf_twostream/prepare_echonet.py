@@ -23,6 +23,7 @@ from files import (
     atomic_path,
     one_line_faults,
     raise_faults,
+    seed_number,
     write_json,
 )
 from optical_flow_calculator import farneback_defaults, video2OF
@@ -343,7 +344,7 @@ def build_parser():
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--grey_only", action="store_true", help="no flow")
     only.add_argument("--of_only", action="store_true", help="only flow")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(
         parser,
         globals(),
@@ -353,7 +354,7 @@ def build_parser():
             "NCOLS": (integer(32), "columns of a movie"),
             "DTYPE": (one_of("float16", "float32"), "type of the stored movies"),
             "LIMIT": (integer(0), "videos to take from the list; 0: all"),
-            "SEED": (integer(0), "seed of --make_split"),
+            "SEED": (seed_number, "seed of --make_split"),
         },
     )
     return parser

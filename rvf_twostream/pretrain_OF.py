@@ -31,6 +31,7 @@ CKPT_MODE = "min"  # min or max
 
 @one_line_faults
 def main(argv=None):
+    """Pre-train the flow stream; return the exit code."""
     return run_script(__doc__.splitlines()[0], globals(), "of", argv)
 
 

@@ -30,6 +30,7 @@ CKPT_MODE = "min"  # min or max
 
 @one_line_faults
 def main(argv=None):
+    """Pre-train the grey stream; return the exit code."""
     return run_script(__doc__.splitlines()[0], globals(), "grey", argv)
 
 

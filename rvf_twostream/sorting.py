@@ -73,10 +73,16 @@ def scan_file(path, known_ids):
     return row
 
 
+def dicom_files(root):
+    """Return the paths of the DICOM files in ``root``, sorted."""
+    return sorted(path for path in Path(root).iterdir() if is_dicom(path))
+
+
 def scan(root, known_ids, *, workers=1):
     """Return the rows of all DICOM files in ``root``, sorted by patient, time, UID and name."""
-    paths = sorted(path for path in Path(root).iterdir() if is_dicom(path))
-    rows = Parallel(n_jobs=workers)(delayed(scan_file)(path, known_ids) for path in paths)
+    rows = Parallel(n_jobs=workers)(
+        delayed(scan_file)(path, known_ids) for path in dicom_files(root)
+    )
     return sorted(rows, key=lambda row: row["order"])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults
+from files import InputError, Parser, atomic_path, one_line_faults, raise_faults, seed_number
 from optical_flow_calculator import OF_NORMALIZED_DIR
 from options import add_globals, integer, number
 from preprocess import NORMALIZED_DIR, workers_of
@@ -228,13 +228,13 @@ def build_parser():
     parser.add_argument("--make_splits", type=integer(1), metavar="K", help="write K split files")
     parser.add_argument("--stratify", action="store_true", help="spread positives over the sets")
     parser.add_argument("--csv", default="REDcap_class.csv", help="class file of --make_splits")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(
         parser,
         globals(),
         {
             "THRESHOLD": (integer(0, 2), "a class index above it is positive"),
-            "SEED": (integer(0), "seed of --make_splits"),
+            "SEED": (seed_number, "seed of --make_splits"),
             "VAL_FRACTION": (number(0.01, 0.5), "patients for validation, --make_splits"),
             "TEST_FRACTION": (number(0.01, 0.8), "patients for the test, --make_splits 1"),
         },

@@ -447,6 +447,7 @@ def show(value):
 
 @one_line_faults
 def main(argv=None):
+    """Train or resume the network of one split; return the exit code."""
     args = build_parser().parse_args(argv)
     check_settings(args)
     if args.no_aug:

@@ -82,9 +82,10 @@ def device_note(strategy, device):
     """Return one line that says where the work runs and why."""
     import tensorflow as tf
 
-    kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
-    reason = "asked for" if device != "auto" else f"{'a' if kind == 'GPU' else 'no'} GPU is present"
-    return f"device: {strategy.num_replicas_in_sync} x {kind} ({reason})"
+    found = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
+    reason = {"gpu": "GPU found", "cpu": "no GPU found"}[found] if device == "auto" else "asked for"
+    replicas = strategy.num_replicas_in_sync
+    return f"device {found} ({reason})" + (f", {replicas} replicas" if replicas > 1 else "")
 
 
 def total_loss(model, x, y, weight, n_real, sample_loss, *, n_replicas=1):

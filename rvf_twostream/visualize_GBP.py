@@ -195,6 +195,7 @@ def is_done(folder, args):
 
 @one_line_faults
 def main(argv=None):
+    """Draw the pictures of some movies; return the exit code."""
     args = build_parser().parse_args(argv)
     if not args.root.is_dir():
         raise InputError(f"{args.root}: no such folder; --root names the data set")

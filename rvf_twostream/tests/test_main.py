@@ -10,6 +10,7 @@ import main
 import run_demo
 from files import DATA, RESULTS
 from little import run_script
+from report import write_summary
 
 
 @pytest.mark.parametrize(
@@ -22,8 +23,11 @@ from little import run_script
         (["--demo", "--effect", "weak"], ["strong"]),
         (["--demoo"], ["did you mean --demo?"]),
         (["--demo", "--full", "--quick"], ["exclude each other"]),
-        (["--demo", "--run", "../demo"], ["without slashes"]),
-        (["--demo", "--run", ".."], ["without slashes"]),
+        (["--demo", "--run", "../demo"], ["--run ../demo: expected a plain name"]),
+        (["--demo", "--run", ".."], ["--run ..: expected a plain name"]),
+        (["--demo", "--seed", "-1"], ["--seed -1: expected a whole number of 0 or more"]),
+        (["--root", ".", "--full"], ["--full belongs to --demo"]),
+        (["--root", ".", "--quick"], ["--quick belongs to --demo"]),
     ],
 )
 def test_bad_flags(capsys, flags, words):
@@ -38,16 +42,40 @@ def test_a_run_is_opened_once(tmp_path):
     settings = {"seed": 0, "depth": 18, "workers": 2}
     other = {**settings, "depth": 34}
     run_dir = tmp_path / "run"
-    assert main.open_run(run_dir, settings, fresh=False) is False
-    assert main.open_run(run_dir, other, fresh=False) is False  # nothing was done yet
+    assert main.open_run(run_dir, settings, free=main.FREE) is False
+    main.write_settings(run_dir, other)
+    assert main.open_run(run_dir, settings, free=main.FREE) is False  # nothing was done yet
     (run_dir / "log.csv").write_text("epoch\n")
-    assert main.open_run(run_dir, {**other, "workers": 4}, fresh=False) is False
+    assert main.open_run(run_dir, {**other, "workers": 4}, free=main.FREE) is False
     with pytest.raises(main.InputError, match=r"other settings \(depth\)"):
-        main.open_run(run_dir, settings, fresh=False)
+        main.open_run(run_dir, settings, free=main.FREE)
+    many = {**other, **dict.fromkeys("abcdefg", 1)}
+    with pytest.raises(main.InputError, match=r"\(a, b, c, d, e and 2 more\)"):
+        main.open_run(run_dir, many, free=main.FREE)
     (run_dir / "summary.json").write_text("{}")
-    assert main.open_run(run_dir, other, fresh=False) is True
-    assert main.open_run(run_dir, settings, fresh=True) is False
+    assert main.open_run(run_dir, other, free=main.FREE) is True
+    assert main.open_run(run_dir, settings, fresh=True, free=main.FREE) is False
     assert not (run_dir / "summary.json").exists()
+
+
+def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "RESULTS", tmp_path)
+    argv = ["--demo", "--quick"]
+    settings = main.resolve(main.build_parser().parse_args(argv))
+    settings = run_demo.demo_settings(settings, main.given_flags(argv))
+    main.write_settings(tmp_path / "demo", settings)
+    scores = [
+        run_demo.score("test AUC over patients", 0.9, ">= 0.8", passed=True),
+        run_demo.score("AUC for a fast heart rate", 0.8, "0.3 to 0.7", passed=False, control=True),
+    ]
+    summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 7.2}
+    write_summary(tmp_path / "demo", {**summary, "report": "report.html"})
+    assert main.main([*argv, "--workers", "1"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'demo'} is complete; --fresh starts anew",
+        "missed: AUC for a fast heart rate",
+        f"test AUC over patients: 0.900; 7 s; {tmp_path / 'demo' / 'report.html'}",
+    ]
 
 
 def test_fresh_removes_nothing_of_the_users(tmp_path):
@@ -116,7 +144,7 @@ def test_quick_demo_as_a_user_runs_it():
         done = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 1)
         assert done.returncode == 0, done.stderr
         last = done.stdout.strip().splitlines()[-1]
-        assert last.startswith("test AUC")
+        assert last.startswith("test AUC over patients: ")
         assert last.endswith("report.html")
         summary = json.loads((RESULTS / name / "summary.json").read_text())
         assert summary["status"] == "complete"
@@ -126,7 +154,9 @@ def test_quick_demo_as_a_user_runs_it():
         assert {score["control"] for score in summary["scores"]} == {True, False}
         again = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 1)
         assert again.returncode == 0
-        assert "complete already" in again.stdout
+        assert "is complete; --fresh starts anew" in again.stdout
+        inputs = json.loads((RESULTS / name / "settings.json").read_text())["inputs"]
+        assert list(inputs) == ["truth.json"]
         other = run_script("main.py", "--demo", "--quick", "--run", name, "--seed", 2)
         assert other.returncode == 2
         assert "--fresh" in other.stderr
