@@ -5,7 +5,19 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
-mode="${mode:-train}" # train, test, test_subjectwise, gradcam, attention_weights, occlusion, predict
+mode="${mode:-train}" # train, test, test_subjectwise, gradcam, attention_weights, occlusion, predict, demo
+python="${python:-python3}"
+
+# The demo has settings of its own: those below would override its preset.
+before=""
+for argument in "$@"; do
+  [[ "$argument" == --demo || "$before$argument" == --mode?(=)demo ]] && mode=demo
+  before="$argument"
+done
+if [[ "$mode" == demo ]]; then
+  exec "$python" "$here/main.py" --demo "$@"
+fi
+
 seed="${seed:-42}"
 data_path="${data_path:-$here/../data/sleep_bilstm/10s}"
 batch_size="${batch_size:-4}" # global, over all GPUs
@@ -17,10 +29,9 @@ num_rnn_units="${num_rnn_units:-64}"
 loss="${loss:-focal}"
 model_name="${model_name:-attention_bilstm}"
 hemispheric="${hemispheric:-no-hemispheric}" # hemispheric or no-hemispheric
-python="${python:-python3}"
 
 for argument in "$@"; do
-  [[ "$argument" == --data_path* || "$argument" == --demo ]] && given=1
+  [[ "$argument" == --data_path* ]] && given=1
 done
 if [[ -z "${given:-}" && ! -d "$data_path" ]]; then
   echo "error: $data_path: no such folder; expected tfrecords. Convert recordings with create_tfrecords.py" \
