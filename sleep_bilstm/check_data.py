@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from files import InputError, Parser, atomic_path, one_line_faults, raise_faults
-from recordings import Recording, find_recordings, map_labels
+from recordings import Recording, find_recordings, map_labels, size_faults
 from states import ARTIFACT_CODE, STATE_NAMES
 
 PATTERN = "*.mat"
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def check_recording(path: Path, *, mask_file: Path | None, signals: bool) -> dict:
-    """Return one row: epochs, counts per state, pixels in the mask, NaN and infinite values.
+    """Return one row: epochs, frame, pixels in the mask, counts per state, NaN and infinite values.
 
     Args:
         path: recording.
@@ -36,7 +36,7 @@ def check_recording(path: Path, *, mask_file: Path | None, signals: bool) -> dic
             "run": recording.name.run,
             "epochs": n,
         }
-        row.update(frame=f"{height} x {width}", mask_pixels=int(recording.mask.sum()))
+        row.update(rows=height, columns=width, mask_pixels=int(recording.mask.sum()))
         if recording.raw_labels is not None:
             labels = map_labels(recording)
             row.update(
@@ -76,10 +76,11 @@ def main(argv=None):
     """Print the table of all recordings, then fail with all faults in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
-    rows, faults = [], []
+    rows, faults, sizes = [], [], {}
     for path in find_recordings(args.data_path, mice=args.mice, pattern=args.pattern):
         try:
             rows.append(check_recording(path, mask_file=args.mask, signals=not args.headers_only))
+            sizes[path] = rows[-1]["rows"], rows[-1]["columns"]
         except InputError as error:
             faults.append(str(error))
     table = pd.DataFrame(rows)
@@ -87,7 +88,7 @@ def main(argv=None):
     if args.table:
         with atomic_path(args.table) as temporary:
             table.to_csv(temporary, index=False)
-    raise_faults(faults)
+    raise_faults(faults + size_faults(sizes))
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ from preprocess import (
     frames_of,
     to_frames,
 )
-from recordings import Recording, find_recordings, map_labels, parse_name
-from shards import FORMAT, describe, walk
+from recordings import Recording, find_recordings, map_labels, parse_name, size_faults
+from shards import FORMAT, MANIFEST, SIZE_128, describe, read_manifest, read_shard_index, walk
 from states import EPOCH_S, FRAME_RATE_HZ, STATE_NAMES
 
 # data
@@ -241,22 +241,27 @@ def _convert(source: Path, des_path: Path, how: Storage, mask_file: Path | None)
 def write_dataset_json(
     des_path: Path, how: Storage, indexes: list[dict], sources: list[Path]
 ) -> None:
-    """Write `dataset.json`: settings, counts per label and mouse, sources and software versions."""
-    counts = {}
+    """Write `dataset.json`: settings, counts per label and mouse, sources and software versions.
+
+    Sources of earlier calls stay as long as their shard is there.
+    """
+    counts, bases = {}, {index["base"] for index in indexes}
+    earlier = read_manifest(des_path).get("sources", {})
+    kept = {name: size for name, size in earlier.items() if Path(name).stem in bases}
     for index in indexes:
         row = counts.setdefault(index["date"], dict.fromkeys(STATE_NAMES[3], 0))
         for record in index["records"]:
             row[STATE_NAMES[3][record["label"]]] += 1
     first = indexes[0]
     write_json(
-        des_path / "dataset.json",
+        des_path / MANIFEST,
         {
             "format": FORMAT,
             **asdict(how),
             "fs": FRAME_RATE_HZ,
             **{key: first[key] for key in ("frames", "height", "width")},
             "counts": counts,
-            "sources": {path.name: path.stat().st_size for path in sources},
+            "sources": kept | {path.name: path.stat().st_size for path in sources},
             "versions": {
                 name: importlib.metadata.version(name) for name in ("numpy", "h5py", "tensorflow")
             },
@@ -265,16 +270,23 @@ def write_dataset_json(
 
 
 def _check_target(
-    des_path: Path, how: Storage, sources: list[Path], overwrite: bool, resume: bool
+    des_path: Path, how: Storage, sizes: dict[Path, tuple], overwrite: bool, resume: bool
 ) -> None:
-    """Refuse to mix settings in one folder, or to replace files that nobody asked to replace."""
-    manifest = des_path / "dataset.json"
-    if manifest.is_file():
-        held = json.loads(manifest.read_text(encoding="utf-8"))
-        differing = [key for key, value in asdict(how).items() if held.get(key) != value]
+    """Refuse to mix settings or frame sizes in one folder, or to replace files that nobody asked to
+    replace.
+    """
+    held, sources = read_manifest(des_path), list(sizes)
+    if held:
+        wanted = asdict(how) | dict(zip(("height", "width"), sizes[sources[0]], strict=True))
+        differing = [
+            key
+            for key, value in wanted.items()
+            if held.get(key, getattr(Storage, key, value)) != value
+        ]
         if differing:
             raise InputError(
-                f"{manifest}: made with another {', '.join(differing)}; give another --des_path"
+                f"{des_path / MANIFEST}: made with another {', '.join(differing)}; give another "
+                "--des_path"
             )
     if overwrite or resume:
         return
@@ -312,8 +324,10 @@ def create(
         the index of every recording, in order of date, mouse and run.
     """
     frames_of(how.seconds)
+    if workers < 1:
+        raise InputError(f"workers is {workers}: expected 1 or more")
     sources = find_recordings(data_path, mice=mice, pattern=pattern)
-    faults, targets = [], {}
+    faults, targets, sizes = [], {}, {}
     for source in sources:
         other = targets.setdefault(shard_path(source, des_path, how.seconds), source)
         if other != source and not how.reference_format:
@@ -321,10 +335,21 @@ def create(
         try:
             with Recording(source, mask_file=mask_file) as recording:
                 map_labels(recording, unknown=how.unknown)
+                sizes[source] = tuple(n // how.downsample for n in recording.shape[1:])
         except InputError as error:
             faults.append(str(error))
+    faults += size_faults(sizes)
+    if how.reference_format:
+        # Such files do not hold their shape: another one would be read as scrambled pixels.
+        faults += [
+            f"{source}: --reference_format holds frames of {SIZE_128} x {SIZE_128} pixels, these "
+            f"are {size[0]} x {size[1]} after --downsample {how.downsample}: leave "
+            "--reference_format out"
+            for source, size in sizes.items()
+            if size != (SIZE_128, SIZE_128)
+        ]
     raise_faults(faults)
-    _check_target(des_path, how, sources, overwrite, resume)
+    _check_target(des_path, how, sizes, overwrite, resume)
     todo = sources
     if resume and not how.reference_format:
         todo = [source for source in sources if not is_complete(source, des_path, how)]
@@ -333,18 +358,9 @@ def create(
     written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))
     if how.reference_format:
         return written
-    folders = [
-        json.loads(p.read_text(encoding="utf-8")) for p in sorted(des_path.rglob("*.index.json"))
-    ]
-    write_dataset_json(des_path, how, folders, sources)
-    return [
-        json.loads(
-            shard_path(s, des_path, how.seconds)
-            .with_suffix(".index.json")
-            .read_text(encoding="utf-8")
-        )
-        for s in sources
-    ]
+    indexes = [read_shard_index(path) for path in sorted(des_path.rglob("*.tfrecord"))]
+    write_dataset_json(des_path, how, indexes, sources)
+    return [read_shard_index(shard_path(source, des_path, how.seconds)) for source in sources]
 
 
 def build_parser(seconds: int = SECONDS) -> Parser:

@@ -8,6 +8,7 @@ Source: specification section 4.2.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,23 @@ def find_recordings(
             "200128-L2-fc7-GSR_Ben.mat"
         )
     return [path for _, path in sorted(named)]
+
+
+def size_faults(sizes: dict[Path, tuple[int, int]]) -> list[str]:
+    """Return one fault per recording whose frame differs from that of most recordings.
+
+    Args:
+        sizes: recording -> (rows, columns).
+    """
+    if not sizes:
+        return []
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    return [
+        f"{path}: frames are {size[0]} x {size[1]} pixels, those of most recordings here "
+        f"{usual[0]} x {usual[1]}: keep one folder per frame size"
+        for path, size in sizes.items()
+        if size != usual
+    ]
 
 
 class Recording:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -100,6 +101,26 @@ def test_single_epoch(tmp_path):
         assert recording.shape == (1, 16, 16)
         ((epoch, label, _, signals),) = epochs_of(recording, Storage(seconds=20))
     assert (epoch, label, signals.shape[0]) == (0, 2, 336)
+
+
+def test_single_epoch_as_matlab_stores_it(tmp_path):
+    """MATLAB drops the last axis of a single epoch: 3-D in both versions of the file."""
+    movie = movie_of(1)
+    path = write(tmp_path, [3], movie=movie)
+    with h5py.File(path, "r+") as file:
+        frames = file["data"][0]
+        del file["data"]
+        file["data"] = frames
+    old = tmp_path / "v5" / NAME
+    old.parent.mkdir()
+    data = {"data": movie[0].transpose(1, 2, 0), "xform_mask": np.ones((16, 16))}
+    scipy.io.savemat(old, {**data, "scoringindex_file": 3.0})
+    for file in (path, old):
+        with Recording(file) as recording:
+            assert recording.shape == (1, 16, 16)
+            ((_, label, mask, signals),) = epochs_of(recording, Storage(normalization="none"))
+        assert label == 2
+        np.testing.assert_array_equal(to_frames(signals, mask), movie[0])
 
 
 def test_block_average_ignores_what_is_outside():
@@ -218,6 +239,90 @@ def test_second_run_resumes_or_refuses(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-100])
     create(raw, out, Storage(), resume=True)
     assert len(find_records(out)) == 2
+
+
+def mice_of(out):
+    return {record.date for record in find_records(out)}
+
+
+def test_mice_are_matched_exactly_and_sources_are_kept(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    other = NAME.replace("200128", "20012")
+    for name in (NAME, other):
+        write(raw, [0, 1], name=name)
+    flags = ["--data_path", str(raw), "--des_path", str(out), "--mice"]
+    main([*flags, "20012"])
+    assert mice_of(out) == {"20012"}
+    main([*flags, "200128"])
+    assert mice_of(out) == {"20012", "200128"}
+    manifest = json.loads((out / "dataset.json").read_text())
+    assert manifest["sources"] == {n: (raw / n).stat().st_size for n in (other, NAME)}
+    assert set(manifest["counts"]) == {"20012", "200128"}
+    next((out / "20012").glob("*.tfrecord")).unlink()
+    main([*flags, "200128", "--resume"])
+    assert list(json.loads((out / "dataset.json").read_text())["sources"]) == [NAME]
+
+
+def test_overwrite_replaces(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write(raw, [0, 1])
+    flags = ["--data_path", str(raw), "--des_path", str(out)]
+    main(flags)
+    write(raw, [3, 3, 3], movie=movie_of(3, seed=1))
+    main([*flags, "--overwrite"])
+    records = find_records(out)
+    assert [record.label for record in records] == [2, 2, 2]
+    wanted = temporal_zscore(movie_of(3, seed=1)[1].reshape(168, -1))[0]
+    np.testing.assert_array_equal(read_epoch(records[1]).reshape(168, -1), wanted)
+
+
+def refused(capsys, said, *flags, script=main):
+    with pytest.raises(SystemExit) as stop:
+        script(list(map(str, flags)))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_frames_of_two_sizes_are_refused(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for run in (1, 2):
+        write(raw, [0, 1], name=NAME.replace("fc7", f"fc{run}"))
+    large = write(raw, [0, 1], movie=movie_of(2, size=32))
+    said = f"{large}: frames are 32 x 32 pixels, those of most recordings here 16 x 16"
+    refused(capsys, said, "--data_path", raw, script=check_data)
+    refused(capsys, said, "--data_path", raw, "--des_path", out)
+    assert not out.exists()
+    main(["--data_path", str(raw), "--des_path", str(out), "--pattern", "*fc1*"])
+    before = (out / "dataset.json").read_bytes()
+    only = ["--data_path", raw, "--des_path", out, "--pattern", "*fc7*"]
+    refused(capsys, "made with another height, width", *only)
+    assert (out / "dataset.json").read_bytes() == before
+
+
+def test_reference_format_needs_full_frames(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write(raw, [0], movie=np.zeros((1, 168, 128, 128), np.float32))
+    flags = ["--data_path", raw, "--des_path", out, "--reference_format", "--downsample", "2"]
+    refused(
+        capsys, "--reference_format holds frames of 128 x 128 pixels, these are 64 x 64", *flags
+    )
+    write(raw, [0, 1])
+    refused(capsys, "these are 16 x 16 after --downsample 1", *flags[:-2])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_damaged_manifest_is_one_line(tmp_path, capsys, text):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write(raw, [0, 1])
+    out.mkdir()
+    (out / "dataset.json").write_text(text)
+    flags = ["--data_path", raw, "--des_path", out]
+    refused(capsys, "dataset.json: is no readable JSON", *flags)
+    assert [path.name for path in out.iterdir()] == ["dataset.json"]
+    refused(capsys, "workers is 0: expected 1 or more", *flags, "--workers", "0")
 
 
 def test_run_as_a_user_does(tmp_path):
