@@ -97,6 +97,10 @@ def demo_settings(settings):
 
     if settings.seed < 0:
         raise InputError(f"seed is {settings.seed}: the demo needs 0 or more")
+    if settings.num_classes != 3:
+        raise InputError(f"num_classes is {settings.num_classes}: the demo plants 3 states")
+    if settings.temporal_attention == "none":
+        raise InputError("temporal_attention is none: the demo shows its weights, choose another")
     preset = FULL if settings.full else SMALL
     values = {
         **settings.values,

@@ -13,6 +13,7 @@ needed.
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -63,6 +64,15 @@ AMPLITUDE = {
 }
 CAMERA_NOISE = 0.012
 LOCAL_WEIGHT = {WAKE: 1.0, NREM: 0.55, REM: 0.45}
+# highest value of settings that start at 0
+NOT_NEGATIVE = {
+    "seed": math.inf,
+    "snr": math.inf,
+    "noise": math.inf,
+    "rem_boost": 1,
+    "min_state_fraction": 1,
+    "artifact_rate": 1,
+}
 FLAG_HELP = {
     "mice": "number of mice",
     "minutes": "length of the recording of one mouse",
@@ -387,8 +397,12 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     plan = Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
     for name in ("mice", "epochs_per_run", "minutes"):
-        if getattr(plan, name) <= 0:
+        if not 0 < getattr(plan, name) < math.inf:
             raise InputError(f"{name} is {getattr(plan, name)}: expected a number above 0")
+    for name, high in NOT_NEGATIVE.items():
+        if not 0 <= getattr(plan, name) <= high or getattr(plan, name) == math.inf:
+            limit = "0 or more" if high == math.inf else f"0 to {high}"
+            raise InputError(f"{name} is {getattr(plan, name)}: expected {limit}")
     paths = make_data_set(args.out, plan)
     log.info("%d recordings of %d mice in %s", len(paths), plan.mice, args.out)
 

@@ -288,6 +288,8 @@ def test_every_global_is_a_flag():
         (["--num_classes", "2", "--loss", "poly"], "needs three classes"),
         ([], "data_path is not given"),
         (["--demo", "--seed", "-1"], "seed is -1: the demo needs 0 or more"),
+        (["--demo", "--num_classes", "2"], "num_classes is 2: the demo plants 3 states"),
+        (["--demo", "--temporal_attention", "none"], "the demo shows its weights"),
     ],
 )
 def test_bad_flags(capsys, flags, said):
@@ -344,6 +346,17 @@ def test_shell_script(trained, tfrecords, tmp_path):
     flags = ["--model_savedir", str(trained), "--result_savedir", str(tmp_path)]
     subprocess.run([script, *flags], env=environment, check=True, capture_output=True)
     assert (tmp_path / "test" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags"),
+    [("demo", ["--seed", "3"]), ("train", ["--demo"]), ("train", ["--mode", "demo"])],
+)
+def test_shell_script_leaves_the_demo_its_preset(tmp_path, mode, flags):
+    environment = {**QUIET, "python": "echo", "mode": mode, "data_path": str(tmp_path / "none")}
+    command = [str(FOLDER / "train_tfrecords.sh"), *flags]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [str(FOLDER / "main.py"), "--demo", *flags]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from scipy import signal
 from sklearn.metrics import cohen_kappa_score
 
 from files import InputError
-from make_synthetic import Plan, brain_mask, make_data_set, parcels
+from make_synthetic import Plan, brain_mask, main, make_data_set, parcels
 from preprocess import to_frames
 from recordings import Recording, find_recordings
 from states import FRAME_RATE_HZ, NREM, REM
@@ -71,6 +71,23 @@ def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
     assert first.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="other settings"):
         make_data_set(tmp_path / "a", Plan(mice=1, minutes=1, size=16, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--seed", "-1", "seed is -1: expected 0 or more"),
+        ("--minutes", "nan", "minutes is nan: expected a number above 0"),
+        ("--artifact_rate", "2", "artifact_rate is 2.0: expected 0 to 1"),
+        ("--snr", "inf", "snr is inf: expected 0 or more"),
+    ],
+)
+def test_bad_numbers(tmp_path, capsys, flag, value, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(tmp_path / "data"), flag, value])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+    assert not (tmp_path / "data").exists()
 
 
 def test_second_rater_differs_as_humans_do(tmp_path):
