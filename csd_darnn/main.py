@@ -107,7 +107,7 @@ FLAGS = {
     "SEED": Flag(seed_number, "seed of every random choice"),
     "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
     "JOBS": Flag(int, "runs at the same time", low=1),
-    "RUN": Flag(str, "name of the run: its folder in results/csd_darnn/; of a demo: demo"),
+    "RUN": Flag(str, "name of the run, its folder in the results; a demo's: demo"),
     "WEIGHT_TENSOR_DIR": Flag(str, "file of the weight tensor"),
     "ITER_LOSS_DIR": Flag(str, "file of the iteration losses"),
     "EPOCH_LOSS_DIR": Flag(str, "file of the epoch losses"),

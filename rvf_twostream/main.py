@@ -122,7 +122,7 @@ def build_parser():
     parser.add_argument("--fresh", action="store_true", help="start the run anew")
     parser.add_argument(
         "--run",
-        help="name of the run: its folder in results/rvf_twostream/; default demo, or ROOT's",
+        help="name of the run, its folder in the results; default: demo, or that of ROOT",
     )
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of every random choice")
     parser.add_argument(

@@ -5,9 +5,8 @@
 
 The baseline is written from the specification (section 10, D5): a 900-tap depthwise conv1d over
 frames padded on both sides, every read-out of every type at all nine positions, padding by
-concatenation. Each
-case runs in a process of its own; both sides must give the same numbers, which is asserted. Writes
-results/stcnn/benchmark/benchmark.json and prints the table.
+concatenation. Each case runs in a process of its own; both sides must give the same numbers, which
+is asserted. Writes results/stcnn/benchmark/benchmark.json and prints the table.
 """
 
 import json
@@ -321,12 +320,14 @@ def parse(argv):
     """Return the parsed flags."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "gpu", "cuda"), default="cpu")
     parser.add_argument("--case", default=None, help="one side in this process (used by itself)")
     parser.add_argument("--side", choices=("ours", "baseline"), default="ours")
     parser.add_argument("--file", default=None, help="where --case writes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.device = "cuda" if args.device == "gpu" else args.device
+    return args
 
 
 @one_line_faults

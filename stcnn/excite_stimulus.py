@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults
+from files import InputError, Parser, atomic_path, one_line_faults, seed_number
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "excite"
@@ -64,7 +64,7 @@ def parse(argv):
     add("--cell-type", required=True, help="which read-out")
     add("--seconds", type=float, default=1.0, help="length of the movie")
     add("--steps", type=int, default=60, help="of gradient ascent")
-    add("--seed", type=int, default=0, help="of the faint starting noise")
+    add("--seed", type=seed_number, default=0, help="seed of the faint starting noise")
     add("--out", type=Path, default=DEFAULT_OUT, help="folder")
     add("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)

@@ -383,7 +383,12 @@ def parse(argv):
     add("--who", default="mean_param", help="mean_param, mean_response, all, or a neuron's number")
     add("--readout", choices=("legacy", "center"), default=None, help="default: as in config.json")
     add("--temporal-impl", choices=("recursive", "chunk", "fft", "conv"), default="recursive")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu or cuda",
+    )
     add("--movie-rate", type=float, default=None, help="Hz of a user's movie")
     add("--deg-per-px", type=float, default=None, help="degrees per pixel of a user's movie")
     add("--ca-path", type=Path, default=None, help="recordings drawn behind the predictions")

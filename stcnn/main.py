@@ -10,16 +10,29 @@ report.html, summary.json.
 """
 
 import contextlib
+import csv
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults, write_json
+from files import (
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    open_run,
+    plain_name,
+    seed_number,
+    write_settings,
+)
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "stcnn"
+LIBRARIES = ("torch", "hydra-core", "numpy", "scipy")
+# Settings that may differ between two calls of the same run.
+FREE = ("device", "num_workers", "print_freq", "debug")
 
 
 def parse(argv):
@@ -27,19 +40,24 @@ def parse(argv):
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("overrides", nargs="*", help="settings of conf/ as key=value, such as lr=0.001")
-    add("--demo", action="store_true", help="planted truth: make data, train, check, draw")
-    add("--full", action="store_true", help="the demo in the specification's own size")
+    add("--demo", action="store_true", help="synthetic data with planted truth")
+    add("--full", action="store_true", help="with --demo: the larger demo")
     add("--fresh", action="store_true", help="start the run anew")
-    add("--seed", type=int, default=0, help="of everything random")
-    add("--run", default=None, help="name of the results folder (default demo or main)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model trains")
+    add("--seed", type=seed_number, default=0, help="seed of every random choice")
+    add("--run", help="name of the run, its folder in the results; default: demo, demo_full, main")
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu or cuda",
+    )
     add("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
-    args.run = args.run or ("demo_full" if args.full else "demo" if args.demo else "main")
-    if Path(args.run).name != args.run or args.run.startswith("."):
-        parser.error(f"--run {args.run}: expected a plain name")
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}: expected 0 or more")
+    if args.full and not args.demo:
+        raise InputError("--full belongs to --demo")
+    default = "demo_full" if args.full else "demo" if args.demo else "main"
+    args.run = default if args.run is None else plain_name(args.run)
+    args.device = "cuda" if args.device == "gpu" else args.device
     return args
 
 
@@ -47,28 +65,9 @@ def settle(args):
     """Return the resolved settings of the run."""
     from configuration import compose_settings
 
-    preset = ["preset=demo_full" if args.full else "preset=demo"] if args.demo or args.full else []
+    preset = ["preset=demo_full" if args.full else "preset=demo"] if args.demo else []
     fixed = [f"seed={args.seed}", f"device={args.device}"]
     return compose_settings([*preset, *args.overrides, *fixed])
-
-
-def prepare(run_dir, settings, fresh):
-    """Make the run folder; return True when the run is already complete."""
-    record = run_dir / "settings.json"
-    if fresh:
-        shutil.rmtree(run_dir, ignore_errors=True)
-    if record.is_file():
-        old = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        changed = sorted(key for key in settings if old.get(key) != settings[key])
-        if changed:
-            raise InputError(
-                f"{run_dir}: holds a run with other settings ({', '.join(changed)}); use "
-                "--fresh to start "
-                "it anew, or another --run NAME"
-            )
-        return (run_dir / "summary.json").is_file()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return False
 
 
 def train_both(run_dir, settings, with_control, pool):
@@ -109,13 +108,18 @@ def _prepare_process():
     torch.set_num_threads(1)
 
 
+def truth_file(settings):
+    """Return the path of the planted truth of a synthetic set."""
+    return Path(settings["dataset"]["ca_path"]).parent / "truth.json"
+
+
 def ensure_data(settings, seed):
     """Make the synthetic set when it is absent or was made otherwise; return its truth."""
     from make_synthetic import make_synthetic
 
     recipe = settings["dataset"].get("make")
-    folder = Path(settings["dataset"]["ca_path"]).parent
-    record = folder / "truth.json"
+    record = truth_file(settings)
+    folder = record.parent
     if recipe:
         recipe["seed"] = seed
         wanted = {key: recipe[key] for key in ("seed", "hz", "px", "stimuli")}
@@ -131,18 +135,17 @@ def ensure_data(settings, seed):
 
 @one_line_faults
 def main(argv=None):
-    """Run the story; exit code 1 when a planted-truth score misses its target."""
+    """Run the story; exit code 1 when a score misses its target, on reuse as well."""
     args = parse(sys.argv[1:] if argv is None else argv)
     begun = time.monotonic()
     settings = settle(args)
     run_dir = RESULTS / args.run
-    if prepare(run_dir, settings, args.fresh):
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-        print(f"{args.run} is complete ({summary['seconds']} s); --fresh starts it anew: {run_dir}")
-        return 0
-    from files import write_settings
+    if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
+        from report import close_run
 
-    write_settings(run_dir, settings, libraries=("torch", "hydra-core", "numpy", "scipy"))
+        print(f"{run_dir} is complete; --fresh starts anew")
+        return close_run(run_dir)
+    write_settings(run_dir, settings, libraries=LIBRARIES)
     # planted tuning is scored on held-out stimuli only
     holds_out = settings["val_fraction"] > 0 or bool(settings["val_stimuli"])
     with contextlib.ExitStack() as stack:
@@ -150,12 +153,20 @@ def main(argv=None):
         if holds_out and settings["dataset"].get("make") and settings["device"] != "cuda":
             pool = stack.enter_context(two_processes())
         truth = ensure_data(settings, args.seed)
+        if truth is None:
+            from training import data_files
+
+            inputs = data_files(settings)
+        else:
+            inputs = [truth_file(settings)]
+        write_settings(run_dir, settings, inputs=inputs, libraries=LIBRARIES)
         truth = truth if holds_out else None
         train_both(run_dir, settings, truth is not None, pool)
-    import csv
-
     import story
+    from report import close_run
 
+    with atomic_path(run_dir / "log.csv") as temporary:
+        shutil.copyfile(run_dir / "model" / "log.csv", temporary)
     control_dir = run_dir / "control" if truth is not None else None
     main_score, scores = None, []
     if truth is not None:
@@ -166,19 +177,15 @@ def main(argv=None):
     figures, _ = story.draw_story(run_dir, run_dir / "model", settings, truth, control_dir)
     with open(run_dir / "model" / "scores.csv", newline="") as handle:
         quality = list(csv.DictReader(handle))
-    seconds = time.monotonic() - begun
     kind = "synthetic recordings with planted tuning" if truth else settings["dataset"]["name"]
     story.write_story(
         run_dir, title="Calcium of fly visual neurons from movies", data=kind,
-        seconds=seconds,
+        seconds=time.monotonic() - begun,
         seed=args.seed, scores=scores, main_score=main_score, figures=figures, quality=quality,
     )  # fmt: skip
-    write_json(run_dir / "scores.json", scores)
     for entry in scores:
         print(f"{entry['name']}: {entry['value']} ({entry['target'] or 'no target'})")
-    head = f"{main_score['name']} {main_score['value']}" if main_score else "no planted truth"
-    print(f"{head}, {seconds:.0f} s: {run_dir / 'report.html'}")
-    return 1 if any(entry["passed"] is False for entry in scores) else 0
+    return close_run(run_dir)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Write a synthetic data set with planted tuning, in the very format of the recordings.
 
     python make_synthetic.py --out ../data/stcnn/synthetic_small --seed 0
-    python make_synthetic.py --out set --teacher model_chkpnt_10.pt --config config.json --hz 180
-    --px 83
+    python make_synthetic.py --out set --teacher model.pt --config config.json --hz 180 --px 83
 
 Writes <out>/ca_traces/<type>/synthetic.pt and <out>/movies/vstim_<n>.pt (specification 4.1),
 <out>/truth.json (planted tuning, gains, shifts, noise-free peaks) and <out>/README. Source: 4.4.
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "data" / "stcnn" / "synthetic_small"
@@ -219,7 +218,7 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
     (out / "README").write_text(
         f"Synthetic recordings made by make_synthetic.py (seed {seed}): not measured from "
         "any animal.\n"
-        f"Format: specification 4.1; background {BACKGROUND}; planted tuning in truth.json.\n",
+        f"Format: README.md of stcnn; background {BACKGROUND}; planted tuning in truth.json.\n",
         encoding="utf-8",
     )
     write_json(out / "truth.json", truth)
@@ -260,7 +259,9 @@ def parse(argv):
     """Return the parsed flags."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the set")
-    parser.add_argument("--seed", type=int, default=0, help="of gains, shifts and noise")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, help="seed of gains, shifts and noise"
+    )
     parser.add_argument("--hz", type=int, default=60, choices=(60, 180), help="frame rate")
     parser.add_argument(
         "--px", type=int, default=51, choices=(51, 83), help="rows and columns, degrees"

@@ -1,10 +1,8 @@
 """Train the network on recordings, or on the synthetic set made on first use.
 
     python train.py                                                  # synthetic set, small network
-    python train.py dataset=lc_small model=stcnn_exp_leakyrelu_bn    # your recordings, published
-    network
-    python train.py preset=debug                                     # a minute: does everything
-    run?
+    python train.py dataset=lc_small model=stcnn_exp_leakyrelu_bn    # recordings, published network
+    python train.py preset=debug                                     # a minute: does all run?
     python train.py resume=../results/stcnn/<run> n_epochs=40        # go on after an interruption
     python train.py --multirun seed=1,2,3                            # a sweep
 
@@ -22,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from configuration import HERE, check_keys, compose_settings, is_override, root_override
-from files import InputError, one_line_faults
+from files import InputError, fault_line, one_line_faults
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
@@ -34,11 +32,11 @@ def run(config):
     settings = OmegaConf.to_container(config, resolve=True)
     try:
         run_dir = train(settings, explicit=[k for k in given if k not in ("repo_root", "debug")])
-    except InputError as error:
+    except (InputError, OSError) as error:
         if settings["debug"]:
             raise
         # Hydra would print a page; SystemExit passes through it.
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(fault_line(error), file=sys.stderr)
         raise SystemExit(2) from None
     print(f"run: {run_dir}")
 

@@ -40,13 +40,15 @@ LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors"
 
 
 def pick_device(wish):
-    """Return the torch device for auto, cpu or cuda and log the reason."""
-    if wish not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device={wish}: expected auto, cpu or cuda")
+    """Return the torch device for auto, cpu, gpu or cuda and log the reason."""
+    if wish not in ("auto", "cpu", "gpu", "cuda"):
+        raise InputError(f"device={wish}: expected auto, cpu, gpu or cuda")
+    wish = "cuda" if wish == "gpu" else wish
     if wish == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: no CUDA device found; use device=cpu or device=auto")
     device = "cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda"
-    log.info("device %s (%s)", device, "as asked" if wish == device else "what this machine has")
+    found = "GPU found" if device == "cuda" else "no GPU found"
+    log.info("device %s (%s)", device, "asked for" if wish == device else found)
     return torch.device(device)
 
 
@@ -310,9 +312,8 @@ def train_step(model, batch, optimiser, settings):
                 for kind, code in zip(types, batch["vstim_barcode"], strict=True)
             )
             raise InputError(
-                f"the loss is {float(total.detach())} on the batch of {shown}: training "
-                "stops, the last "
-                "checkpoint is untouched; lower lr or look at these traces"
+                f"the loss is {float(total.detach())} on the batch of {shown}: training stops, "
+                "the last checkpoint is untouched; lower lr or look at these traces"
             )
         optimiser.zero_grad()
         total.backward()

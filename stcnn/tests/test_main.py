@@ -37,8 +37,11 @@ def test_demo_from_end_to_end(tiny_demo, tmp_path, monkeypatch, capsys):
     assert (run / summary["main_picture"]).stat().st_size < 1_000_000
     assert "<script" not in (run / "report.html").read_text()
     assert capsys.readouterr().out.strip().splitlines()[-1].endswith("report.html")
-    assert main.main(tiny_demo) == 0
-    assert "is complete" in capsys.readouterr().out
+    assert (run / "log.csv").read_bytes() == (run / "model" / "log.csv").read_bytes()
+    assert list(json.loads((run / "settings.json").read_text())["inputs"]) == ["truth.json"]
+    missed = any(score["passed"] is False for score in summary["scores"])
+    assert main.main([*tiny_demo, "num_workers=1", "--device", "auto"]) == int(missed)
+    assert "is complete; --fresh starts anew" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
         main.main([*tiny_demo, "lr=0.1"])
     assert stopped.value.code == 2
@@ -77,6 +80,51 @@ def test_control_passes_only_when_shuffled_labels_teach_nothing(tmp_path):
     failed = [s for s in planted_scores(model, leaky, truth, least=0.7)[1] if s["passed"] is False]
     assert [entry["name"].split(":")[0] for entry in failed] == ["control", "control"]
     assert not planted_scores(shuffled, leaky, truth, least=0.7)[0]["passed"]
+
+
+def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
+    import main
+    from files import write_settings
+    from report import write_summary
+    from story import score
+
+    monkeypatch.setattr(main, "RESULTS", tmp_path)
+    run = tmp_path / "demo"
+    write_settings(run, main.settle(main.parse(["--demo"])))
+    scores = [score("lower", 0.8, ">= 0.7", True), score("control", 0.9, "< 0.6", False)]
+    summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 6.7}
+    write_summary(run, {**summary, "report": "report.html"})
+    assert main.main(["--demo", "--device", "gpu", "num_workers=1"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{run} is complete; --fresh starts anew",
+        "missed: control",
+        f"lower: 0.800; 7 s; {run / 'report.html'}",
+    ]
+
+
+def test_fresh_leaves_foreign_files(tmp_path, monkeypatch, capsys):
+    import main
+
+    monkeypatch.setattr(main, "RESULTS", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["--demo", "--run", "mine", "--fresh"])
+    assert stopped.value.code == 2
+    assert "holds files of something else; give another --run" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--full"], "--full belongs to --demo"),
+        (["--demo", "--run", "../demo"], "--run ../demo: expected a plain name"),
+        (["--demo", "--seed", "-1"], "--seed -1: expected a whole number of 0 or more"),
+    ],
+)
+def test_bad_flags(script, flags, words):
+    assert script("main.py", *flags, check=2).stderr == f"error: {words}\n"
 
 
 def test_help_and_unknown_flags(script):
