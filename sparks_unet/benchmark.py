@@ -1,7 +1,7 @@
 """Time and memory of this project beside plain loops written as the specification describes them.
 
     python benchmark.py                               # everything: about 10 minutes on 2 cores
-    python benchmark.py --parts assembly postprocessing
+    python benchmark.py --only assembly postprocessing
 
 Reads nothing. Writes results/sparks_unet/benchmark/benchmark.json and prints its table. Where a
 baseline is given, both sides give the same numbers, or the benchmark stops.
@@ -37,6 +37,11 @@ def row(what, ours_s=None, baseline_s=None, *, ours_mb=None, baseline_mb=None, t
         "baseline_mb": baseline_mb,
         "target": target,
     }
+
+
+def counted(threads):
+    """Return "1 thread" or "2 threads"."""
+    return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
 def timed(function, *args):
@@ -101,7 +106,7 @@ def forward_rows(threads):
     model.halo = 0  # switches the slabs off
     plain_seconds, expected = timed(forward)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    return [row(f"forward 256x64x512, {threads} threads", seconds, plain_seconds, target=">= 1x")]
+    return [row(f"forward 256x64x512, {counted(threads)}", seconds, plain_seconds, target=">= 1x")]
 
 
 def training_rows(threads):
@@ -116,7 +121,7 @@ def training_rows(threads):
     model = build_model(Params())
     x, y = torch.rand(1, 1, *CHUNK), torch.randint(0, 4, (1, *CHUNK))
     seconds, _ = timed(lambda: lovasz_softmax(model(x), y).backward())
-    return [row(f"training step 256x64x512, {threads} threads", seconds)]
+    return [row(f"training step 256x64x512, {counted(threads)}", seconds)]
 
 
 def gpu_rows():
@@ -206,28 +211,35 @@ def print_table(rows):
 def main(argv=None):
     """Run the command line; return the exit code."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        *("--only", "--parts"),
+        dest="only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        help="measure these only",
+    )
     parser.add_argument("--threads", nargs="+", type=int, help="CPU threads; default 1 and all")
     parser.add_argument("--stride", type=int, default=INFERENCE_STRIDE, help="of the prediction")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "benchmark")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     import benchmark_postprocessing
 
     rows = []
     threads = args.threads or sorted({1, os.cpu_count()})
-    if "postprocessing" in args.parts:
+    if "postprocessing" in args.only:
         rows += benchmark_postprocessing.rows()
-    if "assembly" in args.parts:
+    if "assembly" in args.only:
         rows += assembly_rows()
     for count in threads:
-        if "forward" in args.parts:
+        if "forward" in args.only:
             rows += forward_rows(count)
-        if "training" in args.parts:
+        if "training" in args.only:
             rows += training_rows(count)
-    if "training" in args.parts:
+    if "training" in args.only:
         rows += gpu_rows()
-    if "inference" in args.parts:
+    if "inference" in args.only:
         rows += inference_rows(args.stride)
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     write_json(args.out / "benchmark.json", {"machine": machine, "rows": rows})

@@ -20,7 +20,7 @@ from skimage.segmentation import watershed
 from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
 from dataset_tools import class_weights
-from files import Parser, one_line_faults
+from files import Parser, one_line_faults, seed_number
 from make_demo_data import DemoSettings, make_movie
 from metrics_tools import annotated_instances, event_scores
 from preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions
@@ -243,8 +243,8 @@ def main(argv=None):
     """Print the comparison."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=STANDARD[0], help="length of the movie")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the movie")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the movie")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     for row in rows((args.frames, *STANDARD[1:]), args.seed):
         print(

@@ -10,7 +10,7 @@ Reads: two metrics.json with the counts of each movie. Prints a table, and write
 import json
 from pathlib import Path
 
-from files import InputError, Parser, atomic_path, one_line_faults
+from files import InputError, Parser, atomic_path, one_line_faults, seed_number
 
 
 def read_counts(path):
@@ -35,9 +35,9 @@ def main(argv=None):
     parser.add_argument("first", type=Path, help="metrics.json of the first run")
     parser.add_argument("second", type=Path, help="metrics.json of the other run")
     parser.add_argument("--draws", type=int, default=1000, help="resamplings of the movies")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the resampling")
     parser.add_argument("--out", type=Path, help="CSV to write")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from metrics_tools import compare_runs, metrics_from_counts
 

@@ -18,7 +18,8 @@ from disc_output_tools import COLOURS, blend, grey_movie, write_rows
 from files import atomic_path
 
 DPI = 120
-BAR_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe-Ito
+BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"  # Okabe-Ito
+BAR_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", SKY, "#D55E00")
 CLASS_NAMES = ("background", *EVENT_CLASSES)
 SHOWN_METRICS = ("precision", "recall", "f1-score", "detected", "correctly_classified")
 MIN_AVERAGE = 20  # loss values from which the running mean is drawn
@@ -87,7 +88,7 @@ def plot_iou(path, metrics):
     names.append("segmentation/binary_IoU")
     values = [metrics[name] for name in names]
     figure, axes = _new(5.8, 3.2)
-    axes.bar(range(len(names)), values, color=BAR_COLOURS[0])
+    axes.bar(range(len(names)), values, color=BLUE)
     axes.set_xticks(range(len(names)), (*EVENT_CLASSES, "class mean", "any event"))
     axes.set_ylim(0, 1)
     axes.set_ylabel("intersection over union")
@@ -103,7 +104,7 @@ def plot_snr(path, ratios):
     """
     known = {name: value for name, value in ratios.items() if value is not None}
     figure, axes = _new(max(3.6, 0.35 * len(known) + 1.5), 3.2)
-    axes.bar(list(known), list(known.values()), color=BAR_COLOURS[0])
+    axes.bar(list(known), list(known.values()), color=BLUE)
     axes.set_xlabel("movie")
     axes.set_ylabel("signal-to-noise ratio\n(99th percentile of event voxels)")
     return _save(figure, path, ("movie", "snr"), list(ratios.items()))
@@ -123,11 +124,11 @@ def plot_curves(path, loss_csv, metrics_csv=None):
     figure = Figure(figsize=(6.4, 5.6 if with_metrics else 3.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(2 if with_metrics else 1, sharex=True, squeeze=False)[:, 0]
     axes = panels[0]
-    axes.plot(iterations, losses, color=BAR_COLOURS[4], linewidth=0.8, label="logged value")
+    axes.plot(iterations, losses, color=SKY, linewidth=0.8, label="logged value")
     if len(losses) >= MIN_AVERAGE:
         window = len(losses) // 10 // 2 * 2 + 1
         smooth = moving_average(np.array(losses), window)
-        axes.plot(iterations, smooth, color=BAR_COLOURS[0], label=f"mean of {window} values")
+        axes.plot(iterations, smooth, color=BLUE, label=f"mean of {window} values")
         axes.legend(frameon=False)
     axes.set_ylabel("training loss")
     rows = [(i, "loss", v) for i, v in zip(iterations, losses, strict=True)]
@@ -173,7 +174,7 @@ def plot_event(path, movie, event, *, pixel_um, frame_ms, radius_um=0.6, context
     figure = Figure(figsize=(9, 3.6), dpi=DPI, layout="constrained")
     axes = figure.add_subplot(1, 2, 1)
     axes.axvspan(event["start_frame"] * frame_ms, event["end_frame"] * frame_ms, color="0.9")
-    axes.plot(time_ms, ratio, color=BAR_COLOURS[0])
+    axes.plot(time_ms, ratio, color=BLUE)
     axes.set_xlabel("time (ms)")
     axes.set_ylabel(r"$\Delta F/F_0$")
     axes.set_title(f"{event['class'][:-1]} {event['id']}: grey is the event's span", fontsize=9)

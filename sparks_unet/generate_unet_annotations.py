@@ -214,7 +214,7 @@ def _parser():
     parser.add_argument(
         "--mark-margins", type=int, default=0, help="events touching n end frames become label 4"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 
 from config import EVENT_CLASSES, FOLDER
-from files import InputError, Parser, one_line_faults, sha256, write_json
+from files import InputError, Parser, one_line_faults, seed_number, sha256, write_json
 from read_config import load_config
 
 CONFIG = FOLDER / "config_files" / "final_model.ini"
@@ -40,10 +40,10 @@ def make_parser():
     parser.add_argument("--config", type=Path, default=CONFIG, help="INI file of the network")
     parser.add_argument("--member", help="network file inside the archive, if it holds several")
     parser.add_argument("--run-name", help="name of the run's folder, instead of [training]")
-    parser.add_argument("--seed", type=int, default=0, help="of the synthetic movie")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the synthetic movie")
     parser.add_argument("--height", type=int, default=SIZE[0], help="rows of that movie")
     parser.add_argument("--width", type=int, default=SIZE[1], help="columns of that movie")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

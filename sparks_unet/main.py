@@ -7,7 +7,7 @@ Follows Dotti et al., Cell Calcium 2024, 102893: 3D U-Net, post-processing, even
 
 Reads: an INI file; per movie NN ``NN_video.tif`` (T, H, W), ``NN_class_label.tif`` and
 ``NN_event_label.tif`` (same shape).
-Writes to results/sparks_unet/<run>/: settings.json, config.ini, loss.csv, network_*.pth,
+Writes to results/sparks_unet/<run>/: settings.json, config.ini, log.csv, network_*.pth,
 predictions/ (TIFF stacks, event tables, overlays), metrics.json, summary.csv, figures with the CSV
 behind each, report.html and, last, summary.json.
 """
@@ -19,7 +19,15 @@ import time
 from pathlib import Path
 
 from config import FOLDER
-from files import InputError, Parser, one_line_faults
+from files import (
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    open_run,
+    plain_name,
+    seed_number,
+)
 from read_config import load_config
 
 CONFIG = FOLDER / "config.ini"
@@ -33,17 +41,29 @@ DEMO_DATA = {"movies": len(DEMO_WAVES), "waves": DEMO_WAVES, "empty": 3}
 DEMO_RATES = (10, 5, 0.5)  # sparks, puffs, waves of a movie
 CONTROL_ID = f"{len(DEMO_WAVES):02d}"  # the movie without events
 
+# settings that may differ between two calls of the same run
+FREE = ("training.cuda", "dataset.num_workers", "general.verbosity", "general.logfile")
+
 
 def make_parser():
     """Return the parser of the command line."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?", type=Path, help="INI file; default config.ini")
     parser.add_argument("--demo", action="store_true", help="synthetic data with planted truth")
-    parser.add_argument("--fresh", action="store_true", help="remove this run and start anew")
-    parser.add_argument("--full", action="store_true", help="demo in the published size, for a GPU")
-    parser.add_argument("--seed", type=int, help="instead of [training] seed; the demo data's too")
-    parser.add_argument("--run", help="name of the run's folder, instead of [training] run_name")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--fresh", action="store_true", help="start the run anew")
+    parser.add_argument("--full", action="store_true", help="with --demo: the larger demo")
+    parser.add_argument(
+        "--seed", type=seed_number, help="seed of every random choice; default: [training] seed"
+    )
+    parser.add_argument(
+        "--run", help="name of the run, its folder in the results; default: [training] run_name"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu or cuda",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; default: PyTorch's choice")
     parser.add_argument(
         "--set",
@@ -53,22 +73,22 @@ def make_parser():
         metavar="section.key=value",
         help="replace one setting of the INI file; repeatable",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
 def configured(args):
     """Return Params of the command line."""
     if args.full and not args.demo:
-        raise InputError("--full belongs to --demo: the INI file says the size of other runs")
+        raise InputError("--full belongs to --demo")
     path = args.config or CONFIG
     if args.demo:
         if args.config:
             raise InputError(f"--demo has its own settings; leave {args.config} out or --demo")
         path = FULL_CONFIG if args.full else DEMO_CONFIG
     overrides = list(args.overrides)
-    if args.run:
-        overrides.append(f"training.run_name={args.run}")
+    if args.run is not None:
+        overrides.append(f"training.run_name={plain_name(args.run)}")
     if args.seed is not None:
         overrides.append(f"training.seed={args.seed}")
     params = load_config(path, overrides)
@@ -104,25 +124,18 @@ def is_complete(run_dir, settings, *, fresh):
     """Return whether ``run_dir`` holds a finished run of these settings; clear it when ``fresh``.
 
     Raises:
-        InputError: the folder holds a run of other settings.
+        InputError: the folder holds a run of other settings, or files of something else.
     """
-    record = run_dir / "settings.json"
-    if fresh and record.is_file():
-        shutil.rmtree(run_dir)
-    if not record.is_file():
-        return False
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{record}: not readable ({error}); use --fresh") from None
-    wanted = json.loads(json.dumps(settings))
-    if found != wanted:
-        keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-        raise InputError(
-            f"{run_dir}: holds a run of other settings ({', '.join(keys[:5])}); use --fresh to "
-            "replace it or --run NAME for another folder"
-        )
-    return (run_dir / "summary.json").is_file()
+    # import_checkpoint.py makes a folder with a network and without settings
+    imported = not (run_dir / "settings.json").is_file() and any(run_dir.glob("network_*.pth"))
+    return not imported and open_run(run_dir, settings, fresh=fresh, free=FREE)
+
+
+def copy_log(run_dir):
+    """Write log.csv, the name that all pipelines share, from the published loss.csv."""
+    if (run_dir / "loss.csv").is_file():
+        with atomic_path(run_dir / "log.csv") as temporary:
+            shutil.copyfile(run_dir / "loss.csv", temporary)
 
 
 def predict_all(params, place, ids):
@@ -161,6 +174,7 @@ def predict_all(params, place, ids):
 
 def story(params, args):
     """Run everything for ``params``; return the exit code."""
+    from report import close_run
     from run_report import write_run_report
     from training import prepare, resumed, run, settings_of, write_record
 
@@ -169,7 +183,7 @@ def story(params, args):
     extra = {} if demo is None else {"demo": dataclasses.asdict(demo)}
     if is_complete(params.output_dir, settings_of(params) | extra, fresh=args.fresh):
         print(f"{params.output_dir} is complete; --fresh starts anew")
-        return 0
+        return close_run(params.output_dir)
     if demo is not None:
         ensure_demo_data(params.data_dir, demo)
     todo = resumed(params)
@@ -182,11 +196,9 @@ def story(params, args):
         return 0
     ids = list(params.ids("test"))
     results = predict_all(params, place, ids + ([CONTROL_ID] if demo else []))
-    outcome = write_run_report(
-        params, results, control_id=CONTROL_ID if demo else None, started=started
-    )
-    print(outcome.line)
-    return 0 if outcome.passed else 1
+    copy_log(params.output_dir)
+    write_run_report(params, results, control_id=CONTROL_ID if demo else None, started=started)
+    return close_run(params.output_dir)
 
 
 @one_line_faults
@@ -196,8 +208,8 @@ def main(argv=None):
     try:
         return story(configured(args), args)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on")
-        return 130
+        print("the same command goes on")
+        raise
 
 
 if __name__ == "__main__":

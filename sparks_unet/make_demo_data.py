@@ -364,7 +364,7 @@ def main(argv=None):
     parser.add_argument("--waves", type=int, nargs="+", help="number of waves of each movie")
     for name in ("exact", "touching", "short"):
         parser.add_argument(f"--{name}", action="store_true")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = vars(parser.parse_args(argv))
     out, preset = args.pop("out"), args.pop("preset")
     args.pop("debug")

@@ -7,7 +7,6 @@ Letters: T frames, H rows, W columns, N events or points. Arrays are ordered (t,
 """
 
 import dataclasses
-import functools
 import warnings
 from dataclasses import dataclass
 
@@ -60,11 +59,6 @@ class Prediction:
         """Return the ids of one class, (T, H, W) int32, 0 elsewhere."""
         table = np.where(self.class_of_id == CLASSES[name], np.arange(len(self.class_of_id)), 0)
         return table.astype(np.int32)[self.instances]
-
-    @functools.cached_property
-    def instances_by_class(self):
-        """Ids of every class: {"sparks": (T, H, W) int32, "waves": ..., "puffs": ...}."""
-        return {name: self.instances_of(name) for name in EVENT_CLASSES}
 
     def counts(self):
         """Return the number of events of every class, {"sparks": n, "waves": n, "puffs": n}."""

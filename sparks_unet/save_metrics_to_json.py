@@ -62,7 +62,7 @@ def main(argv=None):
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of recordings")
     parser.add_argument("--ids", nargs="+", help="ids of the movies, with --preds")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "results", help="folder")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     results = args.results or args.out
     if args.preds:

@@ -164,7 +164,7 @@ def main(argv=None):
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=list(THRESHOLDS), help="rising numbers"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     thresholds = args.thresholds
     if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:

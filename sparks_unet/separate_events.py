@@ -32,7 +32,7 @@ def main(argv=None):
     parser.add_argument(
         "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
 
     import dataclasses

@@ -44,7 +44,7 @@ def main(argv=None):
         "--ignore-frames", type=int, default=0, help="first and last frames to skip"
     )
     parser.add_argument("--out", type=Path, help="TIFF; default <prediction>_events.tif")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
 
     import numpy as np

@@ -16,7 +16,16 @@ import dataclasses
 from pathlib import Path
 
 from config import FOLDER, describe, logger, to_dict, to_ini
-from files import InputError, Parser, atomic_path, one_line_faults, write_json, write_settings
+from files import (
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    plain_name,
+    seed_number,
+    write_json,
+    write_settings,
+)
 from read_config import load_config
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")
@@ -26,10 +35,17 @@ def base_parser(description):
     """Return a parser with the arguments that every script with an INI file has."""
     parser = Parser(description=description)
     parser.add_argument("config", type=Path, help="INI file, e.g. config_files/final_model.ini")
-    parser.add_argument("--run-name", help="name of the run's folder, instead of [training]")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--run-name", help="name of the run; default: [training] run_name")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu or cuda",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; default: PyTorch's choice")
-    parser.add_argument("--seed", type=int, help="instead of [training] seed")
+    parser.add_argument(
+        "--seed", type=seed_number, help="seed of every random choice; default: [training] seed"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -38,7 +54,7 @@ def base_parser(description):
         metavar="section.key=value",
         help="replace one setting; repeatable",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
@@ -55,8 +71,8 @@ def make_parser():
 def configured(args):
     """Return Params of the parsed command line."""
     overrides = list(args.overrides)
-    if args.run_name:
-        overrides.append(f"training.run_name={args.run_name}")
+    if args.run_name is not None:
+        overrides.append(f"training.run_name={plain_name(args.run_name)}")
     if args.seed is not None:
         overrides.append(f"training.seed={args.seed}")
     path = args.config
@@ -73,7 +89,7 @@ def resumed(params):
     if not found:
         return params
     done = min(found[-1], params.train_epochs)
-    logger.info("continuing %s at iteration %d", params.run_name, done)
+    logger.info("resuming after iteration %d of %d", done, params.train_epochs)
     return dataclasses.replace(
         params, load_run_name="", load_epoch=done, train_epochs=params.train_epochs - done
     )
@@ -231,10 +247,7 @@ def main(argv=None):
     place, train, val = prepare(todo, device=args.device, threads=args.threads)
     if place.first:
         write_record(params)
-    try:
-        result = run(todo, place, train, val)
-    except KeyboardInterrupt:
-        return 130
+    result = run(todo, place, train, val)
     if result:
         shown = ("average/detected", "average/correctly_classified", "total/detected")
         for name in shown:

@@ -73,19 +73,21 @@ def pick_place(params, wanted="auto", threads=None):
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     has_gpu = torch.cuda.is_available()
+    wanted = "cuda" if wanted == "gpu" else wanted
     if wanted == "cuda" and not has_gpu:
         raise InputError("--device cuda: no CUDA device is available; use --device cpu")
     if wanted == "cpu" or (wanted == "auto" and not params.cuda):
         name, reason = "cpu", "asked for"
     elif has_gpu:
-        name, reason = f"cuda:{local}", "a CUDA device is available"
+        name, reason = f"cuda:{local}", "GPU found" if wanted == "auto" else "asked for"
     else:
-        name, reason = "cpu", "no CUDA device is available"
+        name, reason = "cpu", "no GPU found"
         if params.cuda and wanted == "auto":
             logger.warning("cuda = yes, but no CUDA device is available: the CPU is used")
     if threads:
         torch.set_num_threads(threads)
-    logger.info("device %s (%s), %d CPU threads", name, reason, torch.get_num_threads())
+    logger.info("device %s (%s)", name, reason)
+    logger.debug("%d CPU threads", torch.get_num_threads())
     device = torch.device(name)
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -19,7 +19,7 @@ def main(argv=None):
     parser.add_argument("movie", type=Path, help="movie (TIFF)")
     parser.add_argument("--classes", type=Path, help="class movie (TIFF)")
     parser.add_argument("--instances", type=Path, help="event movie (TIFF)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
 
     from movie_io import read_movie, same_shape

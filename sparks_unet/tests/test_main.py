@@ -1,6 +1,8 @@
 """The whole story, run as a user runs it."""
 
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +13,11 @@ import torch
 from attention_maps import main as attention_main
 from benchmark import assembly_rows
 from checkpoints import load_state
+from files import write_settings
 from helpers import FOLDER, make_tiny_data, script, write_ini
-from main import main
+from main import configured, demo_settings, main, make_parser
+from report import write_summary
+from training import settings_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def test_story_writes_its_results(finished):
     assert (run_dir / summary["main_picture"]).stat().st_size < 1e6
     for figure in summary["figures"]:
         assert (run_dir / figure["path"]).with_suffix(".csv").is_file()
-    for name in ("settings.json", "config.ini", "loss.csv", "metrics.json", "events.csv"):
+    for name in ("settings.json", "config.ini", "log.csv", "metrics.json", "events.csv"):
         assert (run_dir / name).stat().st_size > 0
     page = (run_dir / "report.html").read_text()
     assert "unweighted mean over three classes" in page
@@ -42,7 +47,9 @@ def test_finished_run_is_not_repeated(finished, capsys):
     path, run_dir = finished
     before = (run_dir / "summary.json").read_bytes()
     assert main([str(path)]) == 0
-    assert "is complete" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{run_dir} is complete; --fresh starts anew"
+    assert re.fullmatch(r"class means of .*: \d\.\d{3}; \d+ s; .*report\.html", lines[-1])
     assert (run_dir / "summary.json").read_bytes() == before
 
 
@@ -51,7 +58,72 @@ def test_other_settings_are_refused(finished, capsys):
     with pytest.raises(SystemExit) as caught:
         main([str(path), "--seed", "5"])
     assert caught.value.code == 2
-    assert "training.seed" in capsys.readouterr().err
+    assert "other settings (training.seed)" in capsys.readouterr().err
+
+
+def test_device_and_workers_are_free(finished):
+    more = ["--device", "gpu", "--debug", "--set", "dataset.num_workers=1"]
+    assert main([str(finished[0]), *more]) == 0
+
+
+def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, capsys):
+    options = ["--demo", "--set", f"general.output_relative_path={tmp_path}", "--run", "one"]
+    args = make_parser().parse_args(options)
+    params = configured(args)
+    demo = dataclasses.asdict(demo_settings(params.seed, args.full))
+    write_settings(params.output_dir, settings_of(params) | {"demo": demo})
+    (params.output_dir / "config.ini").touch()
+    scores = [
+        {"name": "detected", "value": 0.9, "unit": "", "passed": True},
+        {"name": "events in the empty movie", "value": 9, "unit": "", "passed": False},
+    ]
+    summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 6.7}
+    write_summary(params.output_dir, {**summary, "report": "report.html"})
+    assert main(options) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{params.output_dir} is complete; --fresh starts anew",
+        "missed: events in the empty movie",
+        f"detected: 0.900; 7 s; {params.output_dir / 'report.html'}",
+    ]
+
+
+def test_fresh_leaves_foreign_files(tmp_path, capsys):
+    mine = tmp_path / "mine" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    where = ["--set", f"general.output_relative_path={tmp_path}", "--run", "mine"]
+    with pytest.raises(SystemExit) as caught:
+        main(["--demo", "--fresh", *where])
+    assert caught.value.code == 2
+    assert "holds files of something else; give another --run" in capsys.readouterr().err
+    assert mine.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--full"], "--full belongs to --demo"),
+        (["--demo", "--run", "../demo"], "--run ../demo: expected a plain name"),
+        (["--demo", "--seed", "-1"], "--seed -1: expected a whole number of 0 or more"),
+    ],
+)
+def test_bad_flags(flags, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(flags)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+def test_interrupt_is_told_in_one_line(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("main.story", stop)
+    with pytest.raises(SystemExit) as caught:
+        main(["--demo"])
+    assert caught.value.code == 130
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("the same command goes on\n", "interrupted\n")
 
 
 @pytest.mark.slow

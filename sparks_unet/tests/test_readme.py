@@ -37,7 +37,7 @@ SHORT = {  # start of a command -> flags that make it short
     "compare_runs.py": "--draws 10",
     "classical_baseline.py": "",
     "make_demo_data.py": "--frames 24 --height 16",
-    "benchmark.py": "--parts assembly",
+    "benchmark.py": "--only assembly",
 }
 SHORTER = {"--stride 128": "--stride 2"}  # chunks are 8 frames here
 MISSES_TARGETS = ("main.py --demo",)  # two iterations find no planted event: exit code 1
