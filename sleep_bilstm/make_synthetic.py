@@ -113,7 +113,11 @@ class Plan:
 
 
 def brain_mask(size: int) -> np.ndarray:
-    """Draw a brain-shaped mask (size, size) bool, mirror symmetric, row 0 anterior."""
+    """Draw a brain-shaped mask (size, size) bool, mirror symmetric, row 0 anterior.
+
+    Differs: the specification takes mask and parcels from the published atlas; drawn ones need no
+    file that is not part of this repository.
+    """
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     width = 0.30 + 0.16 * np.clip((y - 0.05) / 0.55, 0, 1)
     return (np.abs((x - 0.5) / width) ** 2.4 + np.abs((y - 0.5) / 0.49) ** 2.4) <= 1

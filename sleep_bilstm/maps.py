@@ -170,6 +170,7 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     states = (
         range(classes) if settings.gradcam_label < 0 else [min(settings.gradcam_label, classes - 1)]
     )
+    # Differs: the maps of all mice lie in maps/, apart from the figure and the tables.
     folder, results, backgrounds, tests = out / "maps", {}, {}, {}
     tables, halves = [], []
     for mouse in dict.fromkeys(record.date for record in epochs.records):

@@ -18,7 +18,6 @@ from checkpoints import load_training_state, save_training_state, save_weights
 from dataloader_sleep import Epochs, make_dataset, shuffle_order
 from files import InputError, atomic_path
 
-CHANCE_LOSS = {"focal": (2 / 3) ** 2 * math.log(3), "cross_entropy": math.log(3)}
 STUCK_EPOCHS = 5
 STATE_FILE = "training_state.h5"
 log = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ def fit(
             "  %(seconds).1f s",
             row,
         )
-        _hint_when_stuck(history, training)
+        _hint_when_stuck(history, training, network.architecture.num_classes)
     return history
 
 
@@ -247,20 +246,25 @@ def _fit_one(network, data) -> dict[str, float]:
     return {key: float(values[0]) for key, values in result.history.items()}
 
 
-def _hint_when_stuck(history: list[dict], training: Training) -> None:
+def chance_loss(loss: str, classes: int, gamma: float) -> float:
+    """Return the loss of a network that gives every class the same probability."""
+    wrong, entropy = 1 - 1 / classes, math.log(classes)
+    return {
+        "focal": wrong**gamma * entropy,
+        "cross_entropy": entropy,
+        "poly": entropy + wrong,
+        "polyfocal": wrong**2 * entropy + wrong**3,
+    }[loss]
+
+
+def _hint_when_stuck(history: list[dict], training: Training, classes: int) -> None:
     """Say so when the loss has stayed at its chance value since the start."""
-    chance = CHANCE_LOSS.get(training.loss)
-    if (
-        chance is None
-        or len(history) != STUCK_EPOCHS
-        or (training.loss == "focal" and training.gamma != 2)
-    ):
-        return
-    if all(abs(row["loss"] - chance) < 0.02 * chance for row in history):
+    chance = chance_loss(training.loss, classes, training.gamma)
+    stuck = all(abs(row["loss"] - chance) < 0.02 * chance for row in history)
+    if len(history) == STUCK_EPOCHS and stuck:
         log.warning(
             "hint: the loss has stayed at its chance value %.3f for %d epochs; try --kernel_init "
-            "he_normal or a higher "
-            "--lr_init",
+            "he_normal or a higher --lr_init",
             chance,
             STUCK_EPOCHS,
         )

@@ -165,6 +165,25 @@ def test_maps_and_attention(trained, tfrecords, tmp_path):
     assert counts == len(held["att_weights"])
 
 
+def test_maps_of_one_state_by_another_method(trained, tfrecords, tmp_path):
+    """The flags of the map arrive: one state, the differentiated value, the weights."""
+    maps = {}
+    for name, flags in (
+        ("gradcam on logit", ["--gradcam_target", "logit"]),
+        ("gradcam++ on logit", ["--gradcam_method", "gradcam++"]),
+    ):
+        out = tmp_path / str(len(maps))
+        flags = [*flags, "--gradcam_label", "0", "--no-only_correct", "--result_savedir", str(out)]
+        assert use(trained, tfrecords, "gradcam", *flags) == 0
+        (path,) = (out / "gradcam" / "maps").glob("*.mat")
+        held = scipy.io.loadmat(path)
+        assert path.name == "990104_avg_label0.mat"
+        assert held["method"] == [name]
+        maps[name] = held["subject_avg_gradcam"]
+        assert np.isfinite(maps[name]).all()
+    assert not np.allclose(*maps.values(), atol=1e-6)
+
+
 def write_atlas(path):
     """Write an atlas of 16 x 16 pixels: 20 mirrored pairs of parcels of one pixel a side."""
     left = np.zeros((16, 8), int)

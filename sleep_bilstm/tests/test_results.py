@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -215,6 +216,24 @@ def test_memory_of_maps_is_constant(tfrecords):
     held = sum(a.nbytes for a in subject.sums) + sum(e[1].nbytes for e in subject.examples)
     assert held < 3 * (4 * 4 * 8 + 12 * 16 * 16 * 4) + 1
     assert all(base is None for base in (e[1].base for e in subject.examples))
+
+
+def test_memory_of_one_pass_is_constant(tfrecords):
+    """200 epochs need no more than 10: neither frames nor maps of full size are kept."""
+    records = find_records(tfrecords)
+    mask = np.ones((16, 16), bool)
+    method = GradCam(tiny_network(Epochs(records, View(42))))
+    collect(method, Epochs(records[:10], View(42)), mask, MapSettings)  # builds the graphs
+    peaks = []
+    for count in (10, 200):
+        epochs = Epochs((records * 3)[:count], View(42))
+        tracemalloc.start()
+        subject = collect(method, epochs, mask, MapSettings)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sum(subject.counts) == count
+    # Kept frames would take 8 MB, kept maps 16 MB, and 50 MB are allowed at the published size.
+    assert peaks[1] - peaks[0] < 2e6
 
 
 def test_occlusion_measures_the_drop(tfrecords):

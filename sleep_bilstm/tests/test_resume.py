@@ -82,7 +82,9 @@ def test_folds_are_refused_before_anything_is_written(tiny_flags, run, capsys):
 def test_drawn_seed_is_kept(tiny_flags, tfrecords, tmp_path, capsys):
     """A negative seed is drawn once: the test and a resumed training see the same epoch split."""
     run = tmp_path / "run"
-    own = [*tiny_flags, "--split", "epoch", "--model_savedir", str(run), "--seed", "-1"]
+    split = tiny_flags.index("--split")  # left out: the default is the epoch split
+    flags = tiny_flags[:split] + tiny_flags[split + 2 :]
+    own = [*flags, "--model_savedir", str(run), "--seed", "-1"]
     assert main(["--mode", "train", *own]) == 0
     config = json.loads((run / "config.json").read_text())
     seed = config["data"]["seed"]
@@ -96,7 +98,9 @@ def test_drawn_seed_is_kept(tiny_flags, tfrecords, tmp_path, capsys):
         assert main(test) == 0
         tables.append((run / "test" / "predictions.csv").read_text())
     assert tables[0] == tables[1]
-    assert "epochs of the same mice, also neighbours" in capsys.readouterr().out
+    metrics = json.loads((run / "test" / "metrics.json").read_text())
+    assert "epochs of the same mice, also neighbours" in metrics["split"]
+    assert f"warning: {metrics['split']}" in capsys.readouterr().out
 
 
 def test_run_without_a_seed_is_not_tested(run, tfrecords, capsys):

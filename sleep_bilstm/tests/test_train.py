@@ -1,6 +1,7 @@
 """Training: exact resume after a kill, faults, replicas, splits."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,12 +22,17 @@ from dataloader_sleep import (
     fold_mice,
     make_dataset,
     read_mouse_split,
+    report_counts,
     shuffle_order,
     split_records,
 )
 from files import InputError
+from losses_metrics import make_loss
 from main import main
+from model_attention_bilstm import Architecture, build
 from shards import find_records, read_epoch
+from states import STATE_NAMES
+from train import Training, chance_loss, fit
 
 FOLDER = Path(__file__).resolve().parents[1]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -93,6 +99,51 @@ def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained,
     assert stop.value.code == 2
     assert "the training loss is nan" in capsys.readouterr().err
     assert (run / "last.weights.h5").read_bytes() == before
+
+
+def test_patience_stops(tiny_flags, tmp_path):
+    """A network that learns nothing is best in its first epoch: one more is waited for."""
+    flags = ["--num_epochs", "6", "--lr_init", "0", "--patience", "1", "--limit_train", "8"]
+    assert main(["--mode", "train", *tiny_flags, *flags, "--model_savedir", str(tmp_path)]) == 0
+    assert pd.read_csv(tmp_path / "log.csv")["epoch"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes"),
+    [(loss, n) for n in (2, 3) for loss in ("focal", "cross_entropy")]
+    + [("poly", 3), ("polyfocal", 3)],
+)
+def test_chance_loss_is_that_of_even_probabilities(loss, classes):
+    probs = np.full((6, 1 if classes == 2 else 3), 1 / classes, np.float32)
+    labels = np.arange(6) % classes
+    target = labels[:, None] if classes == 2 else labels
+    wanted = float(make_loss(loss, classes, 1.5)(target, probs))
+    assert chance_loss(loss, classes, 1.5) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_hint_when_the_loss_stays_at_chance(tfrecords, tmp_path, caplog, classes):
+    epochs = Epochs(find_records(tfrecords)[:4], View(4, classes))
+    shape = {"num_frames": 4, "height": 16, "width": 16, "num_classes": classes}
+    network = build(Architecture(**shape, num_filters=2, num_blocks=1, num_rnn_units=2), seed=0)
+    network.head.get_layer("classes").kernel.assign(0 * network.head.get_layer("classes").kernel)
+    with caplog.at_level(logging.WARNING):
+        fit(network, epochs, epochs, Training(num_epochs=5, lr_init=0.0), tmp_path)
+    said = [line for line in caplog.messages if line.startswith("hint")]
+    assert said == [
+        f"hint: the loss has stayed at its chance value {0.173 if classes == 2 else 0.488} for 5 "
+        "epochs; try --kernel_init he_normal or a higher --lr_init"
+    ]
+
+
+def test_rare_state_is_named(tfrecords, caplog):
+    records = [record for record in find_records(tfrecords) if record.label == 0]
+    with caplog.at_level(logging.WARNING):
+        report_counts("training", Epochs(records[:20], View(4)), STATE_NAMES[3])
+    assert caplog.messages == [
+        "warning: only 0 training epochs of NREM",
+        "warning: only 0 training epochs of REM",
+    ]
 
 
 def test_two_replicas():
