@@ -1,10 +1,10 @@
 """Measure training step, prediction memory and movie against the published way of working.
 
-The baselines are straightforward loops written as the specification describes the published code
-(sections 6.1, 6.2 and 8.3); every one must give the same numbers before it is timed.
+The baselines are straightforward loops that work as the published code; every one must give the
+same numbers before it is timed. Source: specification, sections 6.1, 6.2 and 8.3.
 
     python benchmark.py
-    python benchmark.py --steps 3 --rows 936,20
+    python benchmark.py --only step --steps 3 --rows 936,20
 
 Writes results/csd_darnn/benchmark/benchmark.json: machine, and one row per measurement.
 """
@@ -28,7 +28,6 @@ STEPS = 5  # timed steps; the first one more is not counted
 PREDICT_FRAMES = 2000  # frames of the memory measurement, at 936 pixels
 MOVIE_FRAMES = 30  # frames of the movie measurement, at 72 x 91
 
-
 # Result
 OUT = RESULTS_DIR / "benchmark" / "benchmark.json"
 
@@ -40,8 +39,9 @@ FLAGS = {
     "OUT": Flag(Path, "file of the result"),
 }
 T, HIDDEN = 10, 64
-TARGETS = {(936, 20): 5, (936, 128): 12, (6552, 20): 18, (6552, 128): 35}
-MOVIE_TARGET, MEMORY_TARGET_MB = 20, 200
+TARGETS = {(936, 20): ">= 5x", (936, 128): ">= 12x", (6552, 20): ">= 18x", (6552, 128): ">= 35x"}
+MOVIE_TARGET, MEMORY_TARGET = ">= 20x", "< 200 MB"
+MEASUREMENTS = ("step", "movie", "memory")
 
 
 def baseline_encode(encoder, X):
@@ -198,11 +198,11 @@ def memory_row(frames):
     )  # fmt: skip
     growth, seconds = map(float, done.stdout.split())
     return row(
-        f"predict {frames} frames at 936 pixels; memory target < {MEMORY_TARGET_MB} MB",
+        f"predict {frames} frames at 936 pixels",
         seconds,
         None,
         ours_mb=growth,
-        target=None,
+        target=MEMORY_TARGET,
     )
 
 
@@ -243,10 +243,17 @@ def check_blend(axes, frame, heat, blend, limits):
         raise InputError("movie frame: the baseline gives other colours")
 
 
+def add_only(parser):
+    """Add the choice of the measurements."""
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS, help="measure these only"
+    )
+
+
 @one_line_faults
 def main(argv=None):
     """Measure, print the table and write it."""
-    arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
+    arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS, extra=add_only)
     import torch
 
     torch.set_num_threads(1)
@@ -256,8 +263,13 @@ def main(argv=None):
             raise ValueError
     except ValueError:
         raise InputError(f"--rows: found {arguments.rows!r}, expected N,B;N,B") from None
-    rows = [step_row(n_feats, batch, arguments.steps) for n_feats, batch in sizes]
-    rows += [movie_row(arguments.movie_frames), memory_row(arguments.predict_frames)]
+    rows = []
+    if "step" in arguments.only:
+        rows += [step_row(n_feats, batch, arguments.steps) for n_feats, batch in sizes]
+    if "movie" in arguments.only:
+        rows.append(movie_row(arguments.movie_frames))
+    if "memory" in arguments.only:
+        rows.append(memory_row(arguments.predict_frames))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
     write_json(arguments.out, {"machine": machine, "rows": rows})
     print(machine)

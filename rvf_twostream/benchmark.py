@@ -133,7 +133,7 @@ def network_row(name, shape):
     if name == "predict":
         ours, baseline = (in_own_process(f, shape) for f in (ours_predict, published_predict))
         np.testing.assert_allclose(ours[1], baseline[1], atol=1e-5)
-        return row(f"predict a movie of 5 clips, {describe(shape)}", ours, baseline, ">= 2")
+        return row(f"predict a movie of 5 clips, {describe(shape)}", ours, baseline, ">= 2x")
     if name == "guided":
         ours = in_own_process(ours_guided, GUIDED)
         return row(f"guided gradient of a clip, {describe(GUIDED)}", ours, target="< 1 s")
