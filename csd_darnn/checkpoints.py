@@ -53,7 +53,7 @@ def infer_sizes(encoder_state, decoder_state, path="weights"):
     except (KeyError, AttributeError, IndexError, TypeError) as error:
         raise InputError(
             f"{path}: found no parameter {error}, expected the state dicts of an encoder and a"
-            " decoder; see the names in the specification, sections 6.1 and 6.2"
+            " decoder with the published parameter names"
         ) from None
 
 

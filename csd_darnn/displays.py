@@ -38,7 +38,7 @@ def show_run(prepared, settings, run_dir, saved, *, before=None, outline=None):
     draw_predictions(prepared, saved, run_dir / "plots", save=settings["save_plots"])
     if settings["maps"]:
         found |= importance_maps(prepared, settings, run_dir)
-        found["maps"] = draw_maps(prepared, settings, run_dir, saved["attention"], found, outline)
+        found["maps"] = draw_maps(prepared, run_dir, saved["attention"], found, outline)
     found["onset"] = draw_onset(prepared, settings, run_dir)
     if prepared.recording.shape is not None and settings["movie"] != "none":
         found["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
@@ -148,7 +148,7 @@ def frame_maps(prepared, attention, names=FRAME_MAPS):
     return {name: compute_map(name, attention, x_step1) for name in names}
 
 
-def draw_maps(prepared, settings, run_dir, attention, found, outline=None):
+def draw_maps(prepared, run_dir, attention, found, outline=None):
     """Draw the still maps, the control beside the attention; return their agreement with it.
 
     With several targets the permutation and gradient maps are drawn once for each.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils import BLUE, GRAY, GREEN, ORANGE, new_figure, save_or_show_plot
+from utils import BLUE, GREEN, GREY, ORANGE, new_figure, save_or_show_plot
 
 
 def create_plots(iter_losses, epoch_losses, truth, y_pred, *, folder, first_frame=0, label="",
@@ -55,7 +55,7 @@ def plot_epoch_loss(epoch_losses, path, *, save=True):
 def plot_prediction(truth, y_pred, path, *, first_frame=0, label="", save=True):
     """Draw the test part of one target: true and predicted, with the frames on a second axis."""
     figure, axes = new_figure(9, 4)
-    axes.plot(truth, color=GRAY, linewidth=1.0, label="True")
+    axes.plot(truth, color=GREY, linewidth=1.0, label="True")
     axes.plot(y_pred, color=BLUE, linewidth=0.9, label="Predicted")
     axes.set(xlabel="test index", ylabel="intensity (z-score)")
     axes.legend(loc="upper left", frameon=False)
@@ -79,7 +79,7 @@ def plot_whole_record(truth, parts, path, *, title="", save=True):
             Differs: the published figure draws the training part one frame early.
     """
     figure, axes = new_figure(9, 4)
-    axes.plot(truth, color=GRAY, linewidth=0.9, label="True")
+    axes.plot(truth, color=GREY, linewidth=0.9, label="True")
     numbers = {"frame": np.arange(len(truth)), "true": np.asarray(truth)}
     for (name, (frames, y_pred)), colour in zip(parts.items(), (GREEN, ORANGE), strict=False):
         axes.plot(frames, y_pred, color=colour, linewidth=0.9, label=f"Predicted - {name}")

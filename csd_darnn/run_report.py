@@ -16,6 +16,7 @@ from report import (
     figure_block,
     paragraph,
     score_table,
+    settings_table,
     table_block,
     write_report,
     write_summary,
@@ -27,29 +28,47 @@ RUN = "demo"  # folder of the run in results/csd_darnn/, or a path
 FLAGS = {"RUN": Flag(str, "name or folder of a finished run")}
 
 LARGEST_INLINE = 1_500_000  # bytes; a larger GIF is linked instead of shown
-# Figures in the order of the page: pattern of the file's stem, heading, caption.
+# Figures in the order of the page: pattern of the file's stem, heading, caption, alternative text.
 FIGURES = (
     (
         r"maps(_.+)?",
         "Maps of what mattered",
         "Mean maps over the test part, permutation and gradient over training windows. The control "
         "map |x| uses no network: a map that looks like it only repeats brightness.",
+        "Maps of the image side by side: attention, control, gradient and permutation importance",
     ),
     (
         r"onset_map",
         "Onset of the depression",
         "Arrival of the wave at every pixel and over the distance from its origin, found without "
         "the network.",
+        "Map of the arrival time of the wave, and arrival time over the distance from its origin",
     ),
-    (r"final_predicted(_.+)?", "Predictions", "Test part: true and predicted intensity."),
+    (
+        r"final_predicted(_.+)?",
+        "Predictions",
+        "Test part: true and predicted intensity.",
+        "Curves of the true and the predicted intensity over the test part",
+    ),
     (
         r"pred_\d+(_.+)?",
         "Predictions",
         "Whole record: true intensity, prediction of the training part and of the test part.",
+        "Curves of the true intensity and its predictions over the whole record",
     ),
-    (r"epoch_loss", "Training", "Mean training loss of every epoch."),
-    (r"iter_loss", "Training", "Training loss of every iteration."),
-    (r".+", "Further figures", ""),
+    (
+        r"epoch_loss",
+        "Training",
+        "Mean training loss of every epoch.",
+        "Curve of the mean training loss over the epochs",
+    ),
+    (
+        r"iter_loss",
+        "Training",
+        "Training loss of every iteration.",
+        "Curve of the training loss over the iterations",
+    ),
+    (r".+", "Further figures", "", "Further figure of the run"),
 )
 MAP_NOTE = (
     "The published heat map is |alpha x| at input step 1: attention times brightness. Attention "
@@ -69,12 +88,9 @@ def shown_figures(run_dir):
     """Return [(heading, [{"path", "caption", "alt"}])] of plots/*.png in the order of FIGURES."""
     groups = {}
     left = {path.stem: path for path in sorted((Path(run_dir) / "plots").glob("*.png"))}
-    for pattern, heading, caption in FIGURES:
+    for pattern, heading, caption, alt in FIGURES:
         stems = [stem for stem in left if re.fullmatch(pattern, stem)]
-        # Natural order: epoch 5 comes before epoch 10.
-        stems.sort(
-            key=lambda stem: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", stem)]
-        )
+        stems.sort(key=natural_order)
         for stem in stems:
             path = left.pop(stem)
             words = stem.replace("_", " ")
@@ -83,7 +99,7 @@ def shown_figures(run_dir):
             figure = {
                 "path": f"plots/{path.name}",
                 "caption": f"{words}. {caption}".strip() if several else caption,
-                "alt": words,
+                "alt": f"{alt} ({words})" if several else alt,
             }
             groups.setdefault(heading, []).append(figure)
     return list(groups.items())
@@ -122,15 +138,6 @@ def training_table(path):
     if len(body) > 6:
         body = [*body[:3], ["..."] * len(head), *body[-3:]]
     return table_block(head, body)
-
-
-def settings_table(record):
-    """Return the table of settings.json: settings, versions, inputs."""
-    rows = [(name, value) for name, value in record.get("settings", {}).items()]
-    rows += [("python", record.get("python")), ("git commit", record.get("git_commit"))]
-    rows += [(f"library {name}", value) for name, value in record.get("libraries", {}).items()]
-    rows += [(f"SHA-256 of {name}", value) for name, value in record.get("inputs", {}).items()]
-    return table_block(("setting", "value"), rows)
 
 
 def movie_block(run_dir, main_picture):
@@ -186,7 +193,9 @@ def write_run_report(
         picture = main_picture if main_picture and main_picture.endswith(".gif") else None
         sections.insert(2, ("Movie", movie_block(run_dir, picture)))
     if (run_dir / "settings.json").is_file():
-        sections.append(("Settings", settings_table(read_json(run_dir / "settings.json"))))
+        record = read_json(run_dir / "settings.json")
+        record.get("settings", {}).pop("identity", None)  # repeats some of the settings
+        sections.append(("Settings", settings_table(record)))
     head = f"{data}; seed {seed}; {seconds:.0f} s"
     path = write_report(run_dir, title, f"{lead or metrics['verdict']} {head}.", sections)
     write_summary(

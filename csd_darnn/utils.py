@@ -7,7 +7,7 @@ import numpy as np
 
 from files import InputError, atomic_path
 
-BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
 
 
 def numpy_to_tvar(x, device="cpu"):

@@ -116,13 +116,13 @@ def save_gradcam(path, clip, cams, *, title):
     for k, (cam, back, name) in enumerate(zip(cams, backs, names, strict=True), start=1):
         axis = figure.add_subplot(1, 2, k)
         axis.imshow(back, cmap="gray")
-        axis.set(xlabel="column, pixels", ylabel="row, pixels")
+        axis.set(xlabel="column (pixel)", ylabel="row (pixel)")
         if np.ptp(cam) <= 1e-6 * np.abs(cam).max():
             # A small clip leaves one place in the last stage, or no place speaks for the target.
             axis.set_title(f"{name}\nGrad-CAM is {cam.mean():.2g} everywhere", fontsize=9)
             continue
         shown = axis.imshow(cam, cmap="viridis", alpha=0.45)
         axis.set_title(name, fontsize=9)
-        figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM, logit per place")
+        figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM (logit per place)")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)

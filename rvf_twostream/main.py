@@ -22,6 +22,7 @@ from files import (
     one_line_faults,
     open_run,
     plain_name,
+    read_json,
     seed_number,
     write_settings,
 )
@@ -186,6 +187,7 @@ def own_data(settings, run_dir):
         close_run,
         figure_block,
         score_table,
+        settings_table,
         table_block,
         write_report,
         write_summary,
@@ -222,6 +224,7 @@ def own_data(settings, run_dir):
         ("Scores", score_table(scores)),
         ("Cohort", table_block(*cohort_table(root))),
         ("Figures", figure_block(run_dir, figures)),
+        ("Settings", settings_table(read_json(run_dir / "settings.json"))),
     ]
     title = f"RV failure: {run_dir.name}"
     write_report(run_dir, title, "Two-stream network on your cohort.", sections)

@@ -223,18 +223,30 @@ def result_figures(run_dir, results):
     """Return the figure entries that every report shows: curves, ROC, calibration, gallery."""
     run_dir = Path(run_dir)
     figures = [
-        (f"{results['name']}_curves.png", "Training and validation over the epochs.", "curves"),
-        (results["predictions"] / "roc.png", "ROC over patients.", "ROC curves"),
-        (results["predictions"] / "calibration.png", "Calibration over patients.", "calibration"),
+        (
+            f"{results['name']}_curves.png",
+            "Training and validation over the epochs.",
+            "Curves of training and validation over the epochs",
+        ),
+        (
+            results["predictions"] / "roc.png",
+            "ROC over patients.",
+            "ROC curves of movies and patients",
+        ),
+        (
+            results["predictions"] / "calibration.png",
+            "Calibration over patients.",
+            "Observed share of RV failure over the predicted probability",
+        ),
     ]
     for row in read_rows(results["pictures"] / "index.csv"):
         text = f"{row['name']}: {row['file']}, probability {float(row['probability']):.2f}"
         for suffix, what in (
-            (".gif", "input above guided gradient of the logit"),
-            ("_gradcam.png", "Grad-CAM of both streams"),
+            (".gif", "Input movie above the guided gradient of the logit"),
+            ("_gradcam.png", "Grad-CAM of both streams over the mean picture"),
         ):
             path = results["pictures"] / f"{row['name']}{suffix}"
-            figures.append((path, f"{text}; {what}.", what))
+            figures.append((path, f"{text}. {what}.", what))
     return [
         {"path": str((run_dir / path).relative_to(run_dir)), "caption": caption, "alt": alt}
         for path, caption, alt in figures

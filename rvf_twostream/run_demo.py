@@ -282,6 +282,7 @@ def draw_overview(path, values, pictures):
     from matplotlib.figure import Figure
     from sklearn.metrics import roc_curve
 
+    from figures import BLUE, GREY, ORANGE
     from pipeline import read_rows
 
     figure = Figure(figsize=(12, 4), layout="constrained")
@@ -297,24 +298,26 @@ def draw_overview(path, values, pictures):
     axes[0].spines[:].set_visible(False)
     y, probability, tapse = values["y"], values["probability"], values["tapse"]
     for failed, colour, marker, label in (
-        (False, "#0072B2", "o", "no failure"),
-        (True, "#D55E00", "^", "RV failure"),
+        (False, BLUE, "o", "no failure"),
+        (True, ORANGE, "^", "RV failure"),
     ):
         axes[1].plot(
             tapse[y == failed], probability[y == failed], marker, color=colour, label=label
         )
     axes[1].set(
-        xlabel="planted TAPSE, mm", ylabel="predicted probability of RV failure", ylim=(-0.03, 1.03)
+        xlabel="planted TAPSE (mm)",
+        ylabel="predicted probability of RV failure",
+        ylim=(-0.03, 1.03),
     )
     axes[1].set_title("test patients", fontsize=9)
     if 0 < y.sum() < len(y):
         for scores, style, colour, label in (
-            (-tapse, "--", "#777777", "planted TAPSE"),
-            (probability, "-", "#0072B2", "network"),
+            (-tapse, "--", GREY, "planted TAPSE"),
+            (probability, "-", BLUE, "network"),
         ):
             false_rate, true_rate, _ = roc_curve(y, scores)
             axes[2].plot(false_rate, true_rate, style, color=colour, label=label)
-    axes[2].plot([0, 1], [0, 1], ":", color="#777777", linewidth=1)
+    axes[2].plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
     axes[2].set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     axes[2].set_title("ROC", fontsize=9)
     for axis in axes[1:]:
@@ -338,6 +341,7 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
         close_run,
         figure_block,
         score_table,
+        settings_table,
         table_block,
         write_report,
         write_summary,
@@ -366,12 +370,12 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
         "A test movie and the guided gradient of the trained logit (red raises it, blue lowers it, "
         "each stream on its own scale); probability over planted TAPSE; ROC."
     )
-    alt = "One movie and its gradient, probability over planted TAPSE, ROC curve"
+    alt = "A movie above its guided gradient, probability over planted TAPSE, and the ROC curve"
     overview = {"path": "overview.png", "caption": caption, "alt": alt}
     figures = [overview, *result_figures(run_dir, results)]
     data = f"synthetic, {len(truth)} patients, {len(patients)} in the test set, effect {effect}"
     sections = [
-        ("Planted truth", score_table(scores)),
+        ("Scores", score_table(scores)),
         ("Cohort", table_block(*cohort_table(root))),
         ("Figures", figure_block(run_dir, figures)),
     ]
@@ -385,6 +389,7 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
     sections.append(
         ("Synthetic pictures", table_block(("number", "here", "real movies"), statistics))
     )
+    sections.append(("Settings", settings_table(read_json(run_dir / "settings.json"))))
     title = "RV failure from synthetic echocardiograms"
     lead = f"Demo with planted RV function: {data}."
     write_report(run_dir, title, lead, sections)

@@ -5,6 +5,7 @@ report.html into the folder of the whole run.
 """
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import numpy as np
 from animations import animate_row
 from checkpoints import checkpoint_epochs, load_history, load_model
 from metrics import correlation, predict_rows
-from report import figure_block, score_table, table_block, write_report, write_summary
+from report import (
+    figure_block,
+    score_table,
+    settings_table,
+    table_block,
+    write_report,
+    write_summary,
+)
 from training import open_dataset, sampler_of, write_csv
 from util_analysis import plot_kernels, plot_loss_history, plot_planted, plot_trace_grid
 
@@ -166,14 +174,15 @@ def draw_story(run_dir, model_dir, settings, truth, control_dir=None):
     history, _ = load_history(model_dir)
     epochs = checkpoint_epochs(model_dir)
     path = plot_loss_history(run_dir / "training_loss_hist.png", history, max(max(epochs), 1))
-    add(path, "Training loss per batch and its rolling mean.", "Training loss curves")
+    add(path, "Training loss per batch and its rolling mean.",
+        "Curves of the training loss per batch and of its rolling mean")  # fmt: skip
     kernels = {
         "hidden_layer0": model.network[0],
         **dict(zip(model.cell_types, model.lc_layers, strict=True)),
     }
     for name, layer in kernels.items():
         path = plot_kernels(run_dir / f"kernels_{name}.png", layer.x_weight.detach().numpy(), name)
-        add(path, f"{name}: spatial weights after training.", f"Spatial kernels of {name}")
+        add(path, f"{name}: spatial weights after training.", f"Pictures of the kernels of {name}")
     picture = draw_picture(run_dir / "main_picture.gif", dataset, model, held)
     return figures, picture
 
@@ -247,6 +256,8 @@ def write_story(run_dir, *, title, data, seconds, seed, scores, main_score, figu
         )
     )
     sections.append(("Figures", figure_block(run_dir, figures)))
+    record = json.loads((Path(run_dir) / "settings.json").read_text(encoding="utf-8"))
+    sections.append(("Settings", settings_table(record)))
     lead = f"{data}. Seed {seed}; {seconds:.0f} s on this machine."
     write_report(run_dir, title, lead, sections)
     write_summary(

@@ -3,6 +3,8 @@
 Every function takes arrays, writes one PNG and returns its path. Source: specification 8, 9.4.
 """
 
+import csv
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,8 +13,9 @@ from files import atomic_path
 DPI = 120
 PANEL_IN = 1.5  # trace grids
 KERNEL_IN = 2.5
-TRUTH_COLOUR, MODEL_COLOUR = "#ffcfa1", "#0072b2"
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000", "#f0e442")
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # Okabe-Ito
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
+TRUTH_COLOUR, MODEL_COLOUR = "#FFCFA1", BLUE  # the first as published
 TRACE_Y = (-0.5, 1.5)
 LOSS_RANGE = (1e-3, 1e-1)
 HISTOGRAM_BINS = 20
@@ -23,6 +26,17 @@ def save(figure, path):
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI, bbox_inches="tight")
     return path
+
+
+def save_table(path, header, rows):
+    """Write the numbers behind a figure as CSV beside it."""
+    with (
+        atomic_path(path.with_suffix(".csv")) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as handle,
+    ):
+        writer = csv.writer(handle)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def bare(axis):
@@ -131,10 +145,11 @@ def plot_movie_traces(path, frames, frame_seconds, seconds, curves, title):
 
 
 def plot_loss_history(path, history, n_epochs):
-    """Draw the loss per batch and its rolling mean over a quarter epoch, log scale."""
+    """Draw the loss per batch and its rolling mean over a quarter epoch, log scale, with CSV."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     raw, smooth = (bare(axis) for axis in figure.subplots(2, 1, sharex=True))
     values = [v for losses in history.values() for v in losses if v > 0]
+    rows = []
     for i, (name, losses) in enumerate(history.items()):
         if not losses:
             continue
@@ -145,6 +160,8 @@ def plot_loss_history(path, history, n_epochs):
         window = min(max(1, per_epoch // 4), len(losses))
         mean = np.convolve(losses, np.ones(window) / window, mode="valid")
         smooth.plot(epoch[window - 1 :], mean, lw=1.2, color=colour, label=name)
+        means = [""] * (window - 1) + mean.tolist()
+        rows += [(name, *row) for row in zip(epoch.tolist(), losses, means, strict=True)]
     low, high = LOSS_RANGE
     if values and not low < np.median(values) < high:  # a young run lies above the published range
         low, high = np.percentile(values, [1, 99])
@@ -152,11 +169,12 @@ def plot_loss_history(path, history, n_epochs):
         axis.set(yscale="log", ylim=(low, high), ylabel=f"{label} ((dF/F)²)")
         axis.legend(frameon=False)
     smooth.set_xlabel("epoch")
+    save_table(path, ("cell_type", "epoch", "loss", "rolling_mean"), rows)
     return save(figure, path)
 
 
 def plot_kernels(path, weights, name):
-    """Draw kernels (out, in, rows, columns): a row per output, gray, own range per panel."""
+    """Draw kernels (out, in, rows, columns): a row per output, gray, own range, with CSV."""
     n_out, n_in = weights.shape[:2]
     figure = Figure(figsize=(KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out))
     axes = figure.subplots(n_out, n_in, squeeze=False)
@@ -164,6 +182,8 @@ def plot_kernels(path, weights, name):
         axis.imshow(weights[i, j], cmap="gray")
         axis.set_title(f"{name}_{i}_{j}", fontsize=9)
         axis.set_axis_off()
+    cells = ((*place, float(weight)) for place, weight in np.ndenumerate(weights))
+    save_table(path, ("output", "input", "row", "column", "weight"), cells)
     return save(figure, path)
 
 
