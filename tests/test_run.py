@@ -76,6 +76,22 @@ def test_demo_goes_on_after_a_failing_folder(house):
     assert call(house, "demo", "left").returncode == 0
 
 
+def test_demo_tells_a_missed_score_from_a_failed_run(house):
+    main = house / "left" / "main.py"
+    before = main.read_text()
+    missing = before.replace('"passed": True', '"passed": False')
+    reused = "import sys\nsys.exit(1)\n"  # a complete demo that missed writes nothing
+    for text, state in ((missing.replace("sys.exit(0)", "sys.exit(1)"), "missed"),
+                        (reused, "missed"), ("import sys\nsys.exit(2)\n", "failed")):  # fmt: skip
+        main.write_text(text)
+        done = call(house, "demo", "left")
+        assert done.returncode == 1
+        row = next(line for line in done.stdout.splitlines() if line.startswith("left  "))
+        assert row.split()[1] == state
+        assert ("truth found 0.9" in row) == (state == "missed")
+    main.write_text(before)
+
+
 def test_finished_environment_is_reused_and_interrupted_one_rebuilt(house):
     stamp = house / ".venvs" / "right" / "stamp"
     assert call(house, "env", "right").returncode == 0
