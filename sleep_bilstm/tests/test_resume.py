@@ -3,10 +3,11 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from files import write_json
-from main import main
+from main import main, resolve
 from test_main import fails
 
 
@@ -77,6 +78,16 @@ def test_folds_are_refused_before_anything_is_written(tiny_flags, run, capsys):
     own = ["--mode", "train", *tiny_flags, "--model_savedir", str(run), "--model_continue"]
     fails(capsys, [*own, "--folds", "2"], "of the run is")
     assert contents(run) == before
+
+
+def test_demo_goes_on_where_it_stopped(tiny_flags, tfrecords, tmp_path):
+    from demo import changed, train_once
+
+    settings = resolve(["--demo", *tiny_flags])
+    split, run = tfrecords / "split.json", tmp_path / "training"
+    for passes in (1, 2):
+        train_once(changed(settings, num_epochs=passes), tfrecords, split, run)
+    assert pd.read_csv(run / "log.csv")["epoch"].tolist() == [1, 2]
 
 
 def test_drawn_seed_is_kept(tiny_flags, tfrecords, tmp_path, capsys):
