@@ -27,6 +27,7 @@ from files import (
     write_settings,
 )
 from options import add_globals, integer, json_factors, number, one_of
+from report import close_run
 
 # data
 ROOT = "none"  # folder with DICOMs and REDcap_class.csv
@@ -184,7 +185,6 @@ def own_data(settings, run_dir):
     """Run the story on the user's cohort and report it."""
     from pipeline import cohort_table, result_figures, run_pipeline
     from report import (
-        close_run,
         figure_block,
         score_table,
         settings_table,
@@ -262,8 +262,6 @@ def main(argv=None):
         args.run or ("demo" if args.demo else Path(settings["root"]).resolve().name)
     )
     if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
-        from report import close_run
-
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
     write_settings(run_dir, settings, inputs=inputs_of(settings), libraries=LIBRARIES)

@@ -34,6 +34,7 @@ RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
 
 IGNORE_INDEX = 4
 NUM_CLASSES = 4
+NDIMS = 3  # a fixed parameter of the published project, kept for its users
 CLASSES = {"background": 0, "sparks": 1, "waves": 2, "puffs": 3, "ignore": IGNORE_INDEX}
 EVENT_CLASSES = ("sparks", "waves", "puffs")
 

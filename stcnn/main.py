@@ -27,6 +27,7 @@ from files import (
     seed_number,
     write_settings,
 )
+from report import close_run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "stcnn"
@@ -141,8 +142,6 @@ def main(argv=None):
     settings = settle(args)
     run_dir = RESULTS / args.run
     if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
-        from report import close_run
-
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
     write_settings(run_dir, settings, libraries=LIBRARIES)
@@ -163,7 +162,6 @@ def main(argv=None):
         truth = truth if holds_out else None
         train_both(run_dir, settings, truth is not None, pool)
     import story
-    from report import close_run
 
     with atomic_path(run_dir / "log.csv") as temporary:
         shutil.copyfile(run_dir / "model" / "log.csv", temporary)
