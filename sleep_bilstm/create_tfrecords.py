@@ -288,6 +288,12 @@ def _check_target(
                 f"{des_path / MANIFEST}: made with another {', '.join(differing)}; give another "
                 "--des_path"
             )
+    other = "*.tfrecord" if how.reference_format else "*.tfrecords"
+    if strange := next(des_path.rglob(other), None):
+        raise InputError(
+            f"{strange}: is of the other format, both would be read as different epochs; give "
+            "another --des_path"
+        )
     if overwrite or resume:
         return
     if how.reference_format:

@@ -364,7 +364,13 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
     record = {"format": 1, "plan": asdict(plan)}
     marker = out / "truth.json"
     if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")) != record:
+        try:
+            held = json.loads(marker.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{marker}: is no readable JSON ({error}); remove it to write the set again"
+            ) from error
+        if held != record:
             raise InputError(
                 f"{out}: holds synthetic data of other settings; give another --out or remove it"
             )

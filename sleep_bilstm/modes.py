@@ -336,6 +336,11 @@ def run_test(settings, *, subjectwise: bool) -> int:
             "smooth hmm learns its transitions on the training labels: they are not known for "
             "this network"
         )
+    if settings.baseline and train is None:
+        raise InputError(
+            "baseline needs the training epochs: they are not known for this network, or not in "
+            f"{folder}"
+        )
     out = output_folder(settings)
     probs = run_over(
         network,
@@ -349,10 +354,6 @@ def run_test(settings, *, subjectwise: bool) -> int:
     seconds = seconds_of(network.architecture.num_frames)
     metrics = write_results(table, out, text, seconds=seconds, hypnograms=subjectwise)
     if settings.baseline:
-        if train is None:
-            raise InputError(
-                "baseline needs the training epochs: they are not known for this network"
-            )
         from band_power import baseline_predictions
         from utils import class_metrics, text_of
 
@@ -401,14 +402,15 @@ def run_optical(settings) -> int:
 
 def run_predict(settings) -> int:
     """Predict the states of recordings (.mat) or tfrecords without looking at labels."""
-    from predict import predict_folder
+    from predict import predict_folder, write_predictions
     from trained import load_network
 
     folder = data_folder(settings)
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
+    table = predict_folder(network, data, folder, settings)
     out = output_folder(settings)
-    predict_folder(network, data, folder, out, settings)
+    write_predictions(table, out, network.architecture.num_frames)
     log.info("results in %s", out)
     show_pictures(settings, out)
     return 0

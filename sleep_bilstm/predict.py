@@ -13,7 +13,8 @@ from tqdm import tqdm
 from create_tfrecords import Storage, epochs_of
 from dataloader_sleep import View, load_epochs
 from evaluation import add_smoothed, prediction_table, save_mouse, write_table
-from files import InputError
+from files import InputError, raise_faults
+from modes import seconds_of
 from preprocess import frames_of, to_frames
 from recordings import Recording, find_recordings
 from shards import Record
@@ -36,7 +37,6 @@ class RecordingEpochs:
 
 def predict_recording(network, path: Path, how: Storage, view: View, settings) -> pd.DataFrame:
     """Return the prediction table of one recording; every epoch is predicted, in batches."""
-    a = network.architecture
     numbers, batch, parts = [], [], []
 
     def flush():
@@ -46,13 +46,7 @@ def predict_recording(network, path: Path, how: Storage, view: View, settings) -
 
     with Recording(path) as recording:
         for epoch, _, mask, signals in epochs_of(recording, how, labelled=False):
-            movies = view.frames(to_frames(signals, mask))
-            if movies[0].shape != (a.num_frames, a.height, a.width):
-                raise InputError(
-                    f"{path}: an input is {movies[0].shape} (frames, rows, columns); the network "
-                    f"takes {(a.num_frames, a.height, a.width)}"
-                )
-            batch.extend(movies)
+            batch.extend(view.frames(to_frames(signals, mask)))
             numbers.append(epoch)
             if len(batch) >= settings.batch_size * view.inputs_per_epoch:
                 flush()
@@ -67,6 +61,26 @@ def predict_recording(network, path: Path, how: Storage, view: View, settings) -
     return prediction_table(own, np.concatenate(parts), min_confidence=settings.min_confidence)
 
 
+def check_recordings(network, paths: list[Path], how: Storage, view: View) -> None:
+    """Read all headers before the first hour is spent; report every recording that does not fit."""
+    a, faults = network.architecture, []
+    for path in paths:
+        try:
+            with Recording(path) as recording:
+                height, width = (n // how.downsample for n in recording.shape[1:])
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        frames = min(frames_of(how.seconds), a.num_frames)
+        found = frames, height, width // 2 if view.hemisphere else width
+        if found != (a.num_frames, a.height, a.width):
+            faults.append(
+                f"{path}: an input is {found} (frames, rows, columns); the network takes "
+                f"{(a.num_frames, a.height, a.width)}: give recordings of the size it is trained on"
+            )
+    raise_faults(faults)
+
+
 def storage_of_network(network, data: dict) -> Storage:
     """Return how recordings are cut for ``network``: as its training data, or by its frames."""
     frames = network.architecture.num_frames
@@ -75,9 +89,8 @@ def storage_of_network(network, data: dict) -> Storage:
     return Storage(**rules)
 
 
-def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd.DataFrame:
-    """Predict all recordings, or else all tfrecords, of ``folder``; one CSV, .mat and hypnogram per
-    mouse.
+def predict_folder(network, data: dict, folder: Path, settings) -> pd.DataFrame:
+    """Return the prediction table of all recordings, or else all tfrecords, of ``folder``.
 
     Raises:
         InputError: nothing usable in the folder, or smoothing that needs labels.
@@ -88,14 +101,11 @@ def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd
         raise InputError(
             "smooth hmm needs training labels, which predict does not have: choose median or bout"
         )
-    a = network.architecture
     view = view_of_network(network, data)
     if any(folder.rglob("*.mat")):
         how = storage_of_network(network, data)
         paths = find_recordings(folder)
-        for path in paths:
-            with Recording(path):
-                pass  # all headers are read before the first hour is spent
+        check_recordings(network, paths, how, view)
         bar = tqdm(paths, desc="recordings", disable=None)
         table = pd.concat([predict_recording(network, path, how, view, settings) for path in bar])
     else:
@@ -106,9 +116,12 @@ def predict_folder(network, data: dict, folder: Path, out: Path, settings) -> pd
         chunk = {"batch_size": settings.batch_size, "workers": settings.workers}
         probs = run_over(network, epochs, frame_chunk=settings.frame_chunk, **chunk)["probs"]
         table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
-    table = add_smoothed(table.reset_index(drop=True), settings.smooth, None)
+    return add_smoothed(table.reset_index(drop=True), settings.smooth, None)
+
+
+def write_predictions(table: pd.DataFrame, out: Path, num_frames: int) -> None:
+    """Write one CSV, .mat and hypnogram per mouse, and `predictions.csv`."""
     for mouse, part in table.groupby("mouse", sort=False):
-        save_mouse(part.reset_index(drop=True), out, f"{mouse}_{round(a.num_frames / 16.8, 1):g}s")
+        save_mouse(part.reset_index(drop=True), out, f"{mouse}_{seconds_of(num_frames):g}s")
     write_table(table.drop(columns="true"), out / "predictions.csv")
     log.info("%d epochs of %d mice predicted", len(table), table["mouse"].nunique())
-    return table

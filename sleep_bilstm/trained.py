@@ -89,7 +89,14 @@ def load_network(settings, run_dir: Path, folder: Path):
         return _load_published(settings, prefix, folder)
     names = {field.name for field in fields(Architecture)} & settings.given
     network, data = load_own(path, expected={name: settings.values[name] for name in names})
-    return network, {"hemisphere": settings.hemisphere if settings.hemispheric else None, **data}
+    hemisphere = settings.hemisphere if settings.hemispheric else None
+    data = {"hemisphere": hemisphere, **data}
+    if data["hemisphere"] != hemisphere and {"hemispheric", "hemisphere"} & settings.given:
+        raise InputError(
+            f"{path.parent / 'config.json'}: hemisphere is {data['hemisphere']}, {hemisphere} is "
+            "asked for: leave --hemispheric and --hemisphere out"
+        )
+    return network, data
 
 
 def _load_published(settings, prefix: Path, folder: Path):

@@ -313,6 +313,15 @@ def test_reference_format_needs_full_frames(tmp_path, capsys):
     assert not out.exists()
 
 
+def test_formats_are_not_mixed(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write(raw, [0], movie=np.zeros((1, 168, 128, 128), np.float32))
+    flags = ["--data_path", raw, "--des_path", out]
+    main(list(map(str, [*flags, "--reference_format"])))
+    refused(capsys, "_epoch0.tfrecords: is of the other format", *flags)
+    assert len(find_records(out)) == 1
+
+
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_damaged_manifest_is_one_line(tmp_path, capsys, text):
     raw, out = tmp_path / "raw", tmp_path / "out"

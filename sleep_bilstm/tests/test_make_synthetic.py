@@ -71,6 +71,9 @@ def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
     assert first.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="other settings"):
         make_data_set(tmp_path / "a", Plan(mice=1, minutes=1, size=16, seed=5))
+    (tmp_path / "a" / "truth.json").write_text("{")
+    with pytest.raises(InputError, match=r"truth\.json: is no readable JSON"):
+        make_data_set(tmp_path / "a", plan)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ def test_frames_of_another_size_are_refused(trained, tmp_path, capsys, mode):
     flags += ["--test_mouse", "200128", "--result_savedir", str(tmp_path / "out")]
     said = "an input is (24, 32, 32) (frames, rows, columns); the network takes (24, 16, 16)"
     fails(capsys, ["--mode", mode, *flags], said)
+    if mode == "predict":
+        fails(capsys, ["--mode", mode, *flags, "--data_path", str(tmp_path / "raw")], said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_refuses_shards_of_another_normalisation(trained, tmp_path, capsys):
@@ -59,6 +62,16 @@ def test_predict_refuses_shards_of_another_normalisation(trained, tmp_path, caps
     flags += ["--result_savedir", str(tmp_path / "out")]
     said = "normalization is minmax, the network is trained with temporal"
     fails(capsys, ["--mode", "predict", *flags], said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_frames_and_baseline_are_refused_before_work(trained, recordings, tmp_path, capsys):
+    create(recordings / "990104", tmp_path / "data", Storage())
+    flags = ["--data_path", str(tmp_path / "data"), "--model_savedir", str(trained)]
+    flags = ["--mode", "test_subjectwise", *flags, "--result_savedir", str(tmp_path / "out")]
+    fails(capsys, [*flags, "--hemispheric"], "hemisphere is None, left is asked for")
+    fails(capsys, [*flags, "--baseline"], "baseline needs the training epochs")
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_keeps_the_edge_rules_of_training(tmp_path, capsys):
