@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,27 +193,3 @@ def check_own(run_dir, *, starts=("settings.json", "log.txt")):
     if begun and "settings.json" not in names:
         raise InputError(f"{run_dir}: holds files of something else; give another --run")
     return begun
-
-
-def open_run(run_dir, settings, *, fresh=False, free=()):
-    """Return whether ``run_dir`` holds this very run, complete.
-
-    A run that stopped before its first result, at a fault of the data, may change its settings.
-
-    Args:
-        run_dir: folder of the run.
-        settings: resolved settings.
-        fresh: remove the run that is there; a folder without settings.json is never removed.
-        free: names of settings that may differ between two calls of one run.
-    """
-    record = Path(run_dir) / "settings.json"
-    if fresh and record.is_file():
-        shutil.rmtree(run_dir)
-    if not check_own(run_dir):
-        return False
-    try:
-        old = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{record}: not readable ({error}); use --fresh") from None
-    check_same(run_dir, old, settings, free=free)
-    return (Path(run_dir) / "summary.json").is_file()

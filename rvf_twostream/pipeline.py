@@ -107,7 +107,11 @@ def pretrain_streams(echonet, run_dir, settings):
             device=settings["device"],
         )
         jobs[stream] = subprocess.Popen([sys.executable, str(HERE / script), *arguments])
-    failed = [stream for stream, job in jobs.items() if job.wait()]
+    try:
+        failed = [stream for stream, job in jobs.items() if job.wait()]
+    finally:  # Ctrl-C ends them too
+        for job in jobs.values():
+            job.terminate()
     if failed:
         raise InputError(f"pre-training of {' and '.join(failed)} failed, see the lines above")
     return {stream: run_dir / f"pretrain_{stream}.weights.h5" for stream in jobs}

@@ -13,6 +13,7 @@ import contextlib
 import csv
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -86,19 +87,29 @@ def train_both(run_dir, settings, with_control, pool):
         future.result()
 
 
+@contextlib.contextmanager
 def two_processes():
-    """Return a pool of two processes that import the framework while the data is made."""
+    """Yield a pool of two processes that import the framework while the data is made.
+
+    A fault or Ctrl-C ends them at once.
+    """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(2, mp_context=context, initializer=_prepare_process)
-    for _ in range(2):
-        pool.submit(int)  # starts a process; nothing else to do yet
-    return pool
+    with ProcessPoolExecutor(2, mp_context=context, initializer=_prepare_process) as pool:
+        for _ in range(2):
+            pool.submit(int)  # starts a process; nothing else to do yet
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _prepare_process():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
     import logging
 
     import torch

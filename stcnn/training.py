@@ -249,6 +249,8 @@ def fit(model, dataset, settings, *, run_dir, rows, val_rows):
     if done is None:
         done = 0
         save_checkpoint(run_dir, 0, model, optimiser)
+    elif done < settings["n_epochs"]:
+        log.info("resuming after epoch %d of %d", done, settings["n_epochs"])
     steps = len(loader) * settings["n_epochs"]
     quality = Quality(run_dir, settings)
     for epoch in range(done + 1, settings["n_epochs"] + 1):
