@@ -220,11 +220,14 @@ def own_data(settings, run_dir):
             ("patients with RV failure", patients["n_positive"]),
         )
     ]
+    record = read_json(run_dir / "settings.json")
+    # The name of a DICOM file may be that of a person: the page that is passed on leaves it out.
+    tables = {name: value for name, value in record["inputs"].items() if name.endswith(".csv")}
     sections = [
         ("Scores", score_table(scores)),
         ("Cohort", table_block(*cohort_table(root))),
         ("Figures", figure_block(run_dir, figures)),
-        ("Settings", settings_table(read_json(run_dir / "settings.json"))),
+        ("Settings", settings_table(record | {"inputs": tables})),
     ]
     title = f"RV failure: {run_dir.name}"
     write_report(run_dir, title, "Two-stream network on your cohort.", sections)
