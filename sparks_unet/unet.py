@@ -16,6 +16,22 @@ from torch.nn import functional
 SLAB_FRAMES = 40
 
 
+class BatchNorm(nn.BatchNorm3d):
+    """Batch normalisation that trains faster once its statistics are fixed.
+
+    Channels-last on a CPU, PyTorch's backward pass of fixed statistics takes twice as long as that
+    of the same scale and shift.
+    """
+
+    def forward(self, x):
+        """Map (B, C, T, H, W) to the same shape."""
+        if self.training or not torch.is_grad_enabled():
+            return super().forward(x)
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)  # (C,)
+        shift = self.bias - self.running_mean * scale  # (C,)
+        return torch.addcmul(shift.view(1, -1, 1, 1, 1), x, scale.view(1, -1, 1, 1, 1))
+
+
 class Block(nn.Module):
     """Two convolutions, each followed by ReLU and then the norm (or an identity in its place)."""
 
@@ -26,7 +42,7 @@ class Block(nn.Module):
             return nn.Conv3d(before, channels_out, 3, padding=padding, dilation=dilation)
 
         def norm():
-            return nn.BatchNorm3d(channels_out) if batch_norm else nn.Identity()
+            return BatchNorm(channels_out) if batch_norm else nn.Identity()
 
         # Faithful: the norm comes after the ReLU, and the identity keeps its index, so that the
         # convolutions are layers.0 and layers.3 with and without norm.
