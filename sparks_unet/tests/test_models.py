@@ -167,3 +167,23 @@ def test_perfect_prediction_has_no_loss(name):
     one_hot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).float()
     loss = LOSSES[name](torch.log(one_hot.clamp(min=1e-12)), labels)
     assert float(loss) == pytest.approx(0, abs=2e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_that_of_pytorch(training):
+    """Same output, gradients and statistics, with statistics that move and that are fixed."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, 6, generator=random).to(memory_format=torch.channels_last_3d)
+    found = []
+    for kind in (unet.BatchNorm, torch.nn.BatchNorm3d):
+        norm, data = kind(3), x.clone().requires_grad_()
+        with torch.no_grad():
+            norm.weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+            norm.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
+            norm.running_mean.copy_(torch.tensor([0.3, -0.2, 1.0]))
+            norm.running_var.copy_(torch.tensor([0.5, 1.5, 2.5]))
+        y = norm.train(training)(data)
+        grads = torch.autograd.grad((y**3).sum(), (data, norm.weight, norm.bias))
+        found.append((y, *grads, norm.running_mean, norm.running_var))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
