@@ -6,6 +6,7 @@ Source: specification sections 4.8 and 14 (A10 to A12).
 """
 
 import contextlib
+import functools
 import json
 import logging
 import multiprocessing
@@ -219,11 +220,10 @@ def control_kappa(settings, folders, run_dir: Path) -> float:
 
 
 def test_mouse(settings, network, split, folders, out: Path) -> dict:
-    """Test on the held-out mouse, draw its maps, and return what the report needs."""
+    """Test on the held-out mouse and return what the report needs."""
     from band_power import baseline_predictions
     from dataloader_sleep import Epochs
     from evaluation import prediction_table, write_results
-    from maps import export_maps
     from modes import seconds_of, view_of
     from planted_truth import attention_against_waves, planted_envelopes
     from shards import in_time_order
@@ -245,11 +245,6 @@ def test_mouse(settings, network, split, folders, out: Path) -> dict:
     waves = attention_against_waves(
         weights, planted_envelopes(folders["recordings"], test), table, seed=settings.seed
     )
-    patch = settings.occlusion_patch or test.shape[1] // 4
-    part = Epochs(test.records[::OCCLUSION_EVERY], view)
-    for mode, epochs in (("gradcam", test), ("occlusion", part)):
-        own = changed(inference, mode=mode, occlusion_patch=patch)
-        export_maps(network, epochs, out / mode, own)
     return {
         "mouse": mouse,
         "metrics": metrics,
@@ -262,6 +257,23 @@ def test_mouse(settings, network, split, folders, out: Path) -> dict:
         "seconds": seconds,
         "text": text,
     }
+
+
+def draw_maps(settings, folders, run_dir: Path, *, mode: str) -> None:
+    """Draw the maps of ``mode`` for the held-out mouse with the trained network."""
+    from checkpoints import load_own
+    from dataloader_sleep import Epochs
+    from maps import export_maps
+    from modes import load_split, view_of
+    from shards import in_time_order
+
+    own = changed(settings, split_file=str(folders["split"]), mode=mode, batch_size=16)
+    split, _ = load_split(own, folders["tfrecords"])
+    every = OCCLUSION_EVERY if mode == "occlusion" else 1
+    epochs = Epochs(in_time_order(split.test)[::every], view_of(own))
+    patch = settings.occlusion_patch or epochs.shape[1] // 4
+    network = load_own(run_dir / "training" / "best.weights.h5")[0]
+    export_maps(network, epochs, run_dir / mode, changed(own, occlusion_patch=patch))
 
 
 def toy_hits(settings, folders, run_dir: Path) -> pd.DataFrame:
@@ -355,7 +367,11 @@ def run_demo(settings) -> int:
             settings, folders["tfrecords"], folders["split"], run_dir / "training"
         )
         log.info("trained after %.0f s", time.perf_counter() - start)
+        cams = functools.partial(draw_maps, mode="gradcam")
+        drawn = pool.submit(run_beside, cams, settings.values, folders, run_dir)
         found = test_mouse(settings, network, split, folders, run_dir)
+        draw_maps(settings, folders, run_dir, mode="occlusion")
+        drawn.result()
         log.info("tested after %.0f s", time.perf_counter() - start)
         found |= {name: part.result() for name, part in waiting.items()}
     log.info("control: kappa %.3f after %.0f s", found["control"], time.perf_counter() - start)

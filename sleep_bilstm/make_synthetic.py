@@ -17,6 +17,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import joblib
 import numpy as np
 from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score
@@ -377,9 +378,10 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
         return sorted(out.rglob("*.mat"))
     if any(out.rglob("*.mat")) and not any(out.rglob("*.truth.npz")):
         raise InputError(f"{out}: holds recordings that are not synthetic; give another --out")
-    paths = [path for mouse in range(plan.mice) for path in make_mouse(mouse, plan, out)]
+    parallel = joblib.Parallel(n_jobs=min(plan.mice, joblib.cpu_count()))
+    made = parallel(joblib.delayed(make_mouse)(mouse, plan, out) for mouse in range(plan.mice))
     write_json(marker, record)
-    return paths
+    return [path for paths in made for path in paths]
 
 
 def build_parser() -> Parser:
