@@ -413,13 +413,12 @@ def build_parser(seconds: int = SECONDS) -> Parser:
     add("--workers", type=int, default=WORKERS, help="recordings converted at the same time")
     add("--overwrite", action="store_true", help="replace what is there")
     add("--resume", action="store_true", help="skip complete shards")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
-@one_line_faults
-def main(argv=None, seconds: int = SECONDS):
-    """Convert the recordings that the flags name."""
+def convert(argv, seconds: int) -> None:
+    """Convert the recordings that the flags ``argv`` name; ``seconds`` is the default length."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser(seconds).parse_args(argv)
     how = Storage(**{key: getattr(args, key) for key in asdict(Storage())})
@@ -436,6 +435,12 @@ def main(argv=None, seconds: int = SECONDS):
     )
     epochs = sum(len(index["records"]) for index in indexes)
     log.info("%d epochs of %d recordings in %s", epochs, len(indexes), args.des_path)
+
+
+@one_line_faults
+def main(argv=None):
+    """Convert the recordings that the flags name."""
+    convert(argv, SECONDS)
 
 
 if __name__ == "__main__":

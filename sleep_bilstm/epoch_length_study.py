@@ -1,5 +1,4 @@
-"""Train and test at several input lengths: the table and figure of plot_scoring_length.py from own
-data.
+"""Train and test at several input lengths: a table and a figure as plot_scoring_length.py draws.
 
     python epoch_length_study.py --data_path ../data/sleep_bilstm/raw --lengths 1 2 5 10 15 20
     python epoch_length_study.py --data_path RAW --lengths 5 10 -- --num_epochs 20 --split mouse
@@ -17,7 +16,7 @@ import pandas as pd
 
 import main as pipeline
 from create_tfrecords import Storage, create
-from files import InputError, Parser, atomic_path, one_line_faults
+from files import InputError, Parser, atomic_path, one_line_faults, plain_name
 from plot_scoring_length import COLUMNS, save_scoring_length
 from preprocess import frames_of
 from states import DATA_DIR, RESULTS_DIR
@@ -53,8 +52,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=list(LENGTHS), help="input lengths in s"
     )
-    parser.add_argument("--run", default=RUN, help="name of the run")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--run", default=RUN, help="name of the run, its folder in the results")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
@@ -68,7 +67,7 @@ def main(argv=None):
         frames_of(seconds)
     if len(set(args.lengths)) != len(args.lengths):
         raise InputError(f"lengths are {args.lengths}: expected each length once")
-    run_dir = RESULTS_DIR / args.run
+    run_dir = RESULTS_DIR / plain_name(args.run)
     rows = [study_length(s, args.data_path, run_dir, extra) for s in sorted(args.lengths)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_path(run_dir / "lengths.csv") as temporary:

@@ -1,4 +1,4 @@
-"""Faults in one line, atomic files, and the settings record of a run."""
+"""Faults in one line, atomic files, the settings record of a run, and the rules of its folder."""
 
 import argparse
 import contextlib
@@ -9,13 +9,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 
 class InputError(Exception):
-    """A fault in what the user gave: one line with file, found, expected and remedy."""
+    """A fault in what the user gave: its text names file, found, expected and remedy."""
 
 
 class DefaultsHelp(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,7 +29,7 @@ class DefaultsHelp(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser without abbreviations; answers an unknown flag with the nearest known one."""
+    """ArgumentParser without abbreviations that answers an unknown flag with the nearest one."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
@@ -50,20 +51,32 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def one_line_faults(main):
-    """Turn an InputError of ``main(argv)`` into one line on stderr and exit code 2.
+def fault_line(error):
+    """Return the one line that tells an InputError or an OSError (full disk, no permission)."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        text += "; check free space and permission of the folder"
+    return f"error: {text}"
 
-    ``--debug`` among the arguments lets the traceback through.
+
+def one_line_faults(main):
+    """Turn what stops ``main(argv)`` into one line on stderr and an exit code.
+
+    InputError and OSError give 2, ``--debug`` among the arguments lets their traceback through;
+    Ctrl-C gives 130.
     """
 
     @functools.wraps(main)
-    def wrapped(argv=None, **settings):
+    def wrapped(argv=None):
         try:
-            return main(argv, **settings)
-        except InputError as error:
+            return main(argv)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        except (InputError, OSError) as error:
             if "--debug" in (sys.argv[1:] if argv is None else argv):
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(fault_line(error), file=sys.stderr)
             raise SystemExit(2) from None
 
     return wrapped
@@ -133,3 +146,75 @@ def write_settings(run_dir, settings, *, inputs=(), libraries=()):
         "inputs": {Path(path).name: sha256(path) for path in inputs},
     }
     write_json(Path(run_dir) / "settings.json", record)
+
+
+def plain_name(name):
+    """Return the name of a run; refuse one that leads out of the folder of the results."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InputError(f"--run {name}: expected a plain name")
+    return name
+
+
+def seed_number(text):
+    """Return the whole number of ``--seed``."""
+    if not (str(text).isascii() and str(text).isdigit()):
+        raise InputError(f"--seed {text}: expected a whole number of 0 or more")
+    return int(text)
+
+
+def check_same(run_dir, old, new, *, free=()):
+    """Refuse to go on with a run of other settings, as settings.json holds them; ``free`` differ.
+
+    Args:
+        run_dir: folder of the run.
+        old, new: settings of the run that is there and those asked for.
+        free: names that may differ between two calls of one run.
+    """
+    new = json.loads(json.dumps(new, default=str))
+    names = sorted({*old, *new} - set(free))
+    changed = [
+        name for name in names if name not in old or name not in new or old[name] != new[name]
+    ]
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise InputError(
+            f"{run_dir}: holds a run with other settings ({', '.join(changed[:5])}{more}); "
+            "use --fresh to start anew, or another --run"
+        )
+
+
+def check_own(run_dir, *, starts=("settings.json", "log.txt")):
+    """Return whether a run has begun in ``run_dir``; refuse files that no run has left there.
+
+    A run that stopped before its first result has written ``starts`` at most.
+    """
+    run_dir = Path(run_dir)
+    names = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    begun = any(name not in starts and not name.startswith(".") for name in names)
+    if begun and "settings.json" not in names:
+        raise InputError(f"{run_dir}: holds files of something else; give another --run")
+    return begun
+
+
+def open_run(run_dir, settings, *, fresh=False, free=()):
+    """Return whether ``run_dir`` holds this very run, complete.
+
+    A run that stopped before its first result, at a fault of the data, may change its settings.
+
+    Args:
+        run_dir: folder of the run.
+        settings: resolved settings.
+        fresh: remove the run that is there; a folder without settings.json is never removed.
+        free: names of settings that may differ between two calls of one run.
+    """
+    record = Path(run_dir) / "settings.json"
+    if fresh and record.is_file():
+        shutil.rmtree(run_dir)
+    if not check_own(run_dir):
+        return False
+    try:
+        old = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{record}: not readable ({error}); use --fresh") from None
+    check_same(run_dir, old, settings, free=free)
+    return (Path(run_dir) / "summary.json").is_file()

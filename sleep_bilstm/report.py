@@ -2,9 +2,10 @@
 
 import base64
 import html
+import json
 from pathlib import Path
 
-from files import atomic_path, write_json
+from files import InputError, atomic_path, write_json
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
@@ -67,6 +68,26 @@ def score_table(scores):
     return table_block(("score", "value", "target", "verdict"), rows)
 
 
+def settings_table(record):
+    """Return the table of settings.json: settings (nested names with dots), versions, inputs."""
+
+    def flat(values, prefix=""):
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    rows = list(flat(record.get("settings", {})))
+    rows += [("python", record.get("python")), ("git commit", record.get("git_commit"))]
+    rows += [(f"library {name}", value) for name, value in record.get("libraries", {}).items()]
+    inputs = list(record.get("inputs", {}).items())
+    rows += [(f"SHA-256 of {name}", value) for name, value in inputs[:20]]
+    if len(inputs) > 20:
+        rows.append(("SHA-256 of more inputs", f"{len(inputs) - 20} in settings.json"))
+    return table_block(("setting", "value"), rows)
+
+
 def write_report(run_dir, title, lead, sections):
     """Write ``report.html`` and return its path.
 
@@ -101,3 +122,28 @@ def write_summary(run_dir, summary):
     Paths are relative to the run's folder. Written last: its presence means the run is complete.
     """
     write_json(Path(run_dir) / "summary.json", {"format": 1, "status": "complete", **summary})
+
+
+def close_run(run_dir):
+    """Print the scores that failed and the last line of a finished run; return its exit code.
+
+    Exit code 1 when any score with a target failed, be it the main one, a control or another, else
+    0. All is read from summary.json, so that a run and its reuse end alike.
+    """
+    path = Path(run_dir) / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        scores, report = summary["scores"], Path(run_dir) / summary["report"]
+        main = summary["planted_truth"] or next(iter(scores), None)
+        head = summary["data"]
+        if main is not None:
+            head = "not available" if main["value"] is None else f"{main['value']:.3f}"
+            head = f"{main['name']}: {head} {main['unit']}".rstrip()
+        missed = [score["name"] for score in scores if score["passed"] is False]
+        last_line = f"{head}; {summary['seconds']:.0f} s; {report}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not readable ({error}); use --fresh") from None
+    if missed:
+        print(f"missed: {'; '.join(missed)}")
+    print(last_line)
+    return 1 if missed else 0
