@@ -7,11 +7,9 @@ Source: specification sections 4.8 and 14 (A10 to A12).
 
 import contextlib
 import functools
-import json
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,9 +21,12 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from files import InputError, write_json
+from files import InputError, open_run, seed_number, write_json, write_settings
+from report import close_run
 from states import DATA_DIR, RESULTS_DIR
 
+# Settings that may differ between two calls of the same run.
+FREE = ("fresh", "debug", "mode", "device", "workers")
 TARGET_KAPPA = 0.60
 TARGET_RECALL = 0.3
 TARGET_CONTROL = 0.2  # a network trained on shuffled labels must stay below
@@ -96,8 +97,7 @@ def demo_settings(settings):
     """Return the settings of the demo: the preset, overridden by what the user gave."""
     from main import Settings
 
-    if settings.seed < 0:
-        raise InputError(f"seed is {settings.seed}: the demo needs 0 or more")
+    seed_number(settings.seed)
     if settings.num_classes != 3:
         raise InputError(f"num_classes is {settings.num_classes}: the demo plants 3 states")
     if settings.temporal_attention == "none":
@@ -114,30 +114,6 @@ def demo_settings(settings):
         **{key: settings.values[key] for key in settings.given},
     }
     return Settings(values, settings.given), preset
-
-
-def prepare_run(settings, run_dir: Path) -> bool:
-    """Return True when the run is complete with these settings; clear what an interrupted run left.
-
-    Raises:
-        InputError: the folder holds a run of other settings.
-    """
-    wanted = {k: v for k, v in settings.values.items() if k not in ("fresh", "debug", "mode")}
-    record = run_dir / "settings.json"
-    if run_dir.exists() and any(run_dir.iterdir()) and not record.is_file():
-        raise InputError(f"{run_dir}: holds files of something else; give another --run")
-    if settings.fresh and run_dir.exists():
-        shutil.rmtree(run_dir)
-    if not record.is_file():
-        return False
-    held = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    differing = [key for key, value in wanted.items() if held.get(key) != value]
-    if differing:
-        raise InputError(
-            f"{run_dir}: holds a demo with another {', '.join(differing)}; give --fresh or "
-            "another --run"
-        )
-    return (run_dir / "summary.json").is_file()
 
 
 def make_data(settings, preset: Preset) -> dict[str, Path]:
@@ -172,8 +148,7 @@ def changed(settings, **values):
 
 
 def train_once(settings, data: Path, split_file: Path, run_dir: Path):
-    """Train on a mouse split, or go on where an interrupted training stopped; load the best
-    weights.
+    """Train on a mouse split, or go on where an interrupted training stopped.
 
     Returns:
         network with the best weights, split.
@@ -299,7 +274,6 @@ def begin_side_process() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
     from modes import choose_device
@@ -321,6 +295,11 @@ def side_pool(count: int):
     """Yield an executor of ``count`` side processes; a fault or Ctrl-C ends them at once."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, begin_side_process) as pool:
+        # The processes inherit it, while they start as well: Ctrl-C is answered by the parent.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for _ in range(count):
+            pool.submit(int)  # starts a process; nothing else to do yet
+        signal.signal(signal.SIGINT, answer)
         try:
             yield pool
         except BaseException:
@@ -337,18 +316,16 @@ def run_beside(part, values: dict, folders, run_dir: Path):
 
 
 def run_demo(settings) -> int:
-    """Run the demo; return 1 when the main planted-truth score misses its target."""
+    """Run the demo, or reuse a complete one; return 1 when any score missed its target, else 0."""
     from demo_report import write_demo_report
-    from files import write_settings
     from modes import LIBRARIES, choose_device
 
     start = time.perf_counter()
     settings, preset = demo_settings(settings)
     run_dir = RESULTS_DIR / settings.run
-    if prepare_run(settings, run_dir):
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-        print(f"complete already: {run_dir / 'report.html'} (--fresh starts anew)")
-        return 0 if summary["planted_truth"]["passed"] else 1
+    if open_run(run_dir, settings.values, fresh=settings.fresh, free=FREE):
+        print(f"{run_dir} is complete; --fresh starts anew")
+        return close_run(run_dir)
     write_settings(run_dir, settings.values, libraries=LIBRARIES)
     device = choose_device(settings.device)
     # The networks are small: each fills one core, two threads make none of them faster.
@@ -356,6 +333,8 @@ def run_demo(settings) -> int:
     if device == "cpu":
         set_threads(max(1, joblib.cpu_count() - beside))
     folders = make_data(settings, preset)
+    truth = folders["recordings"] / "truth.json"
+    write_settings(run_dir, settings.values, inputs=[truth], libraries=LIBRARIES)
     log.info("data ready after %.0f s", time.perf_counter() - start)
     parts = {"control": control_kappa, "quadrant": toy_hits}
     with side_pool(beside) as pool:
@@ -376,4 +355,5 @@ def run_demo(settings) -> int:
         found |= {name: part.result() for name, part in waiting.items()}
     log.info("control: kappa %.3f after %.0f s", found["control"], time.perf_counter() - start)
     log.info("quadrants:\n%s", found["quadrant"].to_string(index=False))
-    return write_demo_report(run_dir, settings, found, time.perf_counter() - start)
+    write_demo_report(run_dir, settings, found, time.perf_counter() - start)
+    return close_run(run_dir)

@@ -1,5 +1,6 @@
 """Scores, report.html and summary.json of the demo."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from demo import (
 from evaluation import write_table
 from fragmented_sleep import sleep_statistics, statistics_table, stretches
 from learning_curve import save_learning_curve
-from report import figure_block, score_table, table_block, write_report, write_summary
+from report import (
+    figure_block,
+    score_table,
+    settings_table,
+    table_block,
+    write_report,
+    write_summary,
+)
 from states import STATE_NAMES
 
 
@@ -51,7 +59,7 @@ def demo_scores(found: dict) -> list[dict]:
             abs(found["control"]) < TARGET_CONTROL,
             control=True,
         ),
-        score("kappa, band-power baseline", found["baseline"]["kappa"], "for comparison", None),
+        score("kappa, band-power baseline", found["baseline"]["kappa"], "", None),
     ]
     for name, recall in zip(STATE_NAMES[3], metrics["recall"], strict=True):
         passed = recall is not None and recall >= TARGET_RECALL
@@ -61,7 +69,7 @@ def demo_scores(found: dict) -> list[dict]:
     shown = "> 0" if limit is None else f"> 0 and > {limit:.3f} (95 % of 1,000 shuffles)"
     scores.append(score("attention against planted slow waves, mean r", mean, shown, beats))
     name = f"steps over which the attention of NREM is spread, of {found['num_frames']}"
-    scores.append(score(name, waves["steps"], "for information", None))
+    scores.append(score(name, waves["steps"], "", None))
     off = found["row_sums"]
     scores.append(score("attention of an epoch, sum - 1", off, f"< {TARGET_SUM}", off < TARGET_SUM))
     quadrant = found["quadrant"].set_index("method")
@@ -72,123 +80,145 @@ def demo_scores(found: dict) -> list[dict]:
     for method, rate in quadrant["rate"].items():
         main = method == "occlusion"
         name = f"planted quadrant found by {method}"
-        target = f">= {TARGET_QUADRANT}" if main else "chance 0.25"
+        target = f">= {TARGET_QUADRANT}" if main else ""
         value = None if pd.isna(rate) else float(rate)
         scores.append(score(name, value, target, rate >= TARGET_QUADRANT if main else None))
     return scores
 
 
-def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> int:
-    """Write the last figures, the report and, last of all, summary.json; return the exit code."""
-    mouse, metrics = found["mouse"], found["metrics"]
-    history = pd.read_csv(run_dir / "training" / "log.csv")
-    shutil.copy(run_dir / "training" / "log.csv", run_dir / "log.csv")
-    save_learning_curve(history, run_dir / "learning_curve.png")
-    write_table(found["quadrant"], run_dir / "quadrants.csv")
-    scores = demo_scores(found)
-    name = f"{mouse}_{found['seconds']:g}s"
+def demo_figures(mouse: str, name: str, cam_shape) -> list[dict]:
+    """Return the figures of the report, the main one first.
+
+    Args:
+        mouse: held-out mouse.
+        name: stem of the files of its hypnogram.
+        cam_shape: rows and columns of a Grad-CAM map before it is enlarged.
+    """
+    rows, columns = cam_shape
+    figures = (
+        (
+            f"{name}_hypnogram.png",
+            f"Hypnogram of the held-out mouse {mouse}: network above, planted states below. Time "
+            "counts scored epochs; artifacts are left out.",
+            "Hypnogram that the network predicts for a synthetic mouse, above the planted one",
+        ),
+        (
+            "confusion.png",
+            "Confusion matrix of the held-out mouse: counts and row percentages.",
+            "Matrix of epochs by planted and predicted state",
+        ),
+        (
+            "learning_curve.png",
+            "Loss and kappa in training; the lowest validation loss is used.",
+            "Curves of loss and kappa over the epochs of training and validation",
+        ),
+        (
+            "reliability.png",
+            "Are the probabilities right? Accuracy of epochs against their confidence.",
+            "Curve of the accuracy over the confidence, beside the diagonal of perfect calibration",
+        ),
+        (
+            f"{mouse}_attention_means.png",
+            "When the network looks: mean attention per time step and predicted state.",
+            "Mean attention over the time steps of an epoch, one panel for each state",
+        ),
+        (
+            f"{mouse}_attention_in_time.png",
+            "Attention weights of the whole recording, coloured by predicted state.",
+            "Attention weights over the time of the recording in the colours of the states",
+        ),
+        (
+            "occlusion/occlusion.png",
+            "Where the evidence lies: drop of the probability of the predicted state when a patch "
+            f"is hidden; one epoch in {OCCLUSION_EVERY}.",
+            "Occlusion maps of the three states over a frame of the recording",
+        ),
+        (
+            "gradcam/gradcam.png",
+            f"Grad-CAM of all epochs, as published, from {rows} x {columns} values per frame. On "
+            "small frames it does not show where the evidence lies: see the table of quadrants.",
+            "Grad-CAM maps of the three states over a frame of the recording",
+        ),
+    )
+    return [{"path": path, "caption": caption, "alt": alt} for path, caption, alt in figures]
+
+
+def mouse_block(metrics: dict) -> str:
+    """Return the table of the states of the held-out mouse, and a sentence of its totals."""
+
+    def cell(key, state):
+        value = metrics[key][state]
+        return "n/a" if value is None else f"{value:.2f}"
+
+    rows = [
+        (name, support, *(cell(key, state) for key in ("precision", "recall", "f1")))
+        for state, (name, support) in enumerate(
+            zip(metrics["states"], metrics["support"], strict=True)
+        )
+    ]
+    interval = metrics["kappa_interval_95"]
+    shown = "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    totals = ", ".join(
+        (
+            f"accuracy {metrics['accuracy']:.3f}",
+            f"kappa {metrics['kappa']:.3f} (95 % interval {shown}, blocks of 5 minutes)",
+            f"weighted F1 {metrics['f1_weighted']:.3f}",
+            f"expected calibration error {metrics['expected_calibration_error']:.3f}",
+        )
+    )
+    return table_block(("state", "epochs", "precision", "recall", "F1"), rows) + f"<p>{totals}</p>"
+
+
+def bouts_block(run_dir: Path, name: str) -> str:
+    """Return the table of the bouts in the predicted hypnogram ``<name>.csv``."""
     table = pd.read_csv(run_dir / f"{name}.csv")
     parts = stretches(table["run"].to_numpy(), table["epoch"].to_numpy())
     bouts = statistics_table(sleep_statistics(table["pred"].to_numpy(), parts)).fillna("-").round(1)
-    figures = [
-        {
-            "path": f"{name}_hypnogram.png",
-            "caption": f"Hypnogram of the held-out mouse {mouse}: network above, planted states "
-            "below. Time counts scored epochs; artifacts are left out.",
-            "alt": "Two hypnograms, predicted and planted, of one synthetic mouse",
-        },
-        {
-            "path": "confusion.png",
-            "caption": "Confusion matrix of the held-out mouse: counts and row percentages.",
-            "alt": "Confusion matrix of three states",
-        },
-        {
-            "path": "learning_curve.png",
-            "caption": "Loss and kappa in training; the lowest validation loss is used.",
-            "alt": "Learning curves",
-        },
-        {
-            "path": "reliability.png",
-            "caption": "Are the probabilities right? Accuracy of epochs against their confidence.",
-            "alt": "Reliability diagram",
-        },
-        {
-            "path": f"{mouse}_attention_means.png",
-            "caption": "When the network looks: mean attention per time step and predicted state.",
-            "alt": "Mean attention weights of three states",
-        },
-        {
-            "path": f"{mouse}_attention_in_time.png",
-            "caption": "Attention weights of the whole recording, coloured by predicted state.",
-            "alt": "Attention weights in time",
-        },
-        {
-            "path": "occlusion/occlusion.png",
-            "caption": "Where the evidence lies: drop of the probability of the predicted state "
-            f"when a patch is hidden; one epoch in {OCCLUSION_EVERY}.",
-            "alt": "Occlusion maps of three states",
-        },
-        {
-            "path": "gradcam/gradcam.png",
-            "caption": "Grad-CAM of all epochs, as published, from {} x {} values per frame. On "
-            "small frames it does not show where the evidence lies: see the table of "
-            "quadrants.".format(*found["cam_shape"]),
-            "alt": "Grad-CAM maps of three states",
-        },
+    return table_block(bouts.columns, bouts.to_numpy())
+
+
+def quadrant_block(quadrant: pd.DataFrame) -> str:
+    """Return what the maps of the second network found, one row for each kind of map."""
+    rows = [
+        (row.method, f"{row.n} of {row.epochs}", row.hits, f"{row.rate:.2f}")
+        for row in quadrant.itertuples()
+    ]
+    return (
+        "<p>A second network is trained on recordings whose only evidence lies in one quadrant. A "
+        "map is right when it is strongest there; chance is 0.25. Occlusion localises; Grad-CAM, "
+        "whose layer sees more than the whole small frame, does not do so reliably.</p>"
+    ) + table_block(("map", "correct epochs", "right quadrant", "rate"), rows)
+
+
+def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> None:
+    """Write the last figures, the report and, last of all, summary.json."""
+    mouse = found["mouse"]
+    name = f"{mouse}_{found['seconds']:g}s"
+    shutil.copy(run_dir / "training" / "log.csv", run_dir / "log.csv")
+    save_learning_curve(pd.read_csv(run_dir / "log.csv"), run_dir / "learning_curve.png")
+    write_table(found["quadrant"], run_dir / "quadrants.csv")
+    scores = demo_scores(found)
+    figures = demo_figures(mouse, name, found["cam_shape"])
+    record = json.loads((run_dir / "settings.json").read_text(encoding="utf-8"))
+    sections = [
+        ("Scores", score_table(scores)),
+        ("Held-out mouse", mouse_block(found["metrics"])),
+        ("Figures", figure_block(run_dir, figures)),
+        ("Bouts of the predicted hypnogram", bouts_block(run_dir, name)),
+        ("Does a map find a planted place?", quadrant_block(found["quadrant"])),
+        ("Settings", settings_table(record)),
     ]
     size = "full" if settings.full else "small"
     data = f"synthetic, 4 mice, seed {settings.seed}, {size} preset; {found['text']}"
-    quadrants = [
-        (r.method, f"{r.n} of {r.epochs}", r.hits, f"{r.rate:.2f}")
-        for r in found["quadrant"].itertuples()
-    ]
-    interval = metrics["kappa_interval_95"]
-    interval_text = "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-    rows = [
-        (
-            n,
-            s,
-            *(
-                "n/a" if metrics[k][i] is None else f"{metrics[k][i]:.2f}"
-                for k in ("precision", "recall", "f1")
-            ),
-        )
-        for i, (n, s) in enumerate(zip(metrics["states"], metrics["support"], strict=True))
-    ]
-    summary_line = (
-        f"accuracy {metrics['accuracy']:.3f}, kappa {metrics['kappa']:.3f} (95 % interval "
-        f"{interval_text}, "
-        f"blocks of 5 minutes), weighted F1 {metrics['f1_weighted']:.3f}, expected calibration "
-        "error "
-        f"{metrics['expected_calibration_error']:.3f}"
-    )
-    sections = [
-        ("Scores", score_table(scores)),
-        (
-            "Held-out mouse",
-            table_block(("state", "epochs", "precision", "recall", "F1"), rows)
-            + f"<p>{summary_line}</p>",
-        ),
-        ("Figures", figure_block(run_dir, figures)),
-        ("Bouts of the predicted hypnogram", table_block(bouts.columns, bouts.to_numpy())),
-        (
-            "Does a map find a planted place?",
-            "<p>A second network is trained on recordings whose only evidence lies in one "
-            "quadrant. A map is right "
-            "when it is strongest there; chance is 0.25. Occlusion localises; Grad-CAM, whose "
-            "layer sees more than "
-            "the whole small frame, does not do so reliably.</p>"
-            + table_block(("map", "correct epochs", "right quadrant", "rate"), quadrants),
-        ),
-    ]
+    title = "Sleep states from wide-field calcium imaging"
     lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
-    report = write_report(run_dir, "Sleep states from wide-field calcium imaging", lead, sections)
+    report = write_report(run_dir, title, lead, sections)
     write_summary(
         run_dir,
         {
             "folder": "sleep_bilstm",
             "run": settings.run,
-            "title": "Sleep states from wide-field calcium imaging",
+            "title": title,
             "seconds": round(seconds, 1),
             "seed": settings.seed,
             "data": data,
@@ -200,8 +230,3 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> i
             "report": report.name,
         },
     )
-    failed = [item["name"] for item in scores if item["passed"] is False]
-    if failed:
-        print(f"missed: {'; '.join(failed)}")
-    print(f"kappa {metrics['kappa']:.3f} on the held-out mouse, {seconds:.0f} s, {report}")
-    return 0 if scores[0]["passed"] else 1

@@ -17,17 +17,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults
+from files import InputError, Parser, one_line_faults, plain_name
 from states import FOLDER
 
 # what to do
 MODE = "train"  # what to do
-RUN = ""  # name of the run; from the settings when empty
-SEED = 42  # of everything random; negative: one is drawn and stored
+RUN = ""  # name of the run, its folder in the results; from the settings when empty
+SEED = 42  # seed of every random choice; negative: one is drawn and stored
 DEVICE = "auto"  # where to compute: auto, cpu, gpu
-DEBUG = False  # show the traceback of an error
-FRESH = False  # remove the run of the same name first
-FULL = False  # demo: the size of the specification instead of the small preset
+DEBUG = False  # show the traceback of a fault
+FRESH = False  # start the run anew
+FULL = False  # with --demo: the larger demo
 
 # data
 DATA_PATH = ""  # folder with tfrecords; for predict also with recordings
@@ -248,11 +248,15 @@ def check_values(values: dict) -> None:
 
 
 def resolve(argv=None) -> Settings:
-    """Parse the command line: globals, then the file of --config, then flags."""
+    """Return the checked settings: globals, then the file of --config, then flags."""
     given = vars(build_parser().parse_args(argv))
     from_file = read_config_file(Path(given["config"])) if given.get("config") else {}
     values = {**defaults(), **from_file, **given}
     check_values(values)
+    if values["run"]:
+        plain_name(values["run"])
+    if values["full"] and values["mode"] != "demo":
+        raise InputError("--full belongs to --demo")
     return Settings(values, frozenset({*from_file, *given}))
 
 

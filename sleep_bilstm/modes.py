@@ -32,21 +32,18 @@ def choose_device(wanted: str) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "gpu" and not gpus:
         raise InputError(
-            "device is gpu and TensorFlow sees no GPU: give --device cpu or install its CUDA "
-            "libraries"
+            "--device gpu: TensorFlow sees no GPU; use --device cpu or install its CUDA libraries"
         )
     if wanted == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
-        log.info("device: CPU (%s)", "asked for" if wanted == "cpu" else "no GPU found")
+        log.info("device cpu (%s)", "asked for" if wanted == "cpu" else "no GPU found")
         return "cpu"
-    log.info("device: %d GPU (%s)", len(gpus), "asked for" if wanted == "gpu" else "found")
+    log.info("device gpu (%s)", "asked for" if wanted == "gpu" else "GPU found")
     return "gpu"
 
 
 def strategy_scope():
-    """Return the scope in which to build the network: MirroredStrategy with several GPUs, else a
-    plain one.
-    """
+    """Return the scope in which to build the network: MirroredStrategy with several GPUs."""
     import contextlib
 
     import tensorflow as tf
@@ -72,8 +69,7 @@ def data_folder(settings) -> Path:
     if not settings.data_path:
         raise InputError(
             "data_path is not given: expected a folder with tfrecords. Convert recordings with "
-            "create_tfrecords.py, make "
-            "synthetic ones with make_synthetic.py, or run main.py --demo"
+            "create_tfrecords.py, make synthetic ones with make_synthetic.py, or run main.py --demo"
         )
     return Path(settings.data_path)
 
@@ -121,18 +117,13 @@ def load_split(settings, folder: Path):
 
 
 def claim_run(run_dir: Path, settings) -> None:
-    """Refuse to mix two runs: a folder with weights needs --model_continue, --fresh or another
-    --run.
-    """
+    """Refuse to mix two runs; --fresh removes the one that is there."""
     if settings.fresh and settings.model_continue:
         raise InputError("fresh removes the run that model_continue goes on with: give one of them")
     used = run_dir.is_dir() and any(run_dir.iterdir())
     if used and settings.fresh:
         if not (run_dir / "settings.json").is_file():
-            raise InputError(
-                f"{run_dir}: holds files but no settings.json, so it is not removed: give another "
-                "--run"
-            )
+            raise InputError(f"{run_dir}: holds files of something else; give another --run")
         shutil.rmtree(run_dir)
     elif any(run_dir.rglob("training_state.h5")) and not settings.model_continue:
         raise InputError(
@@ -141,9 +132,7 @@ def claim_run(run_dir: Path, settings) -> None:
 
 
 def data_record(settings, mice, folder: Path) -> dict:
-    """Return what config.json keeps about the data: enough to repeat the split and to check other
-    data.
-    """
+    """Return what config.json keeps about the data, to repeat the split and to check other data."""
     from shards import read_manifest
     from trained import storage_rules
 

@@ -66,9 +66,7 @@ def compile_network(network, training: Training):
 
 
 def states_of(probs: np.ndarray) -> np.ndarray:
-    """Return the predicted state (N,) of probabilities (N, K), or (N, 1) for two classes (above
-    0.5).
-    """
+    """Return the predicted state (N,) of probabilities (N, K); (N, 1) with two classes."""
     return (probs[:, 0] > 0.5).astype(int) if probs.shape[1] == 1 else probs.argmax(axis=1)
 
 
@@ -97,9 +95,7 @@ def run_over(
 
 
 def fault_lines(dataset):
-    """Iterate over ``dataset``; a reader's InputError comes out as itself, not wrapped by
-    TensorFlow.
-    """
+    """Iterate over ``dataset``; let a reader's InputError out as it is, not as TensorFlow's."""
     import tensorflow as tf
 
     try:
@@ -140,9 +136,8 @@ def _finite_check():
             if not math.isfinite(logs["loss"]):
                 raise LossNotFinite(
                     f"the training loss is {logs['loss']} in batch {batch}; training stopped, the "
-                    "weights saved after "
-                    "the epoch before are kept: lower --lr_init or look for extreme values in the "
-                    "data"
+                    "weights saved after the epoch before are kept: lower --lr_init or look for "
+                    "extreme values in the data"
                 )
 
     return StopAtNaN()
@@ -196,7 +191,8 @@ def fit(
     if resume:
         record = load_training_state(state_path, network, optimizer)
         history, best = record["history"], record["best"]
-        log.info("continuing after epoch %d", len(history))
+        if len(history) < training.num_epochs:
+            log.info("resuming after epoch %d of %d", len(history), training.num_epochs)
     for number in range(len(history) + 1, training.num_epochs + 1):
         if training.patience and number - 1 - best["epoch"] >= training.patience and history:
             log.info("no better validation loss for %d epochs: stopped", training.patience)
@@ -224,8 +220,7 @@ def fit(
             _write_tensorboard(logs_dir or run_dir / "logs", row)
         log.info(
             "epoch %(epoch)d  loss %(loss).4f  kappa %(kappa).3f  val_loss %(val_loss).4f  "
-            "val_kappa %(val_kappa).3f"
-            "  %(seconds).1f s",
+            "val_kappa %(val_kappa).3f  %(seconds).1f s",
             row,
         )
         _hint_when_stuck(history, training, network.architecture.num_classes)
