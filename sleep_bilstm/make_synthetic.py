@@ -4,11 +4,9 @@ Follows specification section 4.7 (bouts: Soltani et al. 2019, McShane et al. 20
 Brier et al. 2019).
     python make_synthetic.py --out ../data/sleep_bilstm/synthetic
     python make_synthetic.py --mice 2 --minutes 10 --size 32 --snr 0.6 --rem_boost 0.5
-    --min_state_fraction 0.08
 Reads nothing. Writes `<out>/<date>/<date>-S<i>-fc<n>-synthetic.mat` (data size x size x 168 x E,
 scoringindex_file E x 1, xform_mask size x size), beside each a `.truth.npz`, and
-`<out>/truth.json`. The brain mask and the parcels are drawn here; the published atlas is not
-needed.
+`<out>/truth.json`. The brain mask and the parcels are drawn here, without the published atlas.
 """
 
 import json
@@ -310,8 +308,7 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
     else:
         raise InputError(
             f"min_state_fraction {plan.min_state_fraction} is not reached in {plan.minutes:g} "
-            "minutes: "
-            "lower it, or raise --minutes or --rem_boost"
+            "minutes: lower it, or raise --minutes or --rem_boost"
         )
     mask = brain_mask(plan.size)
     parcel_map, maps = parcels(mask), spatial_weights(mask, plan.localised)
@@ -336,7 +333,6 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
             movie -= movie[..., mask].mean(axis=-1)[..., None, None]
         movie *= mask
         path = out / date / f"{date}-S{mouse + 1}-fc{run}-synthetic.mat"
-        write_recording(path, movie, mask, raw[epochs])
         truth = {
             "state": states[frames].reshape(-1, FRAMES_PER_EPOCH),
             "label": labels[epochs],
@@ -350,6 +346,8 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
             truth["second_rater"] = second[epochs]
         with atomic_path(path.with_suffix(".truth.npz")) as temporary:
             np.savez_compressed(temporary, **truth)
+        # After its truth: by that a recording is known as synthetic when the set is interrupted.
+        write_recording(path, movie, mask, raw[epochs])
         written.append(path)
     return written
 
@@ -358,7 +356,7 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
     """Write all mice of ``plan`` below ``out`` and, last, `truth.json`; reuse a complete equal set.
 
     Raises:
-        InputError: ``out`` holds other settings, or an interrupted set (without truth.json).
+        InputError: ``out`` holds a set of other settings, or recordings that are not synthetic.
     """
     if plan.size not in (16, 32, 64, 128):
         raise InputError(f"size is {plan.size}: expected 16, 32, 64 or 128")
@@ -376,8 +374,11 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
                 f"{out}: holds synthetic data of other settings; give another --out or remove it"
             )
         return sorted(out.rglob("*.mat"))
-    if any(out.rglob("*.mat")) and not any(out.rglob("*.truth.npz")):
+    held = list(out.rglob("*.mat"))
+    if not all(path.with_suffix(".truth.npz").is_file() for path in held):
         raise InputError(f"{out}: holds recordings that are not synthetic; give another --out")
+    for path in (*held, *out.rglob("*.truth.npz")):  # of an interrupted set of any settings
+        path.unlink()
     parallel = joblib.Parallel(n_jobs=min(plan.mice, joblib.cpu_count()))
     made = parallel(joblib.delayed(make_mouse)(mouse, plan, out) for mouse in range(plan.mice))
     write_json(marker, record)
@@ -398,7 +399,7 @@ def build_parser() -> Parser:
             parser.add_argument(
                 flag, type=field.type, default=field.default, help=FLAG_HELP[field.name]
             )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -76,6 +76,17 @@ def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
         make_data_set(tmp_path / "a", plan)
 
 
+def test_interrupted_set_is_written_anew(tmp_path):
+    make_data_set(tmp_path, Plan(mice=2, minutes=1, size=16, seed=4))
+    (tmp_path / "truth.json").unlink()
+    (path,) = make_data_set(tmp_path, Plan(mice=1, minutes=1, size=16, seed=4))
+    assert list(tmp_path.rglob("*.mat")) == [path]
+    (tmp_path / "truth.json").unlink()
+    (tmp_path / "own.mat").touch()
+    with pytest.raises(InputError, match="not synthetic"):
+        make_data_set(tmp_path, Plan(mice=1, minutes=1, size=16, seed=4))
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
