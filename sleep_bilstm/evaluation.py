@@ -168,12 +168,12 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
 
 def reliability_figure(table: pd.DataFrame, error: float, path: Path) -> Path:
     """Draw accuracy against confidence with the number of epochs per bin."""
-    from figures import new_figure, save_figure
+    from figures import BLUE, GREY, new_figure, save_figure
 
     figure, axes = new_figure(4.6, 4.2)
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect calibration")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
     used = table[table["n"] > 0]
-    axes.plot(used["confidence"], used["accuracy"], marker="o", color="#0072B2", label="network")
+    axes.plot(used["confidence"], used["accuracy"], marker="o", color=BLUE, label="network")
     for row in used.itertuples():
         axes.annotate(
             f"{row.n}",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from files import atomic_path
 
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
 SCREEN_DPI = 120
 PRINT_DPI = 200
 
@@ -30,9 +31,7 @@ def save_figure(
     dpi: int = SCREEN_DPI,
     pdf: bool = False,
 ):
-    """Write the figure as PNG (and PDF), and its numbers as CSV beside it; return the path of the
-    PNG.
-    """
+    """Write the figure as PNG (and PDF) and its numbers as CSV; return the path of the PNG."""
     path = Path(path)
     for suffix in (".png", *((".pdf",) if pdf else ())):
         with atomic_path(path.with_suffix(suffix)) as temporary:

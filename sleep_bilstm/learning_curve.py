@@ -4,18 +4,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from figures import new_figure, save_figure
+from figures import BLUE, ORANGE, new_figure, save_figure
 
 
 def save_learning_curve(history: pd.DataFrame, path: Path) -> Path:
-    """Draw training and validation loss (left) and kappa (right) over epochs; CSV beside the
-    picture.
-    """
+    """Draw training and validation loss (left) and kappa (right) over epochs, CSV beside it."""
     figure, (left, right) = new_figure(8, 3.2, columns=2)
     for axes, key, label in ((left, "loss", "Loss"), (right, "kappa", "Cohen's kappa")):
-        axes.plot(history["epoch"], history[key], marker=".", color="#0072B2", label="training")
+        axes.plot(history["epoch"], history[key], marker=".", color=BLUE, label="training")
         axes.plot(
-            history["epoch"], history[f"val_{key}"], marker=".", color="#D55E00", label="validation"
+            history["epoch"], history[f"val_{key}"], marker=".", color=ORANGE, label="validation"
         )
         axes.set(xlabel="Epoch of training", ylabel=label)
         axes.legend(frameon=False)

@@ -2,10 +2,9 @@
 
 Python port of the published plot_scoring_length.m; specification section 8.5.
     python plot_scoring_length.py
-    python plot_scoring_length.py --table lengths.csv --metrics 5=run5/test/metrics.json
-    10=run10/test/metrics.json
-Reads a CSV with columns seconds, f1_weighted, kappa (the published numbers by default). Writes PNG,
-PDF, CSV.
+    python plot_scoring_length.py --metrics 5=run5/test/metrics.json 10=run10/test/metrics.json
+Reads a CSV with columns seconds, f1_weighted, kappa (the published numbers by default).
+Writes PNG, PDF, CSV.
 """
 
 import json
@@ -23,18 +22,18 @@ COLUMNS = ("seconds", "f1_weighted", "kappa")
 
 def plot_scoring_length(table: pd.DataFrame):
     """Return the figure of a table with columns seconds, f1_weighted and kappa."""
-    from figures import new_figure
+    from figures import BLUE, ORANGE, new_figure
 
     figure, left = new_figure(6.5, 4)
     right = left.twinx()
     right.spines["right"].set_visible(True)
     lines = left.plot(
-        table["seconds"], table["f1_weighted"], color="#0072B2", linewidth=2, label="weighted F1"
+        table["seconds"], table["f1_weighted"], color=BLUE, linewidth=2, label="weighted F1"
     )
     lines += right.plot(
         table["seconds"],
         table["kappa"],
-        color="#D55E00",
+        color=ORANGE,
         linewidth=2,
         linestyle="--",
         label="Cohen's kappa",
@@ -94,7 +93,7 @@ def build_parser() -> Parser:
     out = RESULTS_DIR / "scoring_length" / "scoring_length.png"
     parser.add_argument("--out", type=Path, default=out, help="PNG to write")
     parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -173,13 +173,13 @@ def plot_histograms(statistics: AttentionStatistics):
 
 def plot_transitions(statistics: AttentionStatistics):
     """Return both distributions: samples around transitions and all others."""
-    from figures import new_figure
+    from figures import BLUE, ORANGE, new_figure
 
     figure, axes = new_figure(5.5, 3.4)
     edges = np.linspace(0, 1, BINS + 1)
     for values, colour, label in (
-        (statistics.transition, "#D55E00", "around transitions"),
-        (statistics.other, "#0072B2", "all other samples"),
+        (statistics.transition, ORANGE, "around transitions"),
+        (statistics.other, BLUE, "all other samples"),
     ):
         axes.stairs(
             probability_histogram(values), edges, color=colour, label=f"{label} (n = {values.size})"
@@ -280,7 +280,7 @@ def build_parser() -> Parser:
         "--out", type=Path, default=None, help="folder to write; beside the file when absent"
     )
     parser.add_argument("--show", action="store_true", help="open the pictures")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
