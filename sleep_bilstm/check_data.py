@@ -67,7 +67,7 @@ def build_parser() -> Parser:
         "--headers_only", action="store_true", help="do not read the frames to look for NaN"
     )
     parser.add_argument("--table", type=Path, default=None, help="CSV file to write")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

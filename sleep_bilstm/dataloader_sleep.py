@@ -97,8 +97,7 @@ def read_mouse_split(
     if both and not allow_leak:
         raise InputError(
             f"{path}: test mouse {', '.join(both)} is also used for training; take it out of one "
-            "list, or give "
-            "--leave_out, or --allow_leak"
+            "list, or give --leave_out, or --allow_leak"
         )
     if set(train) & set(val):
         raise InputError(

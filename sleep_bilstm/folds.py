@@ -1,5 +1,4 @@
-"""Leave-mouse-out folds: train and test once per group of mice, then report all held-out epochs
-together.
+"""Leave-mouse-out folds: train and test once per group of mice, then report them together.
 
 Called by main.py --mode train --folds k. Source: specification section 13, item 4.
 """

@@ -156,7 +156,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=None, help="folder to write; beside the file when absent"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -3,10 +3,9 @@
 Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; specification section
 8.5.
     python plot_gradcam.py --folder ../results/sleep_bilstm/run/gradcam/maps --mice 200128
-    python plot_gradcam.py --folder MAPS --mice 191030 201125 --opacity 0.4 --colour_map cividis
-    --colour_bar
-Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_data F x H x W). Writes
-PNG and PDF.
+    python plot_gradcam.py --folder MAPS --mice 191030 201125 --opacity 0.4 --colour_bar
+Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_data F x H x W).
+Writes PNG and PDF.
 """
 
 from pathlib import Path
@@ -160,7 +159,7 @@ def build_parser() -> Parser:
         "--out", type=Path, default=None, help="PNG to write; gradcam.png in the folder when absent"
     )
     parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -109,7 +109,7 @@ def build_parser() -> Parser:
         "--out", type=Path, default=None, help="PNG to write; `<file>_hypnogram.png` when absent"
     )
     parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 

@@ -169,8 +169,7 @@ class Recording:
             if codes.size != self.shape[0]:
                 raise InputError(
                     f"{self.path}: scoringindex_file has {codes.size} labels, data has "
-                    f"{self.shape[0]} epochs; "
-                    "expected one label per epoch"
+                    f"{self.shape[0]} epochs; expected one label per epoch"
                 )
             if codes.dtype.kind not in "fiub" or not np.isfinite(codes).all() or (codes % 1).any():
                 raise InputError(
@@ -258,8 +257,7 @@ def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
         epoch = int(np.flatnonzero(strange)[0])
         raise InputError(
             f"{recording.path}: epoch {epoch} has the unknown code {codes[epoch]}; expected 0, 1, "
-            "2 or 3 "
-            "(--unknown drop leaves such epochs out)"
+            "2 or 3 (--unknown drop leaves such epochs out)"
         )
     labels = np.full(codes.size, -1)
     for code, label in RAW_TO_LABEL.items():

@@ -76,8 +76,7 @@ def kappa_interval(
     epoch_s: float = 10,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval of kappa, from contiguous 5-minute blocks within each
-    recording.
+    """Return the 95 % bootstrap interval of kappa, from 5-minute blocks within each recording.
 
     Args:
         y_true, y_pred: (N,) labels in time order.
@@ -158,14 +157,15 @@ def text_of(result: dict) -> str:
     for i, name in enumerate(result["states"]):
         values = "".join(f"{cell(result[key][i]):>10}" for key in ("precision", "recall", "f1"))
         lines.append(f"{name:<12}{values}{result['support'][i]:>10}")
-    lines.append(
-        f"accuracy {cell(result['accuracy'])}   kappa "
-        f"{'undefined' if result['kappa'] is None else cell(result['kappa'])}"
-        f"   F1 unweighted (macro) {cell(result['f1_macro'])}   F1 weighted "
-        f"{cell(result['f1_weighted'])}"
-        f"   F1 micro (= accuracy) {cell(result['f1_micro'])}"
+    kappa = "undefined" if result["kappa"] is None else cell(result["kappa"])
+    totals = (
+        f"accuracy {cell(result['accuracy'])}",
+        f"kappa {kappa}",
+        f"F1 unweighted (macro) {cell(result['f1_macro'])}",
+        f"F1 weighted {cell(result['f1_weighted'])}",
+        f"F1 micro (= accuracy) {cell(result['f1_micro'])}",
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, "   ".join(totals)])
 
 
 def confusion_figure(confusion: np.ndarray, path: Path, *, num_classes: int = 3) -> Path:
@@ -269,7 +269,7 @@ def build_parser() -> Parser:
     count = commands.add_parser("count", help="epochs per mouse and state")
     count.add_argument("data_path", type=Path, help="folder with tfrecords")
     count.add_argument("--table", type=Path, default=None, help="CSV file to write")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
 
