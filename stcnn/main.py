@@ -98,8 +98,11 @@ def two_processes():
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=_prepare_process) as pool:
+        # The processes inherit it, while they start as well: Ctrl-C is answered by the parent.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
         for _ in range(2):
             pool.submit(int)  # starts a process; nothing else to do yet
+        signal.signal(signal.SIGINT, answer)
         try:
             yield pool
         except BaseException:
@@ -109,7 +112,6 @@ def two_processes():
 
 
 def _prepare_process():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
     import logging
 
     import torch
