@@ -54,7 +54,7 @@ def demo(options):
     """
     folders = choose(options.folders, find_folders(), "folder")
     flags = ["--demo", "--fresh"] if options.fresh else ["--demo"]
-    rows, usable = [], build_all(folders)
+    rows, misses, usable = [], [], build_all(folders)
     for folder in folders:
         print(f"\n== {folder}", flush=True)
         run_dir, started, clock = RESULTS / folder / "demo", time.time(), time.monotonic()
@@ -67,12 +67,15 @@ def demo(options):
         # A summary that is older than a failed run belongs to another run.
         if state == "failed" and not (path.exists() and path.stat().st_mtime >= started):
             summary = {}
+        if state == "missed":
+            misses += [f"missed in {folder}: {results_index.score_text(s)}" for s in missed]
         score = results_index.score_text(summary.get("planted_truth"))
         report = f"results/{folder}/demo/{summary['report']}" if "report" in summary else "none"
         rows.append((folder, state, f"{time.monotonic() - clock:.0f}", score, report))
     page = results_index.write_index(RESULTS)
     print()
     print_table(("folder", "state", "seconds", "planted truth", "report"), rows)
+    print("".join(f"{line}\n" for line in misses), end="")
     print(f"open {page.relative_to(ROOT)}")
     return int(any(state != "ok" for _, state, *_ in rows))
 

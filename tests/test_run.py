@@ -89,6 +89,7 @@ def test_demo_tells_a_missed_score_from_a_failed_run(house):
         row = next(line for line in done.stdout.splitlines() if line.startswith("left  "))
         assert row.split()[1] == state
         assert ("truth found 0.9" in row) == (state == "missed")
+        assert ("missed in left: " in done.stdout) == (state == "missed")
     main.write_text(before)
 
 
