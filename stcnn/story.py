@@ -217,7 +217,7 @@ def draw_traces(path, dataset, model, kind, held):
     top = 1.1 * max(recorded.max(), curves.max(), 0.3)
     return plot_trace_grid(
         path, seconds, curves, titles, shape=(1, len(rows)), y=(-0.2, top), onset_s=0.0,
-        recorded=[(seconds, trace[None]) for trace in recorded],
+        recorded=[(seconds, trace[None]) for trace in recorded], strong=True,
     )  # fmt: skip
 
 

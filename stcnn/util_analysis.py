@@ -46,7 +46,7 @@ def bare(axis):
 
 
 def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, recorded=None, y=TRACE_Y,
-                    rows_reversed=True, onset_s=None):  # fmt: skip
+                    rows_reversed=True, onset_s=None, strong=False):  # fmt: skip
     """Draw one panel per stimulus: model thick blue, recorded neurons thin orange.
 
     Args:
@@ -60,8 +60,10 @@ def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, record
         y: limits in dF/F.
         rows_reversed: first row at the bottom.
         onset_s: time of stimulus onset, drawn as a thin line, or None.
+        strong: draw the recorded traces in full orange; for one trace per panel.
     """
     rows, columns = shape
+    recorded_style = {"color": ORANGE, "lw": 1.4} if strong else {"color": TRUTH_COLOUR, "lw": 0.5}
     size = (max(columns, 3) * PANEL_IN, max(rows, 1.4) * PANEL_IN)
     figure = Figure(figsize=size)
     figure.subplots_adjust(hspace=0.35, wspace=0.15)
@@ -76,7 +78,7 @@ def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, record
             axis.axvline(onset_s, color="0.8", lw=0.8)
         if recorded is not None:
             for trace in recorded[i][1]:
-                axis.plot(recorded[i][0], trace, color=TRUTH_COLOUR, lw=0.5)
+                axis.plot(recorded[i][0], trace, **recorded_style)
         for row in np.atleast_2d(curves[i]):
             axis.plot(seconds, row, color=MODEL_COLOUR, lw=1.8 if curves[i].ndim == 1 else 0.8)
         if spread is not None:
