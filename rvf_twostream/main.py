@@ -23,10 +23,9 @@ from files import (
     open_run,
     plain_name,
     read_json,
-    seed_number,
     write_settings,
 )
-from options import add_globals, integer, json_factors, number, one_of
+from options import add_globals, add_place_flags, integer, json_factors, number, one_of
 from report import close_run
 
 # data
@@ -126,13 +125,7 @@ def build_parser():
         "--run",
         help="name of the run, its folder in the results; default: demo, or that of ROOT",
     )
-    parser.add_argument("--seed", type=seed_number, default=0, help="seed of every random choice")
-    parser.add_argument(
-        "--device",
-        type=one_of("auto", "cpu", "gpu"),
-        default="auto",
-        help="where to compute: auto, cpu, gpu",
-    )
+    add_place_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     add_globals(parser, globals(), TABLE)
     return parser

@@ -84,8 +84,8 @@ def add_globals(parser, values, table):
         parser.add_argument(f"--{name.lower()}", type=kind, default=shown, help=text)
 
 
-def add_device_flags(parser):
-    """Add the flags about the machine that training and inference share."""
+def add_place_flags(parser):
+    """Add --seed and --device."""
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of every random choice")
     parser.add_argument(
         "--device",
@@ -93,6 +93,11 @@ def add_device_flags(parser):
         default="auto",
         help="where to compute: auto, cpu, gpu",
     )
+
+
+def add_device_flags(parser):
+    """Add the flags about the machine that training and inference share."""
+    add_place_flags(parser)
     parser.add_argument("--workers", type=integer(1), default=2, help="threads that read clips")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
 
