@@ -149,6 +149,14 @@ def test_readme_links_resolve(path):
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("folder", [*FOLDERS, "tests"])
+def test_pytest_knows_the_marks_that_run_py_leaves_out(folder):
+    # pytest refuses an expression -m with a mark that its configuration does not name
+    known = (ROOT / folder / "pytest.ini").read_text()
+    for mark in ("slow", "data"):
+        assert re.search(rf"^ +{mark}: ", known, re.M), mark
+
+
 def test_files_stay_under_500_lines():
     long = {relative(path) for path in SOURCES if len(path.read_text().splitlines()) > 500}
     assert long == set(LONG_FILES)
