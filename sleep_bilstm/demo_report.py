@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from demo import (
+    FULL,
     OCCLUSION_EVERY,
+    SMALL,
     TARGET_CONTROL,
     TARGET_KAPPA,
     TARGET_QUADRANT,
@@ -208,8 +210,9 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> N
         ("Does a map find a planted place?", quadrant_block(found["quadrant"])),
         ("Settings", settings_table(record)),
     ]
-    size = "full" if settings.full else "small"
-    data = f"synthetic, 4 mice, seed {settings.seed}, {size} preset; {found['text']}"
+    size, preset = ("full", FULL) if settings.full else ("small", SMALL)
+    mice = preset.plan["mice"]
+    data = f"synthetic, {mice} mice, seed {settings.seed}, {size} preset; {found['text']}"
     title = "Sleep states from wide-field calcium imaging"
     lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
     report = write_report(run_dir, title, lead, sections)

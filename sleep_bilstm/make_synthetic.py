@@ -44,6 +44,7 @@ SEED = 0
 # signal
 SNR = 0.15  # factor on the state-specific parts; about 0.1 is as hard as real data
 NOISE = 1.0  # factor on the camera noise
+REM_AMPLITUDE = 0.015  # REM rhythm, relative fluorescence, before SNR is applied
 REM_BOOST = 0.15  # probability of NREM -> REM
 MIN_STATE_FRACTION = 0.0  # redraw the states until each takes at least this fraction of the epochs
 ARTIFACT_RATE = 0.015
@@ -56,7 +57,6 @@ WAVE_DELAY_S = 0.25  # front to back
 AMPLITUDE = {
     "slow": 0.012,
     "local": 0.010,
-    "rem": 0.015,
     "infraslow": 0.008,
     "movement": 0.010,
     "hemo": 0.003,
@@ -68,6 +68,7 @@ NOT_NEGATIVE = {
     "seed": math.inf,
     "snr": math.inf,
     "noise": math.inf,
+    "rem_amplitude": math.inf,
     "rem_boost": 1,
     "min_state_fraction": 1,
     "artifact_rate": 1,
@@ -80,6 +81,7 @@ FLAG_HELP = {
     "seed": "seed of all random numbers",
     "snr": "factor on the state-specific signals; 0.1 is about as hard as real data",
     "noise": "factor on the camera noise",
+    "rem_amplitude": "relative fluorescence of the rhythm of REM, before --snr is applied",
     "rem_boost": "probability that a NREM bout ends in REM; natural is about 0.15",
     "min_state_fraction": "redraw until every state takes this fraction of the epochs",
     "artifact_rate": "fraction of epochs with a movement artifact (code 2)",
@@ -102,6 +104,7 @@ class Plan:
     seed: int = SEED
     snr: float = SNR
     noise: float = NOISE
+    rem_amplitude: float = REM_AMPLITUDE
     rem_boost: float = REM_BOOST
     min_state_fraction: float = MIN_STATE_FRACTION
     artifact_rate: float = ARTIFACT_RATE
@@ -256,9 +259,10 @@ def render(
     rows = np.nonzero(mask)[0]
     n = frames.stop - frames.start
     signals = np.zeros((n, rows.size), np.float32)
+    amplitude = {**AMPLITUDE, "rem": plan.rem_amplitude}
     for key in ("rem", "infraslow", "movement", "hemo"):
         if key in courses:
-            signals += np.outer(AMPLITUDE[key] * courses[key][0, frames], maps[key][mask]).astype(
+            signals += np.outer(amplitude[key] * courses[key][0, frames], maps[key][mask]).astype(
                 np.float32
             )
     local = AMPLITUDE["local"] * courses["local"][parcel_map[mask] - 1, frames]

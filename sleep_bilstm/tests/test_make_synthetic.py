@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import signal
+from scipy import ndimage, signal
 from sklearn.metrics import cohen_kappa_score
 
 from files import InputError
@@ -59,6 +59,24 @@ def test_planted_signals(tmp_path):
     assert fast[3] > fast[2]
     assert slow[0] > 2 * fast[0]
     assert fast[3] > 2 * slow[3]
+
+
+def test_rem_amplitude_scales_the_rhythm_of_rem_alone(tmp_path):
+    plan = {"mice": 1, "minutes": 5, "size": 16, "rem_boost": 0.9, "min_state_fraction": 0.1}
+    movies = []
+    for amplitude in (0.0, 0.01, 0.03):
+        paths = make_data_set(tmp_path / str(amplitude), Plan(**plan, rem_amplitude=amplitude))
+        with Recording(paths[0]) as recording:
+            n = len(recording.raw_labels)
+            movies.append(
+                np.concatenate([to_frames(recording.read(e), recording.mask) for e in range(n)])
+            )
+    state = np.load(paths[0].with_suffix(".truth.npz"))["state"].ravel()
+    once, thrice = (movie - movies[0] for movie in movies[1:])
+    np.testing.assert_allclose(thrice, 3 * once, atol=1e-6)
+    # The states fade into each other over half a second.
+    far = ~ndimage.binary_dilation(state == REM, iterations=10)
+    assert np.abs(once[far]).max() < 1e-6 < once[state == REM].std()
 
 
 def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
