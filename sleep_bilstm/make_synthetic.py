@@ -356,6 +356,26 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
     return written
 
 
+def record_of(plan: Plan) -> dict:
+    """Return what `truth.json` says of a complete set of ``plan``."""
+    return {"format": 1, "plan": asdict(plan)}
+
+
+def same_plan(marker: Path, plan: Plan) -> bool:
+    """Say whether ``marker``, the `truth.json` of a complete set, is of ``plan``."""
+    try:
+        return json.loads(marker.read_text(encoding="utf-8")) == record_of(plan)
+    except ValueError as error:
+        raise InputError(
+            f"{marker}: is no readable JSON ({error}); remove it to write the set again"
+        ) from error
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Say whether every recording below ``folder`` has its truth beside it."""
+    return all(path.with_suffix(".truth.npz").is_file() for path in folder.rglob("*.mat"))
+
+
 def make_data_set(out: Path, plan: Plan) -> list[Path]:
     """Write all mice of ``plan`` below ``out`` and, last, `truth.json`; reuse a complete equal set.
 
@@ -364,28 +384,21 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
     """
     if plan.size not in (16, 32, 64, 128):
         raise InputError(f"size is {plan.size}: expected 16, 32, 64 or 128")
-    record = {"format": 1, "plan": asdict(plan)}
     marker = out / "truth.json"
     if marker.is_file():
-        try:
-            held = json.loads(marker.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{marker}: is no readable JSON ({error}); remove it to write the set again"
-            ) from error
-        if held != record:
+        if not same_plan(marker, plan):
             raise InputError(
                 f"{out}: holds synthetic data of other settings; give another --out or remove it"
             )
         return sorted(out.rglob("*.mat"))
-    held = list(out.rglob("*.mat"))
-    if not all(path.with_suffix(".truth.npz").is_file() for path in held):
+    if not is_synthetic(out):
         raise InputError(f"{out}: holds recordings that are not synthetic; give another --out")
-    for path in (*held, *out.rglob("*.truth.npz")):  # of an interrupted set of any settings
-        path.unlink()
+    for pattern in ("*.mat", "*.truth.npz"):  # of an interrupted set of any settings
+        for path in out.rglob(pattern):
+            path.unlink()
     parallel = joblib.Parallel(n_jobs=min(plan.mice, joblib.cpu_count()))
     made = parallel(joblib.delayed(make_mouse)(mouse, plan, out) for mouse in range(plan.mice))
-    write_json(marker, record)
+    write_json(marker, record_of(plan))
     return [path for paths in made for path in paths]
 
 

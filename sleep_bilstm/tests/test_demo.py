@@ -9,11 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from demo import TARGET_CONTROL, TARGET_KAPPA
+from demo import TARGET_CONTROL, TARGET_KAPPA, remove_older_data
+from make_synthetic import Plan, make_data_set
 from states import RESULTS_DIR
 
 FOLDER = Path(__file__).resolve().parents[1]
 RUN = "pytest_demo"
+
+
+def test_fresh_replaces_data_of_an_older_preset_but_nobodys_recordings(tmp_path):
+    plan, other = (Plan(mice=1, minutes=0.5, size=16, seed=seed) for seed in (1, 2))
+    recordings = tmp_path / "small" / "recordings"
+    make_data_set(recordings, plan)
+    remove_older_data(tmp_path / "small", plan)
+    assert recordings.is_dir()
+    foreign = recordings / "200128" / "200128-M1-fc1-GSR_Ben.mat"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"of a user")
+    remove_older_data(tmp_path / "small", other)
+    assert foreign.is_file()
+    foreign.unlink()
+    remove_older_data(tmp_path / "small", other)
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.slow
