@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run every demo on other seeds and other arithmetic and print how far each score is from its target.
+"""Run every demo on other seeds and arithmetic; print how far each score is from its target.
 
     python3 tests/demo_margin.py [folder ...] [--seeds 2] [--out FILE] [--pythons FOLDER]
 
