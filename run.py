@@ -7,8 +7,10 @@
     python3 run.py env   [name ...]                       environments only
     python3 run.py clean                                  remove what this script made
 
-Reads the folders that hold a requirements.txt and a main.py; writes .venvs/<name>/ and
-results/index.html. Needs Python 3.11 and its standard library, nothing else.
+demo and test run folders side by side where cores and memory allow; --jobs N sets how many.
+Reads the folders that hold a requirements.txt and a main.py; writes .venvs/<name>/,
+results/logs/<command>/<name>.log and results/index.html. Needs Python 3.11 and its standard
+library, nothing else.
 """
 
 import argparse
@@ -17,11 +19,11 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import results_index
+from side_by_side import Task, choose_width, count_cores, run_tasks
 from venvs import (
     ROOT,
     VENVS,
@@ -35,6 +37,10 @@ from venvs import (
 )
 
 RESULTS = ROOT / "results"
+LOGS = RESULTS / "logs"
+# The longest first, measured on one core: what runs last beside an idle core is short.
+DEMOS_BY_LENGTH = ("sleep_bilstm", "rvf_twostream", "sparks_unet", "stcnn", "csd_darnn")
+TESTS_BY_LENGTH = ("sleep_bilstm", "sparks_unet", "rvf_twostream", "stcnn", "csd_darnn", "root")
 
 
 def print_table(header, rows):
@@ -43,8 +49,23 @@ def print_table(header, rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     for row in rows:
         print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            # (no strict=: the script has to start on Python 3.9)
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()  # noqa: B905
         )
+
+
+def run_folders(tasks, by_length, options):
+    """Run ``tasks`` side by side, the longest first; return {name: Outcome}."""
+    width = choose_width(options.jobs, len(tasks))
+    if width > 1:
+        # An unknown folder may be long: it starts at once.
+        tasks = sorted(tasks, key=lambda t: by_length.index(t.name) if t.name in by_length else -1)
+        print(
+            f"{width} at once, {max(1, count_cores() // width)} of {count_cores()} cores each; "
+            "the output of each follows when it is complete, --jobs 1 shows it as it comes",
+            flush=True,
+        )
+    return run_tasks(tasks, width, LOGS / options.command)
 
 
 def demo(options):
@@ -55,12 +76,15 @@ def demo(options):
     folders = choose(options.folders, find_folders(), "folder")
     flags = ["--demo", "--fresh"] if options.fresh else ["--demo"]
     rows, misses, usable = [], [], build_all(folders)
+    tasks = [
+        Task(folder, [str(interpreter(folder)), "main.py", *flags], ROOT / folder)
+        for folder in folders
+    ]
+    tasks = [task if usable[task.name] else task._replace(command=None) for task in tasks]
+    outcomes = run_folders(tasks, DEMOS_BY_LENGTH, options)
     for folder in folders:
-        print(f"\n== {folder}", flush=True)
-        run_dir, started, clock = RESULTS / folder / "demo", time.time(), time.monotonic()
-        command = [str(interpreter(folder)), "main.py", *flags]
-        code = call(command, cwd=ROOT / folder) if usable[folder] else None
-        path = run_dir / "summary.json"
+        code, started, seconds = outcomes[folder]
+        path = RESULTS / folder / "demo" / "summary.json"
         summary = results_index.read_summary(path) or {}
         missed = [s for s in summary.get("scores") or [] if s.get("passed") is False]
         state = "ok" if code == 0 else "missed" if code == 1 and missed else "failed"
@@ -71,7 +95,7 @@ def demo(options):
             misses += [f"missed in {folder}: {results_index.score_text(s)}" for s in missed]
         score = results_index.score_text(summary.get("planted_truth"))
         report = f"results/{folder}/demo/{summary['report']}" if "report" in summary else "none"
-        rows.append((folder, state, f"{time.monotonic() - clock:.0f}", score, report))
+        rows.append((folder, state, f"{seconds:.0f}", score, report))
     page = results_index.write_index(RESULTS)
     print()
     print_table(("folder", "state", "seconds", "planted truth", "report"), rows)
@@ -80,17 +104,18 @@ def demo(options):
     return int(any(state != "ok" for _, state, *_ in rows))
 
 
-def run_pytest(name, cwd, tests, arguments):
-    """Run pytest on the folder ``tests`` below ``cwd``; return (passed, failed, skipped)."""
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "junit.xml"
-        pytest = [str(interpreter(name)), "-m", "pytest", "-c", "pytest.ini"]
-        # The tests' folder comes first: its conftest.py must be known when its options are read.
-        command = [*pytest, tests, f"--junitxml={report}", *arguments]
-        code = call(command, cwd=cwd)
-        if not report.exists():
-            return 0, 1, 0
-        suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+def pytest_task(name, cwd, tests, arguments, report):
+    """Return the task that runs pytest on the folder ``tests`` below ``cwd``."""
+    pytest = [str(interpreter(name)), "-m", "pytest", "-c", "pytest.ini"]
+    # The tests' folder comes first: its conftest.py must be known when its options are read.
+    return Task(name, [*pytest, tests, f"--junitxml={report}", *arguments], cwd)
+
+
+def count_tests(report, code):
+    """Return (passed, failed, skipped) of a run of pytest that ended with exit code ``code``."""
+    if not report.exists():
+        return 0, 1, 0
+    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
     total, failures, errors, skipped = (
         sum(int(suite.get(key, 0)) for suite in suites)
         for key in ("tests", "failures", "errors", "skipped")
@@ -106,21 +131,20 @@ def test(options):
     usable = build_all([*folders, "root"])
     marks = [f"not {mark}" for mark in ("slow", "data") if not getattr(options, mark)]
     selected = ["-m", " and ".join(marks)] if marks else []
-    counts = []
-    for folder in folders:
-        print(f"\n== {folder}", flush=True)
-        arguments = list(selected)
-        for flag, base in (("--real", options.real), ("--fixtures", options.fixtures)):
-            if base and (Path(base) / folder).is_dir():
-                arguments += [flag, str((Path(base) / folder).resolve())]
-        counts.append(
-            run_pytest(folder, ROOT / folder, "tests", arguments) if usable[folder] else (0, 1, 0)
-        )
-    print("\n== root", flush=True)
-    counts.append(
-        run_pytest("root", ROOT / "tests", ".", selected) if usable["root"] else (0, 1, 0)
-    )
-    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        reports = {name: Path(scratch) / f"{name}.xml" for name in (*folders, "root")}
+        tasks = []
+        for folder in folders:
+            arguments = list(selected)
+            for flag, base in (("--real", options.real), ("--fixtures", options.fixtures)):
+                if base and (Path(base) / folder).is_dir():
+                    arguments += [flag, str((Path(base) / folder).resolve())]
+            tasks.append(pytest_task(folder, ROOT / folder, "tests", arguments, reports[folder]))
+        tasks.append(pytest_task("root", ROOT / "tests", ".", selected, reports["root"]))
+        tasks = [task if usable[task.name] else task._replace(command=None) for task in tasks]
+        outcomes = run_folders(tasks, TESTS_BY_LENGTH, options)
+        counts = [count_tests(reports[name], outcomes[name].code) for name in outcomes]
+    passed, failed, skipped = (sum(column) for column in zip(*counts))  # noqa: B905 - Python 3.9
     print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return int(failed > 0)
 
@@ -170,6 +194,13 @@ def clean(options):
     return 0
 
 
+def positive(text):
+    """Return ``text`` as a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+    return int(text)
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser whose complaint is one line, exit code 2."""
 
@@ -197,6 +228,8 @@ def parse(argv):
         sub = commands.add_parser(name, help=globals()[name].__doc__, allow_abbrev=False)
         if name != "clean":
             sub.add_argument("folders", nargs="*", help="default: all")
+        if name in ("demo", "test"):
+            sub.add_argument("--jobs", type=positive, help="folders at once; default: all cores")
         for flag, text in flags.items():
             sub.add_argument(flag, action="store_true", help=text)
         if name == "test":

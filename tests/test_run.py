@@ -29,7 +29,7 @@ sys.exit({code})
 def house(tmp_path_factory):
     """A repository with run.py and two folders: ``left`` works, ``right`` fails."""
     root = tmp_path_factory.mktemp("house")
-    for name in ("run.py", "venvs.py", "results_index.py"):
+    for name in ("run.py", "venvs.py", "side_by_side.py", "results_index.py"):
         shutil.copy(ROOT / name, root)
     pins = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
     pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
