@@ -73,3 +73,12 @@ def requirements(path):
             name, version = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[\w,]+\])?(.*)", line).groups()
             found[name.lower().replace("_", "-")] = version.strip()
     return found
+
+
+def is_running(pid):
+    """Tell whether process ``pid`` runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from repository import ROOT
+from repository import ROOT, is_running
 
 MAIN = """
 import json, pathlib, sys
@@ -163,15 +163,6 @@ def test_wrong_python_and_full_disk_are_named(house):
             check=True,
         )
         assert text in done.stdout
-
-
-def is_running(pid):
-    """Tell whether process ``pid`` runs (a zombie does not)."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
