@@ -45,6 +45,9 @@ def margin(value, target):
     if found := re.search(rf"{NUMBER} (?:to|-) {NUMBER}", target):
         low, high = map(float, found.groups())
         return min(value - low, high - value)
+    if found := re.search(rf"within {NUMBER} ?% of {NUMBER}", target):
+        share, wanted = map(float, found.groups())
+        return wanted * share / 100 - abs(value - wanted)
     if found := re.search(rf"(>=|>|at least|above) ?{NUMBER}", target):
         return value - float(found.group(2))
     if found := re.search(rf"(<=|<|at most|below) ?{NUMBER}", target):
@@ -59,7 +62,8 @@ def run_once(folder, seed, arithmetic, cores, python):
     names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"]
     if folder in TENSORFLOW:
         names += ["TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]
-    environment |= dict.fromkeys(names, threads)
+    # Threads that wait without turning leave the cores to others and change no number.
+    environment |= dict.fromkeys(names, threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
     if arithmetic == OTHER:
         environment |= (
             {"TF_ENABLE_ONEDNN_OPTS": "0"}
