@@ -14,6 +14,7 @@ metrics.csv, plots/, heatmap.mp4 and .gif, report.html.
 import importlib
 from pathlib import Path
 
+from device import describe_device
 from files import InputError, one_line_faults, plain_name, seed_number
 from settings import DATA_DIR, RESULTS_DIR, Flag, flag_name, parse
 
@@ -209,6 +210,10 @@ def main(argv=None):
     if actions["full"] and not actions["demo"]:
         raise InputError("--full belongs to --demo")
     settings["overwrite"] |= actions["fresh"]
+    from utils import choose_device
+
+    device, _ = choose_device(settings["device"])
+    print(describe_device("torch", device, asked=settings["device"] != "auto"), flush=True)
     if actions["demo"]:
         from demo import run_demo
 

@@ -10,6 +10,7 @@ z-units, attention.npz, plots/final_predicted_reloaded.png and metrics.csv.
 
 from pathlib import Path
 
+from device import describe_device
 from files import InputError, one_line_faults
 from settings import RESULTS_DIR, Flag, parse
 
@@ -58,9 +59,9 @@ def reload_run(run_dir, data="", scaler="run", device="auto"):
     from safe_read import read_published_scaler
     from utils import choose_device
 
-    device, reason = choose_device(device)
-    print(f"device {device} ({reason})")
-    net, record = load_network(run_dir, device)
+    chosen, _ = choose_device(device)
+    print(describe_device("torch", chosen, asked=device != "auto"), flush=True)
+    net, record = load_network(run_dir, chosen)
     saved = read_json(run_dir / "settings.json").get("settings", {})
     known = main.default_settings()
     settings = known | {name: saved[name] for name in known if name in saved}

@@ -174,8 +174,7 @@ def train_and_predict(prepared, settings, run_dir, identity):
     """Train or go on training, then predict the test part; writes every result file."""
     run_dir.mkdir(parents=True, exist_ok=True)
     clear_temporaries(run_dir)
-    device, reason = choose_device(settings["device"])
-    print(f"device {device} ({reason})")
+    device, _ = choose_device(settings["device"])
     record = {key: value for key, value in settings.items() if key not in ("resume", "overwrite")}
     write_settings(
         run_dir,

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from device import why_no_gpu
 from files import InputError, atomic_path
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
@@ -81,9 +82,10 @@ def choose_device(wanted="auto"):
     if wanted.startswith("cuda"):
         index = int(wanted[5:] or 0)
         if index >= torch.cuda.device_count():
+            reason = "" if torch.cuda.is_available() else f" ({why_no_gpu('torch')})"
             raise InputError(
                 f"--device: found {wanted}, expected one of {torch.cuda.device_count()} CUDA"
-                " devices; use --device cpu"
+                f" devices{reason}; use --device cpu"
             )
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device: found mps, expected an Apple GPU; use --device cpu")

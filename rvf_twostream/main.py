@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from device import describe_device, gpu_names_apart
 from files import (
     DATA,
     RESULTS,
@@ -245,6 +246,16 @@ def own_data(settings, run_dir):
     return close_run(run_dir)
 
 
+def say_device(wanted):
+    """Print where the run computes; TensorFlow itself is loaded after the steps that fork."""
+    from training import choose_device
+
+    names = [] if wanted == "cpu" else gpu_names_apart("tensorflow")
+    chosen = choose_device(wanted, names)
+    line = describe_device("tensorflow", chosen, asked=wanted != "auto", names=names[:1])
+    print(line, flush=True)
+
+
 @one_line_faults
 def main(argv=None):
     """Run the story of own data or of the demo; return the exit code."""
@@ -257,9 +268,11 @@ def main(argv=None):
     run_dir = RESULTS / (
         args.run or ("demo" if args.demo else Path(settings["root"]).resolve().name)
     )
-    if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
+    if not args.fresh and open_run(run_dir, settings, free=FREE):
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
+    say_device(args.device)  # before --fresh removes a run: it may be refused
+    open_run(run_dir, settings, fresh=args.fresh, free=FREE)
     write_settings(run_dir, settings, inputs=inputs_of(settings), libraries=LIBRARIES)
     if args.demo:
         return demo(settings, run_dir, DATA / run_dir.name, fresh=args.fresh)

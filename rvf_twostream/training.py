@@ -4,31 +4,25 @@ Follows specification 7.4, 7.5 and 7.7. Shapes: b clips of a batch, k outputs, n
 """
 
 import collections
-import contextlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from device import describe_device, gpu_names, quiet_start, why_no_gpu
 from files import InputError
 
+FEW_CALLS = 8  # a trace of the update costs as much as about ten updates without one
 
-@contextlib.contextmanager
-def quiet_start():
-    """Send what native code writes to stderr nowhere.
 
-    TensorFlow logs a page about missing GPUs before any of its log settings apply; a fault of ours
-    would be lost below it. Python's own errors are raised after the block as usual.
-    """
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def choose_device(device, cards):
+    """Return "cpu" or "gpu" for ``auto``, ``cpu`` or ``gpu`` and the GPUs that TensorFlow sees."""
+    if device == "gpu" and not cards:
+        raise InputError(
+            f"--device gpu: TensorFlow sees no GPU ({why_no_gpu('tensorflow')}); use --device cpu"
+        )
+    return "cpu" if device == "cpu" or not cards else "gpu"
 
 
 def start_tensorflow(*, seed=0, device="auto", gpus=1, precision="float32"):
@@ -47,9 +41,7 @@ def start_tensorflow(*, seed=0, device="auto", gpus=1, precision="float32"):
         import tensorflow as tf
 
         cards = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not cards:
-        raise InputError("--device gpu: TensorFlow sees no GPU; use --device cpu")
-    on_cpu = device == "cpu" or not cards
+    on_cpu = choose_device(device, cards) == "cpu"
     if precision != "float32" and on_cpu:
         raise InputError(
             f"--precision {precision}: TensorFlow has no half-precision 3D max pool on CPU and "
@@ -82,10 +74,11 @@ def device_note(strategy, device):
     """Return one line that says where the work runs and why."""
     import tensorflow as tf
 
-    found = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
-    reason = {"gpu": "GPU found", "cpu": "no GPU found"}[found] if device == "auto" else "asked for"
     replicas = strategy.num_replicas_in_sync
-    return f"device {found} ({reason})" + (f", {replicas} replicas" if replicas > 1 else "")
+    names = gpu_names("tensorflow")[:replicas]
+    chosen = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
+    line = describe_device("tensorflow", chosen, asked=device != "auto", names=names)
+    return line + (f", {replicas} replicas" if replicas > 1 else "")
 
 
 def total_loss(model, x, y, weight, n_real, sample_loss, *, n_replicas=1):
@@ -106,17 +99,23 @@ def total_loss(model, x, y, weight, n_real, sample_loss, *, n_replicas=1):
     return loss + tf.add_n(model.losses) / n_replicas, outputs
 
 
-def one_trace(function):
+def one_trace(function, n_calls=None):
     """Compile ``function`` of arrays for batches of any size.
 
     Tracing a network takes seconds; by itself TensorFlow traces again for a smaller last batch.
     Replicas of a strategy hand their own kind of values over, which are traced as they come.
+
+    Args:
+        n_calls: how often it is called in the whole run, when that is known: up to FEW_CALLS it
+            runs untraced, with the same kernels in the same order.
     """
     import tensorflow as tf
 
     def open_batch(value):
         return tf.TensorSpec((None, *value.shape[1:]) if value.shape else (), value.dtype)
 
+    if n_calls is not None and n_calls <= FEW_CALLS:
+        return function
     traced = tf.function(function, reduce_retracing=True, autograph=False)
     concrete = []
 
@@ -132,12 +131,13 @@ def one_trace(function):
     return call
 
 
-def make_train_step(model, optimizer, sample_loss, strategy):
+def make_train_step(model, optimizer, sample_loss, strategy, *, n_steps=None):
     """Return ``step(x, y, weight, n_real) -> (total loss, outputs)``, one update of the weights.
 
     Args:
         sample_loss, n_real: as in ``total_loss``.
         strategy: the batch is split over its replicas.
+        n_steps: updates of the whole run, resumed or not; few of them are not worth a trace.
     """
     import tensorflow as tf
 
@@ -153,12 +153,13 @@ def make_train_step(model, optimizer, sample_loss, strategy):
         optimizer.apply(tape.gradient(scaled, variables), variables)
         return loss, outputs
 
-    @one_trace
-    def step(x, y, weight, n_real):
+    def update(x, y, weight, n_real):
         losses, outputs = strategy.run(replica_step, args=(x, y, weight, n_real))
         losses = strategy.experimental_local_results(losses)
         outputs = strategy.experimental_local_results(outputs)
         return tf.add_n(losses), tf.concat(outputs, axis=0)
+
+    step = one_trace(update, n_steps if n_replicas == 1 else None)
 
     def shared(value):
         if n_replicas == 1:

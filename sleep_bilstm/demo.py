@@ -322,16 +322,17 @@ def run_beside(part, values: dict, folders, run_dir: Path):
 def run_demo(settings) -> int:
     """Run the demo, or reuse a complete one; return 1 when any score missed its target, else 0."""
     from demo_report import write_demo_report
-    from modes import LIBRARIES, choose_device
+    from modes import LIBRARIES, say_device
 
     start = time.perf_counter()
     settings, preset = demo_settings(settings)
     run_dir = RESULTS_DIR / settings.run
-    if open_run(run_dir, settings.values, fresh=settings.fresh, free=FREE):
+    if not settings.fresh and open_run(run_dir, settings.values, free=FREE):
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
+    device = say_device(settings.device)  # before --fresh removes a run: it may be refused
+    open_run(run_dir, settings.values, fresh=settings.fresh, free=FREE)
     write_settings(run_dir, settings.values, libraries=LIBRARIES)
-    device = choose_device(settings.device)
     # The networks are small: each fills one core, two threads make none of them faster.
     beside = min(SIDE_NETWORKS, max(1, joblib.cpu_count() - 1))
     if device == "cpu":

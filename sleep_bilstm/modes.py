@@ -14,32 +14,39 @@ from pathlib import Path
 
 import pandas as pd
 
+from device import describe_device, quiet_start, why_no_gpu
 from files import InputError, write_json, write_settings
 from states import RESULTS_DIR, STATE_NAMES
 
 LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
 # Settings that decide which weights are best and how they are learnt: one run, one value of each.
-TRAINING_KEYS = ("loss", "gamma", "lr_init", "batch_size", "limit_val")
+TRAINING_KEYS = ("loss", "gamma", "lr_init", "batch_size", "limit_val", "average")
 OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
 log = logging.getLogger(__name__)
 
 
 def choose_device(wanted: str) -> str:
-    """Hide the GPUs when the CPU is asked for, print the reason, and return "cpu" or "gpu"."""
+    """Hide the GPUs when the CPU is asked for, and return "cpu" or "gpu"."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
+    with quiet_start():
+        import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     if wanted == "gpu" and not gpus:
         raise InputError(
-            "--device gpu: TensorFlow sees no GPU; use --device cpu or install its CUDA libraries"
+            f"--device gpu: TensorFlow sees no GPU ({why_no_gpu('tensorflow')}); use --device cpu"
         )
     if wanted == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
-        log.info("device cpu (%s)", "asked for" if wanted == "cpu" else "no GPU found")
         return "cpu"
-    log.info("device gpu (%s)", "asked for" if wanted == "gpu" else "GPU found")
     return "gpu"
+
+
+def say_device(wanted: str) -> str:
+    """Choose the device, print the line that says so, and return "cpu" or "gpu"."""
+    device = choose_device(wanted)
+    print(describe_device("tensorflow", device, asked=wanted != "auto"), flush=True)
+    return device
 
 
 def strategy_scope():
@@ -185,7 +192,7 @@ def check_resume(run_dir: Path, settings, architecture, data: dict) -> None:
     for path, old, new in (
         (config, network, architecture.to_json()),
         (config, trained_on, data),
-        (record, settings_of_run(run_dir), own),
+        (record, {"average": 0.0, **settings_of_run(run_dir)}, own),  # older runs: no average
     ):
         # Tuples become lists, as they are in the file.
         for name, held, value in differences(old, json.loads(json.dumps(new))):
@@ -407,6 +414,7 @@ def run_predict(settings) -> int:
 
 def run_mode(settings) -> int:
     """Run the mode of the settings; return the exit code."""
+    say_device(settings.device)
     if settings.mode == "train":
         return run_train(settings)
     if settings.mode in ("test", "test_subjectwise"):

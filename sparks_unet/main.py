@@ -14,11 +14,13 @@ behind each, report.html and, last, summary.json.
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 
 from config import FOLDER
+from device import describe_device
 from files import (
     InputError,
     Parser,
@@ -172,6 +174,15 @@ def predict_all(params, place, ids):
     return {sample.id: (sample, *one) for sample, one in zip(samples, found, strict=True)}
 
 
+def say_device(params, wanted):
+    """Print where the run computes; the first of the processes of torchrun speaks for all."""
+    from training_tools import choose_device
+
+    name, asked = choose_device(params, wanted)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(describe_device("torch", name, asked=asked), flush=True)
+
+
 def story(params, args):
     """Run everything for ``params``; return the exit code."""
     from report import close_run
@@ -181,9 +192,12 @@ def story(params, args):
     started = time.time()
     demo = demo_settings(params.seed, args.full) if args.demo else None
     extra = {} if demo is None else {"demo": dataclasses.asdict(demo)}
-    if is_complete(params.output_dir, settings_of(params) | extra, fresh=args.fresh):
+    settings = settings_of(params) | extra
+    if not args.fresh and is_complete(params.output_dir, settings, fresh=False):
         print(f"{params.output_dir} is complete; --fresh starts anew")
         return close_run(params.output_dir)
+    say_device(params, args.device)  # before --fresh removes a run: it may be refused
+    is_complete(params.output_dir, settings, fresh=args.fresh)
     if demo is not None:
         ensure_demo_data(params.data_dir, demo)
     todo = resumed(params)

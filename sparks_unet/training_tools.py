@@ -5,6 +5,7 @@ Letters: B batch, D frames of a chunk, H rows, W columns.
 Source: specification sections 7.3 to 7.7.
 """
 
+import contextlib
 import csv
 import logging
 import math
@@ -31,6 +32,7 @@ from checkpoints import (
 from config import logger, to_dict
 from custom_losses import drop_margins, make_loss
 from datasets import batch_keys
+from device import describe_device, why_no_gpu
 from files import InputError, atomic_path
 from validation import validate
 
@@ -68,25 +70,28 @@ def set_up_logging(params, logfile=None):
     logger.propagate = False
 
 
-def pick_place(params, wanted="auto", threads=None):
-    """Choose the device, set the number of CPU threads and join the other processes of torchrun."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", 0))
+def choose_device(params, wanted="auto"):
+    """Return (device name, whether flag or INI file ask for it) without touching the device."""
     has_gpu = torch.cuda.is_available()
     wanted = "cuda" if wanted == "gpu" else wanted
     if wanted == "cuda" and not has_gpu:
-        raise InputError("--device cuda: no CUDA device is available; use --device cpu")
+        raise InputError(
+            f"--device cuda: no CUDA device is available ({why_no_gpu('torch')}); use --device cpu"
+        )
     if wanted == "cpu" or (wanted == "auto" and not params.cuda):
-        name, reason = "cpu", "asked for"
-    elif has_gpu:
-        name, reason = f"cuda:{local}", "GPU found" if wanted == "auto" else "asked for"
-    else:
-        name, reason = "cpu", "no GPU found"
-        if params.cuda and wanted == "auto":
-            logger.warning("cuda = yes, but no CUDA device is available: the CPU is used")
+        return "cpu", True
+    return (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if has_gpu else "cpu"), wanted != "auto"
+
+
+def pick_place(params, wanted="auto", threads=None):
+    """Choose the device, set the number of CPU threads and join the other processes of torchrun."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    name, asked = choose_device(params, wanted)
+    if name == "cpu" and not asked:
+        logger.warning("cuda = yes, but no CUDA device is available: the CPU is used")
     if threads:
         torch.set_num_threads(threads)
-    logger.info("device %s (%s)", name, reason)
+    logger.info(describe_device("torch", name, asked=asked))
     logger.debug("%d CPU threads", torch.get_num_threads())
     device = torch.device(name)
     if world > 1 and not torch.distributed.is_initialized():
@@ -221,6 +226,7 @@ class TrainingRun:
         self.scheduler = make_scheduler(params, self.optimizer)
         self.iteration = 0
         self.loss_sum, self.loss_count = 0.0, 0
+        self.mean, self.mean_count = None, 0  # of the weights since average_iteration
         weights = None if dataset is None else dataset.class_weights()
         if weights is not None:
             weights = torch.from_numpy(weights).to(place.device)
@@ -233,6 +239,7 @@ class TrainingRun:
         """Continue the run whose checkpoint ``iteration`` lies in ``folder``."""
         device = self.place.device
         load_network(self.model, checkpoint_path(folder, "network", iteration))
+        self._load_mean(checkpoint_path(folder, "iterate", iteration))
         for part, owner in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
             path = checkpoint_path(folder, part, iteration)
             if owner is None:
@@ -247,6 +254,15 @@ class TrainingRun:
             torch.set_rng_state(state["torch"])
             self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
         self.iteration = iteration
+
+    def _load_mean(self, path):
+        """Take the loaded network as the mean that it is; train on from the weights at ``path``."""
+        if not self.params.average_iteration or not path.is_file():
+            return
+        state = load_state(path, self.place.device)
+        self.mean = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.mean_count = state["count"]
+        load_network(self.model, path)
 
     @staticmethod
     def _load_part(owner, path, device):
@@ -263,7 +279,7 @@ class TrainingRun:
         if not self.place.first:
             return
         states = {
-            "network": self.model.state_dict(),
+            "network": self.model.state_dict() if self.mean is None else self.mean,
             "optimizer": self.optimizer.state_dict(),
             "rng": {
                 "torch": torch.get_rng_state(),
@@ -273,6 +289,8 @@ class TrainingRun:
         }
         if self.scheduler is not None:
             states["scheduler"] = self.scheduler.state_dict()
+        if self.mean is not None:
+            states["iterate"] = {"network": self.model.state_dict(), "count": self.mean_count}
         save_checkpoint(self.run_dir, self.iteration, states)
 
     def validate(self):
@@ -283,14 +301,15 @@ class TrainingRun:
         movies_dir = None
         if self.params.save_validation_movies:
             movies_dir = self.run_dir / "predictions"
-        metrics, counts = validate(
-            self.model,
-            self.samples,
-            self.params,
-            self.validation_loss,
-            iteration=self.iteration,
-            movies_dir=movies_dir,
-        )
+        with self._mean_weights():
+            metrics, counts = validate(
+                self.model,
+                self.samples,
+                self.params,
+                self.validation_loss,
+                iteration=self.iteration,
+                movies_dir=movies_dir,
+            )
         numbers = {k: v for k, v in metrics.items() if v is None or np.isscalar(v)}
         append_row(self.run_dir / "metrics.csv", {"iteration": self.iteration, **numbers})
         logger.info("validation at %d, loss %.4f", self.iteration, metrics["loss"])
@@ -298,6 +317,34 @@ class TrainingRun:
         self._log({name: value for name, value in numbers.items() if value is not None})
         self._wait()
         return metrics, counts
+
+    @contextlib.contextmanager
+    def _mean_weights(self):
+        """Let the network have its mean weights, where there are any, then those it trains."""
+        if self.mean is None:
+            yield
+            return
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.mean)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def _add_to_mean(self):
+        """Add the present weights to their mean, every iteration with the same weight."""
+        if not self.params.average_iteration or self.iteration < self.params.average_iteration:
+            return
+        self.mean_count += 1
+        state = self.model.state_dict()
+        if self.mean is None:
+            self.mean = {name: value.clone() for name, value in state.items()}
+            return
+        for name, value in state.items():
+            if value.is_floating_point():
+                self.mean[name].lerp_(value, 1 / self.mean_count)
+            else:
+                self.mean[name].copy_(value)
 
     def _wait(self):
         if self.place.world > 1:
@@ -353,6 +400,7 @@ class TrainingRun:
                     self._stop_diverged(loss)
                 self.loss_sum += loss
                 self.loss_count += 1
+                self._add_to_mean()
                 if self.iteration % params.print_every == 0:
                     self._log_loss(bar)
                 self.iteration += 1

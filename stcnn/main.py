@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from device import describe_device
 from files import (
     InputError,
     Parser,
@@ -70,6 +71,14 @@ def settle(args):
     preset = ["preset=demo_full" if args.full else "preset=demo"] if args.demo else []
     fixed = [f"seed={args.seed}", f"device={args.device}"]
     return compose_settings([*preset, *args.overrides, *fixed])
+
+
+def say_device(wanted):
+    """Print where the run computes."""
+    from training import pick_device
+
+    place = pick_device(wanted)
+    print(describe_device("torch", str(place), asked=wanted != "auto"), flush=True)
 
 
 def train_both(run_dir, settings, with_control, pool):
@@ -154,9 +163,11 @@ def main(argv=None):
     begun = time.monotonic()
     settings = settle(args)
     run_dir = RESULTS / args.run
-    if open_run(run_dir, settings, fresh=args.fresh, free=FREE):
+    if not args.fresh and open_run(run_dir, settings, free=FREE):
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
+    say_device(args.device)  # before --fresh removes a run: it may be refused
+    open_run(run_dir, settings, fresh=args.fresh, free=FREE)
     write_settings(run_dir, settings, libraries=LIBRARIES)
     # planted tuning is scored on held-out stimuli only
     holds_out = settings["val_fraction"] > 0 or bool(settings["val_stimuli"])

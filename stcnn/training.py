@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch.nn import functional
 from tqdm import tqdm
 
+from adam import Adam
 from ca_dataloader import CalciumDataset, EpochOrder, Layout, make_loader, split_rows
 from checkpoints import (
     checkpoint_epochs,
@@ -25,6 +26,7 @@ from checkpoints import (
     save_checkpoint,
     save_history,
 )
+from device import why_no_gpu
 from files import InputError, atomic_path, git_commit, write_json, write_settings
 from make_synthetic import make_synthetic
 from metrics import COLUMNS, score_rows
@@ -40,16 +42,15 @@ LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors"
 
 
 def pick_device(wish):
-    """Return the torch device for auto, cpu, gpu or cuda and log the reason."""
+    """Return the torch device for auto, cpu, gpu or cuda."""
     if wish not in ("auto", "cpu", "gpu", "cuda"):
         raise InputError(f"device={wish}: expected auto, cpu, gpu or cuda")
     wish = "cuda" if wish == "gpu" else wish
     if wish == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: no CUDA device found; use device=cpu or device=auto")
-    device = "cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda"
-    found = "GPU found" if device == "cuda" else "no GPU found"
-    log.info("device %s (%s)", device, "asked for" if wish == device else found)
-    return torch.device(device)
+        raise InputError(
+            f"device=cuda: no CUDA device found ({why_no_gpu('torch')}); use device=cpu or auto"
+        )
+    return torch.device("cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def bounds_of(clip_param):
@@ -243,7 +244,7 @@ def fit(model, dataset, settings, *, run_dir, rows, val_rows):
         num_workers=settings["num_workers"],
         pin=device.type == "cuda",
     )
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings["lr"])
+    optimiser = Adam(model.parameters(), lr=settings["lr"])
     rules = bounds_of(settings["clip_param"])
     done, history, epochs = restore(run_dir, model, optimiser)
     if done is None:

@@ -226,7 +226,7 @@ def test_fresh_starts_anew_and_leaves_foreign_files(finished, tmp_path, monkeypa
     assert "holds files of something else; give another --run" in capsys.readouterr().err
     (tmp_path / "run" / "mine.txt").unlink()
     assert main.main(words) == 0
-    assert "device cpu (asked for)" in capsys.readouterr().out
+    assert "device: cpu (asked for)" in capsys.readouterr().out
     network = tmp_path / "run" / "network.json"
     before = network.stat().st_mtime_ns
     assert main.main(words) == 0
