@@ -29,8 +29,8 @@ sys.exit({code})
 def house(tmp_path_factory):
     """A repository with run.py and two folders: ``left`` works, ``right`` fails."""
     root = tmp_path_factory.mktemp("house")
-    for name in ("run.py", "venvs.py", "side_by_side.py", "results_index.py"):
-        shutil.copy(ROOT / name, root)
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, root)
     pins = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
     pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
     (root / "tests").mkdir()
@@ -112,7 +112,8 @@ def test_unbuildable_environment_is_reported(house):
     done = call(house, "env", "right")
     requirements.write_text(before)
     assert done.returncode == 1
-    assert "building right failed: ERROR" in done.stdout
+    assert "building right failed: " in done.stdout
+    assert "no-such-package" in done.stdout
     assert not (house / ".venvs" / "right" / "stamp").exists()
 
 
@@ -143,26 +144,6 @@ def test_unknown_word_names_the_nearest(house, arguments, nearest):
     assert done.returncode == 2
     assert done.stderr.strip().endswith(f"did you mean {nearest}?")
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_wrong_python_and_full_disk_are_named(house):
-    source = (
-        "import venvs\n"
-        "{change}\n"
-        "try:\n    venvs.check_machine(['left'])\nexcept venvs.Fault as fault:\n    print(fault)\n"
-    )
-    for change, text in (
-        ("venvs.PYTHON = (3, 99)", "Python 3.99 is needed"),
-        ("venvs.GB_PER_ENVIRONMENT = 10**9", "of free disk are needed for left"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", source.format(change=change)],
-            cwd=house,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert text in done.stdout
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
