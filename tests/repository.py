@@ -44,6 +44,7 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@cache
 def imported(path):
     """Return the top-level names that a source file imports, at any depth."""
     names = set()
