@@ -337,9 +337,11 @@ def run_epochs(args, run, parts, data, info, strategy):
     from training import make_forward, make_train_step, train_epoch
 
     model, optimizer, trained = parts
-    step = make_train_step(model, optimizer, sample_losses(args.task), strategy)
-    forward = make_forward(model)
     n_steps = len(data["train"])
+    step = make_train_step(
+        model, optimizer, sample_losses(args.task), strategy, n_steps=n_steps * args.epoch
+    )
+    forward = make_forward(model)
     bar = tqdm(total=args.epoch * n_steps, initial=run.state["epoch"] * n_steps, disable=None)
     while run.state["epoch"] < args.epoch:
         start = time.perf_counter()

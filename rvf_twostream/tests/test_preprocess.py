@@ -16,6 +16,7 @@ from files import InputError
 from little import (
     FOLDER,
     assert_one_line,
+    call_script,
     run_script,
     texture,
     tree,
@@ -93,9 +94,11 @@ def test_script_end_to_end(root):
 def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, tmp_path, capsys):
     again = write_data_set(tmp_path / "again", movies=2)
     assert preprocess_root(root) == 0
-    assert run_script("preprocess.py", "--root", again, "-m").returncode == 0
+    assert call_script("preprocess.py", "--root", again, "-m").returncode == 0
     assert flow_root(root) == 0
-    assert run_script("optical_flow_calculator.py", "--root", again, "--workers", 2).returncode == 0
+    assert (
+        call_script("optical_flow_calculator.py", "--root", again, "--workers", 2).returncode == 0
+    )
     movies = {name: data for name, data in tree(root).items() if name.endswith(".npy")}
     assert len(movies) == 32
     assert movies == {name: data for name, data in tree(again).items() if name.endswith(".npy")}
@@ -195,7 +198,7 @@ def test_one_bad_file_does_not_stop_the_others(root):
     (root / "notes.dcm").write_text("no DICOM")
     write_dicom(root / "short.dcm", texture(20), "p01")
     write_dicom(root / "stranger.dcm", texture(34), "hospital4711")
-    done = run_script("preprocess.py", "--root", root)
+    done = call_script("preprocess.py", "--root", root)
     assert done.returncode == 1
     assert "p01_0.dcm" in done.stderr
     assert "17 expected" not in done.stderr
@@ -207,12 +210,12 @@ def test_one_bad_file_does_not_stop_the_others(root):
     assert rows["notes.dcm"]["status"] == "failed"
     assert sum(row["status"] == "processed" for row in rows.values()) == 7
     assert "hospital4711" not in done.stdout + (root / "manifest.csv").read_text()
-    assert "hospital4711" in run_script("preprocess.py", "--root", root, "--debug").stdout
+    assert "hospital4711" in call_script("preprocess.py", "--root", root, "--debug").stdout
 
 
 def test_too_many_movies_of_a_patient(tmp_path):
     root = write_data_set(tmp_path / "set", ids=("p01",), movies=37, n=32, rows=16, cols=16)
-    assert_one_line(run_script("preprocess.py", "--root", root), "p01", "36 movies")
+    assert_one_line(call_script("preprocess.py", "--root", root), "p01", "36 movies")
 
 
 @pytest.mark.parametrize(
@@ -238,17 +241,17 @@ def test_too_many_movies_of_a_patient(tmp_path):
 )
 def test_bad_inputs_are_one_line(root, change, words):
     change(root)
-    done = run_script("preprocess.py", "--root", root)
+    done = call_script("preprocess.py", "--root", root)
     done.stderr = "\n".join(x for x in done.stderr.splitlines() if x.startswith("error"))
     assert_one_line(done, *words)
 
 
 def test_missing_root_and_unknown_flag(tmp_path):
-    done = run_script("preprocess.py", "--root", tmp_path / "none")
+    done = call_script("preprocess.py", "--root", tmp_path / "none")
     assert_one_line(done, "no such folder")
-    done = run_script("preprocess.py", "--root", tmp_path, "--recalculat")
+    done = call_script("preprocess.py", "--root", tmp_path, "--recalculat")
     assert_one_line(done, "did you mean --recalculate?")
-    done = run_script("preprocess.py", "--root", tmp_path, "--nrows", 8)
+    done = call_script("preprocess.py", "--root", tmp_path, "--nrows", 8)
     assert_one_line(done, "--nrows", ">= 32")
 
 
