@@ -129,7 +129,9 @@ def test_refuse_stops_before_anything_but_the_report_is_written(named_set):
 
 
 def test_warn_goes_on_and_no_output_holds_a_value(named_set):
-    done = call_script("preprocess.py", "--root", named_set, "--deid", "warn")
+    done = call_script(
+        "preprocess.py", "--root", named_set, "--deid", "warn", "--nrows", 32, "--ncols", 32
+    )
     assert done.returncode == 0, done.stderr
     assert "x.dcm: " in done.stdout
     with open(named_set / "deid_report.csv", newline="") as handle:
