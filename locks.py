@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def write_lock(environment, uv, upgrade):
         if lock.exists() and not upgrade:
             shutil.copy(lock, raw)
         flags = ["--universal", "--python-version", python, "--no-header", "--no-annotate"]
-        flags += ["--no-emit-index-url", "--no-emit-find-links", *uv_install.pip_flags()]
+        flags += ["--no-emit-index-url", "--no-emit-find-links", "--python", sys.executable]
+        flags += uv_install.pip_flags()
         code, _, complaint = uv_install.ask_uv(
             uv, "pip", "compile", *environment.files_for("cuda"), "--output-file", raw, *flags
         )
