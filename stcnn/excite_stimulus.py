@@ -31,13 +31,14 @@ def excite(model, cell_type, *, seconds, steps, seed=0, learning_rate=0.05):
     """
     import torch
 
+    from adam import Adam
     from stimuli import BACKGROUND, BRIGHT, DARK
 
     rate = round(1.0 / model.dt)
     n_lead, n_movie, n_tail = (round(part * rate) for part in (LEAD_S, seconds, TAIL_S))
     generator = torch.Generator().manual_seed(seed)
     pixels = (0.02 * torch.randn(n_movie, *model.field, generator=generator)).requires_grad_()
-    optimiser = torch.optim.Adam([pixels], lr=learning_rate)
+    optimiser = Adam([pixels], lr=learning_rate)
     lead, tail = (torch.zeros(n, *model.field) for n in (n_lead, n_tail))
     objective = []
     for _ in range(steps):

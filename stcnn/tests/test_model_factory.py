@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from adam import Adam
 from configuration import compose_settings
 from files import InputError
 from model_factory import build_model, read_out_blocks
@@ -111,7 +112,7 @@ def test_one_batch_can_be_overfitted():
     movie[0, 15:35, 0, 15:36, 15:36] = -0.498
     truth = torch.zeros(1, 60)
     truth[0, 15:] = torch.exp(-torch.arange(45) / 20.0) * torch.arange(45) / 10
-    sampled, optimiser = model.pr.sample(movie), torch.optim.Adam(model.parameters(), lr=3e-3)
+    sampled, optimiser = model.pr.sample(movie), Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(150):
         predicted = model.predict_items(sampled, ["lc11"], torch.tensor([0]))
