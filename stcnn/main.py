@@ -12,6 +12,7 @@ report.html, summary.json.
 import contextlib
 import csv
 import json
+import os
 import shutil
 import signal
 import sys
@@ -82,35 +83,56 @@ def say_device(wanted):
 
 
 def train_both(run_dir, settings, with_control, pool):
-    """Train the model and, beside it in another process of ``pool``, its control."""
+    """Train the model and its control, beside it in the process of ``pool`` or after it."""
     from training import train
 
-    jobs = {"model": settings}
-    if with_control:
-        jobs["control"] = {**settings, "shuffle_labels": True}
-    if len(jobs) == 1 or pool is None:
-        for name, job in jobs.items():
-            train(job, run_dir=run_dir / name)
-        return
-    for future in [pool.submit(train, job, run_dir=run_dir / name) for name, job in jobs.items()]:
-        future.result()
+    control = {**settings, "shuffle_labels": True}
+    place = {"run_dir": run_dir / "control", "score_training": False}
+    beside = pool.submit(train, control, **place) if pool and with_control else None
+    train(settings, run_dir=run_dir / "model")
+    if beside:
+        beside.result()
+    elif with_control:
+        train(control, **place)
+
+
+def n_cores():
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinity
 
 
 @contextlib.contextmanager
-def two_processes():
-    """Yield a pool of two processes that import the framework while the data is made.
+def one_thread():
+    """Compute on one thread: the same numbers whatever the number of cores."""
+    import torch
 
-    A fault or Ctrl-C ends them at once.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def side_process():
+    """Yield a pool of one process that imports the framework while the data is made.
+
+    A fault or Ctrl-C ends it at once. On a single core it would only take memory: yield None.
     """
+    if n_cores() < 2:
+        yield None
+        return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=_prepare_process) as pool:
-        # The processes inherit it, while they start as well: Ctrl-C is answered by the parent.
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_prepare_process) as pool:
+        # The process inherits it, while it starts as well: Ctrl-C is answered by the parent.
         answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for _ in range(2):
-            pool.submit(int)  # starts a process; nothing else to do yet
+        pool.submit(int)  # starts the process; nothing else to do yet
         signal.signal(signal.SIGINT, answer)
         try:
             yield pool
@@ -138,7 +160,7 @@ def truth_file(settings):
 
 def ensure_data(settings, seed):
     """Make the synthetic set when it is absent or was made otherwise; return its truth."""
-    from make_synthetic import make_synthetic
+    from make_synthetic import RECIPE, make_synthetic
 
     recipe = settings["dataset"].get("make")
     record = truth_file(settings)
@@ -146,6 +168,7 @@ def ensure_data(settings, seed):
     if recipe:
         recipe["seed"] = seed
         wanted = {key: recipe[key] for key in ("seed", "hz", "px", "stimuli")}
+        wanted["recipe"] = RECIPE
         old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         if any(old.get(key) != value for key, value in wanted.items()):
             print(f"making the synthetic set in {folder}")
@@ -174,7 +197,8 @@ def main(argv=None):
     with contextlib.ExitStack() as stack:
         pool = None
         if holds_out and settings["dataset"].get("make") and settings["device"] != "cuda":
-            pool = stack.enter_context(two_processes())
+            stack.enter_context(one_thread())
+            pool = stack.enter_context(side_process())
         truth = ensure_data(settings, args.seed)
         if truth is None:
             from training import data_files

@@ -19,7 +19,8 @@ from files import InputError, Parser, atomic_path, one_line_faults, seed_number,
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "data" / "stcnn" / "synthetic_small"
-SETS = ("tiny", "small", "full")  # number of stimuli: 9, 57, 141
+SETS = ("tiny", "small", "full")  # number of stimuli: 9, 57, 146
+RECIPE = 2  # raised when a set of the same settings would differ from an older one
 PRE_S, POST_S = 0.5, 2.5  # recorded before and after stimulus onset, seconds
 N_TRIALS = 3
 SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
@@ -83,7 +84,7 @@ def synthetic_stimuli(which, *, rate_hz, size):
                 "expanding",
                 disc(growing(speed, rate_hz=rate_hz, end=end), size=size, wall=wall),
             )
-    shrink = (50.0, 200.0) if which != "tiny" else (100.0,)
+    shrink = {"full": speeds, "small": (50.0, 200.0), "tiny": (100.0,)}[which]
     for i, speed in enumerate(shrink):
         frames = disc(shrinking(speed, rate_hz=rate_hz, start=end), size=size)
         add(340 + i, f"contracting disc {speed:g} deg/s", "contracting", frames)
@@ -174,7 +175,8 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
         _analytic(hz) if teacher == "analytic" else _from_checkpoint(teacher, config, hz)
     )
     types = TYPES if types is None else types
-    truth = {"seed": seed, "hz": hz, "px": px, "stimuli": which, "teacher": Path(teacher).name,
+    truth = {"recipe": RECIPE, "seed": seed, "hz": hz, "px": px, "stimuli": which,
+             "teacher": Path(teacher).name,
              "noise": {"trial_gain_sd": 0.1, "white_sd": 0.02, "slow_sd": 0.02, "imaging_hz": 7.5},
              "families": {str(s.barcode): [s.family, s.label] for s in shown},
              "types": {}}  # fmt: skip

@@ -36,6 +36,7 @@ from recordings import read_movies, read_recordings
 from safe_load import load_tree
 
 log = logging.getLogger(__name__)
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
 FREE_ON_RESUME = ("n_epochs", "device", "num_workers", "print_freq", "resume")
 LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors")
@@ -178,13 +179,14 @@ def resume_settings(run_dir, given, explicit):
     return settings | {key: given[key] for key in explicit if key in FREE_ON_RESUME}
 
 
-def train(settings, *, explicit=(), run_dir=None):
+def train(settings, *, explicit=(), run_dir=None, score_training=True):
     """Train a model and return its run folder.
 
     Args:
         settings: the resolved configuration as a plain dict (conf/config.yaml).
         explicit: keys given on the command line, checked when resuming.
         run_dir: folder for the run; default a new dated one below expt_path.
+        score_training: score the training items as well as the held-out ones.
     """
     resuming, old = settings["resume"] is not None, {}
     if resuming:
@@ -223,7 +225,8 @@ def train(settings, *, explicit=(), run_dir=None):
     fit(model.to(device), dataset, settings, run_dir=run_dir, rows=rows, val_rows=val_rows)
     dataset.movies = real_movies
     dataset.forget_sampled()
-    write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows)
+    scored = rows if score_training or not val_rows else []
+    write_scores(model, dataset, run_dir, rows=scored, val_rows=val_rows)
     return run_dir
 
 
@@ -423,10 +426,26 @@ def sampler_of(model):
 def shuffled_movies(dataset, rows, seed):
     """Return the movies with those of the training stimuli dealt round: the negative control."""
     barcodes = sorted({dataset.items[row].barcode for row in rows})
-    dealt = np.random.default_rng([seed, 2]).permutation(barcodes)
-    # A cycle through the permuted list leaves no stimulus with its own movie.
-    other = dict(zip(dealt.tolist(), np.roll(dealt, 1).tolist(), strict=True))
+    other = dict(zip(barcodes, dealt(barcodes, seed), strict=True))
     return {code: dataset.movies[other.get(code, code)] for code in dataset.movies}
+
+
+def dealt(cards, seed):
+    """Return ``cards`` dealt round so that neighbours get cards from all over the list.
+
+    Numbers of stimuli count along families, sizes and speeds. A plain shuffle now and then deals
+    the stimuli of a family to one another, and a control then learns the family; steps of the
+    golden section spread every run of neighbours evenly. No card stays where it is, except alone.
+    """
+    n = len(cards)
+    steps = [step for step in range(1, n) if math.gcd(step, n) == 1]
+    step = min(steps, key=lambda value: abs(value - GOLDEN * n), default=1)
+    start = np.random.default_rng([seed, 2]).integers(n)
+    other = (start + step * np.arange(n)) % n
+    for i in np.flatnonzero(other == np.arange(n)) if n > 1 else ():
+        after = (i + 1) % n
+        other[[i, after]] = other[[after, i]]
+    return [cards[i] for i in other]
 
 
 def draws_per_epoch(dataset, rows, oversample):

@@ -1,6 +1,7 @@
 """main.py on a tiny set, complete runs, refusals; notebooks; install files."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def test_demo_from_end_to_end(tiny_demo, tmp_path, monkeypatch, capsys):
         main.main([*tiny_demo, "lr=0.1"])
     assert stopped.value.code == 2
     assert "other settings (lr)" in capsys.readouterr().err
+
+
+def test_a_set_of_an_older_recipe_is_made_again(tmp_path):
+    import main
+    from make_synthetic import RECIPE
+
+    folder = tmp_path / "set"
+    settings = main.settle(main.parse([
+        "--demo", "dataset.make.stimuli=tiny", "dataset.make.neurons=1",
+        f"dataset.ca_path={folder}/ca_traces", f"dataset.mov_path={folder}/movies",
+    ]))  # fmt: skip
+    folder.mkdir()
+    old = {"seed": 0, "hz": 30, "px": 51, "stimuli": "tiny", "teacher": "analytic"}
+    (folder / "truth.json").write_text(json.dumps(old))
+    assert main.ensure_data(settings, 0)["recipe"] == RECIPE
+    assert (folder / "ca_traces" / "lc11").is_dir()
+
+
+def test_a_single_core_starts_no_second_process(monkeypatch):
+    import main
+
+    monkeypatch.setattr(main, "n_cores", lambda: 1)
+    with main.side_process() as pool:
+        assert pool is None
+    monkeypatch.undo()
+    if hasattr(os, "sched_getaffinity"):
+        assert main.n_cores() == len(os.sched_getaffinity(0))
 
 
 PEAKS = {  # planted: {cell type: {stimulus: dF/F}}

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from adam import Adam
 from checkpoints import checkpoint_epochs, load_history, model_state
 from configuration import compose_settings
 from files import InputError
-from training import expand_barcodes, train
+from training import dealt, expand_barcodes, train
 
 FOLDER = Path(__file__).resolve().parents[1]
 OLD_KEYS = {
@@ -168,3 +169,42 @@ def test_shuffled_labels_change_the_movies_only_in_training(tiny_args, tmp_path)
         train(settings, run_dir=tmp_path / name)
     plain, shuffled = (load_history(tmp_path / name)[0]["lc11"] for name in ("plain", "shuffled"))
     assert not np.allclose(plain, shuffled)
+
+
+def test_dealt_labels_keep_no_family():
+    """A run of neighbours gets labels from both halves of the list alike; none keeps its own."""
+    for n, allowed in ((9, 0.5), (57, 0.15), (113, 0.1), (117, 0.1)):
+        for seed in range(5):
+            other = dealt(list(range(n)), seed)
+            assert sorted(other) == list(range(n))
+            assert all(a != b for a, b in enumerate(other))
+            for first in range(0, n - n // 5, n // 5):
+                share = np.mean(np.array(other[first : first + n // 5]) < n / 2)
+                assert abs(share - 0.5) <= allowed
+    assert dealt([7], 0) == [7]
+    assert dealt([1, 2], 0) == [2, 1]
+
+
+def test_adam_is_torchs_without_its_compiler():
+    def steps(kind):
+        weights = [torch.nn.Parameter(torch.linspace(-1, 1, n)) for n in (7, 3)]
+        optimiser = kind(weights, lr=0.01)
+        for i in range(6):
+            if i == 3:
+                optimiser.load_state_dict(optimiser.state_dict())
+            optimiser.zero_grad()
+            sum((w**3 * (i + 1)).sum() for w in weights[: 1 + i % 2]).backward()
+            optimiser.step()
+        return weights, optimiser.state_dict()
+
+    (ours, state), (theirs, expected) = steps(Adam), steps(torch.optim.Adam)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert state["param_groups"] == expected["param_groups"]
+    for i, values in expected["state"].items():
+        assert all(torch.equal(state["state"][i][key], value) for key, value in values.items())
+    code = (
+        "import sys, torch; from adam import Adam; w = torch.nn.Parameter(torch.ones(1)); "
+        "o = Adam([w]); o.zero_grad(); w.sum().backward(); o.step(); o.state_dict(); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=False).returncode == 0
