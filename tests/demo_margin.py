@@ -114,7 +114,8 @@ def verdict(rows):
             groups.setdefault((row["folder"], row["score"]), []).append(row)
     print(f"{'folder':14} {'score':58} {'target':>12} runs missed   median    worst  share")
     for (folder, name), group in groups.items():
-        margins = sorted(float(row["margin"]) for row in group if row["margin"] not in ("", None))
+        margins = [margin(float(row["value"]), row["target"]) for row in group if row["value"]]
+        margins = sorted(inside for inside in margins if inside is not None)
         missed = sum(str(row["passed"]) == "False" for row in group)
         if missed:
             bad.append(f"{folder}: {name} missed in {missed} of {len(group)} runs")
