@@ -149,22 +149,28 @@ def test_a_few_updates_without_a_trace_equal_traced_ones():
     import keras
     import tensorflow as tf
 
-    from model_zoo import make_optimizer, single_stream
+    from model_zoo import make_optimizer
     from published import fill
     from training import FEW_CALLS, make_train_step
 
-    model = single_stream("grey", input_size=tiny_split.SIZE, depth=18, width=2)
+    small = keras.Sequential(
+        [
+            keras.Input((4, 6, 6, 1)),
+            keras.layers.Conv3D(3, 3, kernel_regularizer=keras.regularizers.L2(1e-4)),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling3D(),
+            keras.layers.Dense(1),
+        ]
+    )
     rng = np.random.default_rng(0)
-    batches = [rng.standard_normal((n, *tiny_split.SIZE, 1)).astype(np.float32) for n in (3, 2)]
-    strategy = tf.distribute.get_strategy()
+    batches = [rng.standard_normal((n, 4, 6, 6, 1)).astype(np.float32) for n in (3, 2)]
     losses = []
     for n_steps in (FEW_CALLS, FEW_CALLS + 1):
-        optimizer = make_optimizer(fill(model, 1), 1e-3)
         step = make_train_step(
-            model,
-            optimizer,
+            fill(small, 1),
+            make_optimizer(small, 1e-3),
             lambda y, outputs: keras.ops.square(outputs[:, 0] - y),
-            strategy,
+            tf.distribute.get_strategy(),
             n_steps=n_steps,
         )
         losses.append([])
