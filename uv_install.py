@@ -71,7 +71,7 @@ def install_private_copy(folder):
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     log_path = VENVS / "uv.log"
     print(f"installing uv {UV_VERSION} (log: {log_path.relative_to(ROOT)})", flush=True)
-    command = [*pip, "install", "--target", str(part), "--no-deps", f"uv=={UV_VERSION}"]
+    command = [*pip, "install", "--target", part, "--no-deps", "--no-compile", f"uv=={UV_VERSION}"]
     # A user's settings for installs of their own refuse a target folder, or any without a venv.
     env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"}
     try:

@@ -19,6 +19,7 @@ from checkout import ROOT, VENVS, Fault, find_folders
 PYTHONS = ((3, 11), (3, 12), (3, 13))  # every pinned package has a build for these
 # Free disk that a build needs, in GB: measured for cpu, with room for bytecode and results.
 GB_PER_ENVIRONMENT = {("uv", "cpu"): 1, ("uv", "cuda"): 4, ("pip", "cpu"): 2, ("pip", "cuda"): 7}
+NO_TORCH = "no torch for {device} in PyTorch's own index ({problem}): taking the one in yours"
 
 
 class Environment(NamedTuple):
@@ -167,8 +168,11 @@ def torch_choices(environment, device, uv):
 @functools.cache
 def offers(requirement, python, uv):
     """Tell whether the user's own package sources hold a build of ``requirement``."""
-    flags = ["--no-deps", "--python", python, *uv_install.pip_flags()]
-    return uv_install.ask_uv(uv, "pip", "compile", "-", *flags, text=requirement)[0] == 0
+    command = ["pip", "compile", "-", "--no-deps", "--python", python, *uv_install.pip_flags()]
+    return any(
+        uv_install.ask_uv(uv, *command, *network, text=requirement)[0] == 0
+        for network in (["--offline"], [])
+    )
 
 
 def requirement_flags(environment, device):
@@ -185,21 +189,21 @@ def install_with_uv(environment, device, uv, log):
         problem = uv_install.explain(log)
         return problem if wanted == sys.executable else f"no Python {wanted} can be had: {problem}"
     install = ["pip", "install", "--python", python, *uv_install.pip_flags()]
-    needed = requirement_flags(environment, device)
+    needed = [*install, *requirement_flags(environment, device)]
     choices = torch_choices(environment, device, uv)
     for choice in choices:
-        failed = run(*install, *needed, *choice)
-        problem = uv_install.explain(log) if failed else ""
-        if problem.startswith(uv_install.NO_ANSWER):  # the cache may hold all that is needed
-            failed = run(*install, *needed, *choice, "--offline")
-        if not failed:
+        # All versions are known from a lock: what uv's cache holds is not asked for again.
+        cached = environment.lock.exists() and not run(*needed, *choice, "--offline")
+        if cached or not run(*needed, *choice):
             break
+        problem = uv_install.explain(log)
         if choice != choices[-1]:
-            print(f"no torch for {device} from PyTorch's index ({problem}): taking pip's choice")
+            print(NO_TORCH.format(device=device, problem=problem.split(": check")[0]), flush=True)
     else:
         return problem
     # For packages that the user adds by hand; an index may lack pip itself.
-    run(*install, "pip")
+    if run(*install, "pip", "--offline"):
+        run(*install, "pip")
     return ""
 
 
@@ -302,11 +306,15 @@ def resolve(environment, device, uv):
     files = [str(path) for path in environment.files_for(device)]
     if environment.lock.exists():
         files += ["--constraints", str(environment.lock)]
-    for choice in torch_choices(environment, device, uv):
+    choices = torch_choices(environment, device, uv)
+    for choice in choices:
         backend = [word for word in choice if not word.startswith("torch")]
         extra = "\n".join(word for word in choice if word.startswith("torch"))
         arguments = [*files, "-", *flags, *backend]
         code, listing, complaint = uv_install.ask_uv(uv, "pip", "compile", *arguments, text=extra)
         if code == 0:
             return [line for line in listing.splitlines() if re.match(r"\w", line)]
-    raise Fault(f"{environment.name} for {device}: {uv_install.explain_text(complaint)}")
+        problem = uv_install.explain_text(complaint)
+        if choice != choices[-1]:
+            print(NO_TORCH.format(device=device, problem=problem.split(": check")[0]), flush=True)
+    raise Fault(f"{environment.name} for {device}: {problem}")
