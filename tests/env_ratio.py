@@ -46,7 +46,9 @@ def timed(commands, cwd, env):
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     for command in commands:
         command = list(map(str, command))
-        done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         if done.returncode:
             sys.exit(f"error: {' '.join(command[:6])} ... failed:\n{done.stdout[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,21 +17,20 @@ from repository import ROOT
 UV = shutil.which("uv", path=os.pathsep.join([*map(str, ROOT.glob(".venvs/uv-*/bin")), os.defpath]))
 
 
-def write_wheel(folder, version):
-    """Write a wheel of the package ``tiny``, whose only module knows its version."""
+def write_wheel(folder, version, name="tiny", needs=""):
+    """Write a wheel of ``name``, whose only module knows its version."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = f"tiny-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("tiny.py", f"version = {version!r}\n")
-        wheel.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n"
-        )
-        wheel.writestr(
-            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr(
-            f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n"
-        )
+    about = f"{name}-{version}.dist-info"
+    needed = f"Requires-Dist: {needs}\n" if needs else ""
+    files = {
+        f"{name}.py": f"version = {version!r}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{file},,\n" for file in [*files, f"{about}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for file, text in {**files, f"{about}/RECORD": record}.items():
+            wheel.writestr(file, text)
 
 
 @pytest.fixture
@@ -66,11 +66,10 @@ def call(house, *arguments, path=None, python=sys.executable, **variables):
     )
 
 
-def version_in(house):
-    """Return which version of ``tiny`` the environment of ``left`` holds."""
-    python = house / ".venvs" / "left" / "bin" / "python"
-    command = [python, "-c", "import tiny; print(tiny.version)"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def version_in(house, name="tiny"):
+    """Return which version of a package the environment of ``left`` holds, "" without it."""
+    found = (house / ".venvs" / "left" / "lib").glob(f"python*/site-packages/{name}.py")
+    return "".join(re.findall(r"'(.+)'", "".join(path.read_text() for path in found)))
 
 
 def offline_settings(house):
@@ -94,8 +93,7 @@ def test_uv_builds_from_the_sources_that_pip_is_told(house):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pip builds" not in done.stdout
     assert version_in(house) == "2.0"  # the constraint holds back 3.0
-    inside = house / ".venvs" / "left" / "lib"
-    (installed,) = inside.glob("python*/site-packages/tiny.py")
+    (installed,) = (house / ".venvs" / "left" / "lib").glob("python*/site-packages/tiny.py")
     assert installed.stat().st_nlink > 1  # a hard link into the cache
 
 
@@ -314,3 +312,68 @@ def test_clean_waits_for_nobody(house):
         assert "another run.py uses .venvs" in fault(call(house, "clean"))
     assert call(house, "clean").returncode == 0
     assert not (house / ".venvs").exists()
+
+
+@needs_uv
+def test_device_is_decided_once(house):
+    left, wheels = house / "left", house.parent / "wheels"
+    (left / "requirements.txt").write_text("torch==1.0\n")
+    (left / "requirements-gpu.txt").write_text("nvidia_tiny\n-r requirements.txt\n")
+    for version in ("1.0", "1.0+cpu"):
+        write_wheel(wheels, version, name="torch")
+    write_wheel(wheels, "1.0", name="nvidia_tiny")
+    settings = offline_settings(house)
+
+    def env(*flags, **more):
+        done = call(house, "env", "left", *flags, **settings, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout, version_in(house, "torch"), version_in(house, "nvidia_tiny")
+
+    said, *found = env("--device", "cpu")
+    assert "environments for cpu (asked for with --device)" in said
+    assert found == ["1.0+cpu", ""]
+    said, *found = env("--device", "cuda")  # 1.0+cpu satisfies ==1.0 and is the newer one
+    assert found == ["1.0", "1.0"]
+    said, *found = env()
+    assert said.split() == ["environment", "state", "left", "ready"]
+    assert found == ["1.0", "1.0"]
+    assert "building left" in env("--device", "cpu")[0]
+    programs = house.parent / "driver"
+    programs.mkdir()
+    (programs / "nvidia-smi").touch(mode=0o755)
+    search = os.pathsep.join([str(programs), str(Path(UV).parent), os.environ["PATH"]])
+    said, *found = env("--device", "auto", path=search)
+    assert "environments for cuda (NVIDIA driver found: " in said
+    assert found == ["1.0", "1.0"]
+    wrong = call(house, "env", "--device", "gpu")
+    assert wrong.returncode == 2
+    assert "invalid choice: 'gpu'" in fault(wrong)
+
+
+@needs_uv
+def test_resolve_installs_nothing(house):
+    done = call(house, "env", "left", "--resolve", **offline_settings(house))
+    assert done.stdout.splitlines()[-2:] == ["left: 1 packages", "tiny==2.0"]
+    assert not (house / ".venvs" / "left").exists()
+
+
+@needs_uv
+def test_lock_holds_what_lies_below_the_requirements(house):
+    wheels, lock = house.parent / "wheels", house / "left" / "requirements.lock"
+    write_wheel(wheels, "2.0", needs="tinier[more]>0")
+    write_wheel(wheels, "1.0", name="tinier")
+    (house / "left" / "requirements.txt").write_text("tiny==2.0\n")
+    settings = offline_settings(house)
+    done = call(house, "lock", "left", **settings)
+    assert done.stdout == "left/requirements.lock: 1 versions\n", done.stderr
+    head, pins, *lines = lock.read_text().splitlines()
+    assert "python3 run.py lock" in head
+    assert lines == ["tinier==1.0"]
+    write_wheel(wheels, "1.5", name="tinier")
+    call(house, "lock", "left", **settings)
+    assert lock.read_text().splitlines()[2:] == ["tinier==1.0"]
+    call(house, "lock", "left", "--upgrade", **settings)
+    assert lock.read_text().splitlines()[1:] == [pins, "tinier==1.5"]
+    (house / "left" / "requirements.txt").write_text("tiny==9.0\n")
+    assert fault(call(house, "lock", "left", **settings)).startswith("error: no lock for left: ")
+    assert lock.read_text().splitlines()[2:] == ["tinier==1.5"]
