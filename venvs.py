@@ -74,6 +74,7 @@ def interpreter(name):
 
 
 def dotted(version):
+    """Return (3, 11) as ``3.11``."""
     return ".".join(map(str, version))
 
 
@@ -140,10 +141,11 @@ def check_machine(missing, device, uv, reason=""):
             raise Fault(f"Python's venv module is incomplete: apt install {package}") from None
     each = GB_PER_ENVIRONMENT["uv" if uv else "pip", device]
     needed = each * len([e for e in missing if e.name != "root"])
-    free = shutil.disk_usage(ROOT).free / 1e9
-    if free < needed:
-        names = ", ".join(e.name for e in missing)
-        raise Fault(f"{needed} GB of free disk are needed for {names}, found {free:.0f} GB")
+    for place in {ROOT, uv_install.existing(uv_install.cache_folder())} if uv else {ROOT}:
+        free = shutil.disk_usage(place).free / 1e9
+        if free < needed:
+            names = ", ".join(e.name for e in missing)
+            raise Fault(f"{place}: {needed} GB free are needed for {names}, found {free:.0f} GB")
 
 
 def torch_choices(environment, device, uv):
