@@ -103,7 +103,7 @@ def card(results, path):
     gallery = "".join(picture(run_dir, name, figure) for figure in figures)
     report = f"{name}/{summary.get('report', 'report.html')}"
     facts = [f"data: {summary['data']}" if summary.get("data") else "", f"run: {name}"]
-    if isinstance(summary.get("seconds"), int | float):
+    if isinstance(summary.get("seconds"), (int, float)):
         facts.append(f"{summary['seconds']:.0f} s")
     return (
         f"<article><h2>{html.escape(f'{folder}: {title}' if title else name)}</h2>"

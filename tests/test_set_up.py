@@ -177,17 +177,29 @@ def other_python(version):
     return next(filter(None, found))
 
 
+SUMMARY = """
+import json, pathlib
+run = pathlib.Path("../results/left/demo")
+run.mkdir(parents=True)
+score = {"name": "truth found", "value": 0.9, "target": ">= 0.8", "passed": True}
+summary = {"title": "Left", "seconds": 1.5, "planted_truth": score, "scores": [score]}
+(run / "summary.json").write_text(json.dumps(summary))
+"""
+
+
 @needs_uv
 @pytest.mark.parametrize(
     ("version", "built"), [("3.9", "3.11"), ("3.12", "3.12"), ("3.13", "3.13")]
 )
 def test_other_pythons(house, version, built):
-    done = call(house, "env", python=other_python(version), **offline_settings(house))
+    (house / "left" / "main.py").write_text(SUMMARY)
+    done = call(house, "demo", python=other_python(version), **offline_settings(house))
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if "uv takes Python 3.11" in line]
     assert len(said) == (version != built)
     assert (house / ".venvs" / "left" / "lib" / f"python{built}").is_dir()
     assert version_in(house) == "2.0"
+    assert "truth found 0.9" in (house / "results" / "index.html").read_text()
 
 
 def change(path, before, after):
