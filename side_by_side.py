@@ -221,7 +221,8 @@ class Board:
         """Write the live lines when they are a second old."""
         if not self.terminal or time.monotonic() < self.drawn + REFRESH_S:
             return
-        columns = shutil.get_terminal_size().columns - 1
+        # Python 3.9 and 3.10 report 0 columns where a terminal tells no size.
+        columns = (shutil.get_terminal_size().columns or 80) - 1
         lines = [
             f"{name:{self.width}} {time.monotonic() - task.clock:5.0f} s  {last_line(task.log)}"
             for name, task in running.items()
