@@ -15,6 +15,7 @@ of Python 3.9 or newer; uv and the packages of the pipelines are installed into 
 """
 
 import argparse
+import errno
 import json
 import shutil
 import signal
@@ -276,6 +277,12 @@ def main(argv=None):
             return globals()[options.command](options)
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        place = fault.filename or ROOT
+        print(f"error: {place} cannot be written: {fault.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
