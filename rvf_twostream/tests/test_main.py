@@ -71,7 +71,9 @@ def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 7.2}
     write_summary(tmp_path / "demo", {**summary, "report": "report.html"})
     assert main.main([*argv, "--workers", "1"]) == 1
-    assert capsys.readouterr().out.splitlines() == [
+    device, *lines = capsys.readouterr().out.splitlines()
+    assert device.startswith("device: ")
+    assert lines == [
         f"{tmp_path / 'demo'} is complete; --fresh starts anew",
         "missed: AUC for a fast heart rate",
         f"test AUC over patients: 0.900; 7 s; {tmp_path / 'demo' / 'report.html'}",
