@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, one_line_faults, write_json
-from settings import RESULTS_DIR, Flag, parse
+from common.files import RESULTS_DIR, InputError, one_line_faults, write_json
+from settings import Flag, parse
 
 # Sizes
 ROWS = "936,20;936,128;6552,20;6552,128"  # N,B of the training steps

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path, one_line_faults, write_json
-from settings import DATA_DIR, RESULTS_DIR, Flag, parse
+from common.files import DATA_DIR, RESULTS_DIR, InputError, atomic_path, one_line_faults, write_json
+from settings import Flag, parse
 
 # Data
 REAL_DIR = DATA_DIR / "real"  # folder with the files named above

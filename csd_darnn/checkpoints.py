@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from common.files import InputError, atomic_path, read_json, write_json
 from custom_types import ModelOptions
-from files import InputError, atomic_path, write_json
-from recording import read_json
 from safe_read import load_tensors
 from training import Progress, build_net
 from windows import WindowRule

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path, one_line_faults
-from recording import read_json
-from settings import DATA_DIR, RESULTS_DIR, Flag, parse
+from common.files import DATA_DIR, RESULTS_DIR, InputError, atomic_path, one_line_faults, read_json
+from settings import Flag, parse
 
 # data
 ROOT_FOLDER = RESULTS_DIR  # holds results_0 or results_1 .. results_n

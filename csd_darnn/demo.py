@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 import make_demo
+from common.files import DATA_DIR, RESULTS_DIR, check_own
+from common.report import close_run
 from displays import compute_importance, show_run
-from files import check_own
 from metrics import auc
 from pipeline import (
     build,
@@ -24,9 +25,7 @@ from pipeline import (
     train_and_predict,
 )
 from prepare import prepare
-from report import close_run
 from run_report import write_run_report
-from settings import DATA_DIR, RESULTS_DIR
 from utils import choose_device
 
 FULL_SIZE = (72, 91)  # rows, columns

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints import load_network
-from files import InputError, atomic_path, write_json
+from common.files import InputError, atomic_path, write_json
 from heatmap import MAP_LABELS, compute_map, map_agreement, times_uniform, to_image, write_movie
 from importance import block_importance, gradient_importance, pixel_blocks, take_windows
 from map_figures import draw_bars, draw_stills

@@ -12,9 +12,9 @@ results/csd_darnn/<run>_trained/: weights, network.json, scaler.json, losses.
 from dataclasses import asdict
 from pathlib import Path
 
-from files import InputError, one_line_faults, seed_number, write_settings
+from common.files import RESULTS_DIR, InputError, one_line_faults, seed_number, write_settings
 from main_predict import reload_run, run_folder
-from settings import RESULTS_DIR, Flag, parse
+from settings import Flag, parse
 
 # What is encoded or trained
 RUN = "run"  # folder below results/csd_darnn/, or a path
@@ -62,7 +62,7 @@ def encode(net, record, prepared, out):
     import numpy as np
     import torch
 
-    from files import atomic_path
+    from common.files import atomic_path
     from training import PREDICT_BATCH, shuffled, slot_tensor, to_device
     from windows import gather
 
@@ -98,9 +98,9 @@ def train_on(net, record, prepared, arguments, run_dir, out):
     from torch import nn
 
     from checkpoints import save_network
+    from common.files import read_json
     from custom_types import TrainConfig
     from pipeline import save_array
-    from recording import read_json
     from training import Progress, train
 
     frozen = freeze_parameters(net, arguments.freeze)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 
 MAP_LABELS = {
     "reference": "|alpha x| at step 1 (published map)",

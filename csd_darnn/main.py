@@ -14,9 +14,9 @@ metrics.csv, plots/, heatmap.mp4 and .gif, report.html.
 import importlib
 from pathlib import Path
 
-from device import describe_device
-from files import InputError, one_line_faults, plain_name, seed_number
-from settings import DATA_DIR, RESULTS_DIR, Flag, flag_name, parse
+from common.device import describe_device
+from common.files import DATA_DIR, RESULTS_DIR, InputError, one_line_faults, plain_name, seed_number
+from settings import Flag, flag_name, parse
 
 # Recording
 DATA = DATA_DIR / "splits" / "crop_0.csv"  # file, or a folder of crop_<i>.csv: one run each

@@ -10,9 +10,9 @@ z-units, attention.npz, plots/final_predicted_reloaded.png and metrics.csv.
 
 from pathlib import Path
 
-from device import describe_device
-from files import InputError, one_line_faults
-from settings import RESULTS_DIR, Flag, parse
+from common.device import describe_device
+from common.files import RESULTS_DIR, InputError, one_line_faults
+from settings import Flag, parse
 
 # What is predicted
 RUN = "run"  # folder below results/csd_darnn/, or a path
@@ -53,9 +53,9 @@ def reload_run(run_dir, data="", scaler="run", device="auto"):
     """
     import main
     from checkpoints import load_network
+    from common.files import read_json
     from prepare import prepare, read_recording
     from preprocessing import load_scaler
-    from recording import read_json
     from safe_read import read_published_scaler
     from utils import choose_device
 
@@ -91,8 +91,8 @@ def main(argv=None):
     arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
     run_dir = run_folder(arguments.run)
 
+    from common.files import atomic_path
     from displays import evaluate
-    from files import atomic_path
     from pipeline import save_array, save_attention
     from plots import plot_prediction
     from prediction import predict_windows

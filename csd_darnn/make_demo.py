@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from files import one_line_faults, seed_number, sha256, write_json
+from common.files import DATA_DIR, one_line_faults, read_json, seed_number, sha256, write_json
 from movie_files import write_tiff
-from recording import read_json
-from settings import DATA_DIR, Flag, parse
+from settings import Flag, parse
 
 # movie
 HEIGHT = 18  # pixels; the published size is 72

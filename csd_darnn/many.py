@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from files import InputError
+from common.files import InputError
 
 
 def run_each(settings):

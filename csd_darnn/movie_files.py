@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov")

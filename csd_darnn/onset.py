@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, one_line_faults, seed_number, write_json
+from common.files import DATA_DIR, RESULTS_DIR, InputError, one_line_faults, seed_number, write_json
 from recording import load_recording
-from settings import DATA_DIR, RESULTS_DIR, Flag, parse
+from settings import Flag, parse
 from utils import BLUE, ORANGE, save_or_show_plot
 
 # data

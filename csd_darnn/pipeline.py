@@ -18,12 +18,19 @@ from checkpoints import (
     save_network,
     save_tensors,
 )
-from files import InputError, atomic_path, check_own, check_same, sha256, write_settings
+from common.files import (
+    InputError,
+    atomic_path,
+    check_own,
+    check_same,
+    read_json,
+    sha256,
+    write_settings,
+)
+from common.report import close_run
 from plots import plot_whole_record
 from prediction import predict_windows
 from prepare import prepare, read_recording
-from recording import read_json
-from report import close_run
 from training import Progress, da_rnn, train
 from utils import choose_device
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import InputError, raise_faults
 from custom_types import ModelOptions, TrainData
-from files import InputError, raise_faults
 from preprocessing import Scaler, preprocess_data
 from recording import Recording, find_duplicate_series, load_recording, resolve_targets
 from windows import WindowRule

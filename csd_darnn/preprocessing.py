@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.files import InputError, write_json
 from custom_types import TrainData
-from files import InputError, write_json
 
 BLOCK_ROWS = 1024  # rows that are turned into float64 at a time
 

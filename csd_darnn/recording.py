@@ -11,14 +11,13 @@ Source: specification, sections 4.2, 4.3 and 5.2.
 import csv
 import difflib
 import gzip
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from files import InputError
+from common.files import InputError, read_json
 from movie_files import MOVIE_SUFFIXES, load_array, open_movie, reader_faults
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
@@ -150,17 +149,6 @@ def check_bytes(path, told):
             f"{path}: found {size} bytes, expected {told['bytes']} (JSON file beside it): the file "
             "is cut or was changed; make it again, or remove the JSON file"
         )
-
-
-def read_json(path):
-    """Return the object in a JSON file; damaged JSON is an InputError."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: no valid JSON ({error}); make the file again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: found {type(value).__name__}, expected an object; make it again")
-    return value
 
 
 def pixel_recording(path, values, columns, shape, *, legacy=False):

@@ -19,10 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path, one_line_faults, sha256, write_json
+from common.files import (
+    DATA_DIR,
+    InputError,
+    atomic_path,
+    one_line_faults,
+    read_json,
+    sha256,
+    write_json,
+)
 from movie_files import open_movie, read_movie, write_tiff
-from recording import number_labels, read_json
-from settings import DATA_DIR, Flag, parse
+from recording import number_labels
+from settings import Flag, parse
 
 # data
 VIDEO_DIR = DATA_DIR / "08_baseline_norm.tif"  # a file, in spite of the name (published name)

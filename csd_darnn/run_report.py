@@ -10,9 +10,8 @@ import csv
 import re
 from pathlib import Path
 
-from files import InputError, one_line_faults
-from recording import read_json
-from report import (
+from common.files import RESULTS_DIR, InputError, one_line_faults, read_json
+from common.report import (
     figure_block,
     paragraph,
     score_table,
@@ -21,7 +20,7 @@ from report import (
     write_report,
     write_summary,
 )
-from settings import RESULTS_DIR, Flag, parse
+from settings import Flag, parse
 
 RUN = "demo"  # folder of the run in results/csd_darnn/, or a path
 

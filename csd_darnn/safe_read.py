@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
-from files import InputError
+from common.files import InputError
 from preprocessing import Scaler
 
 SKLEARN_SCALER = ("sklearn.preprocessing._data", "sklearn.preprocessing.data")

@@ -3,13 +3,8 @@
 import argparse
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-from files import InputError, Parser
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-DATA_DIR = REPOSITORY / "data" / "csd_darnn"
-RESULTS_DIR = REPOSITORY / "results" / "csd_darnn"
+from common.files import InputError, Parser
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from common.files import InputError
 from custom_types import DaRnnNet, ModelOptions, TrainConfig, TrainData
-from files import InputError
 from modules import Decoder, Encoder
 from windows import WindowRule, prep_train_data
 

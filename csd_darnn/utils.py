@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from device import why_no_gpu
-from files import InputError, atomic_path
+from common.device import why_no_gpu
+from common.files import InputError, atomic_path
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from files import InputError, atomic_path, read_json, sha256, write_json
+from common.files import InputError, atomic_path, read_json, sha256, write_json
 
 CONVOLUTIONS = {18: 20, 34: 36, 50: 53, 101: 104, 152: 155}  # per stream, projections included
 SUFFIX = ".weights.h5"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from augment import PROBABILITY, augment_clip
-from files import InputError
+from common.files import InputError
 from movies import random_starts, read_clip
 from utils import NFRAMES, load_movie
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, one_line_faults, raise_faults, write_json
+from common.files import InputError, Parser, one_line_faults, raise_faults, write_json
 from optical_flow_calculator import farneback_defaults
 from options import integer
 from utils import NCOLS, NROWS, existing_root, save_array

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 
 MODES = ("refuse", "warn", "ignore")
 PLACEHOLDER = re.compile(

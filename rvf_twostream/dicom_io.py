@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import InputError
 from crop import apply_crop, ultrasound_regions
-from files import InputError
 
 LUMA = {  # weights of R, G, B
     "luma": (0.2989, 0.5870, 0.1140),

@@ -5,7 +5,7 @@ Letters: t frames, r rows, c columns. The numbers behind them lie in the ``.npz`
 
 import numpy as np
 
-from files import atomic_path
+from common.files import atomic_path
 from guided import projection
 
 GAP, HEAD = 4, 44  # pixels between the tiles of a GIF; above them

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError
+from common.files import InputError
 from resize import resize_frame, resize_img_list
 
 HERE = Path(__file__).resolve().parent

@@ -6,7 +6,7 @@ A folder of videos (Kinetics, for example) is decoded once into ``<folder>/<stem
 
 from pathlib import Path
 
-from files import raise_faults
+from common.files import raise_faults
 from prepare_echonet import GREY, OF, VIDEO_SUFFIXES, prepare_video
 from preprocess import dataset_mean_std, movie_moments, normalize_movie
 

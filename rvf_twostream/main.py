@@ -14,10 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-from device import describe_device, gpu_names_apart
-from files import (
-    DATA,
-    RESULTS,
+from common.device import describe_device, gpu_names_apart
+from common.files import (
+    DATA_DIR as DATA,
+)
+from common.files import (
+    RESULTS_DIR as RESULTS,
+)
+from common.files import (
     InputError,
     Parser,
     one_line_faults,
@@ -26,8 +30,8 @@ from files import (
     read_json,
     write_settings,
 )
+from common.report import close_run
 from options import add_globals, add_place_flags, integer, json_factors, number, one_of
-from report import close_run
 
 # data
 ROOT = "none"  # folder with DICOMs and REDcap_class.csv
@@ -177,8 +181,7 @@ def resolve(args):
 
 def own_data(settings, run_dir):
     """Run the story on the user's cohort and report it."""
-    from pipeline import cohort_table, result_figures, run_pipeline
-    from report import (
+    from common.report import (
         figure_block,
         score_table,
         settings_table,
@@ -186,6 +189,7 @@ def own_data(settings, run_dir):
         write_report,
         write_summary,
     )
+    from pipeline import cohort_table, result_figures, run_pipeline
 
     begun = time.perf_counter()
     root = Path(settings["root"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
+from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
 from options import add_globals, integer, one_of
 from utils import CLASSES
 

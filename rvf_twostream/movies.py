@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from files import InputError, raise_faults
+from common.files import InputError, raise_faults
 from utils import NCOLS, NFRAMES, NROWS, check_finite, list_stems, load_movie
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 from options import add_globals, integer, number, one_of
 from preprocess import (
     PROCESSED_DIR,

@@ -7,7 +7,7 @@
 import argparse
 import json
 
-from files import seed_number
+from common.files import seed_number
 
 
 def integer(low, high=None):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import InputError, read_json
+from common.files import InputError, read_json
 
 HERE = Path(__file__).resolve().parent
 

@@ -18,7 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from files import RESULTS, InputError, Parser, atomic_path, one_line_faults, write_json
+from common.files import (
+    RESULTS_DIR as RESULTS,
+)
+from common.files import (
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    write_json,
+)
 from options import add_device_flags, add_globals, integer, one_of
 from utils import CLASSES, SETS, checked_stats, movie_id
 
@@ -185,8 +194,8 @@ def write_results(folder, rows, skipped, *, seed, title):
 
 def draw_results(folder, result, curves, bins, skipped, title):
     """Draw ROC and calibration and write the report."""
+    from common.report import figure_block, table_block, write_report
     from figures import calibration, roc
-    from report import figure_block, table_block, write_report
 
     roc(curves, folder / "roc.png")
     calibration(bins, folder / "calibration.png")

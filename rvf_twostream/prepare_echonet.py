@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import (
+from common.files import (
     InputError,
     Parser,
     atomic_path,

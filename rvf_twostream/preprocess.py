@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, one_line_faults, read_json, write_json
+from common.files import InputError, Parser, one_line_faults, read_json, write_json
 from options import add_globals, integer, number, one_of
 from utils import (
     CLASSES,

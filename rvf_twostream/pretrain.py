@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from files import (
-    RESULTS,
+from common.files import (
+    RESULTS_DIR as RESULTS,
+)
+from common.files import (
     InputError,
     Parser,
     raise_faults,

@@ -9,7 +9,7 @@ Reads <root>/{train,val}_norm_OF/*.npy (n, rows, columns, 2) and <root>/filename
 
 import sys
 
-from files import one_line_faults
+from common.files import one_line_faults
 from pretrain import run_script
 
 # data

@@ -9,7 +9,7 @@ Reads <root>/{train,val}_norm1/*.npy (n, rows, columns, 1) and <root>/filename2c
 
 import sys
 
-from files import one_line_faults
+from common.files import one_line_faults
 from pretrain import run_script
 
 # data

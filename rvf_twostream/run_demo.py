@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path, read_json, write_json, write_settings
+from common.files import InputError, atomic_path, read_json, write_json, write_settings
 
 # Presets: the demo must end within 4 minutes on 2 cores; --full is the larger one.
 COMMON = {
@@ -335,9 +335,7 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
         run_dir, data_dir: folders of results and of synthetic data.
         fresh: make the data anew.
     """
-    from main import LIBRARIES
-    from pipeline import cohort_table, read_rows, result_figures, run_pipeline
-    from report import (
+    from common.report import (
         close_run,
         figure_block,
         score_table,
@@ -346,6 +344,8 @@ def demo(settings, run_dir, data_dir, *, fresh=False):
         write_report,
         write_summary,
     )
+    from main import LIBRARIES
+    from pipeline import cohort_table, read_rows, result_figures, run_pipeline
 
     begun = time.perf_counter()
     make_data(settings, data_dir, fresh=fresh)

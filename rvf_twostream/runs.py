@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 
 from checkpoints import HDF5_FAULTS, SUFFIX, info_path, load_weights, save_h5, save_weights
-from files import InputError, atomic_path, read_json, write_json
+from common.files import InputError, atomic_path, read_json, write_json
 
 # Settings that may differ when a run is resumed: they do not change its numbers.
 FREE_SETTINGS = ("device", "workers", "debug", "recalculate", "ckptdir", "root")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
+from common.files import InputError, atomic_path
 from deid import check_header
 from dicom_io import frame_rate_hz, is_dicom, number_of_frames, read_header
-from files import InputError, atomic_path
 from utils import CLASSES, movie_letter
 
 MANIFEST = (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults, seed_number
+from common.files import InputError, Parser, atomic_path, one_line_faults, raise_faults, seed_number
 from optical_flow_calculator import OF_NORMALIZED_DIR
 from options import add_globals, integer, number
 from preprocess import NORMALIZED_DIR, workers_of

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from files import RESULTS, InputError, Parser, one_line_faults, write_settings
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, Parser, one_line_faults, write_settings
 from options import (
     add_device_flags,
     add_globals,

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from device import describe_device, gpu_names, quiet_start, why_no_gpu
-from files import InputError
+from common.device import describe_device, gpu_names, quiet_start, why_no_gpu
+from common.files import InputError
 
 FEW_CALLS = 8  # a trace of the update costs as much as about ten updates without one
 

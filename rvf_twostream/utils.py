@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic_path, raise_faults, read_json
+from common.files import InputError, atomic_path, raise_faults, read_json
 
 # data
 CLASSES = ("normal", "mild", "moderate", "severe")  # class index 0..3

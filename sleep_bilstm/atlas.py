@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from files import InputError
+from common.files import InputError
 
 PARCELS = 40  # 1 to 20 left, 21 to 40 right
 

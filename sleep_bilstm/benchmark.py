@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import Parser, one_line_faults, write_json
-from states import RESULTS_DIR
+from common.files import RESULTS_DIR, Parser, one_line_faults, write_json
 
 EPOCHS = 12  # of the full-size recording
 FORWARD = {"num_frames": 168, "height": 128, "width": 128}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults
+from common.files import InputError, Parser, atomic_path, one_line_faults, raise_faults
 from recordings import Recording, find_recordings, map_labels, size_faults
 from states import ARTIFACT_CODE, STATE_NAMES
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from files import InputError, atomic_path, write_json
+from common.files import InputError, atomic_path, write_json
 from model_attention_bilstm import Architecture, AttentionBiLSTM, build
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"

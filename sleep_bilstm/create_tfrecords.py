@@ -22,7 +22,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults, write_json
+from common.files import InputError, Parser, atomic_path, one_line_faults, raise_faults, write_json
 from preprocess import (
     EDGES,
     NORMALIZATIONS,

@@ -5,8 +5,8 @@ Any length is possible with --seconds.
 Reads and writes what create_tfrecords.py does.
 """
 
+from common.files import one_line_faults
 from create_tfrecords import convert
-from files import one_line_faults
 
 SECONDS = 20  # 84 frames of each neighbouring epoch
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from files import InputError
+from common.files import InputError
 from shards import Record, find_records, in_time_order, read_epoch
 
 RARE = 20  # a class with fewer training epochs raises a warning

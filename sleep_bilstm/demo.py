@@ -22,9 +22,16 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from files import InputError, open_run, seed_number, write_json, write_settings
-from report import close_run
-from states import DATA_DIR, RESULTS_DIR
+from common.files import (
+    DATA_DIR,
+    RESULTS_DIR,
+    InputError,
+    open_run,
+    seed_number,
+    write_json,
+    write_settings,
+)
+from common.report import close_run
 
 # Settings that may differ between two calls of the same run.
 FREE = ("fresh", "debug", "mode", "device", "workers")

@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.report import (
+    figure_block,
+    score_table,
+    settings_table,
+    table_block,
+    write_report,
+    write_summary,
+)
 from demo import (
     FULL,
     OCCLUSION_EVERY,
@@ -20,14 +28,6 @@ from demo import (
 from evaluation import write_table
 from fragmented_sleep import sleep_statistics, statistics_table, stretches
 from learning_curve import save_learning_curve
-from report import (
-    figure_block,
-    score_table,
-    settings_table,
-    table_block,
-    write_report,
-    write_summary,
-)
 from states import STATE_NAMES
 
 

@@ -15,11 +15,18 @@ from pathlib import Path
 import pandas as pd
 
 import main as pipeline
+from common.files import (
+    DATA_DIR,
+    RESULTS_DIR,
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    plain_name,
+)
 from create_tfrecords import Storage, create
-from files import InputError, Parser, atomic_path, one_line_faults, plain_name
 from plot_scoring_length import COLUMNS, save_scoring_length
 from preprocess import frames_of
-from states import DATA_DIR, RESULTS_DIR
 
 RUN = "lengths"
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)  # s

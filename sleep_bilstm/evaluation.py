@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.files import atomic_path, write_json
 from dataloader_sleep import Epochs
-from files import atomic_path, write_json
 from mat_writer import save_mat
 from plot_hypnogram import save_hypnogram
 from smoothing import smooth, transition_matrix
@@ -168,7 +168,7 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
 
 def reliability_figure(table: pd.DataFrame, error: float, path: Path) -> Path:
     """Draw accuracy against confidence with the number of epochs per bin."""
-    from figures import BLUE, GREY, new_figure, save_figure
+    from common.figures import BLUE, GREY, new_figure, save_figure
 
     figure, axes = new_figure(4.6, 4.2)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")

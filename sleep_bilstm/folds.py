@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from checkpoints import load_own
+from common.files import write_settings
 from dataloader_sleep import Epochs, MouseSplit, fold_mice, read_mouse_split, split_records
 from evaluation import prediction_table, write_results
-from files import write_settings
 from modes import LIBRARIES, choose_device, claim_run, fit_split, prepare, seconds_of, view_of
 from shards import find_records, in_time_order
 from train import STATE_FILE, run_over

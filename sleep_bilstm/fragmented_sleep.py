@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from common.files import InputError, Parser, atomic_path, one_line_faults, write_json
 from states import EPOCH_S, STATE_NAMES
 
 KEY = "pred"  # column or variable with the states

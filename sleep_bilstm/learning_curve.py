@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from figures import BLUE, ORANGE, new_figure, save_figure
+from common.figures import BLUE, ORANGE, new_figure, save_figure
 
 
 def save_learning_curve(history: pd.DataFrame, path: Path) -> Path:

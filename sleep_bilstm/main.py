@@ -17,8 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults, plain_name
-from states import FOLDER
+from common.files import FOLDER, InputError, Parser, one_line_faults, plain_name
 
 # what to do
 MODE = "train"  # what to do

@@ -20,11 +20,10 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score
 
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from common.files import DATA_DIR, InputError, Parser, atomic_path, one_line_faults, write_json
 from mat_writer import write_recording
 from states import (
     ARTIFACT_CODE,
-    DATA_DIR,
     FRAME_RATE_HZ,
     FRAMES_PER_EPOCH,
     HUMAN_KAPPA,

@@ -20,9 +20,9 @@ from atlas import (
     read_atlas,
     region_table,
 )
+from common.files import InputError, write_json
 from dataloader_sleep import Epochs, make_dataset
 from evaluation import write_table
-from files import InputError, write_json
 from gradcam import GradCam, upsample
 from mat_writer import save_mat
 from occlusion import Occlusion, parcel_pair_masks, patch_masks

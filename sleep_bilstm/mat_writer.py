@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import scipy.io
 
-from files import atomic_path
+from common.files import atomic_path
 
 USER_BLOCK = 512  # bytes before the HDF5 part, where MATLAB looks for its own header
 MATLAB_CLASS = {"f4": b"single", "f8": b"double", "u1": b"uint8", "i4": b"int32"}

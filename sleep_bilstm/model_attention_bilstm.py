@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from AttentionLayer import ChannelAttention, LSTMAttentionLayer, SimAM, SpatialAttention
-from files import InputError
+from common.files import InputError
 
 LEAKY_SLOPE = 0.3
 SPATIAL_ATTENTION = ("none", "simam", "channel", "spatial", "cbam")

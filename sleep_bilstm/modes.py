@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from device import describe_device, quiet_start, why_no_gpu
-from files import InputError, write_json, write_settings
-from states import RESULTS_DIR, STATE_NAMES
+from common.device import describe_device, quiet_start, why_no_gpu
+from common.files import RESULTS_DIR, InputError, write_json, write_settings
+from states import STATE_NAMES
 
 LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
 # Settings that decide which weights are best and how they are learnt: one run, one value of each.
@@ -367,10 +367,10 @@ def run_test(settings, *, subjectwise: bool) -> int:
 def show_pictures(settings, out: Path) -> None:
     """Open the pictures of ``out`` in windows when --result_action asks for it."""
     if settings.result_action != "save":
-        from figures import show
+        from common.figures import show_picture
 
         for path in sorted(out.rglob("*.png")):
-            show(path)
+            show_picture(path)
 
 
 def run_optical(settings) -> int:

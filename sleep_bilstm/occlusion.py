@@ -6,7 +6,7 @@ a planted place on small inputs. Source: specification section 13, item 10; Zeil
 
 import numpy as np
 
-from files import InputError
+from common.files import InputError
 
 
 def patch_masks(height: int, width: int, patch: int) -> np.ndarray:

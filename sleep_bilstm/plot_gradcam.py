@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 from states import STATE_NAMES
 
 FRAME = 64  # 1-based number of the background frame
@@ -79,7 +79,7 @@ def plot_gradcam(
         signed: draw the values themselves, on one scale around 0 (occlusion: a drop below 0 says
             that hiding the place makes the state more probable).
     """
-    from figures import new_figure
+    from common.figures import new_figure
 
     states = list(next(iter(maps.values())))
     peaks = [np.nanmax(np.abs(m), initial=0) for own in maps.values() for m in own.values()]
@@ -112,7 +112,7 @@ def save_maps_figure(
     maps, backgrounds, path: Path, table: pd.DataFrame | None = None, **look
 ) -> Path:
     """Draw the maps and write PNG, PDF and the CSV behind them."""
-    from figures import PRINT_DPI, save_figure
+    from common.figures import PRINT_DPI, save_figure
 
     figure = plot_gradcam(maps, backgrounds, **{"colour_bar": True, **look})
     return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)
@@ -166,7 +166,7 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the maps of the given mice."""
-    from figures import show
+    from common.figures import show_picture
 
     args = build_parser().parse_args(argv)
     if args.frame < 1:
@@ -189,7 +189,7 @@ def main(argv=None):
     path = save_maps_figure(maps, examples, args.out or args.folder / "gradcam.png", **look)
     print(path)
     if args.show:
-        show(path)
+        show_picture(path)
 
 
 if __name__ == "__main__":

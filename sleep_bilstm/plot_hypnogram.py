@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 from states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 TITLES = {
@@ -39,7 +39,7 @@ def plot_hypnogram(
     """
     from matplotlib.collections import LineCollection
 
-    from figures import new_figure
+    from common.figures import new_figure
 
     series = [np.asarray(labels, float) for labels in series]
     if not series or any(labels.size == 0 for labels in series):
@@ -77,7 +77,7 @@ def plot_hypnogram(
 
 def save_hypnogram(series, titles, path: Path, epoch_seconds: float = EPOCH_S) -> Path:
     """Draw the series and write PNG, PDF and the CSV with one column per series."""
-    from figures import PRINT_DPI, save_figure
+    from common.figures import PRINT_DPI, save_figure
 
     figure = plot_hypnogram(series, titles, epoch_seconds)
     length = max(len(labels) for labels in series)
@@ -116,7 +116,7 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the label vectors of the given files."""
-    from figures import show
+    from common.figures import show_picture
     from utils import read_label_vectors
 
     args = build_parser().parse_args(argv)
@@ -126,7 +126,7 @@ def main(argv=None):
     path = save_hypnogram(series, titles, out, args.epoch_seconds)
     print(path)
     if args.show:
-        show(path)
+        show_picture(path)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from files import InputError, Parser, one_line_faults
-from states import FOLDER, RESULTS_DIR
+from common.files import FOLDER, RESULTS_DIR, InputError, Parser, one_line_faults
 
 TABLE = FOLDER / "scoring_length_published.csv"
 COLUMNS = ("seconds", "f1_weighted", "kappa")
@@ -22,7 +21,7 @@ COLUMNS = ("seconds", "f1_weighted", "kappa")
 
 def plot_scoring_length(table: pd.DataFrame):
     """Return the figure of a table with columns seconds, f1_weighted and kappa."""
-    from figures import BLUE, ORANGE, new_figure
+    from common.figures import BLUE, ORANGE, new_figure
 
     figure, left = new_figure(6.5, 4)
     right = left.twinx()
@@ -76,7 +75,7 @@ def read_lengths(path: Path, own: list[str]) -> pd.DataFrame:
 
 def save_scoring_length(table: pd.DataFrame, path: Path) -> Path:
     """Draw the table and write PNG, PDF and CSV."""
-    from figures import PRINT_DPI, save_figure
+    from common.figures import PRINT_DPI, save_figure
 
     return save_figure(plot_scoring_length(table), path, table, dpi=PRINT_DPI, pdf=True)
 
@@ -100,13 +99,13 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the table that the flags name."""
-    from figures import show
+    from common.figures import show_picture
 
     args = build_parser().parse_args(argv)
     path = save_scoring_length(read_lengths(args.table, args.metrics), args.out)
     print(path)
     if args.show:
-        show(path)
+        show_picture(path)
 
 
 if __name__ == "__main__":

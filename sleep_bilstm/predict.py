@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from common.files import InputError, raise_faults
 from create_tfrecords import Storage, epochs_of
 from dataloader_sleep import View, load_epochs
 from evaluation import add_smoothed, prediction_table, save_mouse, write_table
-from files import InputError, raise_faults
 from modes import seconds_of
 from preprocess import frames_of, to_frames
 from recordings import Recording, find_recordings

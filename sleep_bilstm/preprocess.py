@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from files import InputError
+from common.files import InputError
 from states import EPOCH_S, FRAMES_PER_EPOCH, MAX_SECONDS
 
 NORMALIZATIONS = ("temporal", "spatial", "minmax", "none")

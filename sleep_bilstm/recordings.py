@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import scipy.io
 
-from files import InputError
+from common.files import InputError
 from states import ARTIFACT_CODE, FRAMES_PER_EPOCH, RAW_TO_LABEL
 
 NAME = re.compile(r"(?P<date>\d+)-(?P<mouse>[A-Za-z]+\d+)-fc(?P<run>\d+)")

@@ -21,7 +21,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from files import InputError, write_json
+from common.files import InputError, write_json
 from preprocess import to_frames
 from recordings import parse_name
 from states import FRAME_RATE_HZ

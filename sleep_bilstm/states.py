@@ -1,11 +1,5 @@
 """Names, codes, colours and clock of the sleep-state data, shared by every script of the folder."""
 
-from pathlib import Path
-
-FOLDER = Path(__file__).resolve().parent
-DATA_DIR = FOLDER.parent / "data" / FOLDER.name
-RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
-
 FRAME_RATE_HZ = 16.8
 FRAMES_PER_EPOCH = 168  # 10 s at 16.8 Hz
 EPOCH_S = 10

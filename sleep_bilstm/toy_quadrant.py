@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import write_json
+from common.files import write_json
 from mat_writer import write_recording
 from states import FRAMES_PER_EPOCH, LABEL_TO_RAW
 

@@ -15,8 +15,8 @@ from sklearn.metrics import cohen_kappa_score
 from tqdm import tqdm
 
 from checkpoints import load_training_state, save_training_state, save_weights
+from common.files import InputError, atomic_path
 from dataloader_sleep import Epochs, make_dataset, shuffle_order
-from files import InputError, atomic_path
 
 STUCK_EPOCHS = 5
 STATE_FILE = "training_state.h5"

@@ -7,6 +7,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
+from common.files import InputError
 from create_tfrecords import Storage
 from dataloader_sleep import (
     SPLIT_TEXT,
@@ -17,7 +18,6 @@ from dataloader_sleep import (
     read_mouse_split,
     split_records,
 )
-from files import InputError
 from shards import MANIFEST, find_records, in_time_order, read_manifest
 from states import EPOCH_S
 

@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.io
 from sklearn import metrics
 
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from common.files import InputError, Parser, atomic_path, one_line_faults, write_json
 from states import STATE_NAMES
 
 BLOCK_S = 300  # length of the blocks that the bootstrap resamples
@@ -172,7 +172,7 @@ def confusion_figure(confusion: np.ndarray, path: Path, *, num_classes: int = 3)
     """Draw a confusion matrix (rows truth), counts and row percentages, and write its CSV beside
     ``path``.
     """
-    from figures import new_figure, save_figure
+    from common.figures import new_figure, save_figure
 
     confusion = np.asarray(confusion)
     names = STATE_NAMES[num_classes]

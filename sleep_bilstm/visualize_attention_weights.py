@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 from states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 GAP = 30  # samples on each side of a transition
@@ -111,7 +111,7 @@ def attention_statistics(
 
 def plot_means(statistics: AttentionStatistics):
     """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
-    from figures import new_figure
+    from common.figures import new_figure
 
     figure, row = new_figure(11, 3.2, columns=len(statistics.names), sharey=True)
     for state, axes in enumerate(row):
@@ -133,7 +133,7 @@ def plot_in_time(
     """Return all weights of a recording in time order, coloured by predicted state."""
     from matplotlib.collections import LineCollection
 
-    from figures import new_figure
+    from common.figures import new_figure
 
     figure, axes = new_figure(11, 3.0)
     n, n_frames = statistics.rescaled.shape
@@ -158,7 +158,7 @@ def plot_in_time(
 
 def plot_histograms(statistics: AttentionStatistics):
     """Return the distributions of the rescaled weights, one per predicted state."""
-    from figures import new_figure
+    from common.figures import new_figure
 
     figure, row = new_figure(11, 3.0, columns=len(statistics.names), sharey=True)
     edges = np.linspace(0, 1, BINS + 1)
@@ -173,7 +173,7 @@ def plot_histograms(statistics: AttentionStatistics):
 
 def plot_transitions(statistics: AttentionStatistics):
     """Return both distributions: samples around transitions and all others."""
-    from figures import BLUE, ORANGE, new_figure
+    from common.figures import BLUE, ORANGE, new_figure
 
     figure, axes = new_figure(5.5, 3.4)
     edges = np.linspace(0, 1, BINS + 1)
@@ -194,7 +194,7 @@ def save_attention_figures(
     statistics: AttentionStatistics, y_pred: np.ndarray, out: Path, mouse: str
 ) -> list[Path]:
     """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures."""
-    from figures import PRINT_DPI, save_figure
+    from common.figures import PRINT_DPI, save_figure
 
     look = {"dpi": PRINT_DPI, "pdf": True}
     names, edges = statistics.names, np.linspace(0, 1, BINS + 1)[:-1]
@@ -287,7 +287,7 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the weights of one mouse and print the sum of each mean curve."""
-    from figures import show
+    from common.figures import show_picture
 
     args = build_parser().parse_args(argv)
     weights, y_pred, y_true = read_weights(args.file, args.states)
@@ -306,7 +306,7 @@ def main(argv=None):
     for path in save_attention_figures(statistics, y_pred, args.out or args.file.parent, mouse):
         print(path)
         if args.show:
-            show(path)
+            show_picture(path)
 
 
 if __name__ == "__main__":

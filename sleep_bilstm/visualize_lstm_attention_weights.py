@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.files import InputError
 from dataloader_sleep import Epochs
 from evaluation import prediction_table, write_table
-from files import InputError
 from mat_writer import save_mat
 from train import run_over
 

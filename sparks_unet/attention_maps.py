@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import InputError, atomic_path, one_line_faults
 from config import CLASSES, EVENT_CLASSES
-from files import InputError, atomic_path, one_line_faults
 from load_trainings_predict import find_checkpoint
 from training import base_parser, configured
 

@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from config import RESULTS_DIR, Params
-from files import Parser, one_line_faults, write_json
+from common.files import RESULTS_DIR, Parser, one_line_faults, write_json
+from config import Params
 
 CHUNK = (256, 64, 512)  # frames, rows, columns of a published chunk
 MOVIE = (904, 64, 512)

@@ -17,10 +17,10 @@ from scipy import ndimage, sparse
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from common.files import Parser, one_line_faults, seed_number
 from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
 from dataset_tools import class_weights
-from files import Parser, one_line_faults, seed_number
 from make_demo_data import DemoSettings, make_movie
 from metrics_tools import annotated_instances, event_scores
 from preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 
 PARTS = ("rng", "scheduler", "optimizer", "network")
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel of the released files; torch.compile

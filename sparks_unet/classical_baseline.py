@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from config import CLASSES, RESULTS_DIR
+from common.files import RESULTS_DIR, Parser, one_line_faults
+from config import CLASSES
 from data_processing import cell_mask, connected_components
 from disc_output_tools import write_prediction
-from files import Parser, one_line_faults
 from kinetics import event_table
 from movie_io import read_movie
 from preds_processing_tools import calibrated_post, instances_from_classes

@@ -10,7 +10,7 @@ Reads: two metrics.json with the counts of each movie. Prints a table, and write
 import json
 from pathlib import Path
 
-from files import InputError, Parser, atomic_path, one_line_faults, seed_number
+from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number
 
 
 def read_counts(path):

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.files import FOLDER, RESULTS_DIR
 from config_kinds import (
     ARCHITECTURE,
     BOOL,
@@ -27,10 +28,6 @@ from config_kinds import (
     integers,
     number,
 )
-
-FOLDER = Path(__file__).resolve().parent
-DATA_DIR = FOLDER.parent / "data" / FOLDER.name
-RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
 
 IGNORE_INDEX = 4
 NUM_CLASSES = 4

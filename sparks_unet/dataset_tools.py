@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from skimage.transform import resize
 
+from common.files import InputError, raise_faults
 from config import EVENT_CLASSES, NUM_CLASSES, logger
-from files import InputError, raise_faults
 from movie_io import (
     Movie,
     label_warnings,

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from common.files import InputError, atomic_path
 from config import CLASSES, EVENT_CLASSES
 from data_processing import class_contours
-from files import InputError, atomic_path
 from movie_io import write_stack
 
 COLOURS = {  # on the movie; numbers of section 8.12

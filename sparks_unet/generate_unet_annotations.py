@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from config import CLASSES, DATA_DIR, IGNORE_INDEX, PostParams
+from common.files import DATA_DIR, InputError, Parser, one_line_faults
+from config import CLASSES, IGNORE_INDEX, PostParams
 from data_processing import (
     TRUNCATE,
     connected_components,
@@ -26,7 +27,6 @@ from data_processing import (
     padded_box,
     spark_peaks,
 )
-from files import InputError, Parser, one_line_faults
 from movie_io import (
     label_warnings,
     movie_ids,

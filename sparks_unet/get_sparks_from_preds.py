@@ -15,7 +15,7 @@ Files written: ``<name>_locations.csv`` with the columns frame,x,y; with an anno
 import dataclasses
 from pathlib import Path
 
-from files import InputError, Parser, atomic_path, one_line_faults
+from common.files import InputError, Parser, atomic_path, one_line_faults
 
 SAMPLING_HZ = 150.0
 BANDSTOP_ORDER = 4

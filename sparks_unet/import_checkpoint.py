@@ -19,8 +19,16 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from config import EVENT_CLASSES, FOLDER
-from files import InputError, Parser, one_line_faults, seed_number, sha256, write_json
+from common.files import (
+    FOLDER,
+    InputError,
+    Parser,
+    one_line_faults,
+    seed_number,
+    sha256,
+    write_json,
+)
+from config import EVENT_CLASSES
 from read_config import load_config
 
 CONFIG = FOLDER / "config_files" / "final_model.ini"

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from architecture import predict_log_probabilities
+from common.files import InputError
 from config import NUM_CLASSES
 from dataset_tools import chunk_multiplicity
 from datasets import TIME_REDUCTION, MovieDataset
-from files import InputError
 from preds_processing_tools import process_predictions
 from preprocessing import count_chunks
 

@@ -14,8 +14,8 @@ With torchrun every process takes its share of the movies.
 import dataclasses
 from pathlib import Path
 
+from common.files import InputError, atomic_path, one_line_faults, write_json
 from config import logger
-from files import InputError, atomic_path, one_line_faults, write_json
 from training import base_parser, configured
 
 SHOWN = (

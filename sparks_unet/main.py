@@ -19,9 +19,9 @@ import shutil
 import time
 from pathlib import Path
 
-from config import FOLDER
-from device import describe_device
-from files import (
+from common.device import describe_device
+from common.files import (
+    FOLDER,
     InputError,
     Parser,
     atomic_path,
@@ -185,7 +185,7 @@ def say_device(params, wanted):
 
 def story(params, args):
     """Run everything for ``params``; return the exit code."""
-    from report import close_run
+    from common.report import close_run
     from run_report import write_run_report
     from training import prepare, resumed, run, settings_of, write_record
 

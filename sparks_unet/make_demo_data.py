@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from config import CLASSES, DATA_DIR, IGNORE_INDEX
-from files import InputError, Parser, atomic_path, one_line_faults, write_json
+from common.files import DATA_DIR, InputError, Parser, atomic_path, one_line_faults, write_json
+from config import CLASSES, IGNORE_INDEX
 from movie_io import write_stack
 
 STANDARD_VOXELS = 500 * 64 * 512  # movie for which the rates below are given

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 
 CLASS_VALUES = (0, 1, 2, 3, 4)
 LENGTH_UM = {

@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from common.files import InputError
 from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import (
     CUBE,
@@ -30,7 +31,6 @@ from data_processing import (
     spark_groups,
     spark_maxima,
 )
-from files import InputError
 
 OTSU_BINS = 256
 CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output channels

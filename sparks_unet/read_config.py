@@ -9,9 +9,9 @@ import dataclasses
 import difflib
 from pathlib import Path
 
-from config import EVENT_CLASSES, FOCAL_CRITERIA, FOLDER, KEYS, Params, PostParams, logger
+from common.files import FOLDER, InputError, raise_faults
+from config import EVENT_CLASSES, FOCAL_CRITERIA, KEYS, Params, PostParams, logger
 from config_kinds import BOOL, TEXT
-from files import InputError, raise_faults
 
 UNSUPPORTED = ("nnunet", "openai_unet", "unet_lstm", "denoise_unet")
 UNUSED_MODEL_KEYS = (("network", "num_res_blocks"), ("network", "bidirectional"))

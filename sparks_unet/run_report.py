@@ -7,7 +7,16 @@ import json
 import time
 
 from classical_baseline import classical_events
-from config import EVENT_CLASSES, FOLDER
+from common.files import FOLDER
+from common.report import (
+    figure_block,
+    score_table,
+    settings_table,
+    table_block,
+    write_report,
+    write_summary,
+)
+from config import EVENT_CLASSES
 from data_processing import signal_to_noise
 from disc_output_tools import write_overlay, write_table
 from event_figures import (
@@ -23,14 +32,6 @@ from kinetics import event_frequency
 from load_trainings_predict import write_metrics
 from metrics_tools import metrics_from_counts, sample_counts
 from preds_processing_tools import calibrated_post
-from report import (
-    figure_block,
-    score_table,
-    settings_table,
-    table_block,
-    write_report,
-    write_summary,
-)
 
 TITLE = "Ca2+ sparks, waves and puffs in full-frame movies"
 TARGET = 0.75  # class means of the paper's abstract

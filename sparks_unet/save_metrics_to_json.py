@@ -14,8 +14,7 @@ import json
 from pathlib import Path
 
 import save_results_to_json
-from config import DATA_DIR, RESULTS_DIR
-from files import InputError, Parser, one_line_faults, write_json
+from common.files import DATA_DIR, RESULTS_DIR, InputError, Parser, one_line_faults, write_json
 from location_metrics import location_metrics, pixel_metrics
 
 PIXEL_KEYS = {"tp", "tn", "fp", "fn"}

@@ -17,9 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from config import CLASSES, DATA_DIR, EVENT_CLASSES, IGNORE_INDEX, RESULTS_DIR, PostParams
+from common.files import (
+    DATA_DIR,
+    RESULTS_DIR,
+    InputError,
+    Parser,
+    one_line_faults,
+    raise_faults,
+    write_json,
+)
+from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 from data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
-from files import InputError, Parser, one_line_faults, raise_faults, write_json
 from location_metrics import exclusion_levels, match_sparks, threshold_counts
 from metrics_tools import add_counts
 from movie_io import read_class_labels, read_event_labels, read_movie, same_shape

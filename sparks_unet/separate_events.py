@@ -14,8 +14,8 @@ Files written into --out: ``<movie>_instances_<class>.tif`` uint16, ``<movie>_in
 
 from pathlib import Path
 
-from config import EVENT_CLASSES, RESULTS_DIR
-from files import Parser, one_line_faults
+from common.files import RESULTS_DIR, Parser, one_line_faults
+from config import EVENT_CLASSES
 
 
 @one_line_faults

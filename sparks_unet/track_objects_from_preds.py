@@ -10,7 +10,7 @@ Files written: ``<name>_events.tif`` (T, H, W) uint16, ids from 1.
 
 from pathlib import Path
 
-from files import Parser, one_line_faults
+from common.files import Parser, one_line_faults
 
 
 def track_objects(probability, threshold, *, min_radius, ignore_frames=0):

@@ -15,8 +15,8 @@ loss.csv, metrics.csv, network_/optimizer_/scheduler_/rng_<iteration>.pth.
 import dataclasses
 from pathlib import Path
 
-from config import FOLDER, describe, logger, to_dict, to_ini
-from files import (
+from common.files import (
+    FOLDER,
     InputError,
     Parser,
     atomic_path,
@@ -26,6 +26,7 @@ from files import (
     write_json,
     write_settings,
 )
+from config import describe, logger, to_dict, to_ini
 from read_config import load_config
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")

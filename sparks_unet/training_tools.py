@@ -29,11 +29,11 @@ from checkpoints import (
     save_checkpoint,
     save_state,
 )
+from common.device import describe_device, why_no_gpu
+from common.files import InputError, atomic_path
 from config import logger, to_dict
 from custom_losses import drop_margins, make_loss
 from datasets import batch_keys
-from device import describe_device, why_no_gpu
-from files import InputError, atomic_path
 from validation import validate
 
 DEBUG_CHUNKS = 4

@@ -9,7 +9,7 @@ Files read: the movie and label movies (T, H, W). Files written: none.
 
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 
 
 @one_line_faults

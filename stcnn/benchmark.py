@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults, write_json
+from common.files import InputError, Parser, one_line_faults, write_json
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "stcnn" / "benchmark"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path
 from model_factory import build_model
 from safe_load import load_tree, read_pickled_history
 

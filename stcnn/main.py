@@ -18,8 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-from device import describe_device
-from files import (
+from common.device import describe_device
+from common.files import (
     InputError,
     Parser,
     atomic_path,
@@ -29,7 +29,7 @@ from files import (
     seed_number,
     write_settings,
 )
-from report import close_run
+from common.report import close_run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "stcnn"

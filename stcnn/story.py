@@ -12,8 +12,7 @@ import numpy as np
 
 from animations import animate_row
 from checkpoints import checkpoint_epochs, load_history, load_model
-from metrics import correlation, predict_rows
-from report import (
+from common.report import (
     figure_block,
     score_table,
     settings_table,
@@ -21,6 +20,7 @@ from report import (
     write_report,
     write_summary,
 )
+from metrics import correlation, predict_rows
 from training import open_dataset, sampler_of, write_csv
 from util_analysis import plot_kernels, plot_loss_history, plot_planted, plot_trace_grid
 

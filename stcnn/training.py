@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from adam import Adam
 from safetensors.torch import save
 from torch.nn import functional
 from tqdm import tqdm
 
-from adam import Adam
 from ca_dataloader import CalciumDataset, EpochOrder, Layout, make_loader, split_rows
 from checkpoints import (
     checkpoint_epochs,
@@ -26,8 +26,8 @@ from checkpoints import (
     save_checkpoint,
     save_history,
 )
-from device import why_no_gpu
-from files import InputError, atomic_path, git_commit, write_json, write_settings
+from common.device import why_no_gpu
+from common.files import InputError, atomic_path, git_commit, write_json, write_settings
 from make_synthetic import make_synthetic
 from metrics import COLUMNS, score_rows
 from model_factory import read_out_blocks

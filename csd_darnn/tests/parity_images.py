@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from combine_weights import concat_weight_tensors
-from files import write_json
+from common.files import write_json
 from heatmap import blend, compute_map, limits, to_image
 from recording import load_recording, resolve_targets
 from resize import crop_numpy_width, resize_block, split_borders

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import benchmark_series as series
+from common.files import RESULTS_DIR
 from helpers import run_script
 from metrics import regression_metrics
-from settings import RESULTS_DIR
 
 
 def test_benchmark_runs_and_agrees_with_its_baseline(tmp_path):

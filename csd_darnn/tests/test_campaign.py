@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from files import InputError
+from common.files import InputError, read_json
 from movie_files import read_movie, write_tiff
-from recording import load_recording, read_json
+from recording import load_recording
 from resize import convert_csv
 from safe_read import load_tensors
 from test_recording import damaged, movie_of

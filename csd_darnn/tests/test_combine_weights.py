@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from combine_weights import background, concat_weight_tensors
-from files import InputError
+from common.files import InputError
 from movie_files import read_movie, write_tiff
 from resize import crop_numpy_width
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from files import InputError
+from common.files import InputError
 from heatmap import (
     LONG_SIDE,
     blend,

@@ -11,7 +11,7 @@ import torch
 
 import main
 from checkpoints import load_network, load_weight_tensor
-from files import InputError
+from common.files import InputError
 from helpers import FOLDER, SMALL, flags, run_script, tiny_movie
 from main_predict import reload_run
 

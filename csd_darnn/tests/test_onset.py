@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from make_demo import make_demo, synthesise
 from onset import describe, first_lasting, fit_line, onset_map, write_onset
 from recording import load_recording

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from files import InputError
+from common.files import InputError
 from movie_files import open_movie, read_movie, write_tiff
 from recording import (
     OUTSIDE,

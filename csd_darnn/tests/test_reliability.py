@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from checkpoints import load_checkpoint, save_checkpoint
+from common.files import InputError
 from custom_types import TrainData
-from files import InputError
 from helpers import SMALL, apart, run_apart, tiny_movie
 from safe_read import load_tensors
 from training import Progress, da_rnn, train

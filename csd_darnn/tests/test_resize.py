@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from movie_files import read_movie, write_tiff
 from recording import load_recording, resolve_targets
 from resize import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import write_json
+from common.files import write_json
 from map_figures import draw_stills
 from run_report import write_run_report
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from augment import rotation_matrix, translation_matrix, warp_clip, zoom_matrix
+from common.files import InputError
 from convert_reference import checked, convert_root, read_pickle
 from dicom_io import to_grey
-from files import InputError
 from optical_flow_calculator import video2OF
 from preprocess import dataset_mean_std, movie_from_frames, zscore
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import tiny_split
+from common.files import InputError
 from convert_reference import checked, read_pickle
 from dicom_io import read_frames
-from files import InputError
 from little import texture, write_dicom
 from prepare_echonet import read_file_list, read_video
 from published import fill

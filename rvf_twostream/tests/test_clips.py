@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clips import DataGeneratorEchonet, DataGeneratorMerged, DataGeneratorMerged_aug
-from files import InputError
+from common.files import InputError
 from movies import fixed_starts, list_pairs, movie_clips, random_starts, read_clip
 from utils import save_array
 

@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
+from common.files import InputError
 from convert_reference import checked, read_pickle
-from files import InputError
 from little import FOLDER, assert_one_line, run_script
 
 # A protocol-2 pickle that would call posix.system("echo owned").

@@ -10,8 +10,8 @@ import pydicom
 import pytest
 from PIL import Image
 
+from common.files import RESULTS_DIR as RESULTS
 from deid import check_header
-from files import RESULTS
 from little import assert_one_line, run_script, texture, tree, write_data_set, write_dicom
 from make_synthetic import write_cohort
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
+from common.files import InputError
 from crop import sector_mask, tissue_region
 from dicom_io import frame_rate_hz, read_frames
-from files import InputError
 from little import FOLDER, texture, write_dicom
 
 
@@ -243,7 +243,7 @@ def test_missing_decoder_names_both_packages(tmp_path):
         "for name in ('libjpeg', '_libjpeg', 'pylibjpeg', 'gdcm'): sys.modules[name] = None\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
         "from dicom_io import read_frames\n"
-        "from files import InputError\n"
+        "from common.files import InputError\n"
         "try:\n"
         f"    read_frames({sample('JPGLosslessP14SV1_1s_1f_8b.dcm')!r})\n"
         "except InputError as error:\n"

@@ -8,9 +8,10 @@ import pytest
 
 import main
 import run_demo
-from files import DATA, RESULTS
+from common.files import DATA_DIR as DATA
+from common.files import RESULTS_DIR as RESULTS
+from common.report import write_summary
 from little import run_script
-from report import write_summary
 
 
 @pytest.mark.parametrize(

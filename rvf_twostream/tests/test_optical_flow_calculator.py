@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from little import assert_one_line, run_script, texture, write_data_set, write_dicom
 from optical_flow_calculator import flow_of_frames, flow_root, video2OF
 from preprocess import preprocess_root

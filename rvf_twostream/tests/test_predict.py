@@ -16,7 +16,7 @@ from checkpoints import (
     read_info,
     save_weights,
 )
-from files import InputError
+from common.files import InputError
 from guided import ENGINE_PYTHON
 from little import run_script
 from published import fill

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from little import assert_one_line, run_script
 from make_synthetic import write_echonet
 from prepare_echonet import prepare, read_file_list, read_video

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from skimage.transform import resize as published_resize
 
+from common.files import InputError
 from dicom_io import read_frames
-from files import InputError
 from little import (
     FOLDER,
     assert_one_line,

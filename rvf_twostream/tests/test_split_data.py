@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from little import assert_one_line, run_script
 from split_data import make_splits, split_root
 from utils import movie_id, save_array

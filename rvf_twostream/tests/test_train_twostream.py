@@ -12,7 +12,7 @@ import pytest
 
 import tiny_split
 import train_twostream
-from files import InputError
+from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from files import InputError
+from common.files import InputError
 from utils import (
     CLASSES,
     load_movie,

@@ -49,8 +49,8 @@ def recordings(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tfrecords(recordings, tmp_path_factory):
     """Folder with the shards of ``recordings`` and a mouse split beside them."""
+    from common.files import write_json
     from create_tfrecords import Storage, create
-    from files import write_json
 
     out = tmp_path_factory.mktemp("tfrecords")
     create(recordings, out, Storage())

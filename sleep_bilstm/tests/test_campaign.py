@@ -14,9 +14,9 @@ import yaml
 
 from atlas import PARCELS, read_atlas
 from checkpoints import load_training_state, load_weights, save_training_state, save_weights
+from common.files import InputError, write_json
 from create_tfrecords import serialise
 from dataloader_sleep import read_mouse_split
-from files import InputError, write_json
 from main import read_config_file
 from mat_writer import write_recording
 from preprocess import to_frames

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from check_data import main as check_data
+from common.files import InputError
 from create_tfrecords import Storage, create, epochs_of, main, serialise
-from files import InputError
 from mat_writer import write_recording
 from preprocess import BlockAverage, frames_of, temporal_zscore, to_frames
 from recordings import Recording, map_labels

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common.files import RESULTS_DIR
 from demo import TARGET_CONTROL, TARGET_KAPPA, remove_older_data
 from make_synthetic import Plan, make_data_set
-from states import RESULTS_DIR
 
 FOLDER = Path(__file__).resolve().parents[1]
 RUN = "pytest_demo"

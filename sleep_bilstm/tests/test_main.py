@@ -14,8 +14,8 @@ import pytest
 import scipy.io
 
 from checkpoints import find_tf2_prefix
+from common.files import InputError, write_json
 from create_tfrecords import Storage, create
-from files import InputError, write_json
 from main import build_parser, defaults, main, resolve
 from mat_writer import write_recording
 
@@ -38,7 +38,7 @@ SCRIPTS = (
 )
 NO_TENSORFLOW = (
     "utils",
-    "figures",
+    "common.figures",
     "plot_hypnogram",
     "plot_gradcam",
     "plot_scoring_length",

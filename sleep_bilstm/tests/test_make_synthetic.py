@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage, signal
 from sklearn.metrics import cohen_kappa_score
 
-from files import InputError
+from common.files import InputError
 from make_synthetic import Plan, brain_mask, main, make_data_set, parcels
 from preprocess import to_frames
 from recordings import Recording, find_recordings

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import load_own, save_config, save_weights
-from files import InputError
+from common.files import InputError
 from losses_metrics import CohenKappa
 from model_attention_bilstm import Architecture, build
 from train import Training, compile_network

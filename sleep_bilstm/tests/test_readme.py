@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from files import write_json
+from common.files import write_json
 from make_synthetic import Plan, make_data_set
 
 pytestmark = pytest.mark.slow

@@ -22,8 +22,8 @@ from atlas import (
     region_table,
 )
 from band_power import band_features
+from common.files import InputError
 from dataloader_sleep import Epochs, View
-from files import InputError
 from fragmented_sleep import first_line, sleep_statistics, stretches
 from gradcam import GradCam, upsample
 from maps import SubjectMaps, collect

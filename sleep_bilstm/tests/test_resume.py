@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from files import write_json
+from common.files import write_json
 from main import main, resolve
 from test_main import fails
 

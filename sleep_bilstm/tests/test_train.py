@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from common.files import InputError
 from dataloader_sleep import (
     Epochs,
     View,
@@ -26,7 +27,6 @@ from dataloader_sleep import (
     shuffle_order,
     split_records,
 )
-from files import InputError
 from losses_metrics import make_loss
 from main import main
 from model_attention_bilstm import Architecture, build

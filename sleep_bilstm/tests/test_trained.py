@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 
 from checkpoints import save_config, save_weights
+from common.files import write_json
 from create_tfrecords import Storage, create
-from files import write_json
 from main import main, resolve
 from mat_writer import write_recording
 from model_attention_bilstm import Architecture, build

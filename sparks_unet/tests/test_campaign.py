@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from checkpoints import load_network, save_state
+from common.files import InputError
 from compare_runs import read_counts
 from config import Params, to_dict, to_ini
-from files import InputError
 from make_demo_data import SMALL, DemoSettings, make_movie
 from metrics_tools import movie_counts
 from movie_io import read_class_labels, read_event_labels, read_movie, write_stack

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import FOLDER, KEYS, PostParams, to_dict, to_ini
+from common.files import FOLDER, InputError
+from config import KEYS, PostParams, to_dict, to_ini
 from config_kinds import BOOL, TEXT
-from files import InputError
 from read_config import load_config, make_params
 
 DATASET = {("dataset", "relative_path"): "movies"}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augmentation import add_noise
+from common.files import InputError
 from config import Params
 from dataset_tools import (
     Sample,
@@ -24,7 +25,6 @@ from dataset_tools import (
     split_at_jumps,
 )
 from datasets import SparkDataset
-from files import InputError
 from helpers import make_tiny_data
 from make_demo_data import DemoSettings, make_movie
 from movie_io import Movie, write_stack

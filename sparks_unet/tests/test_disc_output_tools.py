@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.files import InputError
 from config import PostParams
 from disc_output_tools import (
     COLOURS,
@@ -26,7 +27,6 @@ from event_figures import (
     plot_montage,
     plot_snr,
 )
-from files import InputError
 from kinetics import event_table
 from make_demo_data import SMALL, DemoSettings, make_movie
 from metrics_tools import bootstrap_intervals, metrics_from_counts, movie_counts

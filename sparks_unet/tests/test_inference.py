@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import save_checkpoint
+from common.files import InputError
 from compare_runs import main as compare_main
 from config import Params
 from datasets import MovieDataset
-from files import InputError
 from helpers import make_tiny_data, script, write_ini
 from inference_tools import Assembly, predict_movie, predict_probabilities
 from load_trainings_predict import main

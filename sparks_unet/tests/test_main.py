@@ -13,10 +13,10 @@ import torch
 from attention_maps import main as attention_main
 from benchmark import assembly_rows
 from checkpoints import load_state
-from files import write_settings
+from common.files import write_settings
+from common.report import write_summary
 from helpers import FOLDER, make_tiny_data, script, write_ini
 from main import configured, demo_settings, main, make_parser
-from report import write_summary
 from training import settings_of
 
 

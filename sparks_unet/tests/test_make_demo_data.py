@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from common.files import InputError
 from data_processing import signal_to_noise
-from files import InputError
 from make_demo_data import SMALL, DemoSettings, main, make_demo_data, make_movie
 from movie_io import read_movie
 

@@ -17,7 +17,8 @@ from architecture import (
     valid_output_size,
 )
 from attention_maps import attention_maps, find_layer, grad_cam
-from config import FOLDER, Params
+from common.files import FOLDER
+from config import Params
 from custom_losses import dice_loss, dice_nll_loss, focal_loss, lovasz_softmax, nll_loss
 from new_unet import UNet
 from read_config import load_config

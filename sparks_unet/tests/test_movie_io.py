@@ -6,7 +6,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from files import InputError
+from common.files import InputError
 from movie_io import (
     label_warnings,
     movie_ids,

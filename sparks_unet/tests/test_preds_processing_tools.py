@@ -10,6 +10,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from benchmark_postprocessing import plain_annotated_peaks, plain_processing
+from common.files import InputError
 from config import CLASSES, EVENT_CLASSES, PostParams
 from data_processing import (
     annotated_spark_peaks,
@@ -18,7 +19,6 @@ from data_processing import (
     peak_footprint,
     spark_peaks,
 )
-from files import InputError
 from make_demo_data import SMALL, DemoSettings, make_movie
 from metrics_tools import metrics_from_counts, movie_counts
 from movie_io import read_movie, write_stack

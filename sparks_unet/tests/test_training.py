@@ -21,9 +21,9 @@ from checkpoints import (
     save_checkpoint,
     save_state,
 )
+from common.files import InputError
 from config import Params
 from datasets import SparkDataset, batch_keys
-from files import InputError
 from helpers import FOLDER, make_tiny_data, script, write_ini
 from read_config import load_config
 from training import main, memory_estimate, read_data, run
@@ -185,7 +185,7 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path):
     code = (
         "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
         "from checkpoints import save_state\n"
-        "from files import one_line_faults\n"
+        "from common.files import one_line_faults\n"
         "one_line_faults(lambda argv: save_state(sys.argv[2], {'w': torch.zeros(100_000)}))([])\n"
     )
     path = checkpoint_path(tmp_path, "network", 2)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from checkpoints import checkpoint_epochs, load_history, model_state
+from common.files import InputError
 from configuration import compose_settings
-from files import InputError
 from training import expand_barcodes, train
 
 FOLDER = Path(__file__).resolve().parents[1]

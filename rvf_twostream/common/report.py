@@ -2,10 +2,11 @@
 
 import base64
 import html
-import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from files import InputError, atomic_path, write_json
+from common.files import InputError, atomic_path, read_json, write_json
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
@@ -27,14 +28,14 @@ vertical-align:top;overflow-wrap:normal}
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
 
-def image_tag(path, alt):
+def image_tag(path: str | os.PathLike, alt: str) -> str:
     """Return an <img> element with the picture at ``path`` (PNG, GIF, JPEG, SVG) inline."""
     data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
     mime = MIME[Path(path).suffix.lower()]
     return f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{data}">'
 
 
-def figure_block(run_dir, figures):
+def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
     """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt."""
     blocks = []
     for figure in figures:
@@ -49,14 +50,20 @@ def _cell(text):
     return f"<td{verdict}>{html.escape(text)}</td>"
 
 
-def table_block(header, rows):
+def table_block(header: Iterable, rows: Iterable[Iterable]) -> str:
     """Return a table; every cell is turned into text and escaped, verdicts are coloured."""
     head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in header)
     body = "".join("<tr>" + "".join(_cell(str(cell)) for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def score_table(scores):
+def paragraph(text: str, *, links: Iterable[str] = ()) -> str:
+    """Return a paragraph of plain text, with links to files beside the report behind it."""
+    anchors = ", ".join(f'<a href="{html.escape(n)}">{html.escape(n)}</a>' for n in links)
+    return f"<p>{html.escape(text)} {anchors}</p>"
+
+
+def score_table(scores: Iterable[dict]) -> str:
     """Return the table of planted-truth and quality scores (see write_summary)."""
     rows = []
     for score in scores:
@@ -68,7 +75,7 @@ def score_table(scores):
     return table_block(("score", "value", "target", "verdict"), rows)
 
 
-def settings_table(record):
+def settings_table(record: dict) -> str:
     """Return the table of settings.json: settings (nested names with dots), versions, inputs."""
 
     def flat(values, prefix=""):
@@ -88,7 +95,9 @@ def settings_table(record):
     return table_block(("setting", "value"), rows)
 
 
-def write_report(run_dir, title, lead, sections):
+def write_report(
+    run_dir: str | os.PathLike, title: str, lead: str, sections: Iterable[tuple[str, str]]
+) -> Path:
     """Write ``report.html`` and return its path.
 
     Args:
@@ -113,7 +122,7 @@ def write_report(run_dir, title, lead, sections):
     return path
 
 
-def write_summary(run_dir, summary):
+def write_summary(run_dir: str | os.PathLike, summary: dict) -> None:
     """Write ``summary.json``, the file by which results/index.html and run.py know a run.
 
     Keys: format (1), folder, run, title, status ("complete"), seconds, seed, data (one line),
@@ -124,15 +133,15 @@ def write_summary(run_dir, summary):
     write_json(Path(run_dir) / "summary.json", {"format": 1, "status": "complete", **summary})
 
 
-def close_run(run_dir):
+def close_run(run_dir: str | os.PathLike) -> int:
     """Print the scores that failed and the last line of a finished run; return its exit code.
 
     Exit code 1 when any score with a target failed, be it the main one, a control or another, else
     0. All is read from summary.json, so that a run and its reuse end alike.
     """
     path = Path(run_dir) / "summary.json"
+    summary = read_json(path, remedy="use --fresh")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
         scores, report = summary["scores"], Path(run_dir) / summary["report"]
         main = summary["planted_truth"] or next(iter(scores), None)
         head = summary["data"]

@@ -1,4 +1,8 @@
-"""Faults in one line, atomic files, the settings record of a run, and the rules of its folder."""
+"""Faults in one line, atomic files, the settings record of a run, and the rules of its folder.
+
+``FOLDER`` is the pipeline's own folder; data lie in ``DATA_DIR``, everything produced in
+``RESULTS_DIR``/<run>/.
+"""
 
 import argparse
 import contextlib
@@ -12,7 +16,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1]
+DATA_DIR = FOLDER.parent / "data" / FOLDER.name
+RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
 
 
 class InputError(Exception):
@@ -51,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def fault_line(error):
+def fault_line(error: Exception) -> str:
     """Return the one line that tells an InputError or an OSError (full disk, no permission)."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
@@ -59,7 +68,7 @@ def fault_line(error):
     return f"error: {text}"
 
 
-def one_line_faults(main):
+def one_line_faults(main: Callable) -> Callable:
     """Turn what stops ``main(argv)`` into one line on stderr and an exit code.
 
     InputError and OSError give 2, ``--debug`` among the arguments lets their traceback through;
@@ -82,7 +91,7 @@ def one_line_faults(main):
     return wrapped
 
 
-def raise_faults(faults, limit=20):
+def raise_faults(faults: list[str], limit: int = 20) -> None:
     """Raise one InputError for all ``faults`` (list of str): the first ``limit``, then a count."""
     if not faults:
         return
@@ -91,7 +100,7 @@ def raise_faults(faults, limit=20):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success flush it to disk and move it into place.
 
     When the block fails the temporary file is removed and an older ``path`` stays as it was.
@@ -108,13 +117,48 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike, value) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def sha256(path, limit=None):
+def _unique(pairs):
+    """Return the dict of a JSON object, refusing a name that occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def read_json(
+    path: str | os.PathLike,
+    *,
+    kind: type | tuple[type, ...] = dict,
+    remedy: str = "give an intact file",
+):
+    """Return the value in a JSON file; a missing, damaged or other one is an InputError.
+
+    Args:
+        path: file, in UTF-8 with or without a byte-order mark.
+        kind: type of the whole value (dict, list) or a tuple of types.
+        remedy: what to do about a fault, the end of its line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_unique)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no valid JSON ({error}); {remedy}") from None
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(one.__name__ for one in kinds)
+        raise InputError(f"{path}: holds a {type(value).__name__}, expected a {wanted}; {remedy}")
+    return value
+
+
+def sha256(path: str | os.PathLike, limit: int | None = None) -> str:
     """Return the SHA-256 hex digest of a file, or of its first ``limit`` bytes."""
     digest, left = hashlib.sha256(), limit
     with open(path, "rb") as handle:
@@ -124,19 +168,24 @@ def sha256(path, limit=None):
     return digest.hexdigest()
 
 
-def git_commit():
+def git_commit() -> str | None:
     """Return the commit of the folder's repository, or None outside one."""
-    here = Path(__file__).resolve().parent
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"], cwd=FOLDER, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
 
 
-def write_settings(run_dir, settings, *, inputs=(), libraries=()):
+def write_settings(
+    run_dir: str | os.PathLike,
+    settings: dict,
+    *,
+    inputs: Iterable[str | os.PathLike] = (),
+    libraries: Iterable[str] = (),
+) -> None:
     """Write ``settings.json``: settings, versions, git commit and SHA-256 of the inputs."""
     record = {
         "settings": {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()},
@@ -148,21 +197,23 @@ def write_settings(run_dir, settings, *, inputs=(), libraries=()):
     write_json(Path(run_dir) / "settings.json", record)
 
 
-def plain_name(name):
+def plain_name(name: str) -> str:
     """Return the name of a run; refuse one that leads out of the folder of the results."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"--run {name}: expected a plain name")
     return name
 
 
-def seed_number(text):
+def seed_number(text: str | int) -> int:
     """Return the whole number of ``--seed``."""
     if not (str(text).isascii() and str(text).isdigit()):
         raise InputError(f"--seed {text}: expected a whole number of 0 or more")
     return int(text)
 
 
-def check_same(run_dir, old, new, *, free=()):
+def check_same(
+    run_dir: str | os.PathLike, old: dict, new: dict, *, free: Iterable[str] = ()
+) -> None:
     """Refuse to go on with a run of other settings, as settings.json holds them; ``free`` differ.
 
     Args:
@@ -183,7 +234,9 @@ def check_same(run_dir, old, new, *, free=()):
         )
 
 
-def check_own(run_dir, *, starts=("settings.json", "log.txt")):
+def check_own(
+    run_dir: str | os.PathLike, *, starts: Iterable[str] = ("settings.json", "log.txt")
+) -> bool:
     """Return whether a run has begun in ``run_dir``; refuse files that no run has left there.
 
     A run that stopped before its first result has written ``starts`` at most.
@@ -196,7 +249,9 @@ def check_own(run_dir, *, starts=("settings.json", "log.txt")):
     return begun
 
 
-def open_run(run_dir, settings, *, fresh=False, free=()):
+def open_run(
+    run_dir: str | os.PathLike, settings: dict, *, fresh: bool = False, free: Iterable[str] = ()
+) -> bool:
     """Return whether ``run_dir`` holds this very run, complete.
 
     A run that stopped before its first result, at a fault of the data, may change its settings.
@@ -212,9 +267,8 @@ def open_run(run_dir, settings, *, fresh=False, free=()):
         shutil.rmtree(run_dir)
     if not check_own(run_dir):
         return False
-    try:
-        old = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{record}: not readable ({error}); use --fresh") from None
-    check_same(run_dir, old, settings, free=free)
+    old = read_json(record, remedy="use --fresh")
+    if not isinstance(old.get("settings"), dict):
+        raise InputError(f"{record}: not readable (no settings in it); use --fresh")
+    check_same(run_dir, old["settings"], settings, free=free)
     return (Path(run_dir) / "summary.json").is_file()

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PROC_DRIVER = Path("/proc/driver/nvidia/version")  # on Linux, while the driver is loaded
@@ -37,7 +38,7 @@ def driver_is_here() -> bool:
 
 
 @contextlib.contextmanager
-def quiet_start():
+def quiet_start() -> Iterator[None]:
     """Send what native code writes to stderr nowhere.
 
     TensorFlow logs a page about missing GPUs before any of its log settings apply; a fault of ours
