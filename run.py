@@ -4,13 +4,14 @@
     python3 run.py demo  [folder ...] [--fresh]           synthetic data through every pipeline
     python3 run.py test  [folder ...] [--slow] [--data]   all tests, one pytest process per folder
     python3 run.py bench [folder ...]                     speed and memory beside a plain baseline
-    python3 run.py env   [name ...]                       environments only
+    python3 run.py env   [name ...] [--device cpu|cuda]   environments only
+    python3 run.py lock  [name ...] [--upgrade]           versions of the indirect packages
     python3 run.py clean                                  remove what this script made
 
 demo and test run folders side by side where cores and memory allow; --jobs N sets how many.
 Reads the folders that hold a requirements.txt and a main.py; writes .venvs/<name>/,
-results/logs/<command>/<name>.log and results/index.html. Needs Python 3.11 and its standard
-library, nothing else.
+results/logs/<command>/<name>.log and results/index.html. Needs nothing but the standard library
+of Python 3.9 or newer; uv and the packages of the pipelines are installed into .venvs/.
 """
 
 import argparse
@@ -23,18 +24,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import results_index
+from accelerator import DEVICES, decide
+from checkout import ROOT, VENVS, Fault, call, choose, find_folders
+from locks import write_lock
 from side_by_side import Task, choose_width, count_cores, run_tasks
-from venvs import (
-    ROOT,
-    VENVS,
-    Fault,
-    build_all,
-    call,
-    choose,
-    find_environments,
-    find_folders,
-    interpreter,
-)
+from uv_install import find_uv
+from venvs import build_all, find_environments, in_use, interpreter, resolve
 
 RESULTS = ROOT / "results"
 LOGS = RESULTS / "logs"
@@ -50,7 +45,7 @@ def print_table(header, rows):
     for row in rows:
         print(
             # (no strict=: the script has to start on Python 3.9)
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()  # noqa: B905
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
         )
 
 
@@ -144,7 +139,7 @@ def test(options):
         tasks = [task if usable[task.name] else task._replace(command=None) for task in tasks]
         outcomes = run_folders(tasks, TESTS_BY_LENGTH, options)
         counts = [count_tests(reports[name], outcomes[name].code) for name in outcomes]
-    passed, failed, skipped = (sum(column) for column in zip(*counts))  # noqa: B905 - Python 3.9
+    passed, failed, skipped = (sum(column) for column in zip(*counts))
     print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return int(failed > 0)
 
@@ -178,12 +173,37 @@ def bench(options):
 
 
 def env(options):
-    """Build environments only."""
-    usable = build_all(choose(options.folders, find_environments(), "environment"))
+    """Build environments only, for --device; --resolve prints what they would hold instead."""
+    known = find_environments()
+    names = choose(options.folders, known, "environment")
+    if options.resolve:
+        device, reason = decide(options.device)
+        print(f"environments for {device} ({reason})", flush=True)
+        for name in names:
+            packages = resolve(known[name], device, demand_uv())
+            print(f"\n{name}: {len(packages)} packages", *packages, sep="\n", flush=True)
+        return 0
+    usable = build_all(names, options.device)
     print_table(
         ("environment", "state"), [(n, "ready" if ok else "failed") for n, ok in usable.items()]
     )
     return int(not all(usable.values()))
+
+
+def demand_uv():
+    """Return the path of uv, without which nothing is resolved."""
+    uv, why = find_uv()
+    if not uv:
+        raise Fault(f"uv is needed and cannot be had: {why}")
+    return uv
+
+
+def lock(options):
+    """Write <folder>/requirements.lock: the versions of all indirect packages."""
+    known = find_environments()
+    for name in choose(options.folders, known, "environment"):
+        write_lock(known[name], demand_uv(), options.upgrade)
+    return 0
 
 
 def clean(options):
@@ -214,7 +234,8 @@ def parse(argv):
         "demo": {"--fresh": "start the demos anew"},
         "test": {"--slow": "also the tests marked slow", "--data": "also the tests marked data"},
         "bench": {},
-        "env": {},
+        "env": {"--resolve": "print the packages, install nothing"},
+        "lock": {"--upgrade": "take the newest versions, also where the old ones still fit"},
         "clean": {},
     }
     parser = Parser(
@@ -230,6 +251,8 @@ def parse(argv):
             sub.add_argument("folders", nargs="*", help="default: all")
         if name in ("demo", "test"):
             sub.add_argument("--jobs", type=positive, help="folders at once; default: all cores")
+        if name == "env":
+            sub.add_argument("--device", choices=DEVICES, help="auto: cuda beside an NVIDIA driver")
         for flag, text in flags.items():
             sub.add_argument(flag, action="store_true", help=text)
         if name == "test":
@@ -248,7 +271,8 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         options = parse(argv if argv is not None else sys.argv[1:])
-        return globals()[options.command](options)
+        with in_use(alone=options.command == "clean"):
+            return globals()[options.command](options)
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2

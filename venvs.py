@@ -1,57 +1,70 @@
-"""Virtual environments of the pipeline folders, one each under .venvs/, and the calls into them."""
+"""Virtual environments of the pipeline folders, one each under .venvs/, and how they are built."""
 
 import contextlib
-import difflib
 import fcntl
+import functools
 import hashlib
 import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent
-VENVS = ROOT / ".venvs"
-PYTHON = (3, 11)
-GB_PER_ENVIRONMENT = 6  # a CUDA build of PyTorch or TensorFlow with its libraries
+import accelerator
+import uv_install
+from checkout import ROOT, VENVS, Fault, find_folders
+
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # every pinned package has a build for these
+# Free disk that a build needs, in GB: measured for cpu, with room for bytecode and results.
+GB_PER_ENVIRONMENT = {("uv", "cpu"): 1, ("uv", "cuda"): 4, ("pip", "cpu"): 2, ("pip", "cuda"): 7}
 
 
-class Fault(Exception):
-    """Something the user has to mend; printed as one line, exit code 2."""
+class Environment(NamedTuple):
+    """What one environment is made of."""
 
+    name: str
+    files: tuple  # requirement files; the first is the folder's own
+    python: tuple = ()  # the only Python that it runs on; empty: any of PYTHONS
 
-def find_folders():
-    """Return the names of the pipeline folders, sorted."""
-    return sorted(
-        p.parent.name for p in ROOT.glob("*/main.py") if (p.parent / "requirements.txt").exists()
-    )
+    @property
+    def gpu(self):
+        """The requirement file that adds CUDA libraries, None where the pins bring their own."""
+        path = self.files[0].with_name(f"{self.files[0].stem}-gpu.txt")
+        return path if path.exists() else None
+
+    @property
+    def lock(self):
+        """The file with the versions of all indirect packages; it may be absent."""
+        return self.files[0].with_suffix(".lock")
+
+    def files_for(self, device):
+        """Return the requirement files to install on ``device``."""
+        return (self.gpu, *self.files[1:]) if device == "cuda" and self.gpu else self.files
+
+    @property
+    def torch(self):
+        """The pinned version of torch, None without one."""
+        text = "\n".join(path.read_text(encoding="utf-8") for path in self.files)
+        found = re.search(r"^torch==([\w.]+)", text, re.M)
+        return found.group(1) if found else None
 
 
 def find_environments():
-    """Return {environment name: requirement files}, read from environments/*.yml, and ``root``."""
-    found = {"root": [ROOT / "tests" / "requirements.txt"]}
+    """Return {name: Environment}: ``root``, the folders, and what environments/*.yml add."""
+    found = {"root": Environment("root", (ROOT / "tests" / "requirements.txt",))}
     for folder in find_folders():
         files = [ROOT / folder / "requirements.txt", ROOT / folder / "tests" / "requirements.txt"]
-        found[folder] = [path for path in files if path.exists()]
+        found[folder] = Environment(folder, tuple(path for path in files if path.exists()))
     for recipe in sorted((ROOT / "environments").glob("*.yml")):
-        line = re.search(r"-r \.\./(\S+)", recipe.read_text(encoding="utf-8"))
+        text = recipe.read_text(encoding="utf-8")
+        line = re.search(r"-r \.\./(\S+)", text)
         if line and recipe.stem not in found:
-            found[recipe.stem] = [ROOT / line.group(1)]
+            version = re.search(r"python=(\d+)\.(\d+)", text)
+            python = tuple(map(int, version.groups())) if version else ()
+            found[recipe.stem] = Environment(recipe.stem, (ROOT / line.group(1),), python)
     return found
-
-
-def choose(names, known, what):
-    """Return ``names``, or all of ``known`` when empty; raise a Fault that names the nearest."""
-    for name in names:
-        if name.rstrip("/") not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]}?" if near else f"this checkout holds no {what}"
-            raise Fault(f"no {what} named {name}: {hint}")
-    return [name.rstrip("/") for name in names] or list(known)
 
 
 def interpreter(name):
@@ -59,84 +72,241 @@ def interpreter(name):
     return VENVS / name / "bin" / "python"
 
 
-def environment_key(files):
-    """Return the key of an environment: hash of its requirement files and the Python version."""
-    digest = hashlib.sha256(platform.python_version().encode())
-    for path in files:
-        digest.update(path.read_bytes())
+def dotted(version):
+    return ".".join(map(str, version))
+
+
+def choose_python(environment):
+    """Return what the environment is built from: this Python's path, or a version to ask uv for."""
+    accepted = (environment.python,) if environment.python else PYTHONS
+    fits = sys.version_info[:2] in accepted and platform.python_implementation() == "CPython"
+    return sys.executable if fits else dotted(accepted[0])
+
+
+def environment_key(environment, device):
+    """Return the key of an environment: hash of its requirement files, its Python and device."""
+    python = choose_python(environment)
+    digest = hashlib.sha256(
+        (platform.python_version() if python == sys.executable else python).encode()
+    )
+    if environment.gpu or environment.torch:
+        digest.update(device.encode())
+    for path in (*environment.files, environment.gpu, environment.lock):
+        if path and path.exists():
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def is_built(name, files):
-    """Tell whether environment ``name`` was finished from exactly these files."""
-    stamp = VENVS / name / "stamp"
-    return stamp.exists() and stamp.read_text() == environment_key(files)
+def is_built(environment, device):
+    """Tell whether the environment was finished from exactly these files, and its Python runs."""
+    stamp = VENVS / environment.name / "stamp"
+    return (
+        stamp.exists()
+        and stamp.read_text() == environment_key(environment, device)
+        and interpreter(environment.name).exists()
+    )
 
 
-def check_machine(missing):
-    """Raise a Fault unless Python and the free disk are enough to build ``missing``."""
-    if sys.version_info[:2] != PYTHON:
-        wanted = ".".join(map(str, PYTHON))
+def explain_python():
+    """Return why this Python is not taken, as the start of a sentence."""
+    found = f"Python {platform.python_version()}"
+    if sys.version_info[:2] > PYTHONS[-1]:
+        return f"{found} has no build of TensorFlow yet"
+    return f"{dotted(PYTHONS[0])} to {dotted(PYTHONS[-1])} is needed, found {found}"
+
+
+def check_machine(missing, device, uv, reason=""):
+    """Raise a Fault unless Python and the free disk are enough to build ``missing``.
+
+    Args:
+        missing: the environments to build.
+        device: ``cpu`` or ``cuda``.
+        uv: path of uv; None: pip builds, for the given ``reason``.
+    """
+    asked = [e for e in missing if choose_python(e) != sys.executable and not e.python]
+    if asked and not uv:
         raise Fault(
-            f"Python {wanted} is needed, found {platform.python_version()}: "
-            f"call python{wanted} run.py"
+            f"{explain_python()}: call python{dotted(PYTHONS[0])} run.py; uv, which could fetch "
+            f"it, cannot be had: {reason}"
         )
-    try:
-        import ensurepip  # noqa: F401 - Debian ships it in a package of its own
-    except ImportError:
-        raise Fault("Python's venv module is incomplete: apt install python3.11-venv") from None
-    free = shutil.disk_usage(ROOT).free / 1e9
-    needed = GB_PER_ENVIRONMENT * len([name for name in missing if name != "root"])
-    if free < needed:
-        raise Fault(
-            f"{needed} GB of free disk are needed for {', '.join(missing)}, found {free:.0f} GB"
-        )
-
-
-def call(command, cwd=ROOT, log=None):
-    """Run ``command`` and return its exit code; Ctrl-C or SIGTERM here ends it and its children."""
-    child = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
-    try:
-        return child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+    if asked:
+        print(f"{explain_python()}: uv takes Python {dotted(PYTHONS[0])}, or fetches it")
+    if not uv:
         try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-        raise
+            import ensurepip  # noqa: F401 - Debian ships it in a package of its own
+        except ImportError:
+            package = f"python{dotted(sys.version_info[:2])}-venv"
+            raise Fault(f"Python's venv module is incomplete: apt install {package}") from None
+    each = GB_PER_ENVIRONMENT["uv" if uv else "pip", device]
+    needed = each * len([e for e in missing if e.name != "root"])
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < needed:
+        names = ", ".join(e.name for e in missing)
+        raise Fault(f"{needed} GB of free disk are needed for {names}, found {free:.0f} GB")
 
 
-def build(name, files):
-    """Make environment ``name`` unless a finished one is there; return whether it is usable."""
-    VENVS.mkdir(exist_ok=True)
+def torch_choices(environment, device, uv):
+    """Return the lists of arguments that name the right build of torch, the preferred one first.
+
+    PyTorch keeps builds for the processor in an index of its own, which a mirror may not hold and
+    a closed network may not reach; then the build that pip would take is better than none.
+    """
+    if not environment.torch or "UV_TORCH_BACKEND" in uv_install.environment():
+        return [[]]
+    cpu_build = f"{environment.torch}+cpu"
+    if device == "cuda":
+        # Version 2.0+cpu satisfies ==2.0 and is the newer one to an installer.
+        plain = [f"torch!={cpu_build}"]
+        has_driver = accelerator.find_driver() and "--no-index" not in uv_install.pip_flags()
+        return [["--torch-backend", "auto", *plain], plain] if has_driver else [plain]
+    if offers(f"torch=={cpu_build}", choose_python(environment), uv):
+        return [[f"torch=={cpu_build}"]]
+    return [[]] if "--no-index" in uv_install.pip_flags() else [["--torch-backend", "cpu"], []]
+
+
+@functools.cache
+def offers(requirement, python, uv):
+    """Tell whether the user's own package sources hold a build of ``requirement``."""
+    flags = ["--no-deps", "--python", python, *uv_install.pip_flags()]
+    return uv_install.ask_uv(uv, "pip", "compile", "-", *flags, text=requirement)[0] == 0
+
+
+def requirement_flags(environment, device):
+    """Return the flags of ``pip install`` that name the files of ``environment``."""
+    flags = [word for path in environment.files_for(device) for word in ("-r", str(path))]
+    return flags + (["-c", str(environment.lock)] if environment.lock.exists() else [])
+
+
+def install_with_uv(environment, device, uv, log):
+    """Make the environment with uv, output into the open file ``log``; return a fault or ""."""
+    python, wanted = interpreter(environment.name), choose_python(environment)
+    run = functools.partial(uv_install.call_uv, uv, log=log)
+    if run("venv", "--python", wanted, VENVS / environment.name):
+        problem = uv_install.explain(log)
+        return problem if wanted == sys.executable else f"no Python {wanted} can be had: {problem}"
+    install = ["pip", "install", "--python", python, *uv_install.pip_flags()]
+    needed = requirement_flags(environment, device)
+    choices = torch_choices(environment, device, uv)
+    for choice in choices:
+        failed = run(*install, *needed, *choice)
+        problem = uv_install.explain(log) if failed else ""
+        if problem.startswith(uv_install.NO_ANSWER):  # the cache may hold all that is needed
+            failed = run(*install, *needed, *choice, "--offline")
+        if not failed:
+            break
+        if choice != choices[-1]:
+            print(f"no torch for {device} from PyTorch's index ({problem}): taking pip's choice")
+    else:
+        return problem
+    # For packages that the user adds by hand; an index may lack pip itself.
+    run(*install, "pip")
+    return ""
+
+
+def install_with_pip(environment, device, log):
+    """Make the environment with pip, output into the open file ``log``; return a fault or ""."""
+    commands = [
+        [sys.executable, "-m", "venv", VENVS / environment.name],
+        [interpreter(environment.name), "-m", "pip", "install"],
+    ]
+    commands[1] += requirement_flags(environment, device)
+    if environment.torch and device == "cuda":
+        commands[1].append(f"torch!={environment.torch}+cpu")
+    for command in commands:
+        if uv_install.call_logged(*command, log=log):
+            return uv_install.explain(log)
+    return ""
+
+
+def build(environment, device, uv):
+    """Make one environment unless a finished one is there; return whether it is usable."""
+    name = environment.name
     with open(VENVS / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_built(name, files):
+        wait_for(lock, f"another run.py builds {name}: waiting for it")
+        if is_built(environment, device):
             return True
         shutil.rmtree(VENVS / name, ignore_errors=True)
         log_path = VENVS / f"{name}.log"
         print(f"building {name} (log: {log_path.relative_to(ROOT)})", flush=True)
         start = time.monotonic()
-        with open(log_path, "w") as log:
-            requirements = [word for path in files for word in ("-r", str(path))]
-            failed = call([sys.executable, "-m", "venv", str(VENVS / name)], log=log) or call(
-                [str(interpreter(name)), "-m", "pip", "install", *requirements], log=log
-            )
-        if failed:
-            lines = [line for line in log_path.read_text().splitlines() if "ERROR" in line]
-            print(f"building {name} failed: {(lines or ['see the log'])[-1]}", flush=True)
+        with open(log_path, "w+", encoding="utf-8", errors="replace") as log:
+            if uv:
+                problem = install_with_uv(environment, device, uv, log)
+            elif environment.python and choose_python(environment) != sys.executable:
+                problem = f"Python {dotted(environment.python)} is needed, and uv to find it"
+            else:
+                problem = install_with_pip(environment, device, log)
+        if problem:
+            print(f"building {name} failed: {problem}", flush=True)
             return False
-        (VENVS / name / "stamp").write_text(environment_key(files))
+        (VENVS / name / "stamp").write_text(environment_key(environment, device))
         print(f"built {name} in {time.monotonic() - start:.0f} s", flush=True)
         return True
 
 
-def build_all(names):
-    """Build the environments ``names``; return {name: usable}."""
+def wait_for(lock, message):
+    """Take the lock on an open file; say ``message`` first when another process holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(message, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def build_all(names, wanted=None):
+    """Build the environments ``names`` for the device ``wanted``; return {name: usable}."""
     known = find_environments()
-    missing = [name for name in names if not is_built(name, known[name])]
+    device, reason = accelerator.decide(wanted)
+    missing = [known[name] for name in names if not is_built(known[name], device)]
+    if missing or wanted:
+        accelerator.remember(device, reason)
+        print(f"environments for {device} ({reason})", flush=True)
+    uv = None
     if missing:
-        check_machine(missing)
-    return {name: build(name, known[name]) for name in names}
+        uv, why = uv_install.find_uv()
+        check_machine(missing, device, uv, why)
+        if not uv:
+            print(f"pip builds, slower and larger: uv cannot be had ({why})", flush=True)
+        if uv and not uv_install.links_are_possible():
+            print("uv's cache lies on another filesystem: files are copied, not linked")
+    return {name: build(known[name], device, uv) for name in names}
+
+
+@contextlib.contextmanager
+def in_use(alone=False):
+    """Hold .venvs while a command runs: shared with others, or ``alone`` to remove it.
+
+    Raises:
+        Fault: another command uses the environments, and this one wants to be alone.
+    """
+    VENVS.mkdir(exist_ok=True)
+    path = VENVS / "in_use"
+    kind = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
+    while True:
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, kind)
+            except BlockingIOError:
+                raise Fault("another run.py uses .venvs: wait until it ends, or stop it") from None
+            # A clean that ended meanwhile has removed the file that was locked here.
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                yield
+                return
+        VENVS.mkdir(exist_ok=True)
+
+
+def resolve(environment, device, uv):
+    """Return what would be installed, one ``name==version`` each; nothing is installed."""
+    flags = ["--python", choose_python(environment), "--no-header", "--no-annotate"]
+    flags += ["--no-emit-index-url", "--no-emit-find-links", *uv_install.pip_flags()]
+    files = [str(path) for path in environment.files_for(device)]
+    if environment.lock.exists():
+        files += ["--constraints", str(environment.lock)]
+    for choice in torch_choices(environment, device, uv):
+        backend = [word for word in choice if not word.startswith("torch")]
+        extra = "\n".join(word for word in choice if word.startswith("torch"))
+        arguments = [*files, "-", *flags, *backend]
+        code, listing, complaint = uv_install.ask_uv(uv, "pip", "compile", *arguments, text=extra)
+        if code == 0:
+            return [line for line in listing.splitlines() if re.match(r"\w", line)]
+    raise Fault(f"{environment.name} for {device}: {uv_install.explain_text(complaint)}")

@@ -1,6 +1,5 @@
 """Several networks from one call: one for each target pixel or for each crop of a movie."""
 
-import os
 import re
 from pathlib import Path
 
@@ -17,16 +16,18 @@ def run_each(settings):
         from pipeline import run
 
         return run(settings)
-    from joblib import Parallel, delayed
+    import joblib
 
     from utils import choose_device
 
     choose_device(settings["device"])  # said once, not by every run
     devices = device_list(settings["device"])
     n_jobs = min(settings["jobs"], len(jobs))
-    threads = max(1, (os.cpu_count() or 1) // n_jobs)
-    faults = Parallel(n_jobs=n_jobs)(
-        delayed(run_one)(job | {"device": devices[index % len(devices)]}, threads, n_jobs > 1)
+    threads = max(1, joblib.cpu_count() // n_jobs)  # the cores that this process may use
+    faults = joblib.Parallel(n_jobs=n_jobs)(
+        joblib.delayed(run_one)(
+            job | {"device": devices[index % len(devices)]}, threads, n_jobs > 1
+        )
         for index, job in enumerate(jobs)
     )
     named = [

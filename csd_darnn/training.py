@@ -1,5 +1,6 @@
 """Build the network and train it (section 7). Letters as in modules.py."""
 
+import inspect
 import math
 from dataclasses import dataclass, field
 
@@ -32,6 +33,21 @@ class Progress:
     best: dict | None = None  # state of the epoch with the least validation error
 
 
+class Adam(torch.optim.Adam):
+    """Adam of torch that does not import torch's compiler.
+
+    torch wraps these methods so that its compiler leaves them alone, and the wrappers import the
+    compiler, which nothing here uses: as much processor time as importing torch itself, in every
+    process that makes an optimiser. The numbers are those of torch.optim.Adam.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
 def build_net(sizes, *, rule, options, learning_rate, seed=0, device="cpu"):
     """Return a DaRnnNet with fresh parameters.
 
@@ -62,8 +78,7 @@ def build_net(sizes, *, rule, options, learning_rate, seed=0, device="cpu"):
         )
     encoder, decoder = encoder.to(device), decoder.to(device)
     optimisers = [
-        torch.optim.Adam(part.parameters(), lr=learning_rate, fused=True)
-        for part in (encoder, decoder)
+        Adam(part.parameters(), lr=learning_rate, fused=True) for part in (encoder, decoder)
     ]
     return DaRnnNet(encoder, decoder, *optimisers)
 

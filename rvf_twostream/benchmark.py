@@ -16,16 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import (
-    RESULTS_DIR as RESULTS,
-)
-from common.files import (
-    InputError,
-    Parser,
-    one_line_faults,
-    read_json,
-    write_json,
-)
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, Parser, one_line_faults, read_json, write_json
 from options import add_globals, integer
 
 # model of the rows predict and step

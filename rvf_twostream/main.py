@@ -15,12 +15,8 @@ import time
 from pathlib import Path
 
 from common.device import describe_device, gpu_names_apart
-from common.files import (
-    DATA_DIR as DATA,
-)
-from common.files import (
-    RESULTS_DIR as RESULTS,
-)
+from common.files import DATA_DIR as DATA
+from common.files import RESULTS_DIR as RESULTS
 from common.files import (
     InputError,
     Parser,

@@ -10,6 +10,7 @@ Letters in shape comments: d depths, b beams, r rows, c columns.
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,6 @@ APEX_DEPTH = 2.3  # depth of the left apex
 HINGE_RADIUS = 0.32
 VALVE_HALF_THICKNESS = 0.1
 CLOSED_DEG, SWING_DEG = 8.0, 16.0  # a wide swing would hide the annulus in the flow
-LEAFLET_REACH = 4.0  # no leaflet is farther from the valve plane
 FADE = 5.0  # tissue outside the heart follows it over this distance
 # time
 SYSTOLE = 0.36  # part of the cycle
@@ -179,6 +179,50 @@ def polar_grid(coarse):
     return depth * np.sin(angle), depth * np.cos(angle), depth
 
 
+class Sides(NamedTuple):
+    """What stays the same over a movie, (d, b): place of the polar pixels and their heart's side.
+
+    ``u``, ``v`` are heart coordinates of the pixels; ``right`` marks right ventricle and atrium;
+    the others belong to the side on which a pixel lies: apex on v, length, width and wall of its
+    ventricle, ``floor`` the lower border of its atrium as a part of the length, ``edge`` the
+    distance of the heart's outer face on u.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    right: np.ndarray
+    apex: np.ndarray
+    length: np.ndarray
+    width: np.ndarray
+    wall: np.ndarray
+    floor: np.ndarray
+    edge: np.ndarray
+
+
+@functools.lru_cache(maxsize=1)
+def sides(heart, coarse):
+    """Return the Sides of a heart; kept for the next frame.
+
+    Args:
+        coarse: see ``coarseness``.
+    """
+    x, z, _ = polar_grid(coarse)
+    u, v = heart.to_heart(x, z)
+    right = u < 0
+    length = np.where(right, RV_LENGTH, heart.lv_length)
+    return Sides(
+        u,
+        v,
+        right,
+        apex=np.where(right, RV_APEX, 0),
+        length=length,
+        width=np.where(right, heart.rv_width, heart.lv_diameter),
+        wall=np.where(right, RV_WALL, LV_WALL),
+        floor=1 + ATRIUM / length,
+        edge=np.where(right, heart.rv_width + RV_WALL, SEPTUM + heart.lv_diameter + LV_WALL),
+    )
+
+
 def material_points(heart, g, coarse):
     """Trace polar pixels back to end-diastole.
 
@@ -188,67 +232,70 @@ def material_points(heart, g, coarse):
 
     Returns:
         u, v: (d, b) material coordinates.
-        right: (d, b) bool, pixels that belong to the right ventricle and atrium.
     """
-    x, z, _ = polar_grid(coarse)
-    u, v = heart.to_heart(x, z)
-    right = u < 0
-    lengths = np.array([heart.lv_factors[0], heart.rv_factors[0]], np.float32) * g
-    widths = np.array([heart.lv_factors[1], heart.rv_factors[1]], np.float32) * g
-    side = right.astype(np.intp)
-    apex = np.where(right, RV_APEX, 0).astype(np.float32)
-    length = np.where(right, RV_LENGTH, heart.lv_length).astype(np.float32)
-    short, narrow = lengths[side], widths[side]
-    s = (v - apex) / length
-    base = 1 - short  # valve plane now, as a part of the length
-    floor = 1 + ATRIUM / length  # lower border of the atria does not move
+    u, v, right, *_, edge = sides(heart, coarse)
+    s, apex, length, floor = _single_precision(heart, coarse)
+    (lv_short, lv_narrow), (rv_short, rv_narrow) = (
+        np.array(factors, np.float32) * g for factors in (heart.lv_factors, heart.rv_factors)
+    )
+    base = np.where(right, 1 - rv_short, 1 - lv_short)  # valve plane now, as a part of the length
     below = s > base
-    into = np.clip((s - base) / (floor - base), 0, 1)
+    into = np.clip((s - base) / (floor - base), 0, 1)  # the atria's lower border does not move
     s0 = np.where(below, 1 + into * (floor - 1), s / base)
     s0 = np.where(s > floor, s, s0)
-    u0 = u / (1 - narrow * np.where(below, 1 - into, 1))
+    u0 = u / (1 - np.where(right, rv_narrow, lv_narrow) * np.where(below, 1 - into, 1))
     v0 = apex + s0 * length
     # Tissue outside the heart follows it less and less.
-    edge = np.where(right, -heart.rv_width - RV_WALL, SEPTUM + heart.lv_diameter + LV_WALL)
-    outside = np.maximum(np.abs(u0) - np.abs(edge) * np.sqrt(np.clip(s0 + 0.15, 0, 1)), 0)
+    outside = np.maximum(np.abs(u0) - edge * np.sqrt(np.clip(s0 + 0.15, 0, 1)), 0)
     outside = np.maximum(outside, np.maximum(-0.1 - s0, 0) * length)
     follow = np.clip(1 - outside / FADE, 0, 1)
-    return u + follow * (u0 - u), v + follow * (v0 - v), right
+    return u + follow * (u0 - u), v + follow * (v0 - v)
 
 
-def echogenicity(heart, u, v, right, opening):
-    """Return the amplitude (d, b) that the tissue at material points scatters with."""
+@functools.lru_cache(maxsize=1)
+def _single_precision(heart, coarse):
+    """Return s (part of the length), apex, length and floor of ``sides``, float32."""
+    still = sides(heart, coarse)
+    apex, length = still.apex.astype(np.float32), still.length.astype(np.float32)
+    return (still.v - apex) / length, apex, length, 1 + ATRIUM / length
+
+
+def echogenicity(heart, u, v, opening, coarse):
+    """Return the amplitude (d, b) that the tissue at material points ``u``, ``v`` scatters with."""
+    _, _, right, apex, length, width, wall, floor, _ = sides(heart, coarse)
     side_u = np.where(right, -u, u - SEPTUM)  # distance from the inner face of the septum
-    apex = np.where(right, RV_APEX, 0)
-    length = np.where(right, RV_LENGTH, heart.lv_length)
-    width = np.where(right, heart.rv_width, heart.lv_diameter)
-    wall = np.where(right, RV_WALL, LV_WALL)
     s = (v - apex) / length
-    floor = 1 + ATRIUM / length
+    ventricle = s <= 1
     lower = np.clip((s - 1) / (floor - 1), 0, 1)
-    atrium = np.sqrt(np.clip(1 - lower**2.5, 0, 1)) * 0.92
-    reach = width * np.where(s <= 1, _profile(s), atrium)
+    atrium = np.full(u.shape, 0.92)
+    atrium[~ventricle] = np.sqrt(np.clip(1 - lower[~ventricle] ** 2.5, 0, 1)) * 0.92
+    reach = width * np.where(ventricle, _profile(s), atrium)
     # The wall is as thick on the apex as beside it: compare with the profile grown by the wall.
     grown_s = (v - apex + wall) / (length + wall)
-    grown = (width + wall) * np.where(s <= 1, _profile(grown_s), atrium + 0.02)
+    grown = (width + wall) * np.where(ventricle, _profile(grown_s), atrium + 0.02)
     inside = (side_u > 0) & (side_u < reach) & (s > 0) & (s < floor)
     muscle = (side_u >= 0) & (side_u < grown) & (grown_s > 0) & (s < floor + 0.05) & ~inside
     septum = (u >= 0) & (u <= SEPTUM) & (v > -LV_WALL) & (v < heart.lv_length + ATRIUM)
     thin_septum = septum & (v > heart.lv_length + 0.4) & (np.abs(u - SEPTUM / 2) > 0.2)
     echo = np.full(u.shape, ECHO["tissue"], np.float32)
-    atrial = muscle & (s > 1)
     echo[muscle & right] = ECHO["rv"]
     echo[muscle & ~right] = ECHO["lv"]
-    echo[atrial] *= 0.7
+    echo[muscle & ~ventricle] *= 0.7
     echo[septum] = ECHO["lv"]
     echo[inside | thin_septum] = ECHO["blood"]
-    near = np.abs(v - heart.lv_length) < LEAFLET_REACH
+    leaflets = _leaflets(heart, opening)
+    ends = [end for leaflet in leaflets for _, end in leaflet]
+    margin = 2 * VALVE_HALF_THICKNESS
+    near = (v > min(ends) - margin) & (v < max(ends) + margin)  # few pixels: no leaflet is farther
     near_u, near_v, near_echo = u[near], v[near], echo[near]
-    for hinge, tip in _leaflets(heart, opening):
+    for hinge, tip in leaflets:
         near_echo[_distance(near_u, near_v, hinge, tip) < VALVE_HALF_THICKNESS] = ECHO["valve"]
     echo[near] = near_echo
-    corner = -heart.rv_width, RV_APEX + RV_LENGTH
-    echo[np.hypot(u - corner[0], v - corner[1]) < HINGE_RADIUS] = ECHO["hinge"]
+    corner_u, corner_v = -heart.rv_width, RV_APEX + RV_LENGTH
+    near = np.abs(v - corner_v) < 2 * HINGE_RADIUS
+    near_echo = echo[near]
+    near_echo[np.hypot(u[near] - corner_u, v[near] - corner_v) < HINGE_RADIUS] = ECHO["hinge"]
+    echo[near] = near_echo
     return echo
 
 
@@ -324,8 +371,8 @@ def draw_movie(heart, n_frames, rows, cols, rng, *, burnt_in=True):
     movie = np.empty((n_frames, rows, cols), np.uint8)
     overlay = burnt_in_overlay(rows, cols) if burnt_in else np.uint8(0)
     for k in range(n_frames):
-        u, v, right = material_points(heart, float(heart.contraction(k)), coarse)
-        echo = echogenicity(heart, u, v, right, float(heart.opening(k)))
+        u, v = material_points(heart, float(heart.contraction(k)), coarse)
+        echo = echogenicity(heart, u, v, float(heart.opening(k)), coarse)
         map_u = ((u - heart.centre_u + FIELD_HALF_CM) * per_cm).astype(np.float32)
         map_v = ((v - heart.lv_length / 2 + FIELD_HALF_CM) * per_cm).astype(np.float32)
         speckle = cv2.remap(field, map_u, map_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)

@@ -5,13 +5,10 @@ and computed movies are kept, training resumes, predictions and pictures are mad
 """
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
-from common.files import InputError, read_json
-
-HERE = Path(__file__).resolve().parent
+from common.files import read_json
 
 
 def flags(**values):
@@ -80,9 +77,10 @@ def prepare_cohort(root, settings):
 
 
 def pretrain_streams(echonet, run_dir, settings):
-    """Prepare an EchoNet folder and pre-train both streams at once; return their weights.
+    """Prepare an EchoNet folder and pre-train both streams; return their weights.
 
-    The streams share nothing, so they are trained by two processes.
+    One after the other in this process: TensorFlow is imported once for all steps, and each stream
+    has every core, or the whole GPU.
     """
     import prepare_echonet
 
@@ -90,31 +88,29 @@ def pretrain_streams(echonet, run_dir, settings):
     step("EchoNet movies and flow")
     shared = {"root": echonet, "debug": settings["debug"], **size}
     prepare_echonet.main(flags(**shared, workers=settings["workers"]))
-    step("pre-train both streams")
-    jobs = {}
-    for stream, script in (("grey", "pretrain_greyscale.py"), ("of", "pretrain_OF.py")):
-        arguments = flags(
-            **shared,
-            ckptdir=run_dir,
-            model_prefix=f"pretrain_{stream}",
-            epoch=settings["pretrain_epoch"],
-            batch_size=settings["pretrain_batch_size"],
-            lr=settings["pretrain_lr"],
-            ef_bias=settings["ef_bias"],
-            depth=settings["depth"],
-            width=settings["width"],
-            seed=settings["seed"],
-            device=settings["device"],
+    import pretrain_greyscale
+    import pretrain_OF
+
+    weights = {}
+    for stream, script in (("grey", pretrain_greyscale), ("of", pretrain_OF)):
+        step(f"pre-train the {stream} stream")
+        script.main(
+            flags(
+                **shared,
+                ckptdir=run_dir,
+                model_prefix=f"pretrain_{stream}",
+                epoch=settings["pretrain_epoch"],
+                batch_size=settings["pretrain_batch_size"],
+                lr=settings["pretrain_lr"],
+                ef_bias=settings["ef_bias"],
+                depth=settings["depth"],
+                width=settings["width"],
+                seed=settings["seed"],
+                device=settings["device"],
+            )
         )
-        jobs[stream] = subprocess.Popen([sys.executable, str(HERE / script), *arguments])
-    try:
-        failed = [stream for stream, job in jobs.items() if job.wait()]
-    finally:  # Ctrl-C ends them too
-        for job in jobs.values():
-            job.terminate()
-    if failed:
-        raise InputError(f"pre-training of {' and '.join(failed)} failed, see the lines above")
-    return {stream: run_dir / f"pretrain_{stream}.weights.h5" for stream in jobs}
+        weights[stream] = run_dir / f"pretrain_{stream}.weights.h5"
+    return weights
 
 
 def run_pipeline(root, run_dir, settings, *, echonet=None):
@@ -135,7 +131,7 @@ def run_pipeline(root, run_dir, settings, *, echonet=None):
     weights = {"grey": "none", "of": "none"}
     if echonet is not None:
         weights = pretrain_streams(echonet, run_dir, settings)
-    # TensorFlow starts only now: the steps above fork workers, which is unsafe with it loaded.
+    # TensorFlow starts only now: the workers of the steps above need no copy of it.
     import predict
     import train_twostream
     import visualize_GBP

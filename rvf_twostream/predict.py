@@ -18,16 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import (
-    RESULTS_DIR as RESULTS,
-)
-from common.files import (
-    InputError,
-    Parser,
-    atomic_path,
-    one_line_faults,
-    write_json,
-)
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, Parser, atomic_path, one_line_faults, write_json
 from options import add_device_flags, add_globals, integer, one_of
 from utils import CLASSES, SETS, checked_stats, movie_id
 

@@ -20,16 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import (
-    RESULTS_DIR as RESULTS,
-)
-from common.files import (
-    InputError,
-    Parser,
-    raise_faults,
-    read_json,
-    write_settings,
-)
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, Parser, raise_faults, read_json, write_settings
 from options import (
     add_device_flags,
     add_globals,
@@ -339,9 +331,11 @@ def run_epochs(args, run, parts, data, info, strategy):
     from training import make_forward, make_train_step, train_epoch
 
     model, optimizer, trained = parts
-    step = make_train_step(model, optimizer, sample_losses(args.task), strategy)
-    forward = make_forward(model)
     n_steps = len(data["train"])
+    step = make_train_step(
+        model, optimizer, sample_losses(args.task), strategy, n_steps=n_steps * args.epoch
+    )
+    forward = make_forward(model)
     bar = tqdm(total=args.epoch * n_steps, initial=run.state["epoch"] * n_steps, disable=None)
     while run.state["epoch"] < args.epoch:
         start = time.perf_counter()

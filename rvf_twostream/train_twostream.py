@@ -347,7 +347,8 @@ def run_epochs(args, run, parts, data, movies, info, strategy):
 
     model, optimizer, trained = parts
     plateau = plateau_callback(args, trained, run.state["extra"]) if args.reduce_lr else None
-    step = make_train_step(model, optimizer, sample_loss, strategy)
+    n_steps = len(data) * args.epoch
+    step = make_train_step(model, optimizer, sample_loss, strategy, n_steps=n_steps)
     forward = make_forward(model)
     val_movies = movies("val")
     n_batches = len(data)

@@ -20,16 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import (
-    RESULTS_DIR as RESULTS,
-)
-from common.files import (
-    InputError,
-    Parser,
-    one_line_faults,
-    read_json,
-    write_json,
-)
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, Parser, one_line_faults, read_json, write_json
 from gbp_pictures import save_gif, save_gradcam, save_pictures
 from guided import (
     ENGINE_PYTHON,

@@ -61,6 +61,7 @@ NUM_EPOCHS = 200  # passes over the training set
 LR_INIT = 1e-4  # learning rate at the start
 LOSS = "focal"  # training loss: focal, cross_entropy, poly, polyfocal
 GAMMA = 2.0  # focal exponent
+AVERAGE = 0.0  # decay per step of the averaged weights that are validated and saved; 0 is off
 PATIENCE = 0  # epochs without improvement before training stops; 0 is off
 TENSORBOARD = False  # also write logs for TensorBoard
 MODEL_CONTINUE = False  # resume after the last complete epoch
@@ -129,6 +130,7 @@ RANGES = {
     "num_epochs": (1, None),
     "lr_init": (0, 10),
     "gamma": (0, 10),
+    "average": (0, 0.9999),
     "patience": (0, None),
     "frame_chunk": (1, None),
     "min_confidence": (0, 1),

@@ -33,6 +33,7 @@ class Training:
     lr_init: float = 1e-4
     loss: str = "focal"
     gamma: float = 2.0
+    average: float = 0.0  # decay per step of averaged weights; 0 is off
     patience: int = 0  # epochs without a better validation loss before training stops; 0 is off
     frame_chunk: int = 42
     workers: int = 1
@@ -50,7 +51,9 @@ def compile_network(network, training: Training):
     from losses_metrics import CohenKappa, make_loss
 
     classes = network.architecture.num_classes
-    optimizer = keras.optimizers.Adam(training.lr_init)
+    optimizer = keras.optimizers.Adam(
+        training.lr_init, use_ema=training.average > 0, ema_momentum=training.average or 0.99
+    )
     if network.architecture.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     accuracy = (
@@ -126,6 +129,18 @@ def validate(network, epochs: Epochs, training: Training) -> dict[str, float]:
     }
 
 
+def _keep_weights(kept: list):
+    import keras
+
+    class KeepWeights(keras.callbacks.Callback):
+        """Put the weights of the last step into ``kept`` before Keras replaces them by averages."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            kept[:] = [np.array(v) for v in self.model.trainable_variables]
+
+    return KeepWeights()
+
+
 def _finite_check():
     import keras
 
@@ -179,6 +194,9 @@ def fit(
             `last.weights.h5`, `training_state.h5` and `log.csv`.
         resume: go on after the last complete epoch in ``run_dir``.
 
+    With ``training.average`` the weights averaged over the last steps are validated, saved and, at
+    the end, left in the network; training itself goes on with those of the last step.
+
     Returns:
         list of one dict per epoch: epoch, loss, accuracy, kappa, val_*, learning_rate, steps,
             seconds.
@@ -204,7 +222,9 @@ def fit(
         data = make_dataset(
             train, order, training.batch_size, workers=training.workers, drop_remainder=whole
         )
-        row = {"epoch": number, **_fit_one(network, data), **validate(network, val, training)}
+        last_step = []
+        fitted = _fit_one(network, data, last_step)
+        row = {"epoch": number, **fitted, **validate(network, val, training)}
         row["learning_rate"] = float(np.asarray(optimizer.learning_rate))
         row["steps"] = int(np.asarray(optimizer.iterations))
         row["seconds"] = round(time.perf_counter() - start, 2)
@@ -215,6 +235,7 @@ def fit(
             save_weights(network, run_dir / "best.weights.h5")
         save_weights(network, run_dir / "last.weights.h5")
         write_log(run_dir, history)
+        _assign(network, last_step)
         save_training_state(state_path, network, optimizer, {"history": history, "best": best})
         if training.tensorboard:
             _write_tensorboard(logs_dir or run_dir / "logs", row)
@@ -224,15 +245,29 @@ def fit(
             row,
         )
         _hint_when_stuck(history, training, network.architecture.num_classes)
+    if history:
+        optimizer.finalize_variable_values(network.model.trainable_variables)
     return history
 
 
-def _fit_one(network, data) -> dict[str, float]:
+def _assign(network, values: list) -> None:
+    for variable, value in zip(network.model.trainable_variables, values, strict=True):
+        variable.assign(value)
+
+
+def _fit_one(network, data, last_step: list) -> dict[str, float]:
+    """Train one pass; the network then holds the averages, if any, and ``last_step`` the weights of
+    the last step.
+    """
     import tensorflow as tf
 
     try:
         result = network.model.fit(
-            data, epochs=1, verbose=0, shuffle=False, callbacks=[_finite_check()]
+            data,
+            epochs=1,
+            verbose=0,
+            shuffle=False,
+            callbacks=[_finite_check(), _keep_weights(last_step)],
         )
     except tf.errors.OpError:
         if data.faults:

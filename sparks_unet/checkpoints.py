@@ -1,7 +1,8 @@
 """Weights and training state on disk: names of the published project, read without pickle.
 
 ``<run>/network_<iteration>.pth``, ``optimizer_...``, ``scheduler_...``, ``rng_...`` hold state
-dicts. The network is written last: where it lies, the whole set is complete.
+dicts; ``iterate_...`` those weights that the training goes on from where the network is the mean of
+many iterations. The network is written last: where it lies, the whole set is complete.
 
 Source: specification sections 6.1, 7.5, 7.6.
 """
@@ -14,7 +15,7 @@ import torch
 
 from common.files import InputError, atomic_path
 
-PARTS = ("rng", "scheduler", "optimizer", "network")
+PARTS = ("iterate", "rng", "scheduler", "optimizer", "network")
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel of the released files; torch.compile
 
 

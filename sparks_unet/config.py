@@ -136,6 +136,7 @@ class Params:
     scheduler_gamma: float = _key("training", 0.1, number(0, above=True))  # cosine: of the whole
     warmup_iterations: int = _key("training", 0, COUNT)  # cosine: linear rise to lr_start
     freeze_norm_iteration: int = _key("training", 0, COUNT)  # batch statistics fixed from here
+    average_iteration: int = _key("training", 0, COUNT)  # weights: mean of the iterations from here
     save_every: int = _key("training", 5000, POSITIVE)
     test_every: int = _key("training", 1000, POSITIVE)
     print_every: int = _key("training", 100, POSITIVE)
@@ -323,8 +324,7 @@ def describe(params):
         skip |= {"step_size", "scheduler_gamma"}
     if params.scheduler != "cosine":
         skip.add("warmup_iterations")
-    if not params.freeze_norm_iteration:
-        skip.add("freeze_norm_iteration")
+    skip |= {n for n in ("freeze_norm_iteration", "average_iteration") if not getattr(params, n)}
     if not params.load_epoch:
         skip |= {"load_run_name", "load_epoch"}
     if not params.only_sparks:

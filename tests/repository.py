@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
 }
 
 
+@cache
 def tracked(pattern):
     """Return the files that git tracks, or would track, and that match ``pattern``, sorted."""
     listed = subprocess.run(
@@ -43,6 +44,7 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@cache
 def imported(path):
     """Return the top-level names that a source file imports, at any depth."""
     names = set()
@@ -70,7 +72,7 @@ def requirements(path):
         if line.startswith("-r"):
             found |= requirements(path.parent / line[2:].strip())
         elif line:
-            name, version = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[\w,]+\])?(.*)", line).groups()
+            name, version = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?(.*)", line).groups()
             found[name.lower().replace("_", "-")] = version.strip()
     return found
 

@@ -33,15 +33,25 @@ def test_environment_recipe_holds_no_version_but_python(folder):
     recipe = yaml.safe_load((ROOT / "environments" / f"{folder}.yml").read_text())
     pip = [entry for entry in recipe["dependencies"] if isinstance(entry, dict)]
     conda = [entry for entry in recipe["dependencies"] if isinstance(entry, str)]
+    # torch's build for Linux is one for CUDA; TensorFlow gets NVIDIA's libraries by an extra
+    gpu = "-gpu" if (ROOT / folder / "requirements-gpu.txt").exists() else ""
+    files = [f"-r ../{folder}/requirements{gpu}.txt", f"-c ../{folder}/requirements.lock"]
     assert recipe["name"] == folder
-    assert pip == [{"pip": [f"-r ../{folder}/requirements.txt"]}]
+    assert pip == [{"pip": files}]
     assert sorted(conda) == ["pip", "python=3.11"]
 
 
-def test_every_recipe_names_an_existing_requirements_file():
+def test_every_recipe_names_existing_files():
     for recipe in tracked("environments/*.yml"):
-        (line,) = re.findall(r"-r (\S+)", recipe.read_text())
-        assert (recipe.parent / line).is_file(), f"{recipe.name}: {line}"
+        for flag in ("-r", "-c"):
+            (line,) = re.findall(rf" {flag} (\S+)", recipe.read_text())
+            assert (recipe.parent / line).is_file(), f"{recipe.name}: {line}"
+
+
+def test_gpu_requirements_add_nothing_but_the_extra():
+    for path in tracked("*requirements-gpu.txt"):
+        assert "tensorflow[and-cuda]" in path.read_text()
+        assert requirements(path) == requirements(path.with_name("requirements.txt"))
 
 
 @pytest.mark.parametrize("path", tracked("*requirements*.txt"), ids=relative)

@@ -29,8 +29,8 @@ sys.exit({code})
 def house(tmp_path_factory):
     """A repository with run.py and two folders: ``left`` works, ``right`` fails."""
     root = tmp_path_factory.mktemp("house")
-    for name in ("run.py", "venvs.py", "side_by_side.py", "results_index.py"):
-        shutil.copy(ROOT / name, root)
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, root)
     pins = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
     pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
     (root / "tests").mkdir()
@@ -54,11 +54,12 @@ def house(tmp_path_factory):
     return root
 
 
-def call(house, *arguments):
+def call(house, *arguments, **environment):
     """Run run.py in ``house``; return the finished process with its text."""
     return subprocess.run(
         [sys.executable, "run.py", *arguments],
         cwd=house,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -93,6 +94,49 @@ def test_demo_tells_a_missed_score_from_a_failed_run(house):
     main.write_text(before)
 
 
+# Waits, at most 20 s, until the demo of the other folder has begun.
+MEET = """
+import pathlib, sys, time
+here, other = pathlib.Path.cwd(), pathlib.Path.cwd().parent / "{other}"
+(here / "began").touch()
+print("{name} begins")
+until = time.monotonic() + 20
+while not (other / "began").exists() and time.monotonic() < until:
+    time.sleep(0.02)
+if not (other / "began").exists():
+    sys.exit("{name} is alone")
+"""
+
+
+def test_demos_run_side_by_side(house):
+    """Two at once, one misses a score, the other fails: as one after the other, said in order."""
+    before = {name: (house / name / "main.py").read_text() for name in ("left", "right")}
+    left = before["left"].replace('"passed": True', '"passed": False')
+    (house / "left" / "main.py").write_text(
+        MEET.format(name="left", other="right")
+        + "time.sleep(1)\n"  # right ends first and is still told second
+        + left.replace("sys.exit(0)", "sys.exit(1)")
+    )
+    (house / "right" / "main.py").write_text(
+        MEET.format(name="right", other="left") + before["right"]
+    )
+    done = call(house, "demo", "--jobs", "2")
+    for name, text in before.items():
+        (house / name / "main.py").write_text(text)
+        (house / name / "began").unlink()
+    assert done.returncode == 1, done.stderr
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    sections = lines[lines.index("== left") : lines.index("== right") + 2]
+    assert sections == ["== left", "left begins", "", "== right", "right begins"]
+    ends = [line.rsplit(" in ", 1)[0] for line in lines if "exit code" in line]
+    assert ends == ["right: ended with exit code 3", "left: ended with exit code 1"]
+    rows = [line.split()[:2] for line in lines if re.match(r"(left|right)  ", line)]
+    assert rows == [["left", "missed"], ["right", "failed"]]
+    assert "missed in left: truth found 0.9 (target >= 0.8)" in lines
+    assert (house / "results" / "logs" / "demo" / "right.log").read_text() == "right begins\n"
+
+
 def test_finished_environment_is_reused_and_interrupted_one_rebuilt(house):
     stamp = house / ".venvs" / "right" / "stamp"
     assert call(house, "env", "right").returncode == 0
@@ -112,7 +156,8 @@ def test_unbuildable_environment_is_reported(house):
     done = call(house, "env", "right")
     requirements.write_text(before)
     assert done.returncode == 1
-    assert "building right failed: ERROR" in done.stdout
+    assert "building right failed: " in done.stdout
+    assert "no-such-package" in done.stdout
     assert not (house / ".venvs" / "right" / "stamp").exists()
 
 
@@ -120,6 +165,12 @@ def test_closing_line_counts_all_folders(house):
     done = call(house, "test", "left")
     assert done.stdout.splitlines()[-1] == "2 passed, 1 failed, 1 skipped"
     assert done.returncode == 1
+    for jobs in ("1", "2"):
+        again = call(house, "test", "left", "--jobs", jobs, CI="true")
+        lines = again.stdout.splitlines()
+        assert lines[-1] == done.stdout.splitlines()[-1]
+        assert [line for line in lines if line in ("== left", "== root")] == ["== left", "== root"]
+        assert again.returncode == 1
     slow = call(house, "test", "left", "--slow")
     assert slow.stdout.splitlines()[-1] == "3 passed, 1 failed, 1 skipped"
 
@@ -145,28 +196,18 @@ def test_unknown_word_names_the_nearest(house, arguments, nearest):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_wrong_python_and_full_disk_are_named(house):
-    source = (
-        "import venvs\n"
-        "{change}\n"
-        "try:\n    venvs.check_machine(['left'])\nexcept venvs.Fault as fault:\n    print(fault)\n"
-    )
-    for change, text in (
-        ("venvs.PYTHON = (3, 99)", "Python 3.99 is needed"),
-        ("venvs.GB_PER_ENVIRONMENT = 10**9", "of free disk are needed for left"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", source.format(change=change)],
-            cwd=house,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert text in done.stdout
+def test_number_of_jobs_is_checked(house):
+    for wrong in ("0", "-1", "two"):
+        done = call(house, "demo", f"--jobs={wrong}")
+        assert done.returncode == 2
+        assert f"{wrong}: expected a whole number of at least 1" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_stopping_ends_the_children(house, name):
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("SIGINT", "1"), ("SIGTERM", "1"), ("SIGINT", "2"), ("SIGKILL", "2")]
+)
+def test_stopping_ends_the_children(house, name, jobs):
     folder = house / "left"
     before = (folder / "main.py").read_text()
     pid_file = folder / "pid"
@@ -179,7 +220,7 @@ def test_stopping_ends_the_children(house, name):
     try:
         # A test run in the background of a shell hands down an ignored SIGINT.
         process = subprocess.Popen(
-            [sys.executable, "run.py", "demo", "left"],
+            [sys.executable, "run.py", "demo", "left", "right", "--jobs", jobs],
             cwd=house,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -189,7 +230,11 @@ def test_stopping_ends_the_children(house, name):
         child = int(pid_file.read_text())
         assert is_running(child)
         os.kill(process.pid, getattr(signal, name))
-        assert process.wait(timeout=30) in (130, 143)
+        code = process.wait(timeout=30)
+        assert code == {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -signal.SIGKILL}[name]
+        until = time.monotonic() + (10 if name == "SIGKILL" else 0)
+        while is_running(child) and time.monotonic() < until:
+            time.sleep(0.05)
         assert not is_running(child)
     finally:
         (folder / "main.py").write_text(before)

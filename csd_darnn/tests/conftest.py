@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 # The networks of the tests are tiny: threads would only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent.name

@@ -1,5 +1,8 @@
 """Tiny recordings and runs that several test files use."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import subprocess
@@ -44,6 +47,21 @@ def run_apart(settings, run_dir, **more):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = apart(settings, run_dir, **more)
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def call(script, *arguments):
+    """Call main(argv) of a script in this process; return what ``run_script`` returns.
+
+    One start of a script as a user starts it shows that it starts; the rest needs no interpreter
+    of its own.
+    """
+    out, err, argv = io.StringIO(), io.StringIO(), [str(argument) for argument in arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = importlib.import_module(Path(script).stem).main(argv)
+        except SystemExit as stopped:
+            code = stopped.code
+    return subprocess.CompletedProcess(argv, code or 0, out.getvalue(), err.getvalue())
 
 
 def run_script(script, *arguments, cwd=None, timeout=300):

@@ -1,9 +1,6 @@
 """Splits joined into one frame, from new runs and from old results."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +8,10 @@ import torch
 
 from combine_weights import background, concat_weight_tensors
 from common.files import InputError
+from helpers import call, run_script
 from movie_files import read_movie, write_tiff
 from resize import crop_numpy_width
 
-FOLDER = Path(__file__).resolve().parents[1]
 F, HEIGHT, WIDTH, N_TEST = 20, 4, 11, 6
 TARGET = (2, 5)  # lies in the second of three splits (4, 4 and 3 columns)
 
@@ -46,12 +43,10 @@ def results(tmp_path):
     return tmp_path
 
 
-def run_script(root, *arguments):
-    """Run combine_weights.py as a user does."""
-    command = [sys.executable, str(FOLDER / "combine_weights.py"), "--root_folder", root,
-               "--video", root / "movie.tif", "--splits", root / "splits" / "splits.json",
-               "--out_dir", root / "combined", *arguments]  # fmt: skip
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
+def words(root):
+    """Return the flags of combine_weights.py for the splits in ``root``."""
+    return ["--root_folder", root, "--video", root / "movie.tif", "--splits",
+            root / "splits" / "splits.json", "--out_dir", root / "combined"]  # fmt: skip
 
 
 def test_joined_frame_is_the_movie_with_zero_at_the_target(results):
@@ -141,7 +136,7 @@ def test_background_is_the_test_part(results):
 
 
 def test_script_writes_the_movie(results):
-    done = run_script(results)
+    done = run_script("combine_weights.py", *words(results))
     assert done.returncode == 0, done.stderr
     out = results / "combined"
     assert read_movie(out / "heatmap_final.mp4", gray=True).shape[0] == N_TEST
@@ -158,7 +153,7 @@ def test_script_writes_the_movie(results):
 
 def test_script_refuses_in_one_line(results):
     (results / "results_2").rename(results / "kept")
-    done = run_script(results)
+    done = call("combine_weights.py", *words(results))
     assert done.returncode == 2
     assert "results_2" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ import torch
 import main
 from checkpoints import load_network, load_weight_tensor
 from common.files import InputError
-from helpers import FOLDER, SMALL, flags, run_script, tiny_movie
+from helpers import FOLDER, SMALL, call, flags, run_script, tiny_movie
 from main_predict import reload_run
 
 PUBLISHED = (
@@ -172,7 +172,7 @@ def test_main_predict_and_encoder_train(finished):
 def test_encoder_train_freezes_by_name(finished, tmp_path):
     run_dir, _ = finished
     out = tmp_path / "trained"
-    done = run_script(
+    done = call(
         "encoder_train.py", "--run", run_dir, "--freeze", "hh_l0", "--n_epochs", 1, "--out", out
     )
     assert done.returncode == 0, done.stderr
@@ -201,6 +201,10 @@ def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
         f"for name in {sorted(path.stem for path in FOLDER.glob('*.py'))!r}:\n"
         "    importlib.import_module(name)\n"
+        "from training import Adam\n"
+        "import torch\n"
+        "Adam([torch.nn.Parameter(torch.zeros(1))]).step()\n"
+        "assert 'torch._dynamo' not in sys.modules, 'the compiler costs seconds and has no use'\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     done = subprocess.run(
@@ -249,7 +253,7 @@ def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     assert first[1].endswith("report.html")
     assert main.main(words) == 1
     again = capsys.readouterr().out.splitlines()
-    assert again[0].endswith("is complete; --fresh starts anew")
+    assert again[1].endswith("is complete; --fresh starts anew")  # behind the device
     assert again[-2:] == first
 
 

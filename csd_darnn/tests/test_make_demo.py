@@ -1,17 +1,14 @@
 """The synthetic movie holds what its truth tells."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import call, run_script
 from make_demo import csd_trace, event_trace, make_demo
 from recording import load_recording
 
-FOLDER = Path(__file__).resolve().parents[1]
 SMALL = {"n_frames": 1500, "height": 12, "width": 20}
 
 
@@ -20,9 +17,15 @@ def lagged(a, b, lag):
     return np.corrcoef(a[: len(a) - lag], b[lag:])[0, 1]
 
 
-def private_traces(folder, **options):
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The folder of the demo's movie and its truth, read only."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, make_demo(folder)
+
+
+def private_traces(folder, truth):
     """Return (mean of the driver patch, target) minus the mean of the field, before the wave."""
-    truth = make_demo(folder, **options)
     movie = load_recording(folder / truth["movie"]).movie()
     movie = movie[: int(truth["csd_start_frame"])] / movie.mean(axis=0)
     mask = np.array(truth["driver_mask"], bool)
@@ -31,14 +34,14 @@ def private_traces(folder, **options):
     return movie[:, mask].mean(axis=1) - field, movie[:, row, column] - field
 
 
-def test_movie_and_truth(tmp_path):
-    truth = make_demo(tmp_path)
-    recording = load_recording(tmp_path / "movie.tif")
+def test_movie_and_truth(demo):
+    folder, truth = demo
+    recording = load_recording(folder / "movie.tif")
     assert recording.movie().shape == (3000, 18, 23)
     assert recording.movie().dtype == np.float32
     assert recording.frame_rate_hz == pytest.approx(10)
     assert recording.pixel_um == pytest.approx(4000 / 23, rel=1e-4)
-    assert truth == json.loads((tmp_path / "truth.json").read_text())
+    assert truth == json.loads((folder / "truth.json").read_text())
     assert truth["target"] == [9, 16]
     assert truth["origin"] == [9, 1]
     mask = np.array(truth["driver_mask"])
@@ -49,17 +52,17 @@ def test_movie_and_truth(tmp_path):
     assert arrival == pytest.approx(2250 + 10 * 4 / 23 / 3.5 * 600)
 
 
-def test_target_repeats_the_driver_three_frames_later(tmp_path):
-    driver, target = private_traces(tmp_path)
+def test_target_repeats_the_driver_three_frames_later(demo):
+    driver, target = private_traces(*demo)
     by_lag = [lagged(driver, target, lag) for lag in range(7)]
     assert int(np.argmax(by_lag)) == 3
     assert by_lag[3] > 0.7
 
 
-def test_negative_control_removes_the_events_from_the_patch_only(tmp_path):
-    driver, target = private_traces(tmp_path / "control", driver=False)
+def test_negative_control_removes_the_events_from_the_patch_only(demo, tmp_path):
+    driver, target = private_traces(tmp_path, make_demo(tmp_path, driver=False))
     assert abs(lagged(driver, target, 3)) < 0.15
-    _, with_driver = private_traces(tmp_path / "demo")
+    _, with_driver = private_traces(*demo)
     assert target.std() == pytest.approx(with_driver.std(), rel=0.05)
 
 
@@ -99,11 +102,9 @@ def test_same_seed_same_file_and_reuse(tmp_path):
 
 
 def test_script(tmp_path):
-    script = [sys.executable, str(FOLDER / "make_demo.py"), "--out_dir", str(tmp_path)]
-    options = {"capture_output": True, "text": True, "timeout": 60}
-    done = subprocess.run([*script, "--n_frames", "300"], **options)
+    done = run_script("make_demo.py", "--out_dir", tmp_path, "--n_frames", 300)
     assert done.returncode == 0, done.stderr
     assert load_recording(tmp_path / "movie.tif").movie().shape == (300, 18, 23)
-    wrong = subprocess.run([*script, "--height", "3"], **options)
+    wrong = call("make_demo.py", "--out_dir", tmp_path, "--height", 3)
     assert wrong.returncode == 2
     assert "height" in wrong.stderr

@@ -1,29 +1,20 @@
 """Onset map and speed of a wave, without a network."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.files import InputError
+from helpers import call, run_script
 from make_demo import make_demo, synthesise
 from onset import describe, first_lasting, fit_line, onset_map, write_onset
 from recording import load_recording
 
-FOLDER = Path(__file__).resolve().parents[1]
 DEMO = {
     "height": 18, "width": 23, "n_frames": 3000, "frame_rate_hz": 10.0, "field_mm": 4.0,
     "train_csd": False, "depression": False, "driver": True,
 }  # fmt: skip
-
-
-def run_script(*arguments):
-    """Run onset.py as a user does."""
-    command = [sys.executable, str(FOLDER / "onset.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -100,14 +91,16 @@ def test_fit_line_is_least_squares():
 
 def test_script_writes_numbers_and_figure(tmp_path):
     truth = make_demo(tmp_path, n_frames=1200, height=9, width=12, field_mm=1.0)
-    done = run_script("--data", tmp_path / truth["movie"], "--out_dir", tmp_path / "out")
+    done = run_script(
+        "onset.py", "--data", tmp_path / truth["movie"], "--out_dir", tmp_path / "out"
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out" / "onset.json").read_text())
     assert told["speed_mm_min"] == pytest.approx(3.5, rel=0.1)
     table = np.genfromtxt(tmp_path / "out/plots/onset_map.csv", delimiter=",", names=True)
     assert len(table) == 9 * 12
     np.save(tmp_path / "bare.npy", load_recording(tmp_path / truth["movie"]).movie())
-    refused = run_script("--data", tmp_path / "bare.npy", "--pixel_um", 100)
+    refused = call("onset.py", "--data", tmp_path / "bare.npy", "--pixel_um", 100)
     assert refused.returncode == 2
     assert "--frame_rate_hz" in refused.stderr
 

@@ -13,7 +13,7 @@ from metrics import regression_metrics
 from modules import Decoder, Encoder
 from prediction import predict, predict_windows
 from preprocessing import preprocess_data
-from training import DECAY, DECAY_EVERY, adjust_learning_rate, build_net, da_rnn, train
+from training import DECAY, DECAY_EVERY, Adam, adjust_learning_rate, build_net, da_rnn, train
 from windows import WindowRule, prep_train_data
 
 
@@ -236,7 +236,7 @@ def check_lr_schedule(path, _):
         # The first rate is not recorded: the first row tells it, the others are checked.
         start = column[0] / DECAY ** (n_iter[0] // DECAY_EVERY)
         parameter = [torch.nn.Parameter(torch.zeros(1))]
-        net = DaRnnNet(None, None, *(torch.optim.Adam(parameter, lr=start) for _ in range(2)))
+        net = DaRnnNet(None, None, *(Adam(parameter, lr=start) for _ in range(2)))
         found = []
         for iteration in range(1, int(n_iter.max()) + 1):
             adjust_learning_rate(net, iteration)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+import main
 from checkpoints import load_checkpoint, save_checkpoint
 from common.files import InputError
 from custom_types import TrainData
-from helpers import SMALL, apart, run_apart, tiny_movie
+from helpers import SMALL, apart, call, flags, tiny_movie
 from safe_read import load_tensors
 from training import Progress, da_rnn, train
 
@@ -57,12 +58,10 @@ def test_killed_run_resumes_bitwise_equal(tmp_path):
         time.sleep(random.random() * 0.05)  # any point of a step, an epoch's end or a save
         process.send_signal(signal.SIGKILL)
     assert not (killed / "network.json").exists()
-    done = run_apart(settings, killed)
-    assert done.returncode == 2
-    assert "--resume" in done.stderr
+    with pytest.raises(InputError, match="--resume"):
+        main.run_all(**settings, run_dir=killed)
     for folder in (killed, whole):
-        done = run_apart(settings, folder, resume=folder == killed)
-        assert done.returncode == 0, done.stderr
+        main.run_all(**settings, run_dir=folder, resume=folder == killed)
     for name in RESULTS:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert len((killed / "log.csv").read_text().splitlines()) == 17
@@ -135,9 +134,10 @@ def test_nan_stops_at_its_step():
     assert torch.isfinite(parameters(net)).all()
 
 
-def test_divergence_names_the_iteration_and_keeps_the_last_good_state(tmp_path):
+def test_divergence_names_the_iteration_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "RESULTS_DIR", tmp_path)
     movie = tiny_movie(tmp_path / "movie.npy")
-    done = run_apart(SMALL | {"data": movie, "learning_rate": 1e6}, tmp_path / "run")
+    done = call("main.py", *flags(SMALL | {"data": movie, "learning_rate": 1e6}))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "at iteration" in done.stderr

@@ -2,14 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.files import InputError
+from helpers import call, run_script
 from movie_files import read_movie, write_tiff
 from recording import load_recording, resolve_targets
 from resize import (
@@ -23,8 +21,6 @@ from resize import (
     split_borders,
 )
 
-FOLDER = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture
 def movie(tmp_path):
@@ -32,12 +28,6 @@ def movie(tmp_path):
     frames = np.random.default_rng(3).integers(0, 60000, (10, 12, 17)).astype(np.uint16)
     write_tiff(tmp_path / "movie.tif", frames)
     return frames
-
-
-def run_script(*arguments):
-    """Run resize.py as a user does."""
-    command = [sys.executable, str(FOLDER / "resize.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_resize_video_writes_npy_and_tiff_and_reuses_them(tmp_path, movie, capsys):
@@ -149,6 +139,7 @@ def test_a_new_split_leaves_no_file_of_the_old_one(tmp_path, movie):
 
 def test_script_resizes_and_splits(tmp_path, movie):
     done = run_script(
+        "resize.py",
         "--video_dir", tmp_path / "movie.tif", "--output_dir", tmp_path / "out", "--new_width", 10,
         "--new_height", 8, "--number_splits", 3, "--target", "2,5", "--csv_path", "all.csv",
         "--crop_time",
@@ -173,7 +164,7 @@ def test_script_resizes_and_splits(tmp_path, movie):
 def test_script_refuses_in_one_line(tmp_path, movie, arguments, word):
     defaults = ("--video_dir", tmp_path / "movie.tif", "--output_dir", tmp_path / "out",
                 "--new_width", 17, "--new_height", 12, "--target", "2,5")  # fmt: skip
-    done = run_script(*defaults, *arguments)
+    done = call("resize.py", *defaults, *arguments)
     assert done.returncode == 2
     assert word in done.stderr
     assert done.stderr.count("\n") == 1

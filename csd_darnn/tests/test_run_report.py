@@ -1,24 +1,21 @@
 """The page of a run: every figure, the verdict, the control beside the attention."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 
 from common.files import write_json
+from helpers import call, run_script
 from map_figures import draw_stills
 from run_report import write_run_report
 
-FOLDER = Path(__file__).resolve().parents[1]
 
-
-@pytest.fixture
-def run_dir(tmp_path):
-    """A run with maps, two epochs of figures, metrics and a log."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A run with maps, two epochs of figures, metrics and a log, read only."""
+    folder = tmp_path_factory.mktemp("drawn") / "run"
     (folder / "plots").mkdir(parents=True)
     for name in ("maps", "pred_10", "pred_5", "epoch_loss"):
         draw_stills(
@@ -41,6 +38,12 @@ def run_dir(tmp_path):
         "epoch,loss\n" + "".join(f"{k},0.123456789\n" for k in range(9))
     )
     return folder
+
+
+@pytest.fixture
+def run_dir(drawn, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(drawn, tmp_path / "run")
 
 
 def score(value):
@@ -93,11 +96,10 @@ def test_onset_is_told_in_words(run_dir):
 
 def test_script_writes_the_same_page_again(run_dir):
     first = write(run_dir, planted_truth=None)
-    script = [sys.executable, str(FOLDER / "run_report.py"), "--run"]
-    done = subprocess.run([*script, str(run_dir)], capture_output=True, text=True, timeout=60)
+    done = run_script("run_report.py", "--run", run_dir)
     assert done.returncode == 0, done.stderr
     again = (run_dir / "report.html").read_text()
     assert again == first
-    missing = subprocess.run([*script, "no such run"], capture_output=True, text=True, timeout=60)
+    missing = call("run_report.py", "--run", "no such run")
     assert missing.returncode == 2
     assert "summary.json" in missing.stderr

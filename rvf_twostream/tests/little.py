@@ -1,8 +1,12 @@
 """Tiny data sets in the real formats for the tests."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -64,6 +68,27 @@ def run_script(name, *arguments):
     command = [sys.executable, str(FOLDER / name), *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def call_script(name, *arguments):
+    """Run a script's ``main`` here and return what ``run_script`` does, a start of Python sooner.
+
+    What an import or the parser's program name could spoil is seen by ``run_script`` only: every
+    script has a test that starts it.
+    """
+    script = importlib.import_module(Path(name).stem)
+    argv = list(map(str, arguments))
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")  # as outside pytest: shown on stderr
+        try:
+            code = script.main(argv)
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess([name, *argv], code or 0, out.getvalue(), err.getvalue())
 
 
 def assert_one_line(process, *words):

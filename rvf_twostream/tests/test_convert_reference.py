@@ -8,7 +8,7 @@ import pytest
 
 from common.files import InputError
 from convert_reference import checked, read_pickle
-from little import FOLDER, assert_one_line, run_script
+from little import FOLDER, assert_one_line, call_script, run_script
 
 # A protocol-2 pickle that would call posix.system("echo owned").
 EVIL = b"\x80\x02cposix\nsystem\nq\x00X\x0a\x00\x00\x00echo ownedq\x01\x85q\x02Rq\x03."
@@ -69,9 +69,9 @@ def test_other_content_is_refused(value):
 
 
 def test_nothing_to_do_and_wrong_names(tmp_path):
-    assert_one_line(run_script("convert_reference.py"), "--root", "--weights")
-    assert_one_line(run_script("convert_reference.py", "--root", tmp_path), "no *.pkl")
-    done = run_script("convert_reference.py", "--weights", tmp_path / "w.hdf5", "--out", "w.h5")
+    assert_one_line(call_script("convert_reference.py"), "--root", "--weights")
+    assert_one_line(call_script("convert_reference.py", "--root", tmp_path), "no *.pkl")
+    done = call_script("convert_reference.py", "--weights", tmp_path / "w.hdf5", "--out", "w.h5")
     assert_one_line(done, ".weights.h5")
 
 

@@ -12,7 +12,15 @@ from PIL import Image
 
 from common.files import RESULTS_DIR as RESULTS
 from deid import check_header
-from little import assert_one_line, run_script, texture, tree, write_data_set, write_dicom
+from little import (
+    assert_one_line,
+    call_script,
+    run_script,
+    texture,
+    tree,
+    write_data_set,
+    write_dicom,
+)
 from make_synthetic import write_cohort
 
 # Long words: three letters turn up by chance in the pictures of a report.
@@ -114,14 +122,16 @@ def named_set(tmp_path):
 
 def test_refuse_stops_before_anything_but_the_report_is_written(named_set):
     before = set(tree(named_set))
-    done = run_script("preprocess.py", "--root", named_set)
+    done = call_script("preprocess.py", "--root", named_set)
     assert_one_line(done, "x.dcm", "PatientName (0010,0010)", "PatientBirthDate", "--deid warn")
     assert set(tree(named_set)) - before == {"deid_report.csv"}
     assert_no_secret(named_set, done)
 
 
 def test_warn_goes_on_and_no_output_holds_a_value(named_set):
-    done = run_script("preprocess.py", "--root", named_set, "--deid", "warn")
+    done = call_script(
+        "preprocess.py", "--root", named_set, "--deid", "warn", "--nrows", 32, "--ncols", 32
+    )
     assert done.returncode == 0, done.stderr
     assert "x.dcm: " in done.stdout
     with open(named_set / "deid_report.csv", newline="") as handle:

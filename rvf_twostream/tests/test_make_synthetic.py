@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import rankdata
 
 from dicom_io import read_frames
-from little import assert_one_line, run_script, tree
+from little import assert_one_line, call_script, run_script, tree
 from make_synthetic import draw_heart, draw_population, movie_truth, write_cohort
 from optical_flow_calculator import video2OF
 from phantom import draw_movie, screen
@@ -93,8 +93,12 @@ def test_pictures_look_like_real_ones():
 
 def test_cohort_script_writes_readable_files_and_repeats_itself(tmp_path):
     flags = ["--n_patients", 2, "--rows", 96, "--cols", 128, "--min_frames", 33, "--max_frames", 34]
-    for name, more in (("a", []), ("b", ["--workers", 2]), ("c", ["--jpeg"])):
-        done = run_script("make_synthetic.py", "--out", tmp_path / name, *flags, *more)
+    for name, more, start in (
+        ("a", [], run_script),
+        ("b", ["--workers", 2], call_script),
+        ("c", ["--jpeg"], call_script),
+    ):
+        done = start("make_synthetic.py", "--out", tmp_path / name, *flags, *more)
         assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     truth = json.loads((tmp_path / "a" / "truth.json").read_text())
@@ -106,18 +110,18 @@ def test_cohort_script_writes_readable_files_and_repeats_itself(tmp_path):
         compressed, info = read_frames(tmp_path / "c" / name, crop="region")
         assert info["photometric"] == "YBR_FULL_422"
         assert len(compressed) == len(frames)
-    done = run_script("make_synthetic.py", "--out", tmp_path / "a", *flags)
+    done = call_script("make_synthetic.py", "--out", tmp_path / "a", *flags)
     assert_one_line(done, "holds files already")
-    done = run_script("make_synthetic.py", "--out", tmp_path / "d", "--effect", "huge")
+    done = call_script("make_synthetic.py", "--out", tmp_path / "d", "--effect", "huge")
     assert_one_line(done, "strong, realistic, none")
 
 
 def test_hard_cohort_goes_through_preprocessing(tmp_path):
     root = tmp_path / "set"
     write_cohort(root, n_patients=2, rows=96, cols=128, frames=33, movies_per_patient=1, hard=True)
-    done = run_script("preprocess.py", "--root", root)
+    done = call_script("preprocess.py", "--root", root)
     assert_one_line(done, "named.dcm: PatientName")
-    done = run_script("preprocess.py", "--root", root, "--deid", "warn")
+    done = call_script("preprocess.py", "--root", root, "--deid", "warn")
     assert done.returncode == 1
     for text in ("truncated.dcm", "notes.dcm"):
         assert text in done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.files import InputError
-from little import assert_one_line, run_script, texture, write_data_set, write_dicom
+from little import assert_one_line, call_script, run_script, texture, write_data_set, write_dicom
 from optical_flow_calculator import flow_of_frames, flow_root, video2OF
 from preprocess import preprocess_root
 
@@ -43,9 +43,9 @@ def test_deep_grey_values_are_brought_to_8_bits():
 
 def test_script(tmp_path):
     root = write_data_set(tmp_path / "set", ids=("p01", "p02"))
-    assert_one_line(run_script("optical_flow_calculator.py", "-r", root), "run preprocess.py")
+    assert_one_line(call_script("optical_flow_calculator.py", "-r", root), "run preprocess.py")
     assert preprocess_root(root, nrows=40, ncols=48) == 0
-    done = run_script("optical_flow_calculator.py", "-r", root)
+    done = call_script("optical_flow_calculator.py", "-r", root)
     assert_one_line(done, "--nrows 112", "40 x 48")
     done = run_script("optical_flow_calculator.py", "-r", root, "--nrows", 40, "--ncols", 48)
     assert done.returncode == 0, done.stderr

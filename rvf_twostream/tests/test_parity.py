@@ -254,7 +254,9 @@ def check_schedules_metrics(path):
 
     data = np.load(path, allow_pickle=False)
     base, top, step_size, gamma = (float(value) for value in data["params"])
-    for mode in MODES:
+    modes = [mode for mode in MODES if mode in data]
+    assert modes
+    for mode in modes:
         rate = CyclicLR(base, top, step_size, mode, gamma)
         found = [float(rate(it)) for it in range(len(data[mode]))]
         np.testing.assert_allclose(found, data[mode], atol=1e-9, rtol=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.files import InputError
-from little import assert_one_line, run_script
+from little import assert_one_line, call_script, run_script
 from make_synthetic import write_echonet
 from prepare_echonet import prepare, read_file_list, read_video
 
@@ -54,7 +54,7 @@ def test_script_end_to_end(root):
     assert abs(np.mean([m.mean() for m in movies])) < 1e-3
     assert abs(np.mean([m.var() for m in movies]) - 1) < 2e-3
     assert not (root / "unscaled_norm1").exists()
-    assert "exist already" in run_script("prepare_echonet.py", "--root", root).stdout
+    assert "exist already" in call_script("prepare_echonet.py", "--root", root).stdout
 
 
 def test_unusable_videos_are_listed_and_the_rest_is_done(root):
@@ -89,7 +89,7 @@ def test_unusable_videos_are_listed_and_the_rest_is_done(root):
 def test_bad_lists(root, change, words):
     path = root / "FileList.csv"
     path.write_text(path.read_text().replace(*change))
-    assert_one_line(run_script("prepare_echonet.py", "--root", root), *words)
+    assert_one_line(call_script("prepare_echonet.py", "--root", root), *words)
 
 
 def test_suffixes_and_a_drawn_split(root):
@@ -104,7 +104,7 @@ def test_suffixes_and_a_drawn_split(root):
 
 
 def test_missing_folder_and_list(tmp_path):
-    assert_one_line(run_script("prepare_echonet.py", "--root", tmp_path / "x"), "no such folder")
+    assert_one_line(call_script("prepare_echonet.py", "--root", tmp_path / "x"), "no such folder")
     assert_one_line(
-        run_script("prepare_echonet.py", "--root", tmp_path), "FileList.csv", "not found"
+        call_script("prepare_echonet.py", "--root", tmp_path), "FileList.csv", "not found"
     )

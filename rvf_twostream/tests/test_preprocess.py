@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dicom_io import read_frames
 from little import (
     FOLDER,
     assert_one_line,
+    call_script,
     run_script,
     texture,
     tree,
@@ -62,9 +64,24 @@ def test_resampling_in_time_is_linear():
         resample_time(frames, None, 60.0)
 
 
+SMALL = {"nrows": 32, "ncols": 32}  # of the movies where their size proves nothing
+FLAGS = ("--nrows", 32, "--ncols", 32)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Four patients with two movies of 34 frames each; only read."""
+    return write_data_set(tmp_path_factory.mktemp("made") / "set", movies=2, rows=64, cols=80)
+
+
 @pytest.fixture
-def root(tmp_path):
-    return write_data_set(tmp_path / "set", movies=2)
+def root(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "set")
+
+
+def prepare(root, **settings):
+    """Preprocess a data set to small movies."""
+    return preprocess_root(root, **{**SMALL, **settings})
 
 
 def test_script_end_to_end(root):
@@ -90,74 +107,79 @@ def test_script_end_to_end(root):
     assert rows["p02_0.dcm"]["fps"] == "30.0000"
 
 
-def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, tmp_path, capsys):
-    again = write_data_set(tmp_path / "again", movies=2)
-    assert preprocess_root(root) == 0
-    assert run_script("preprocess.py", "--root", again, "-m").returncode == 0
-    assert flow_root(root) == 0
-    assert run_script("optical_flow_calculator.py", "--root", again, "--workers", 2).returncode == 0
+def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, made, tmp_path, capsys):
+    again = shutil.copytree(made, tmp_path / "again")
+    assert prepare(root) == 0
+    assert call_script("preprocess.py", "--root", again, "-m", *FLAGS).returncode == 0
+    assert flow_root(root, **SMALL) == 0
+    assert (
+        call_script(
+            "optical_flow_calculator.py", "--root", again, "--workers", 2, *FLAGS
+        ).returncode
+        == 0
+    )
     movies = {name: data for name, data in tree(root).items() if name.endswith(".npy")}
     assert len(movies) == 32
     assert movies == {name: data for name, data in tree(again).items() if name.endswith(".npy")}
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
     for repeat in (preprocess_root, flow_root):
-        assert repeat(root) == 0
+        assert repeat(root, **SMALL) == 0
         assert "nothing changed" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
-    assert preprocess_root(root, recalculate=True) == 0
+    assert prepare(root, recalculate=True) == 0
     changed = [p for p, t in before.items() if p.stat().st_mtime_ns != t]
     assert len(changed) == 8  # recomputed movies are equal, so their z-scores stay
     assert movies == {name: data for name, data in tree(root).items() if name.endswith(".npy")}
 
 
 def test_new_files_continue_the_letters_and_leave_the_others_alone(root):
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     before = {p: p.read_bytes() for p in (root / "processed_dicoms").glob("*.npy")}
     # The new file sorts before the known ones by name.
     write_dicom(root / "a_new.dcm", texture(34, seed=77), "p01")
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     assert (root / "normal" / "p01c.dcm").samefile(root / "a_new.dcm")
     for path, content in before.items():
         assert path.read_bytes() == content
     new = np.load(root / "processed_dicoms" / "p01c.npy")
-    expected = movie_from_frames(read_frames(root / "a_new.dcm")[0])
+    expected = movie_from_frames(read_frames(root / "a_new.dcm")[0], 32, 32)
     np.testing.assert_array_equal(new, expected)
 
 
 def test_move_duplicates_and_a_changed_class(root):
     (root / "copy.dcm").write_bytes((root / "p01_0.dcm").read_bytes())
-    assert preprocess_root(root, move=True) == 0
+    assert prepare(root, move=True) == 0
     assert sorted(p.name for p in root.glob("*.dcm")) == ["p01_0.dcm"]
     rows = {row["source"]: row for row in read_manifest(root)}
     assert rows["p01_0.dcm"]["reason"] == "same SOPInstanceUID as another file"
     (root / "p01_0.dcm").unlink()
     text = (root / "REDcap_class.csv").read_text().replace("p01,normal", "p01,severe")
     (root / "REDcap_class.csv").write_text(text)
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     assert (root / "severe" / "p01a.dcm").exists()
     assert not (root / "normal" / "p01a.dcm").exists()
     assert json.loads((root / "classmap.json").read_text())["p01a"] == 3
 
 
 def test_movies_of_other_options_are_not_mixed(root):
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     with pytest.raises(InputError, match="crop none -> region"):
-        preprocess_root(root, crop="region")
-    assert preprocess_root(root, crop="region", recalculate=True) == 0
+        prepare(root, crop="region")
+    assert prepare(root, crop="region", recalculate=True) == 0
     with pytest.raises(InputError, match=r"preprocess\.py used --crop region"):
-        flow_root(root, crop="none")
+        flow_root(root, **SMALL, crop="none")
 
 
 def test_stats_of_training_patients_only(root):
     (root / "split_allocation_2.csv").write_text("p01,train\np02,train\np03,val\np04,test\n")
-    assert preprocess_root(root, stats="train", splitnum=2) == 0
+    assert prepare(root, stats="train", splitnum=2) == 0
     stats = json.loads((root / "data_mean_std.json").read_text())
     assert (stats["n_movies"], stats["files"]) == (4, "train split 2")
 
 
 def test_one_dicom_becomes_the_input_of_the_training_set(root):
-    preprocess_root(root)
-    flow_root(root)
+    prepare(root)
+    flow_root(root, **SMALL)
     stats = [
         json.loads((root / n).read_text()) for n in ("data_mean_std.json", "data_mean_std_OF.json")
     ]
@@ -195,7 +217,7 @@ def test_one_bad_file_does_not_stop_the_others(root):
     (root / "notes.dcm").write_text("no DICOM")
     write_dicom(root / "short.dcm", texture(20), "p01")
     write_dicom(root / "stranger.dcm", texture(34), "hospital4711")
-    done = run_script("preprocess.py", "--root", root)
+    done = call_script("preprocess.py", "--root", root, *FLAGS)
     assert done.returncode == 1
     assert "p01_0.dcm" in done.stderr
     assert "17 expected" not in done.stderr
@@ -207,12 +229,12 @@ def test_one_bad_file_does_not_stop_the_others(root):
     assert rows["notes.dcm"]["status"] == "failed"
     assert sum(row["status"] == "processed" for row in rows.values()) == 7
     assert "hospital4711" not in done.stdout + (root / "manifest.csv").read_text()
-    assert "hospital4711" in run_script("preprocess.py", "--root", root, "--debug").stdout
+    assert "hospital4711" in call_script("preprocess.py", "--root", root, *FLAGS, "--debug").stdout
 
 
 def test_too_many_movies_of_a_patient(tmp_path):
     root = write_data_set(tmp_path / "set", ids=("p01",), movies=37, n=32, rows=16, cols=16)
-    assert_one_line(run_script("preprocess.py", "--root", root), "p01", "36 movies")
+    assert_one_line(call_script("preprocess.py", "--root", root, *FLAGS), "p01", "36 movies")
 
 
 @pytest.mark.parametrize(
@@ -238,17 +260,17 @@ def test_too_many_movies_of_a_patient(tmp_path):
 )
 def test_bad_inputs_are_one_line(root, change, words):
     change(root)
-    done = run_script("preprocess.py", "--root", root)
+    done = call_script("preprocess.py", "--root", root, *FLAGS)
     done.stderr = "\n".join(x for x in done.stderr.splitlines() if x.startswith("error"))
     assert_one_line(done, *words)
 
 
 def test_missing_root_and_unknown_flag(tmp_path):
-    done = run_script("preprocess.py", "--root", tmp_path / "none")
+    done = call_script("preprocess.py", "--root", tmp_path / "none")
     assert_one_line(done, "no such folder")
-    done = run_script("preprocess.py", "--root", tmp_path, "--recalculat")
+    done = call_script("preprocess.py", "--root", tmp_path, "--recalculat")
     assert_one_line(done, "did you mean --recalculate?")
-    done = run_script("preprocess.py", "--root", tmp_path, "--nrows", 8)
+    done = call_script("preprocess.py", "--root", tmp_path, "--nrows", 8)
     assert_one_line(done, "--nrows", ">= 32")
 
 
@@ -256,16 +278,16 @@ def test_upper_case_class_is_accepted_with_a_warning(root):
     text = (root / "REDcap_class.csv").read_text().replace("p02,severe", "p02,Severe ")
     (root / "REDcap_class.csv").write_text(text)
     with pytest.warns(UserWarning, match="lower case"):
-        assert preprocess_root(root) == 0
+        assert prepare(root) == 0
     with open(root / "manifest.csv", newline="") as handle:
         assert {r["class"] for r in csv.DictReader(handle) if r["id"] == "p02"} == {"severe"}
 
 
 def test_an_interrupted_change_of_options_leaves_no_old_movie(root):
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     (root / "p01_0.dcm").write_text("damaged")  # stops the recalculation of one movie
     (root / "normal" / "p01a.dcm").unlink()
-    assert preprocess_root(root, nrows=40, recalculate=True) == 1
+    assert prepare(root, nrows=40, recalculate=True) == 1
     assert not (root / "processed_dicoms" / "p01a.npy").exists()
     sizes = {np.load(p).shape[1] for p in (root / "processed_dicoms").glob("*.npy")}
     assert sizes == {40}
@@ -274,5 +296,5 @@ def test_an_interrupted_change_of_options_leaves_no_old_movie(root):
 def test_a_dicom_may_have_any_name(root):
     (root / "p01_0.dcm").rename(root / "1.2.840.10008.77")
     (root / "p01_1.dcm").rename(root / "IM0001")
-    assert preprocess_root(root) == 0
+    assert prepare(root) == 0
     assert {row["source"] for row in read_manifest(root)} >= {"1.2.840.10008.77", "IM0001"}

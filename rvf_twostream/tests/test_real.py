@@ -9,7 +9,7 @@ import pytest
 
 from crop import sector_mask
 from dicom_io import read_frames
-from little import run_script
+from little import call_script
 from prepare_echonet import prepare, read_video
 
 pytestmark = pytest.mark.data
@@ -52,10 +52,10 @@ def root(real_dir, tmp_path):
 
 
 def test_four_chamber_movie_through_preprocess_and_flow(root):
-    refused = run_script("preprocess.py", "--root", root)
+    refused = call_script("preprocess.py", "--root", root)
     assert refused.returncode == 2
     assert "PatientName" in refused.stderr
-    done = run_script("preprocess.py", "--root", root, "--deid", "warn")
+    done = call_script("preprocess.py", "--root", root, "--deid", "warn")
     assert done.returncode == 0, done.stderr
     assert "30 frames, 32 needed" in done.stdout
     with open(root / "manifest.csv", newline="") as handle:
@@ -69,7 +69,7 @@ def test_four_chamber_movie_through_preprocess_and_flow(root):
     report = (root / "deid_report.csv").read_text()
     assert "PatientName" in report
     assert "PLA" not in report
-    done = run_script("optical_flow_calculator.py", "--root", root)
+    done = call_script("optical_flow_calculator.py", "--root", root)
     assert done.returncode == 0, done.stderr
     flow = np.load(root / "processed_OF" / f"{stem}.npy")
     assert flow.shape == (40, 112, 112, 2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.files import InputError
-from little import assert_one_line, run_script
+from little import assert_one_line, call_script, run_script
 from split_data import make_splits, split_root
 from utils import movie_id, save_array
 
@@ -42,7 +42,7 @@ def test_links_cost_nothing_and_a_second_run_changes_nothing(root):
         assert len(list((root / stream / "split0_train").iterdir())) == 8
         link = root / stream / "split0_test" / "p7b.npy"
         assert link.samefile(root / source / "p7b.npy")
-    assert "nothing changed" in run_script("split_data.py", "-r", root, "-s", 0).stdout
+    assert "nothing changed" in call_script("split_data.py", "-r", root, "-s", 0).stdout
 
 
 def test_copies_when_asked(root):
@@ -66,7 +66,7 @@ def test_other_content_is_an_error_unless_recalculated(root):
 def test_patients_without_allocation_or_movie_and_one_class_are_reported(root):
     text = (root / "split_allocation_0.csv").read_text().replace("p5,val", "ghost,val")
     (root / "split_allocation_0.csv").write_text(text)
-    done = run_script("split_data.py", "--root", root, "--splitnum", 0)
+    done = call_script("split_data.py", "--root", root, "--splitnum", 0)
     assert done.returncode == 0
     assert "without allocation: p5" in done.stderr
     assert "without movie: ghost" in done.stderr
@@ -76,7 +76,7 @@ def test_patients_without_allocation_or_movie_and_one_class_are_reported(root):
 def test_missing_flow_and_unequal_lengths_are_reported_together(root):
     (root / "normalized_OF" / "p1a.npy").unlink()
     save_array(root / "normalized_OF" / "p2a.npy", np.zeros((31, 8, 8, 2), "f4"))
-    done = run_script("split_data.py", "--root", root, "--splitnum", 0)
+    done = call_script("split_data.py", "--root", root, "--splitnum", 0)
     assert_one_line(done, "p1a has no flow", "p2a has 32 frames but 31")
     assert not (root / "greyscale").exists()
 
@@ -93,11 +93,11 @@ def test_missing_flow_and_unequal_lengths_are_reported_together(root):
 def test_bad_split_files(root, number, text, words):
     if text is not None:
         (root / f"split_allocation_{number}.csv").write_text(text)
-    assert_one_line(run_script("split_data.py", "--root", root, "-s", number), *words)
+    assert_one_line(call_script("split_data.py", "--root", root, "-s", number), *words)
 
 
 def test_splitnum_is_needed(root):
-    assert_one_line(run_script("split_data.py", "--root", root), "--splitnum")
+    assert_one_line(call_script("split_data.py", "--root", root), "--splitnum")
 
 
 def test_folds_are_by_patient_and_every_patient_is_tested_once(root):

@@ -145,6 +145,36 @@ def test_learning_rate_of_each_schedule():
     assert train_twostream.learning_rate(args, 10) == args.lr
 
 
+def test_a_few_updates_without_a_trace_equal_traced_ones():
+    import keras
+    import tensorflow as tf
+
+    from model_zoo import make_optimizer, single_stream
+    from published import fill
+    from training import FEW_CALLS, make_train_step
+
+    model = single_stream("grey", input_size=tiny_split.SIZE, depth=18, width=2)
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((n, *tiny_split.SIZE, 1)).astype(np.float32) for n in (3, 2)]
+    strategy = tf.distribute.get_strategy()
+    losses = []
+    for n_steps in (FEW_CALLS, FEW_CALLS + 1):
+        optimizer = make_optimizer(fill(model, 1), 1e-3)
+        step = make_train_step(
+            model,
+            optimizer,
+            lambda y, outputs: keras.ops.square(outputs[:, 0] - y),
+            strategy,
+            n_steps=n_steps,
+        )
+        losses.append([])
+        for x in batches:
+            y, weight = np.arange(len(x), dtype=np.float32), np.ones(len(x), np.float32)
+            losses[-1].append(float(step(x, y, weight, len(x))[0]))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert losses[0][0] != losses[0][1]
+
+
 def test_one_batch_can_be_overfitted():
     import keras
     import tensorflow as tf
@@ -153,7 +183,7 @@ def test_one_batch_can_be_overfitted():
     from training import l2_penalty, make_train_step
 
     keras.utils.set_random_seed(0)
-    model = two_stream(input_size=(8, 32, 32), depth=18, width=8)
+    model = two_stream(input_size=(8, 32, 32), depth=18, width=4)
     rng = np.random.default_rng(0)
     x = {
         "grey": rng.standard_normal((4, 8, 32, 32, 1)).astype(np.float32),

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from checkpoints import load_weights
 from common.files import InputError
 from dataloader_sleep import (
     Epochs,
@@ -32,7 +33,7 @@ from main import main
 from model_attention_bilstm import Architecture, build
 from shards import find_records, read_epoch
 from states import STATE_NAMES
-from train import Training, chance_loss, fit
+from train import Training, chance_loss, compile_network, fit
 
 FOLDER = Path(__file__).resolve().parents[1]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -83,6 +84,40 @@ def test_killed_training_resumes_to_the_same_weights(tiny_flags, tmp_path):
     assert log["epoch"].tolist() == [1, 2, 3, 4]
     steps = log["steps"].to_numpy()
     assert (np.diff(steps) == steps[0]).all()
+
+
+def test_averaged_weights_are_saved_and_training_goes_on_with_its_own(tfrecords, tmp_path):
+    """The file holds the mean that decays per step; a resumed training ends in the same."""
+    epochs = Epochs(find_records(tfrecords)[:9], View(4))
+    shape = {"num_frames": 4, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 1}
+    architecture = Architecture(**shape, num_rnn_units=2, dropout=0.0)
+    plain, averages = build(architecture, seed=0), None
+    compile_network(plain, Training(lr_init=1e-2))
+    for number in (1, 2):
+        order = shuffle_order(9, 42, number)
+        for frames, labels in make_dataset(epochs, order, 4, drop_remainder=True):
+            plain.model.train_on_batch(frames, labels)
+            values = [np.array(v) for v in plain.model.trainable_variables]
+            first = averages is None
+            averages = (
+                values
+                if first
+                else [0.7 * a + 0.3 * v for a, v in zip(averages, values, strict=True)]
+            )
+    for run, parts in (("whole", (2,)), ("cut", (1, 2))):
+        for passes in parts:
+            network = build(architecture, seed=0)
+            training = Training(num_epochs=passes, lr_init=1e-2, average=0.7)
+            history = fit(
+                network, epochs, epochs, training, tmp_path / run, resume=passes != parts[0]
+            )
+        load_weights(again := build(architecture, seed=1), tmp_path / run / "last.weights.h5")
+        for held in (network, again):
+            for value, wanted in zip(held.model.trainable_variables, averages, strict=True):
+                np.testing.assert_allclose(value, wanted, atol=1e-6)
+        found = again.infer(np.stack([epochs.read(i) for i in range(9)]))["probs"]
+        loss = float(make_loss("focal", 3, 2.0)(epochs.labels, found))
+        assert history[-1]["val_loss"] == pytest.approx(loss, abs=1e-6)
 
 
 def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained, tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""Parity checks of networks, losses, training, preprocessing and assembly.
+"""Parity checks of networks, losses and training.
 
-Every size comes from the arrays; what the arrays cannot tell (dilation, border mode, norm, way of
-upsampling) comes from the name of the file, as in the README of the fixtures.
+Every size comes from the arrays, the border mode too; what the arrays cannot tell (dilation, groups
+of a norm, way of resizing) comes from the name of the file, as in the README of the fixtures.
 """
 
 import re
@@ -14,7 +14,9 @@ from torch.nn import functional
 import custom_losses
 import new_unet
 from architecture import TempRedUNet, UNetPadWrapper
-from config import IGNORE_INDEX, NUM_CLASSES
+from config import IGNORE_INDEX
+
+README_WEIGHTS = (0.3, 5.0, 1.25, 2.5)
 
 
 def tensors(arrays, prefix):
@@ -29,8 +31,14 @@ def close(found, expected, *, rtol=0.0, atol=0.0):
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
 
-def published_unet(name, weights):
-    """Build the U-Net that fits ``weights``; options from the file's name."""
+def is_valid(x, output):
+    """Return whether a network without padding made ``output`` of ``x``: rows are missing."""
+    return output is not None and output.shape[3] < x.shape[-2]
+
+
+def published_unet(name, weights, x, output=None):
+    """Build the U-Net that fits ``weights``, made ``output`` of ``x``; dilation from the name."""
+    valid = is_valid(x, output)
     steps = max(int(key.split(".")[1]) for key in weights if key.startswith("down_path"))
     first = weights["down_path.0.layers.0.weight"]
     dilation = re.search(r"dilation(\d+)", name)
@@ -40,19 +48,22 @@ def published_unet(name, weights):
         steps=steps,
         first_channels=first.shape[0],
         dilation=int(dilation[1]) if dilation else 1,
-        border_mode="valid" if "valid" in name else "same",
+        border_mode="valid" if valid else "same",
         batch_norm=any("running_mean" in key for key in weights),
-        pad_time="odd_duration" not in name,
+        # the recorded network drops frames where it did not pad
+        pad_time=valid or output is None or output.shape[2] == x.shape[2],
     )
     model.load_state_dict(weights)
     return model
 
 
-def github_unet(name, weights):
-    """Build the ELEKTRONN3-style network that fits ``weights``; options from the file's name."""
+def github_unet(name, weights, x, output=None):
+    """Build the ELEKTRONN3-style network that fits ``weights``; norm and resizing: the name."""
     first = weights["down_convs.0.conv1.weight"]
     up_mode = re.search(r"resizeconv_(?:nearest|linear)1?", name)
     norm = re.search(r"(?:^|_)(batch|instance|group\d*)(?:_|$)", name)
+    if "down_convs.0.norm0.running_mean" in weights:
+        norm = ("", "batch")
     model = new_unet.UNet(
         first.shape[1],
         len(weights["conv_final.bias"]),
@@ -60,7 +71,7 @@ def github_unet(name, weights):
         start_filts=first.shape[0],
         up_mode=up_mode[0] if up_mode else "transpose",
         normalization=norm[1] if norm else "none",
-        conv_mode="valid" if "valid" in name else "same",
+        conv_mode="valid" if is_valid(x, output) else "same",
         attention=any("attention" in key for key in weights),
     )
     model.load_state_dict(weights)
@@ -70,14 +81,14 @@ def github_unet(name, weights):
 def check_network(arrays, name, build):
     """Compare eval output, train output, loss and gradients of one network file."""
     weights = tensors(arrays, "sd__")
-    model = build(name, weights)
+    model = build(name, weights, arrays["x"], arrays["out_eval"])
     assert list(model.state_dict()) == list(weights), "names or their order differ"
     loose = "resizeconv" in name
     atol = 2e-5 if loose else 1e-5
     x = torch.from_numpy(arrays["x"])
     model.eval()
     output = model(x)
-    close(output, arrays["out_eval"], atol=atol)
+    close(output, arrays["out_eval"], atol=atol)  # the shapes too
     if "nll_loss" in arrays:
         y = torch.from_numpy(arrays["y"]).long()
         # the recorded losses and gradients belong to the evaluation mode
@@ -88,7 +99,9 @@ def check_network(arrays, name, build):
             if key.startswith("grad__"):
                 gradient = model.get_parameter(key.removeprefix("grad__")).grad
                 close(gradient, value, rtol=1e-4, atol=1e-6)
-        norms = [float(p.grad.norm()) for _, p in model.named_parameters()]
+        # a parameter without use has no gradient, recorded as 0
+        gradients = [p.grad for _, p in model.named_parameters()]
+        norms = [0.0 if one is None else float(one.norm()) for one in gradients]
         instance = "instance" in name
         close(norms, arrays["grad_norms"], rtol=1e-3 if instance else 1e-4, atol=1e-5)
     if "out_train" in arrays:
@@ -111,7 +124,7 @@ def check_seeded(arrays, name):
     """Check the order in which layers draw their first weights."""
     steps = int(re.search(r"steps(\d+)", name)[1])
     corner = arrays["out_corner"]
-    x_size = 2**steps
+    size = 2**steps  # the smallest cube the network takes, as recorded
     expected = arrays["param_sum_std"]
     channels = next(
         n for n in range(1, 65) if _first_sum(arrays, n) == pytest.approx(expected[0, 0])
@@ -122,7 +135,7 @@ def check_seeded(arrays, name):
     close(found, expected, rtol=1e-4, atol=1e-4)
     generator = torch.Generator().manual_seed(int(arrays["x_seed"]))
     with torch.no_grad():
-        output = model(torch.rand(1, 1, x_size, x_size, x_size, generator=generator))
+        output = model(torch.rand(1, 1, size, size, size, generator=generator))
     close(output.mean(dim=(2, 3, 4)), arrays["out_mean"], atol=1e-4)
     t, h, w = corner.shape[1:]
     close(output[0, :, :t, :h, :w], corner, atol=1e-4)
@@ -147,36 +160,26 @@ def check_temporal(arrays, _name):
     close(model.eval()(torch.from_numpy(arrays["x"])), arrays["out_eval"], atol=1e-5)
 
 
-def _losses(arrays):
-    """Return {array name: function of (log p, labels)} of the loss file."""
-    weights = torch.from_numpy(arrays["class_weights"])
-
-    def focal(p, y, gamma, reduction="mean"):
-        return custom_losses.focal_loss(p, y, gamma=gamma, weights=weights, reduction=reduction)
-
-    def both(p, y, w, gamma):
-        return custom_losses.sum_losses(p, y, w=w, gamma=gamma, weights=weights)
-
-    def lovasz(p, y):
-        return custom_losses.lovasz_softmax(p, y)
-
+def loss_function(key, weights):
+    """Return the function of (log p, labels) of a recorded loss, e.g. ``focal_gamma2_mean``."""
+    if match := re.fullmatch(r"focal_gamma([\d.]+)_(mean|sum)", key):
+        options = {"gamma": float(match[1]), "reduction": match[2], "weights": weights}
+        return lambda p, y: custom_losses.focal_loss(p, y, **options)
+    if match := re.fullmatch(r"sum_losses_w(\d+)_gamma([\d.]+)", key):
+        # w05 is 0.5, w025 is 0.25
+        options = {"w": float(f"{match[1][0]}.{match[1][1:] or 0}"), "gamma": float(match[2])}
+        return lambda p, y: custom_losses.sum_losses(p, y, weights=weights, **options)
+    if match := re.fullmatch(r"lovasz_(present|all)(?:_class\d_absent)?", key):
+        return lambda p, y: custom_losses.lovasz_softmax(p, y, classes=match[1])
     return {
         "nll_weighted": lambda p, y: custom_losses.nll_loss(p, y, weights),
         "nll_unweighted": custom_losses.nll_loss,
-        "focal_gamma2_mean": lambda p, y: focal(p, y, 2),
-        "focal_gamma5_mean": lambda p, y: focal(p, y, 5),
-        "focal_gamma2_sum": lambda p, y: focal(p, y, 2, "sum"),
-        "lovasz_present": lovasz,
-        "lovasz_present_class2_absent": lovasz,
-        "lovasz_all_class2_absent": lambda p, y: custom_losses.lovasz_softmax(p, y, classes="all"),
-        "sum_losses_w05_gamma5": lambda p, y: both(p, y, 0.5, 5),
-        "sum_losses_w02_gamma2": lambda p, y: both(p, y, 0.2, 2),
         "soft_dice_batch_nobg_noignore": lambda p, y: custom_losses.dice_loss(
             p, torch.where(y == IGNORE_INDEX, 0, y)
         ),
         "soft_dice_batch_nobg_ignore4_CORRECT": custom_losses.dice_loss,
         "dice_nll": lambda p, y: custom_losses.dice_nll_loss(p, y, weights),
-    }
+    }[key]
 
 
 def check_losses(arrays, _name):
@@ -186,13 +189,14 @@ def check_losses(arrays, _name):
         arrays["logp"],
         atol=1e-6,
     )
-    functions = _losses(arrays)
+    weights = torch.from_numpy(arrays["class_weights"])
     recorded = {k.removeprefix("grad_") for k in arrays if k.startswith("grad_")}
-    assert recorded <= set(functions), recorded - set(functions)
+    assert recorded
     for key in recorded:
         log_p = torch.from_numpy(arrays["logp"]).clone().requires_grad_()
-        y = arrays["y_class2_absent" if key.endswith("class2_absent") else "y"]
-        loss = functions[key](log_p, torch.from_numpy(y).long())
+        absent = re.search(r"_class\d_absent$", key)
+        y = torch.from_numpy(arrays[f"y{absent[0]}" if absent else "y"]).long()
+        loss = loss_function(key, weights)(log_p, y)
         close(loss, arrays[key], rtol=1e-5)
         loss.backward()
         # a sum over voxels has gradients of the size of its weights: 1e-6 relative to the largest
@@ -203,13 +207,13 @@ def check_losses(arrays, _name):
 def check_train10(arrays, name):
     """Repeat the recorded Adam steps on one fixed batch."""
     weights = tensors(arrays, "sd__")
-    model = published_unet(name, weights).train()
+    model = published_unet(name, weights, arrays["x"]).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=float(arrays["lr"]))
     x = torch.from_numpy(arrays["x"])[:, None]
     y = torch.from_numpy(arrays["y"]).long()
     lovasz = "lovasz" in name
-    # weights of the README; the file with Lovasz has none
-    alpha = torch.tensor([0.3, 5.0, 1.25, 2.5])[:NUM_CLASSES]
+    # the first files hold no weights, but name these in their README
+    alpha = torch.from_numpy(np.float32(arrays.get("class_weights", README_WEIGHTS)))
     losses = []
     for _ in arrays["losses"]:
         optimizer.zero_grad()
