@@ -9,7 +9,6 @@ published project ran on TensorFlow 2.7, which computes without oneDNN unless as
 switches it off for the baseline, all other rows use the same kernels on both sides.
 """
 
-import json
 import os
 import platform
 import resource
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import RESULTS_DIR, Parser, one_line_faults, write_json
+from common.files import RESULTS_DIR, Parser, one_line_faults, read_json, write_json
 
 EPOCHS = 12  # of the full-size recording
 FORWARD = {"num_frames": 168, "height": 128, "width": 128}
@@ -355,7 +354,7 @@ def main(argv=None):
     if args.child:
         return run_child(args.child, args.work)
     out = RESULTS_DIR / "benchmark" / "benchmark.json"
-    held = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
+    held = read_json(out, remedy="remove it")["rows"] if out.is_file() else []
     # Rows of --only replace their like; those of an older benchmark are dropped.
     rows = {name: row for row in held if (name := row["what"].split(":")[0]) in WHAT.values()}
     with tempfile.TemporaryDirectory() as folder:

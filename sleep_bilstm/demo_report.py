@@ -1,11 +1,11 @@
 """Scores, report.html and summary.json of the demo."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
+from common.files import read_json
 from common.report import (
     figure_block,
     score_table,
@@ -201,7 +201,7 @@ def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> N
     write_table(found["quadrant"], run_dir / "quadrants.csv")
     scores = demo_scores(found)
     figures = demo_figures(mouse, name, found["cam_shape"])
-    record = json.loads((run_dir / "settings.json").read_text(encoding="utf-8"))
+    record = read_json(run_dir / "settings.json", remedy="use --fresh")
     sections = [
         ("Scores", score_table(scores)),
         ("Held-out mouse", mouse_block(found["metrics"])),

@@ -7,7 +7,6 @@ Reads recordings (.mat). Writes tfrecords per length to ../data/sleep_bilstm/len
 to main.py.
 """
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from common.files import (
     atomic_path,
     one_line_faults,
     plain_name,
+    read_json,
 )
 from create_tfrecords import Storage, create
 from plot_scoring_length import COLUMNS, save_scoring_length
@@ -48,7 +48,7 @@ def study_length(seconds: int, data_path: Path, run_dir: Path, extra: list[str])
         more = ["--model_continue"] if resume else []
         pipeline.main(["--mode", "train", *save, *frames, *extra, *more])
         pipeline.main(["--mode", "test", *save])
-    held = json.loads(metrics.read_text(encoding="utf-8"))
+    held = read_json(metrics, remedy="remove it to test again")
     return seconds, held["f1_weighted"], held["kappa"]
 
 

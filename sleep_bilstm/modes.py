@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.device import describe_device, quiet_start, why_no_gpu
-from common.files import RESULTS_DIR, InputError, write_json, write_settings
+from common.files import RESULTS_DIR, InputError, read_json, write_json, write_settings
 from states import STATE_NAMES
 
 LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
@@ -156,12 +156,11 @@ def data_record(settings, mice, folder: Path) -> dict:
 def settings_of_run(run_dir: Path) -> dict:
     """Return the settings in the `settings.json` of a run."""
     path = run_dir / "settings.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: no readable settings of a run ({error!r}); train anew in another --run"
-        ) from error
+    remedy = "train anew in another --run"
+    settings = read_json(path, remedy=remedy).get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: no readable settings of a run; {remedy}")
+    return settings
 
 
 def differences(old: dict, new: dict, prefix: str = ""):

@@ -7,20 +7,17 @@ Follows section 13.5 of the specification.
 Reads: two metrics.json with the counts of each movie. Prints a table, and writes it with --out.
 """
 
-import json
 from pathlib import Path
 
-from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number
+from common.files import InputError, Parser, atomic_path, one_line_faults, read_json, seed_number
 
 
 def read_counts(path):
     """Return {movie id: counts} of a metrics.json."""
-    try:
-        counts = json.loads(Path(path).read_text(encoding="utf-8"))["counts"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the metrics.json of a run") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: no counts of movies in it ({error!r}); predict again") from None
+    remedy = "expected the metrics.json of a run; predict again"
+    counts = read_json(path, remedy=remedy).get("counts")
+    if counts is None:
+        raise InputError(f"{path}: no counts of movies in it; predict again")
     from metrics_tools import are_counts
 
     if not isinstance(counts, dict) or not counts or not all(map(are_counts, counts.values())):

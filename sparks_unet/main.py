@@ -28,6 +28,7 @@ from common.files import (
     one_line_faults,
     open_run,
     plain_name,
+    read_json,
     seed_number,
 )
 from read_config import load_config
@@ -115,7 +116,7 @@ def ensure_demo_data(folder, settings):
 
     wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
     truth = folder / "truth.json"
-    if truth.is_file() and json.loads(truth.read_text(encoding="utf-8"))["settings"] == wanted:
+    if truth.is_file() and read_json(truth, remedy="remove it")["settings"] == wanted:
         print(f"synthetic movies in {folder} are reused")
         return
     make_demo_data(folder, **dataclasses.asdict(settings))

@@ -3,11 +3,10 @@
 Source: specification sections 8.7, 8.8, 8.12, 13 and 14 (check 13).
 """
 
-import json
 import time
 
 from classical_baseline import classical_events
-from common.files import FOLDER
+from common.files import FOLDER, read_json
 from common.report import (
     figure_block,
     score_table,
@@ -273,7 +272,7 @@ def write_run_report(params, results, *, control_id, started):
     sections += [
         (title, table_block(list(table.columns), _cells(table))) for title, table in tables
     ]
-    record = json.loads((run_dir / "settings.json").read_text(encoding="utf-8"))
+    record = read_json(run_dir / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
     seconds = time.time() - started
     data = f"{len(results)} test movies in {params.data_dir.name}"

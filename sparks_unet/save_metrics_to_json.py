@@ -10,11 +10,18 @@ Files written: ``per_pixel_metrics/<class>_metrics.json`` (iou, precision, recal
 mcc) and ``spark_peaks_metrics/sparks_metrics.json`` (precision, recall, f0.5, f1, f2).
 """
 
-import json
 from pathlib import Path
 
 import save_results_to_json
-from common.files import DATA_DIR, RESULTS_DIR, InputError, Parser, one_line_faults, write_json
+from common.files import (
+    DATA_DIR,
+    RESULTS_DIR,
+    InputError,
+    Parser,
+    one_line_faults,
+    read_json,
+    write_json,
+)
 from location_metrics import location_metrics, pixel_metrics
 
 PIXEL_KEYS = {"tp", "tn", "fp", "fn"}
@@ -43,10 +50,7 @@ def holds_counts(tree):
 
 def read_counts(path):
     """Read one file of counts."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}; expected counts of save_results_to_json.py") from None
+    tree = read_json(path, remedy="expected counts of save_results_to_json.py")
     if not holds_counts(tree):
         raise InputError(f"{path}: not the counts of save_results_to_json.py; run it again")
     return tree

@@ -11,7 +11,6 @@ report.html, summary.json.
 
 import contextlib
 import csv
-import json
 import shutil
 import signal
 import sys
@@ -26,6 +25,7 @@ from common.files import (
     one_line_faults,
     open_run,
     plain_name,
+    read_json,
     seed_number,
     write_settings,
 )
@@ -146,13 +146,13 @@ def ensure_data(settings, seed):
     if recipe:
         recipe["seed"] = seed
         wanted = {key: recipe[key] for key in ("seed", "hz", "px", "stimuli")}
-        old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        old = read_json(record, remedy="remove it") if record.is_file() else {}
         if any(old.get(key) != value for key, value in wanted.items()):
             print(f"making the synthetic set in {folder}")
             make_synthetic(folder, **recipe)
     if not record.is_file():
         return None
-    truth = json.loads(record.read_text(encoding="utf-8"))
+    truth = read_json(record, remedy="remove it")
     return truth if truth.get("teacher") == "analytic" else None
 
 
