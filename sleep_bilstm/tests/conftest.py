@@ -35,6 +35,22 @@ def real_dir(request):
     return folder
 
 
+def pytest_collection_finish(session):
+    """Give TensorFlow a second CPU before it starts, when a test asks for two devices."""
+    if any("two_devices" in getattr(item, "fixturenames", ()) for item in session.items):
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, parts)
+
+
+@pytest.fixture(scope="session")
+def two_devices():
+    """Names of two logical CPUs."""
+    return ["CPU:0", "CPU:1"]
+
+
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
     """Folder with four synthetic mice of 24 epochs, 16 x 16 pixels."""

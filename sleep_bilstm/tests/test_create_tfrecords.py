@@ -3,10 +3,6 @@
 import contextlib
 import json
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,11 +17,10 @@ from create_tfrecords import Storage, create, epochs_of, main, serialise
 from mat_writer import write_recording
 from preprocess import BlockAverage, frames_of, temporal_zscore, to_frames
 from recordings import Recording, map_labels
+from scripts import run_scripts
 from shards import find_records, read_epoch, read_shard_index
 
-FOLDER = Path(__file__).resolve().parents[1]
 NAME = "200128-L2-fc7-GSR_Ben.mat"
-QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def movie_of(epochs, size=16, seed=0):
@@ -336,20 +331,11 @@ def test_damaged_manifest_is_one_line(tmp_path, capsys, text):
 
 def test_run_as_a_user_does(tmp_path):
     write(tmp_path / "raw", [0, 1, 2])
-    for script, frames in (("create_tfrecords.py", 168), ("create_tfrecords_over_10s.py", 336)):
-        out = tmp_path / script
-        command = [
-            sys.executable,
-            str(FOLDER / script),
-            "--data_path",
-            "raw",
-            "--des_path",
-            str(out),
-        ]
-        subprocess.run(command, cwd=tmp_path, env=QUIET, check=True)
-        assert [r.frames for r in find_records(out)] == [frames, frames]
-    command = [sys.executable, str(FOLDER / "check_data.py"), "--data_path", "raw"]
-    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    lengths = (("create_tfrecords.py", 168), ("create_tfrecords_over_10s.py", 336))
+    calls = [(name, ["--data_path", "raw", "--des_path", name]) for name, _ in lengths]
+    *_, shown = run_scripts([*calls, ("check_data.py", ["--data_path", "raw"])], tmp_path)
+    for name, frames in lengths:
+        assert [r.frames for r in find_records(tmp_path / name)] == [frames, frames]
     assert NAME in shown
 
 

@@ -363,9 +363,15 @@ def test_shell_script(trained, tfrecords, tmp_path):
     shown = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
     assert shown.returncode == 1
     assert "make_synthetic.py" in shown.stderr
-    environment.update(mode="test", data_path=str(tfrecords))
+    # What the script would start is run here: another interpreter would load TensorFlow again.
+    environment.update(mode="test", data_path=str(tfrecords), python="echo")
     flags = ["--model_savedir", str(trained), "--result_savedir", str(tmp_path)]
-    subprocess.run([script, *flags], env=environment, check=True, capture_output=True)
+    shown = subprocess.run(
+        [script, *flags], env=environment, check=True, capture_output=True, text=True
+    )
+    path, *started = shown.stdout.split()
+    assert path == str(FOLDER / "main.py")
+    assert main(started) == 0
     assert (tmp_path / "test" / "metrics.json").is_file()
 
 

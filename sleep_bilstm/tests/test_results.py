@@ -1,12 +1,8 @@
 """Metrics, smoothing, figures, maps, atlas and the band-power baseline."""
 
 import json
-import os
-import subprocess
-import sys
 import tracemalloc
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,12 +27,11 @@ from model_attention_bilstm import Architecture, build
 from occlusion import Occlusion, parcel_pair_masks, patch_masks
 from plot_gradcam import rescale
 from plot_hypnogram import plot_hypnogram
+from scripts import run_scripts
 from shards import find_records
 from smoothing import median_of_three, minimum_bout, most_probable_path, transition_matrix
 from utils import calibration, class_metrics, kappa_interval, text_of
 from visualize_attention_weights import effective_steps
-
-FOLDER = Path(__file__).resolve().parents[1]
 
 
 class MapSettings:
@@ -45,16 +40,6 @@ class MapSettings:
     only_correct = False
     batch_size = 5
     workers = 1
-
-
-def run_script(name, *flags, cwd=None):
-    command = [sys.executable, str(FOLDER / name), *map(str, flags)]
-    environment = {**os.environ, "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_absent_state_is_not_a_zero():
@@ -139,30 +124,25 @@ def test_figure_scripts(tmp_path):
     ):
         maps = {"subject_avg_gradcam": value, "example_data": rng.random((70, 16, 16))}
         scipy.io.savemat(tmp_path / f"200128_avg_label{state}.mat", maps)
-    run_script("plot_hypnogram.py", "200128_10s.mat", cwd=tmp_path)
-    run_script("plot_gradcam.py", "--folder", tmp_path, "--mice", "200128")
-    signed = ("--signed", "--colour_bar", "--out", tmp_path / "signed.png")
-    run_script("plot_gradcam.py", "--folder", tmp_path, "--mice", "200128", *signed)
-    run_script("plot_scoring_length.py", "--out", tmp_path / "lengths.png")
-    shown = run_script("fragmented_sleep.py", "200128_10s.mat", cwd=tmp_path)
-    assert (
-        shown.splitlines()[0] == "mean bout: Wakefulness 25 s, NREM 35 s, REM - s; transitions: 3"
+    gradcam = ("--folder", tmp_path, "--mice", "200128")
+    shown = run_scripts(
+        [
+            ("plot_hypnogram.py", ["200128_10s.mat"]),
+            ("plot_gradcam.py", gradcam),
+            ("plot_gradcam.py", [*gradcam, "--signed", "--colour_bar", "--out", "signed.png"]),
+            ("plot_scoring_length.py", ["--out", "lengths.png"]),
+            ("fragmented_sleep.py", ["200128_10s.mat"]),
+            ("visualize_attention_weights.py", ["200128_attention_weights.mat"]),
+            (
+                "utils.py",
+                ["compare", "200128_10s.mat", "--keys", "y_preds", "y_trues", "--out", "cmp"],
+            ),
+        ],
+        tmp_path,
     )
-    shown = run_script(
-        "visualize_attention_weights.py", "200128_attention_weights.mat", cwd=tmp_path
-    )
-    assert "REM: no epochs" in shown
-    run_script(
-        "utils.py",
-        "compare",
-        "200128_10s.mat",
-        "--keys",
-        "y_preds",
-        "y_trues",
-        "--out",
-        "cmp",
-        cwd=tmp_path,
-    )
+    first = shown[4].splitlines()[0]
+    assert first == "mean bout: Wakefulness 25 s, NREM 35 s, REM - s; transitions: 3"
+    assert "REM: no epochs" in shown[5]
     assert json.loads((tmp_path / "cmp" / "metrics.json").read_text())["kappa"] == 1
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert {"200128_10s_hypnogram.png", "gradcam.png", "lengths.png"} <= pictures

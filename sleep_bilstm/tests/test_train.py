@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from sklearn.metrics import cohen_kappa_score
 
 from checkpoints import load_weights
@@ -87,37 +89,32 @@ def test_killed_training_resumes_to_the_same_weights(tiny_flags, tmp_path):
 
 
 def test_averaged_weights_are_saved_and_training_goes_on_with_its_own(tfrecords, tmp_path):
-    """The file holds the mean that decays per step; a resumed training ends in the same."""
+    """The file holds the mean that decays per step, also of a training that was resumed."""
     epochs = Epochs(find_records(tfrecords)[:9], View(4))
     shape = {"num_frames": 4, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 1}
     architecture = Architecture(**shape, num_rnn_units=2, dropout=0.0)
-    plain, averages = build(architecture, seed=0), None
-    compile_network(plain, Training(lr_init=1e-2))
+    plain, means = build(architecture, seed=0).model, None
+    optimizer, loss = keras.optimizers.Adam(1e-2), make_loss("focal", 3, 2.0)
     for number in (1, 2):
         order = shuffle_order(9, 42, number)
         for frames, labels in make_dataset(epochs, order, 4, drop_remainder=True):
-            plain.model.train_on_batch(frames, labels)
-            values = [np.array(v) for v in plain.model.trainable_variables]
-            first = averages is None
-            averages = (
-                values
-                if first
-                else [0.7 * a + 0.3 * v for a, v in zip(averages, values, strict=True)]
-            )
-    for run, parts in (("whole", (2,)), ("cut", (1, 2))):
-        for passes in parts:
-            network = build(architecture, seed=0)
-            training = Training(num_epochs=passes, lr_init=1e-2, average=0.7)
-            history = fit(
-                network, epochs, epochs, training, tmp_path / run, resume=passes != parts[0]
-            )
-        load_weights(again := build(architecture, seed=1), tmp_path / run / "last.weights.h5")
-        for held in (network, again):
-            for value, wanted in zip(held.model.trainable_variables, averages, strict=True):
-                np.testing.assert_allclose(value, wanted, atol=1e-6)
-        found = again.infer(np.stack([epochs.read(i) for i in range(9)]))["probs"]
-        loss = float(make_loss("focal", 3, 2.0)(epochs.labels, found))
-        assert history[-1]["val_loss"] == pytest.approx(loss, abs=1e-6)
+            with tf.GradientTape() as tape:
+                value = loss(labels, plain(frames, training=True))
+            slopes = tape.gradient(value, [v.value for v in plain.trainable_variables])
+            optimizer.apply(slopes, plain.trainable_variables)
+            now = [np.array(v) for v in plain.trainable_variables]
+            means = [0.7 * a + 0.3 * v for a, v in zip(means or now, now, strict=True)]
+    for passes in (1, 2):
+        network = build(architecture, seed=0)
+        training = Training(num_epochs=passes, lr_init=1e-2, average=0.7)
+        history = fit(network, epochs, epochs, training, tmp_path, resume=passes == 2)
+    again = build(architecture, seed=1)
+    load_weights(again, tmp_path / "last.weights.h5")
+    for held in (network, again):
+        for value, wanted in zip(held.model.trainable_variables, means, strict=True):
+            np.testing.assert_allclose(value, wanted, atol=1e-6)
+    found = again.infer(np.stack([epochs.read(i) for i in range(9)]))["probs"]
+    assert history[-1]["val_loss"] == pytest.approx(float(loss(epochs.labels, found)), abs=1e-6)
 
 
 def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained, tmp_path, capsys):
@@ -181,18 +178,23 @@ def test_rare_state_is_named(tfrecords, caplog):
     ]
 
 
-def test_two_replicas():
-    environment = {**QUIET, "PYTHONPATH": str(FOLDER)}
-    command = [sys.executable, str(FOLDER / "tests" / "replicas.py")]
-    shown = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    found = json.loads(shown.strip().splitlines()[-1])
-    assert found["replicas"] == 2
-    assert found["steps"] == 4
-    assert found["kappa"] == pytest.approx(
-        cohen_kappa_score(found["labels"], found["predicted"]), abs=1e-6
-    )
+def test_two_replicas(two_devices):
+    """One epoch under MirroredStrategy: every batch is counted once, kappa is that of all."""
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(16, 6, 16, 16, 1)).astype(np.float32)
+    labels = rng.integers(0, 3, 16).astype(np.int32)
+    strategy = tf.distribute.MirroredStrategy(two_devices)
+    assert strategy.num_replicas_in_sync == 2
+    with strategy.scope():
+        shape = {"num_frames": 6, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 2}
+        network = build(Architecture(**shape, num_rnn_units=3), seed=0)
+        optimizer = compile_network(network, Training())
+    data = tf.data.Dataset.from_tensor_slices((frames, labels)).batch(4)
+    network.model.fit(data, epochs=1, verbose=0)
+    result = network.model.evaluate(data, verbose=0, return_dict=True)
+    assert int(optimizer.iterations.numpy()) == 4
+    predicted = network.infer(frames[..., 0])["probs"].argmax(axis=1)
+    assert result["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted), abs=1e-6)
 
 
 def test_dataset_keeps_the_given_order(tfrecords):
