@@ -207,6 +207,13 @@ def print_table(rows):
         )
 
 
+def own_cores():
+    """Return the number of cores that this process may use: run.py gives each folder its share."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 @one_line_faults
 def main(argv=None):
     """Run the command line; return the exit code."""
@@ -227,7 +234,7 @@ def main(argv=None):
     import benchmark_postprocessing
 
     rows = []
-    threads = args.threads or sorted({1, os.cpu_count()})
+    threads = args.threads or sorted({1, own_cores()})
     if "postprocessing" in args.only:
         rows += benchmark_postprocessing.rows()
     if "assembly" in args.only:
@@ -241,7 +248,7 @@ def main(argv=None):
         rows += gpu_rows()
     if "inference" in args.only:
         rows += inference_rows(args.stride)
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    machine = f"{platform.processor() or platform.machine()}, {own_cores()} cores"
     write_json(args.out / "benchmark.json", {"machine": machine, "rows": rows})
     print_table(rows)
     return 0

@@ -171,6 +171,36 @@ def spot(radius, half_width, order):
     return np.exp(-math.log(2) * (radius / half_width) ** order)
 
 
+def course_slopes(t, height, onset, rise, tau):
+    """Return the derivatives (N, 4) of ``height`` times the sharp spark_course at times t (N,).
+
+    Columns: height, onset, rise, tau. At a kink it is the derivative of what follows.
+    """
+    since = t - onset
+    ramp = (since >= 0) & (since < rise)
+    lasts = (since >= rise) & (since < rise + 50 * tau)  # spark_course stands still afterwards
+    course = spark_course(t, onset, rise, tau)
+    fall = np.where(lasts, height * course / tau, 0.0)
+    climb = np.where(ramp, height / rise, 0.0)
+    slopes = (course, fall - climb, fall - climb * since / rise, fall * (since - rise) / tau)
+    return np.stack(slopes, axis=1)
+
+
+def spot_slopes(rows, columns, height, half_width, order):
+    """Return the derivatives (N, 5) of ``height`` times a spot at offsets from its centre (N,).
+
+    Columns: height, column of the centre, half width, row of the centre, order.
+    """
+    radius = np.hypot(rows, columns)
+    power = math.log(2) * (radius / half_width) ** order
+    shape = np.exp(-power)
+    steep = height * shape * power
+    inwards = order * steep / np.maximum(radius, 1e-9) ** 2
+    bend = -steep * np.log(np.maximum(radius, 1e-9) / half_width)
+    slopes = (shape, inwards * columns, order * steep / half_width, inwards * rows, bend)
+    return np.stack(slopes, axis=1)
+
+
 def relative_fluorescence(movie, busy, box, start, *, background):
     """Return dF/F0 in a box and F0.
 
@@ -345,6 +375,12 @@ def _fit_spot(image, weight, y, x, peak, flat):
         order = rest[-1] if flat else 2.0
         return height * spot(np.hypot(y - row, x - column), half, order)[used]
 
+    def slopes(_, height, column, half, *rest):
+        row = 0.0 if line else rest[0]
+        order = rest[-1] if flat else 2.0
+        kept = [0, 1, 2] + [3] * (not line) + [4] * flat
+        return spot_slopes((y - row)[used], (x - column)[used], height, half, order)[:, kept]
+
     near = image[max(peak[1] - 1, 0) : peak[1] + 2, max(peak[2] - 1, 0) : peak[2] + 2]
     start = [max(float(near.mean()), 1e-3), peak[2], 8.0 if flat else 4.0]
     low, high = [0, peak[2] - 6, 0.5], [np.inf, peak[2] + 6, 2.0 * max(image.shape)]
@@ -352,7 +388,8 @@ def _fit_spot(image, weight, y, x, peak, flat):
         start, low, high = [*start, peak[1]], [*low, peak[1] - 6], [*high, peak[1] + 6]
     if flat:
         start, low, high = [*start, 3.0], [*low, 1.5], [*high, 8.0]
-    found = _bounded_fit(model, None, image[used], start, low, high, 1 / np.sqrt(weight[used]))
+    sigma = 1 / np.sqrt(weight[used])
+    found = _bounded_fit(model, None, image[used], start, low, high, sigma, slopes)
     row = 0.0 if line else found[3]
     return row, found[1], found[2], found[-1] if flat else 2.0
 
@@ -369,15 +406,18 @@ def _fit_course(t, trace, weight, peak_frame):
     def model(t, height, onset, rise, tau, baseline, blur=0.0):
         return baseline + height * spark_course(t, onset, rise, tau, blur)
 
-    def fit(start, low, high):
-        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma)
+    def slopes(t, height, onset, rise, tau, baseline):
+        return np.column_stack([course_slopes(t, height, onset, rise, tau), np.ones(len(t))])
+
+    def fit(start, low, high, slopes=None):
+        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma, slopes)
         misfit = float((((model(t[used], *found) - trace[used]) / sigma) ** 2).sum())
         return found, misfit
 
     start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
     low = [0, -5, 0.2, 0.3, -BASELINE]
     high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
-    sharp, misfit = fit(start, low, high)
+    sharp, misfit = fit(start, low, high, slopes)
     if course_times(*sharp[2:4], 0.0)[2] < BLUR_FRAMES:
         return (*sharp[:4], 0.0)
     blurred, less = fit([*sharp, 1.0], [*low, 0.2], [*high, len(t) / 4])
@@ -386,14 +426,17 @@ def _fit_course(t, trace, weight, peak_frame):
     return (*sharp[:4], 0.0)
 
 
-def _bounded_fit(model, t, values, start, low, high, sigma):
-    """Return the parameters of a weighted least-squares fit that starts inside its bounds."""
+def _bounded_fit(model, t, values, start, low, high, sigma, slopes=None):
+    """Return the parameters of a weighted least-squares fit that starts inside its bounds.
+
+    ``slopes`` returns the derivatives of the model (N, parameters); None: finite differences.
+    """
     if np.size(values) <= len(start):
         raise ValueError("fewer values than parameters")
     start = np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is unused
-        return curve_fit(model, t, values, start, sigma, bounds=(low, high))[0]
+        return curve_fit(model, t, values, start, sigma, bounds=(low, high), jac=slopes)[0]
 
 
 def wave_front(ratio, inside, scale):

@@ -41,7 +41,10 @@ FULL_CONFIG = FOLDER / "config_files" / "demo_full.ini"
 # unseen ones with a wave each, 3 without events: two for training, the last as negative control
 DEMO_WAVES = (0, 1) * 12 + (1,) * 6 + (0,) * 3
 DEMO_DATA = {"movies": len(DEMO_WAVES), "waves": DEMO_WAVES, "empty": 3}
-DEMO_RATES = (10, 5, 0.5)  # sparks, puffs, waves of a movie
+DEMO_RATES = (10, 8, 0.5)  # sparks, puffs, waves of a movie: 5 puffs were too few to learn from
+DEMO_GAIN = (
+    40.0  # counts per photon; signal-to-noise ratios of 4.5 to 6.5, inside the 2 to 8 wanted
+)
 CONTROL_ID = f"{len(DEMO_WAVES):02d}"  # the movie without events
 
 # settings that may differ between two calls of the same run
@@ -106,7 +109,7 @@ def demo_settings(seed, full):
     """Return the settings of the synthetic movies."""
     from make_demo_data import SMALL, DemoSettings
 
-    size = {} if full else SMALL | {"rates": DEMO_RATES}
+    size = {} if full else SMALL | {"rates": DEMO_RATES, "gain": DEMO_GAIN}
     return DemoSettings(**size | DEMO_DATA | {"seed": seed})
 
 

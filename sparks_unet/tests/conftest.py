@@ -1,5 +1,7 @@
 """Options shared by the tests of this folder."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,24 @@ def real_dir(request):
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: pass --real DIR")
     return folder
+
+
+@pytest.fixture
+def small_disk():
+    """Return a function that lets no file grow beyond so many bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def single_thread():
+    """Compute with one thread, so that numbers repeat bit for bit."""
+    import torch  # here, because most tests need no network
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,6 +17,7 @@ import separate_events
 import track_objects_from_preds
 from get_sparks_from_preds import bandstop_filter
 from make_demo_data import SMALL, make_demo_data
+from make_demo_data import main as make_demo_main
 from movie_io import read_movie, write_stack
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -171,17 +172,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(case, capsys):
     )
 
 
-def test_a_full_disk_leaves_no_half_file(tmp_path):
-    """A limit on the size of files stands for the end of the disk."""
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000));"
-        f"sys.path.insert(0, {str(FOLDER)!r}); import make_demo_data;"
-        f"make_demo_data.main(['--out', {str(tmp_path)!r}, '--preset', 'small'])"
+def test_a_full_disk_leaves_no_half_file(tmp_path, small_disk, capsys):
+    small_disk(50_000)
+    assert fault(make_demo_main, capsys, "--out", tmp_path, "--preset", "small").startswith(
+        "error: "
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

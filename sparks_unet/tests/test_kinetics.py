@@ -9,12 +9,14 @@ from kinetics import (
     COLUMNS,
     Calibration,
     background_counts,
+    course_slopes,
     course_times,
     event_frequency,
     event_table,
     fit_event,
     spark_course,
     spot,
+    spot_slopes,
 )
 from make_demo_data import SMALL, DemoSettings, make_movie
 from preds_processing_tools import instances_from_classes
@@ -124,3 +126,27 @@ def test_frequency_counts_per_area_and_time():
     assert sparks["n"] == found.counts()["sparks"]
     expected = sparks["n"] / sparks["cell_um2"] / (160 * 0.0068) * 100
     assert sparks["per_100um2_s"] == pytest.approx(expected)
+
+
+def numeric_slopes(model, values, step=1e-6):
+    """Return the central differences of ``model`` at ``values``, one column for each."""
+    shifts = step * np.eye(len(values))
+    return np.stack([(model(values + d) - model(values - d)) / (2 * step) for d in shifts], axis=1)
+
+
+def test_slopes_of_the_models_are_their_derivatives():
+    t = np.arange(40.0)
+    found = course_slopes(t, 0.7, 4.3, 1.6, 0.5)  # tau so short that the course ends
+    numeric = numeric_slopes(
+        lambda v: v[0] * spark_course(t, *v[1:]), np.array([0.7, 4.3, 1.6, 0.5])
+    )
+    np.testing.assert_allclose(found, numeric, atol=1e-7)
+    rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[:15, :17])
+
+    def model(values):
+        height, column, half, row, order = values
+        return height * spot(np.hypot(rows - row, columns - column), half, order)
+
+    values = np.array([0.7, 8.0, 4.1, 7.0, 3.1])  # the centre is a pixel
+    found = spot_slopes(rows - 7.0, columns - 8.0, 0.7, 4.1, 3.1)
+    np.testing.assert_allclose(found, numeric_slopes(model, values), atol=1e-7)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -21,10 +20,10 @@ from checkpoints import (
     save_checkpoint,
     save_state,
 )
-from common.files import InputError
+from common.files import InputError, one_line_faults
 from config import Params
 from datasets import SparkDataset, batch_keys
-from helpers import FOLDER, make_tiny_data, script, write_ini
+from helpers import FOLDER, make_tiny_data, write_ini
 from read_config import load_config
 from training import main, memory_estimate, read_data, run
 from training_tools import Place, TrainingRun, make_scheduler, seeded_model
@@ -35,14 +34,6 @@ CPU = Place(torch.device("cpu"))
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_tiny_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights_of(folder, iteration):
@@ -95,6 +86,8 @@ def test_one_batch_is_overfitted(data, tmp_path):
         {"sampling": "epoch"},
         {"sampling": "independent"},
         {"scheduler": "cosine", "step_size": 6, "freeze_norm_iteration": 2},
+        {"average_iteration": 1},
+        {"average_iteration": 4},
     ],
 )
 def test_resumed_run_equals_uninterrupted_run(data, tmp_path, law):
@@ -119,6 +112,33 @@ def test_fixed_norms_keep_their_statistics(data, tmp_path):
     assert not torch.equal(first[f"{name}weight"], last[f"{name}weight"])
 
 
+@pytest.mark.usefixtures("single_thread")
+def test_network_is_the_mean_of_the_iterations(data, tmp_path):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path)
+    options = {"save_every": 1, "freeze_norm_iteration": 3}
+    plain = train(path, run_name="plain", **options)
+    mean = train(path, run_name="mean", average_iteration=3, testing=True, **options)
+    for iteration in (1, 2, 3):  # nothing to average yet
+        assert_same(weights_of(mean, iteration), weights_of(plain, iteration))
+        assert not checkpoint_path(mean, "iterate", iteration).exists()
+    trained = [weights_of(plain, iteration) for iteration in (4, 5, 6)]
+    kept = load_state(checkpoint_path(mean, "iterate", 6))
+    assert kept["count"] == 3
+    assert_same(kept["network"], trained[-1])
+    for name, value in weights_of(mean, 6).items():
+        expected = torch.stack([one[name].double() for one in trained]).mean(0)
+        np.testing.assert_allclose(value.numpy(), expected.numpy(), rtol=1e-6, atol=1e-8)
+    # what is validated is what is saved
+    params = dataclasses.replace(load_config(path), run_name="mean", average_iteration=3)
+    again = TrainingRun(params, None, read_data(params)[1], CPU)
+    load_network(again.model, checkpoint_path(mean, "network", 6))
+    again.iteration = 6
+    again.validate()
+    rows = rows_of(mean / "metrics.csv")
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+
+
 def test_cosine_rises_and_falls():
     changes = {"scheduler": "cosine", "warmup_iterations": 4, "step_size": 14}
     params = dataclasses.replace(Params(), lr_start=2.0, scheduler_gamma=0.1, **changes)
@@ -132,6 +152,7 @@ def test_cosine_rises_and_falls():
     np.testing.assert_allclose([rates[9], *rates[14:]], [1.1, 0.2, 0.2])
 
 
+@pytest.mark.usefixtures("single_thread")
 def test_killed_run_goes_on_bit_for_bit(data, tmp_path):
     path = write_ini(tmp_path / "a.ini", data, tmp_path, train_epochs="30", save_every="2")
     command = [sys.executable, str(FOLDER / "training.py"), str(path), "--threads", "1"]
@@ -144,8 +165,8 @@ def test_killed_run_goes_on_bit_for_bit(data, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert max(available_iterations(folder)) < 30
-    script("training.py", path, "--resume", "--threads", 1)
-    script("training.py", path, "--run-name", "whole", "--threads", 1)
+    assert main([str(path), "--resume", "--threads", "1"]) == 0
+    assert main([str(path), "--run-name", "whole", "--threads", "1"]) == 0
     assert_same(weights_of(folder, 30), weights_of(tmp_path / "whole", 30))
     assert not list(folder.glob(".*tmp*"))
 
@@ -175,25 +196,17 @@ def test_kill_during_save_leaves_the_older_checkpoint(tmp_path):
     assert torch.equal(weights_of(tmp_path, 1)["w"], torch.ones(4))
 
 
-def test_full_disk_is_one_line_and_loses_nothing(tmp_path):
+def test_full_disk_is_one_line_and_loses_nothing(tmp_path, small_disk, capsys):
     save_checkpoint(tmp_path, 1, {"network": {"w": torch.ones(4)}})
-
-    def limit_file_size():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
-        "from checkpoints import save_state\n"
-        "from common.files import one_line_faults\n"
-        "one_line_faults(lambda argv: save_state(sys.argv[2], {'w': torch.zeros(100_000)}))([])\n"
-    )
+    small_disk(100_000)
     path = checkpoint_path(tmp_path, "network", 2)
-    command = [sys.executable, "-c", code, str(FOLDER), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "not written" in done.stderr
+    save = one_line_faults(lambda argv: save_state(path, {"w": torch.zeros(100_000)}))
+    with pytest.raises(SystemExit) as caught:
+        save([])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert "not written" in error
     assert available_iterations(tmp_path) == [1]
     assert [one.name for one in tmp_path.iterdir()] == ["network_000001.pth"]
 
