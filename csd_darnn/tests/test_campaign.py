@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from common.files import InputError, read_json
-from movie_files import read_movie, write_tiff
-from recording import load_recording
-from resize import convert_csv
-from safe_read import load_tensors
+from inputs.movie_files import read_movie, write_tiff
+from inputs.reading import load_recording
+from inputs.resizing import convert_csv
+from inputs.safe_read import load_tensors
 from test_recording import damaged, movie_of
 
 pytestmark = pytest.mark.slow

@@ -3,15 +3,27 @@
 Source: specification, section 8.2; the control map is drawn beside the others.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from heatmap import MAP_LABELS
-from utils import BLUE, save_or_show_plot
+from analysis.heatmap import MAP_LABELS
+from analysis.utils import save_or_show_plot
+from common.figures import BLUE
 
 
-def draw_stills(path, images, *, target_pixels=(), notes=None, outline=None, outline_label=""):
+def draw_stills(
+    path: Path,
+    images: dict[str, np.ndarray],
+    *,
+    target_pixels: Sequence[int] = (),
+    notes: dict[str, str] | None = None,
+    outline: np.ndarray | None = None,
+    outline_label: str = "",
+) -> Path:
     """Draw maps (H, W) side by side, each with its own colour bar, and write their numbers as CSV.
 
     Args:
@@ -21,9 +33,6 @@ def draw_stills(path, images, *, target_pixels=(), notes=None, outline=None, out
         notes: dict of name -> text under the title (agreement with the control, for example).
         outline: (H, W) bool drawn as a contour with ``outline_label`` (planted driver).
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     notes = notes or {}
     shape = next(iter(images.values())).shape
     height, width = shape
@@ -77,7 +86,9 @@ def draw_stills(path, images, *, target_pixels=(), notes=None, outline=None, out
     return save_or_show_plot(figure, Path(path), table)
 
 
-def draw_bars(path, values, names, *, most=40):
+def draw_bars(
+    path: Path, values: dict[str, np.ndarray], names: list[str], *, most: int = 40
+) -> Path:
     """Draw bar charts of named driving series, and write all numbers as CSV.
 
     Args:
@@ -85,8 +96,6 @@ def draw_bars(path, values, names, *, most=40):
         values: dict of map name -> (N,).
         names: N names of the series; the ``most`` largest of each map are drawn.
     """
-    from matplotlib.figure import Figure
-
     shown = min(most, len(names))
     size = (4.6 * len(values), max(2.4, 0.22 * shown + 1.0))
     figure = Figure(figsize=size, layout="constrained")

@@ -1,12 +1,14 @@
 """Predict with a trained network, without gradients and in batches (section 8.1)."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from training import PREDICT_BATCH, shuffled, slot_tensor, to_device
-from windows import WindowRule, gather
+from inputs.custom_types import DaRnnNet, TrainData
+from inputs.windows import WindowRule, gather
+from network.build import PREDICT_BATCH, shuffled, slot_tensor, to_device
 
 
 class Prediction(NamedTuple):
@@ -17,9 +19,35 @@ class Prediction(NamedTuple):
     weighted: np.ndarray | None  # (n, S, N) alpha * x
 
 
+def parts(count: int) -> Iterator[slice]:
+    """Yield the slices of PREDICT_BATCH windows that make up ``count``."""
+    for low in range(0, count, PREDICT_BATCH):
+        yield slice(low, min(low + PREDICT_BATCH, count))
+
+
+def window_batches(
+    data: TrainData, starts: np.ndarray, rule: WindowRule, slots: torch.Tensor | None
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield the windows ``starts`` in batches.
+
+    Yields:
+        their slice of ``starts``, X (b, S, N) in the network's order, y_history (b, T-1, o).
+    """
+    for part in parts(len(starts)):
+        X = shuffled(gather(data.feats, rule.x_rows(starts[part])), slots)
+        yield part, X, gather(data.targs, rule.history_rows(starts[part]))
+
+
 def predict_windows(
-    net, train_data, starts, rule, *, permutation=None, attention=False, weighted_out=None
-):
+    net: DaRnnNet,
+    train_data: TrainData,
+    starts: np.ndarray,
+    rule: WindowRule,
+    *,
+    permutation: np.ndarray | None = None,
+    attention: bool = False,
+    weighted_out: np.ndarray | None = None,
+) -> Prediction:
     """Predict the windows ``starts`` (n,).
 
     Args:
@@ -42,24 +70,27 @@ def predict_windows(
     net.encoder.eval()
     net.decoder.eval()
     with torch.no_grad():
-        for low in range(0, len(starts), PREDICT_BATCH):
-            batch = starts[low : low + PREDICT_BATCH]
-            stop = low + len(batch)
-            X = shuffled(gather(data.feats, rule.x_rows(batch)), slots)
+        for part, X, y_history in window_batches(data, starts, rule, slots):
             weighted, encoded, alpha = net.encoder.encode(X)
-            y_history = gather(data.targs, rule.history_rows(batch))
-            y_pred[low:stop] = net.decoder(encoded, y_history).cpu().numpy()
+            y_pred[part] = net.decoder(encoded, y_history).cpu().numpy()
             if attention:
-                mean = shuffled(alpha, inverse).mean(dim=1)
-                alphas[low:stop] = mean.cpu().numpy()
+                alphas[part] = shuffled(alpha, inverse).mean(dim=1).cpu().numpy()
             if weighted_out is not None:
-                weighted_out[low:stop] = shuffled(weighted, inverse).cpu().numpy()
+                weighted_out[part] = shuffled(weighted, inverse).cpu().numpy()
     return Prediction(y_pred, alphas, weighted_out)
 
 
 def predict(
-    t_net, t_dat, train_size, batch_size, T, on_train=False, *, rule=None, permutation=None
-):
+    t_net: DaRnnNet,
+    t_dat: TrainData,
+    train_size: int,
+    batch_size: int,
+    T: int,
+    on_train: bool = False,
+    *,
+    rule: WindowRule | None = None,
+    permutation: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Predict the test part, or with ``on_train`` the training part, as the published function.
 
     ``batch_size`` is taken for compatibility: windows are independent, so that batches of 256 give

@@ -6,15 +6,19 @@ training must then find no driver.
 
 import math
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-import make_demo
+from analysis.metrics import auc
 from common.files import DATA_DIR, RESULTS_DIR, check_own
 from common.report import close_run
-from displays import compute_importance, show_run
-from metrics import auc
-from pipeline import (
+from demo.synthetic import make_demo
+from inputs.prepare import prepare
+from network.device import choose_device
+from runs.displays import compute_importance, show_run
+from runs.pipeline import (
     build,
     check_identity,
     clear_run,
@@ -24,38 +28,39 @@ from pipeline import (
     run_state,
     train_and_predict,
 )
-from prepare import prepare
-from run_report import write_run_report
-from utils import choose_device
+from runs.run_report import write_run_report
+from settings import DemoMovie, RunSettings
 
 FULL_SIZE = (72, 91)  # rows, columns
 PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
 CONTROL_RANGE = (0.25, 0.75)
 
 
-def run_demo(settings, given, *, full=False):
+def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) -> int:
     """Make the data, run everything, score it, write the report; return the exit code.
 
     Args:
-        settings: dict of lower-case names from the command line.
-        given: names that the user set; they win over the demo's own choices.
+        settings: RunSettings from the command line.
+        named: the user named the run; it is called demo otherwise.
         full: make movies of 72 x 91 pixels instead of 18 x 23.
     """
     began = time.perf_counter()
-    name = settings["run"] if "run" in given else "demo"
+    name = settings.run if named else "demo"
     run_dir = RESULTS_DIR / name
-    choose_device(settings["device"])  # a device that is not there changes no file
+    choose_device(settings.device)  # a device that is not there changes no file
     check_own(run_dir)
     data_dir = DATA_DIR / ("demo" if name == "demo" else f"demo_{name}")
     size = dict(zip(("height", "width"), FULL_SIZE, strict=True)) if full else {}
-    truth = make_demo.make_demo(data_dir, seed=settings["seed"], **size)
-    settings = settings | {
-        "data": data_dir / truth["movie"],
-        "target": ",".join(map(str, truth["target"])),
-        "run_dir": run_dir,
-        "resume": True,
-    }
-    if settings["overwrite"]:
+    recipe = DemoMovie(seed=settings.seed, **size)
+    truth = make_demo(data_dir, recipe)
+    settings = replace(
+        settings,
+        data=data_dir / truth["movie"],
+        target=",".join(map(str, truth["target"])),
+        run_dir=run_dir,
+        resume=True,
+    )
+    if settings.overwrite:
         clear_run(run_dir, settings)
     identity = identity_of(settings)
     if run_state(settings, run_dir) != "none":
@@ -64,6 +69,7 @@ def run_demo(settings, given, *, full=False):
             print(f"{run_dir} is complete; --fresh starts anew")
             return close_run(run_dir)
     prepared = prepare(settings)
+    print(prepared.recording.words(), flush=True)
     if run_state(settings, run_dir) != "complete":
         train_and_predict(prepared, settings, run_dir, identity)
     mask = np.array(truth["driver_mask"], bool)
@@ -76,15 +82,15 @@ def run_demo(settings, given, *, full=False):
         outline=mask,
     )
     drivers = mask.ravel()[prepared.feature_pixels]
-    control = negative_control(settings, data_dir / "control", size)
+    control = negative_control(settings, data_dir / "control", recipe)
     scores = score_demo(found, drivers, truth, control)
     write_run_report(
         run_dir,
         title="Spreading depression with planted truth",
         data=f"synthetic movie, {len(prepared.recording.values)} frames of"
-        f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings['seed']}",
+        f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings.seed}",
         seconds=time.perf_counter() - began,
-        seed=settings["seed"],
+        seed=settings.seed,
         scores=scores,
         planted_truth=scores[0],
         main_picture=found["picture"] and found["picture"].name,
@@ -93,17 +99,17 @@ def run_demo(settings, given, *, full=False):
     return close_run(run_dir)
 
 
-def negative_control(settings, folder, size):
+def negative_control(settings: RunSettings, folder: Path, recipe: DemoMovie) -> dict:
     """Train on a movie whose target does not repeat the driver; return its importance."""
-    truth = make_demo.make_demo(folder, seed=settings["seed"], driver=False, **size)
-    prepared = prepare(settings | {"data": folder / truth["movie"]})
-    device, _ = choose_device(settings["device"])
+    truth = make_demo(folder, replace(recipe, driver=False))
+    prepared = prepare(replace(settings, data=folder / truth["movie"]))
+    device, _ = choose_device(settings.device)
     t_cfg, net = build(prepared, settings, device)
     progress = fit(prepared, settings, net, t_cfg)
     return compute_importance(prepared, settings, net, progress.permutation)
 
 
-def score_demo(found, drivers, truth, control):
+def score_demo(found: dict, drivers: np.ndarray, truth: dict, control: dict) -> list[dict]:
     """Return the scores of a demo; the first one is the planted truth of the summary.
 
     Args:

@@ -1,12 +1,14 @@
 """Standardise a recording and separate its targets from its driving series (section 5.5)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from common.files import InputError, write_json
-from custom_types import TrainData
+from inputs.custom_types import TrainData
 
 BLOCK_ROWS = 1024  # rows that are turned into float64 at a time
 
@@ -20,7 +22,9 @@ class Scaler:
     columns: tuple
     fitted_on: str
 
-    def transform(self, values, columns=None, dtype=np.float32):
+    def transform(
+        self, values: np.ndarray, columns: np.ndarray | None = None, dtype: type = np.float32
+    ) -> np.ndarray:
         """Return (values - mean) / scale of ``columns`` of ``values`` (n, K), in blocks of rows."""
         columns = np.arange(values.shape[1]) if columns is None else np.asarray(columns)
         out = np.empty((len(values), len(columns)), dtype)
@@ -29,12 +33,12 @@ class Scaler:
             out[low : low + BLOCK_ROWS] = (block - self.mean[columns]) / self.scale[columns]
         return out
 
-    def invert(self, z, columns):
+    def invert(self, z: np.ndarray, columns: Sequence[int]) -> np.ndarray:
         """Return ``z`` (n, o) of the columns at positions ``columns`` in data units, float64."""
         columns = np.asarray(columns)
         return np.asarray(z, np.float64) * self.scale[columns] + self.mean[columns]
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Write ``scaler.json``."""
         record = {
             "mean": self.mean.tolist(),
@@ -45,7 +49,7 @@ class Scaler:
         write_json(path, record)
 
 
-def load_scaler(path):
+def load_scaler(path: Path) -> Scaler:
     """Read ``scaler.json``; an unusable file is an InputError."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +66,7 @@ def load_scaler(path):
         ) from None
 
 
-def fit_scaler(values, columns, *, fit_rows, note):
+def fit_scaler(values: np.ndarray, columns: Sequence[str], *, fit_rows: int, note: str) -> Scaler:
     """Return the Scaler of the first ``fit_rows`` rows of ``values`` (n, K).
 
     A column without variance gets scale 1, so that its z-scores are 0.
@@ -84,8 +88,15 @@ def fit_scaler(values, columns, *, fit_rows, note):
 
 
 def preprocess_data(
-    dat, col_names, *, scaler="train", train_size=None, columns=None, dtype=np.float32, name="data"
-):
+    dat: np.ndarray,
+    col_names: Sequence[str],
+    *,
+    scaler: str = "train",
+    train_size: int | None = None,
+    columns: Sequence[str] | None = None,
+    dtype: type = np.float32,
+    name: str | Path = "data",
+) -> tuple[TrainData, Scaler]:
     """Standardise ``dat`` and split it into driving series and targets.
 
     Args:

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from custom_types import DaRnnNet, TrainConfig
-from training import PREDICT_BATCH, shuffled, slot_tensor, to_device
-from windows import prep_train_data
+from inputs.custom_types import DaRnnNet, TrainConfig, TrainData
+from inputs.windows import WindowRule, prep_train_data
+from network.build import shuffled, slot_tensor, to_device
+from network.prediction import parts
 
 
-def pixel_blocks(n_series, pixels=None, shape=None, size=4):
+def pixel_blocks(
+    n_series: int,
+    pixels: np.ndarray | None = None,
+    shape: tuple[int, int] | None = None,
+    size: int = 4,
+) -> list[np.ndarray]:
     """Return index arrays, one per block of size x size pixels of the image.
 
     Args:
@@ -45,20 +51,28 @@ class WindowSet:
     y_target: torch.Tensor  # (n, o)
     slots: torch.Tensor | None = None
 
-    def mse(self, X):
+    def predict(self, part: slice, X: torch.Tensor) -> torch.Tensor:
+        """Return the prediction (b, o) of the windows ``part`` from their series X (b, S, N)."""
+        _, encoded = self.net.encoder(shuffled(X, self.slots))
+        return self.net.decoder(encoded, self.y_history[part])
+
+    def mse(self, X: torch.Tensor) -> np.ndarray:
         """Return the mean squared error (o,) of the prediction from ``X`` (n, S, N)."""
         total = 0.0
         with torch.no_grad():
-            for low in range(0, len(X), PREDICT_BATCH):
-                part = slice(low, low + PREDICT_BATCH)
-                _, encoded = self.net.encoder(shuffled(X[part], self.slots))
-                y_pred = self.net.decoder(encoded, self.y_history[part])
-                squares = ((y_pred - self.y_target[part]) ** 2).sum(dim=0)
+            for part in parts(len(X)):
+                squares = ((self.predict(part, X[part]) - self.y_target[part]) ** 2).sum(dim=0)
                 total = total + squares.cpu().double()  # an Apple GPU has no float64
         return (total / len(X)).numpy()
 
 
-def take_windows(net, train_data, starts, rule, permutation):
+def take_windows(
+    net: DaRnnNet,
+    train_data: TrainData,
+    starts: np.ndarray,
+    rule: WindowRule,
+    permutation: np.ndarray,
+) -> WindowSet:
     """Return the WindowSet of the windows ``starts`` of a recording in z-units."""
     device = next(net.encoder.parameters()).device
     data = to_device(train_data, device)
@@ -70,7 +84,14 @@ def take_windows(net, train_data, starts, rule, permutation):
     )
 
 
-def block_importance(windows, blocks, *, repeats=3, seed=0, replace="permute"):
+def block_importance(
+    windows: WindowSet,
+    blocks: list[np.ndarray],
+    *,
+    repeats: int = 3,
+    seed: int = 0,
+    replace: str = "permute",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how much the error grows when the series of one block carry no information.
 
     Args:
@@ -105,16 +126,15 @@ def block_importance(windows, blocks, *, repeats=3, seed=0, replace="permute"):
     return base, mean, spread
 
 
-def gradient_importance(windows):
+def gradient_importance(windows: WindowSet) -> np.ndarray:
     """Return the mean over windows and steps of abs(d y_hat / d x), (o, N)."""
     X, total = windows.X, 0.0
-    for low in range(0, len(X), PREDICT_BATCH):
-        part = X[low : low + PREDICT_BATCH].clone().requires_grad_()
-        _, encoded = windows.net.encoder(shuffled(part, windows.slots))
-        y_pred = windows.net.decoder(encoded, windows.y_history[low : low + PREDICT_BATCH])
+    for part in parts(len(X)):
+        series = X[part].clone().requires_grad_()
+        y_pred = windows.predict(part, series)
         # Windows are independent: the gradient of the sum holds that of every window.
         rows = [
-            torch.autograd.grad(column.sum(), part, retain_graph=True)[0].abs().sum((0, 1))
+            torch.autograd.grad(column.sum(), series, retain_graph=True)[0].abs().sum((0, 1))
             for column in y_pred.unbind(dim=1)
         ]
         total = total + torch.stack(rows).cpu().double()

@@ -6,13 +6,16 @@ scaler goes through an unpickler that knows NumPy arrays and one class with numb
 
 import pickle
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
 from common.files import InputError
-from preprocessing import Scaler
+from inputs.preprocessing import Scaler
 
 SKLEARN_SCALER = ("sklearn.preprocessing._data", "sklearn.preprocessing.data")
 NUMPY_NAMES = ("dtype", "ndarray", "_reconstruct", "scalar")
@@ -23,7 +26,7 @@ NUMPY_MODULES = {
 }
 
 
-def load_tensors(path):
+def load_tensors(path: Path) -> Any:
     """Read a file of tensors and plain values; code in it is refused.
 
     Raises:
@@ -62,7 +65,7 @@ class PublishedScaler:
 class ScalerUnpickler(NumpyUnpickler):
     """Unpickler for a joblib or plain pickle of a StandardScaler; every other class is refused."""
 
-    def find_class(self, module, name):
+    def find_class(self, module, name: str) -> Any:
         if name == "StandardScaler" and module in SKLEARN_SCALER:
             return PublishedScaler
         if name == "NumpyArrayWrapper" and module == "joblib.numpy_pickle":
@@ -72,7 +75,7 @@ class ScalerUnpickler(NumpyUnpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
-def read_published_scaler(path, columns):
+def read_published_scaler(path: Path, columns: Sequence[str]) -> Scaler:
     """Read the ``scaler.pkl`` of the published project and return a Scaler.
 
     Args:

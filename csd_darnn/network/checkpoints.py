@@ -6,23 +6,26 @@ Files of a run: ``checkpoint.pt`` (training state after every epoch), ``encoder.
 ``network.json`` (everything else that a prediction needs).
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from common.files import InputError, atomic_path, read_json, write_json
-from custom_types import ModelOptions
-from safe_read import load_tensors
-from training import Progress, build_net
-from windows import WindowRule
+from inputs.custom_types import DaRnnNet, ModelOptions
+from inputs.safe_read import load_tensors
+from inputs.windows import WindowRule
+from network.build import Progress, build_net
 
 WEIGHT_FILES = {"encoder": "encoder.torch", "decoder": "decoder.torch"}
 
 
-def save_tensors(path, value):
+def save_tensors(path: Path, value: Any) -> None:
     """Write ``value`` with torch.save under a temporary name, then move it into place."""
     try:
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
@@ -34,7 +37,7 @@ def save_tensors(path, value):
         ) from None
 
 
-def infer_sizes(encoder_state, decoder_state, path="weights"):
+def infer_sizes(encoder_state: dict, decoder_state: dict, path: str | Path = "weights") -> dict:
     """Return N, m, p, o, layers, steps and the kind of attention that the state dicts show."""
     try:
         m = encoder_state["lstm_layer.weight_hh_l0"].shape[1]
@@ -56,7 +59,7 @@ def infer_sizes(encoder_state, decoder_state, path="weights"):
         ) from None
 
 
-def check_sizes(found, wanted, path):
+def check_sizes(found: dict, wanted: dict, path: Path) -> None:
     """Raise an InputError when weights were made for other sizes than ``wanted``."""
     different = [name for name in wanted if wanted[name] != found[name]]
     if different:
@@ -68,7 +71,7 @@ def check_sizes(found, wanted, path):
         )
 
 
-def load_parameters(part, state, path):
+def load_parameters(part: nn.Module, state: dict, path: Path) -> None:
     """Load a state dict strictly; a mismatch is an InputError."""
     try:
         part.load_state_dict(state, strict=True)
@@ -77,7 +80,7 @@ def load_parameters(part, state, path):
         raise InputError(f"{path}: found other parameters than expected: {lines[-1]}") from None
 
 
-def check_permutation(permutation, count, path):
+def check_permutation(permutation: Sequence[int] | None, count: int, path: Path) -> np.ndarray:
     """Return the permutation (N,) int64, or raise an InputError when it is missing or invalid."""
     found = None if permutation is None else np.asarray(permutation)
     if found is None or found.shape != (count,) or (np.sort(found) != np.arange(count)).any():
@@ -89,7 +92,7 @@ def check_permutation(permutation, count, path):
     return found.astype(np.int64)
 
 
-def save_checkpoint(path, net, progress, identity):
+def save_checkpoint(path: Path, net: DaRnnNet, progress: Progress, identity: dict) -> None:
     """Write the training state: parameters, optimisers, iteration, epoch, permutation, losses."""
     state = {
         "identity": identity,
@@ -108,7 +111,7 @@ def save_checkpoint(path, net, progress, identity):
     save_tensors(path, state)
 
 
-def load_checkpoint(path, net, identity):
+def load_checkpoint(path: Path, net: DaRnnNet, identity: dict) -> Progress:
     """Load the training state into ``net`` and return its Progress.
 
     Args:
@@ -146,7 +149,7 @@ def load_checkpoint(path, net, identity):
         ) from None
 
 
-def save_network(run_dir, net, record):
+def save_network(run_dir: Path, net: DaRnnNet, record: dict) -> None:
     """Write the weights and the JSON files of a trained network; ``network.json`` comes last.
 
     Args:
@@ -173,13 +176,13 @@ def save_network(run_dir, net, record):
     write_json(run_dir / "network.json", record)
 
 
-def network_record(net, rule, options):
+def network_record(net: DaRnnNet, rule: WindowRule, options: ModelOptions) -> dict:
     """Return the part of ``network.json`` that describes the network itself."""
     sizes = infer_sizes(net.encoder.state_dict(), net.decoder.state_dict())
     return {"sizes": sizes, "rule": asdict(rule), "options": asdict(options)}
 
 
-def load_network(run_dir, device="cpu"):
+def load_network(run_dir: str | Path, device: str = "cpu") -> tuple[DaRnnNet, dict]:
     """Return (DaRnnNet, record) of a finished run; the record is that of ``network.json``."""
     run_dir = Path(run_dir)
     path = run_dir / "network.json"
@@ -203,7 +206,9 @@ def load_network(run_dir, device="cpu"):
     return net, record
 
 
-def load_weight_tensor(path, *, n_features=None, n_frames=None):
+def load_weight_tensor(
+    path: Path, *, n_features: int | None = None, n_frames: int | None = None
+) -> torch.Tensor:
     """Return the weighted inputs (n_test, S, N) float32, contiguous, without gradient.
 
     Old files, in which the gradient graph's flag is still set, are read, too.

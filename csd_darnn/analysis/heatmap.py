@@ -7,11 +7,19 @@ Letters: n frames shown, N driving pixels, H x W image.
 Source: specification, sections 7.3 (un-permuting), 8.2 (maps) and 8.3 (movie).
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import imageio_ffmpeg
+import matplotlib
 import numpy as np
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial import cKDTree
 
+from analysis.metrics import auc, pearson
 from common.files import InputError, atomic_path
+from inputs.scales import NO_SCALES, Scales
 
 MAP_LABELS = {
     "reference": "|alpha x| at step 1 (published map)",
@@ -25,10 +33,7 @@ MOST_GIF_FRAMES = 500
 LONG_SIDE = 320  # pixels of the longer image side in a movie
 
 
-# ------------------------------------------------------------------------------------------ maps
-
-
-def unpermute(slots, permutation):
+def unpermute(slots: np.ndarray, permutation: np.ndarray) -> np.ndarray:
     """Return values by pixel from values by input slot (..., N): slot s holds pixel permutation[s].
 
     Source: section 7.3; the gather slots[..., permutation] would be the inverse, a classic error.
@@ -39,7 +44,7 @@ def unpermute(slots, permutation):
     return by_pixel
 
 
-def compute_map(name, alpha, x_step1):
+def compute_map(name: str, alpha: np.ndarray, x_step1: np.ndarray) -> np.ndarray:
     """Return a map (n, N) of section 8.2.
 
     Args:
@@ -59,12 +64,14 @@ def compute_map(name, alpha, x_step1):
     raise InputError(f"map {name}: expected one of reference, attention, control, signed")
 
 
-def times_uniform(alpha):
+def times_uniform(alpha: np.ndarray) -> np.ndarray:
     """Return N * alpha: 1 where the attention is uniform."""
     return np.asarray(alpha) * np.shape(alpha)[-1]
 
 
-def to_image(values, feature_pixels, shape, *, fill=0.0):
+def to_image(
+    values: np.ndarray, feature_pixels: np.ndarray, shape: tuple[int, int], *, fill: float = 0.0
+) -> np.ndarray:
     """Place values (..., N) at their pixels: (..., H, W), ``fill`` where no driving pixel lies.
 
     Differs: the reference inserts the target at a fixed place (190, 199, 200 or 219).
@@ -77,7 +84,7 @@ def to_image(values, feature_pixels, shape, *, fill=0.0):
     return image.reshape(*values.shape[:-1], height, width)
 
 
-def map_agreement(values, control, *, most_frames=200):
+def map_agreement(values: np.ndarray, control: np.ndarray, *, most_frames: int = 200) -> dict:
     """Tell how far a map (n, N) only repeats the control map (n, N).
 
     Returns:
@@ -85,8 +92,6 @@ def map_agreement(values, control, *, most_frames=200):
         the control ranks above another one}, each the mean over at most ``most_frames`` frames;
         None where a map is constant.
     """
-    from metrics import auc, pearson
-
     values, control = np.atleast_2d(values), np.atleast_2d(control)
     chosen = np.unique(np.linspace(0, len(values) - 1, min(most_frames, len(values))).astype(int))
     correlations, aucs = [], []
@@ -101,24 +106,27 @@ def map_agreement(values, control, *, most_frames=200):
     return {"correlation": float(np.mean(correlations)), "auc": float(np.mean(aucs))}
 
 
-# ---------------------------------------------------------------------------- blend of two images
-
-
-def colour_table(name):
+def colour_table(name: str) -> np.ndarray:
     """Return the 256 colours of a Matplotlib map, (256, 3) float64 in 0..1."""
-    import matplotlib
-
     return matplotlib.colormaps[name].resampled(256)(np.arange(256))[:, :3]
 
 
-def scale_to_unit(values, low, high):
+def scale_to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return ``values`` mapped to 0..1; a constant image becomes 0.5 instead of a division by 0."""
     if not high > low:
         return np.full(np.shape(values), 0.5)
     return np.clip((np.asarray(values, np.float64) - low) / (high - low), 0, 1)
 
 
-def blend(frame, heat, frame_limits, heat_limits, *, alpha=0.5, tables=None):
+def blend(
+    frame: np.ndarray,
+    heat: np.ndarray,
+    frame_limits: tuple[float, float],
+    heat_limits: tuple[float, float],
+    *,
+    alpha: float = 0.5,
+    tables: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Return 0.5 gray frame + 0.5 coloured heat as (H, W, 3) float64 in 0..1.
 
     Args:
@@ -133,12 +141,12 @@ def blend(frame, heat, frame_limits, heat_limits, *, alpha=0.5, tables=None):
     return (1 - alpha) * gray[below] + alpha * warm[above]
 
 
-def limits(image):
+def limits(image: np.ndarray) -> tuple[float, float]:
     """Return (min, max) of an array."""
     return float(image.min()), float(image.max())
 
 
-def movie_limits(maps, clim):
+def movie_limits(maps: np.ndarray, clim: str) -> tuple[float, float] | None:
     """Return the colour limits for all frames, or None when every frame has its own.
 
     ``clim``: "frame" (published), "global" min to max, or "p99" min to 99th percentile.
@@ -152,9 +160,6 @@ def movie_limits(maps, clim):
     raise InputError(f"clim {clim}: expected one of frame, global, p99")
 
 
-# ----------------------------------------------------------------------------------------- movie
-
-
 class Stage:
     """Everything of a movie's picture that never changes: margins, colour bar, texts, hatching.
 
@@ -163,9 +168,6 @@ class Stage:
 
     def __init__(self, shape, *, title, target_pixels, pixel_um, ends):
         """Prepare for images (H, W) = ``shape``; ``ends`` are texts of the bar when it is fixed."""
-        from matplotlib.font_manager import findfont
-        from PIL import Image, ImageDraw, ImageFont
-
         font_file = findfont("DejaVu Sans")
         self.font = ImageFont.truetype(font_file, 14)
         self.small = ImageFont.truetype(font_file, 12)
@@ -202,10 +204,8 @@ class Stage:
         self.canvas = canvas
         self.hatch = hatch_mask(shape, target_pixels, self.zoom)
 
-    def draw(self, rgb, heading, ends):
+    def draw(self, rgb: np.ndarray, heading: str, ends: tuple[str, str]) -> np.ndarray:
         """Return the full picture (height, width, 3) uint8 of one blended image (H, W, 3)."""
-        from PIL import Image, ImageDraw
-
         image = (255 * rgb).round().astype(np.uint8).repeat(self.zoom, 0).repeat(self.zoom, 1)
         if self.hatch is not None:
             inside, stripe = self.hatch
@@ -222,7 +222,7 @@ class Stage:
         return np.asarray(picture)
 
 
-def scale_bar(width, pixel_um):
+def scale_bar(width: int, pixel_um: float | None) -> tuple[float | None, float]:
     """Return (length in um, length in pixels) of a round scale bar, (None, 0) without a scale."""
     if not pixel_um:
         return None, 0
@@ -232,7 +232,9 @@ def scale_bar(width, pixel_um):
     return float(length), length / pixel_um
 
 
-def hatch_mask(shape, target_pixels, zoom):
+def hatch_mask(
+    shape: tuple[int, int], target_pixels: Sequence[int], zoom: int
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (target area, black stripes in it) as masks of the enlarged image, or None."""
     if len(target_pixels) == 0:
         return None
@@ -245,9 +247,17 @@ def hatch_mask(shape, target_pixels, zoom):
 
 
 def movie_frames(
-    frames, maps, *, clim="frame", title="", target_pixels=(), diverging=False,
-    frame_rate_hz=None, pixel_um=None, first_frame=0, every=1,
-):  # fmt: skip
+    frames: np.ndarray,
+    maps: np.ndarray,
+    *,
+    clim: str = "frame",
+    title: str = "",
+    target_pixels: Sequence[int] = (),
+    diverging: bool = False,
+    scales: Scales = NO_SCALES,
+    first_frame: int = 0,
+    every: int = 1,
+) -> Iterator[np.ndarray]:
     """Yield the pictures (height, width, 3) uint8, even sizes, of a heat-map movie.
 
     Args:
@@ -257,8 +267,7 @@ def movie_frames(
         title: text below the image, one line each.
         target_pixels: 0-based pixels drawn hatched: the map has no value there.
         diverging: limits symmetric around 0.
-        frame_rate_hz: rate of the recording; adds the time to the heading.
-        pixel_um: pixel size; adds a scale bar.
+        scales: clock and sizes; those that are known add the time and a scale bar.
         first_frame: frame of the recording that index 0 belongs to.
         every: show every k-th frame.
     """
@@ -275,7 +284,11 @@ def movie_frames(
 
     ends = None if fixed is None else tuple(f"{v:.3g}" for v in ends_of(maps)[::-1])
     stage = Stage(
-        maps.shape[1:], title=title, target_pixels=target_pixels, pixel_um=pixel_um, ends=ends
+        maps.shape[1:],
+        title=title,
+        target_pixels=target_pixels,
+        pixel_um=scales.column_um.value,
+        ends=ends,
     )
     for index in range(0, len(maps), every):
         frame, heat = frames[index], maps[index]
@@ -284,12 +297,12 @@ def movie_frames(
         heading = f"Frame {index}"
         if first_frame:
             heading += f"   (recording {first_frame + index})"
-        if frame_rate_hz:
-            heading += f"   {(first_frame + index) / frame_rate_hz:.1f} s"
+        if scales.rate_hz.value:
+            heading += f"   {scales.times(first_frame + index):.1f} s"
         yield stage.draw(rgb, heading, (f"{high:.3g}", f"{low:.3g}"))
 
 
-def check_same_frames(frames, maps):
+def check_same_frames(frames: np.ndarray, maps: np.ndarray) -> None:
     """Refuse a background and maps that differ in frames or pixels.
 
     Differs: the reference goes on with the wrong frames without a word.
@@ -302,9 +315,16 @@ def check_same_frames(frames, maps):
 
 
 def write_movie(
-    stem, frames, maps, *, fps=5, kinds=("mp4", "gif"), bitrate="1000k",
-    most_gif_frames=MOST_GIF_FRAMES, **options,
-):  # fmt: skip
+    stem: Path,
+    frames: np.ndarray,
+    maps: np.ndarray,
+    *,
+    fps: float = 5,
+    kinds: Sequence[str] = ("mp4", "gif"),
+    bitrate: str = "1000k",
+    most_gif_frames: int = MOST_GIF_FRAMES,
+    **options,
+) -> list[Path]:
     """Write ``stem``.mp4 with every frame and ``stem``.gif, and return their paths.
 
     A GIF of more than ``most_gif_frames`` shows every k-th frame and is named
@@ -325,10 +345,8 @@ def write_movie(
     return paths
 
 
-def write_mp4(path, pictures, fps, bitrate):
+def write_mp4(path: Path, pictures: Iterable[np.ndarray], fps: float, bitrate: str) -> Path:
     """Write pictures (h, w, 3) uint8 as H.264 with imageio-ffmpeg's own ffmpeg; return path."""
-    import imageio_ffmpeg
-
     writer = None
     with atomic_path(path) as temporary:
         try:
@@ -352,10 +370,8 @@ def write_mp4(path, pictures, fps, bitrate):
     return path
 
 
-def write_gif(path, pictures, fps):
+def write_gif(path: Path, pictures: Iterable[np.ndarray], fps: float) -> Path:
     """Write pictures (h, w, 3) uint8 as a looping GIF with one palette; return ``path``."""
-    from PIL import Image
-
     palette, nearest = gif_palette()
 
     def indexed(picture):
@@ -373,13 +389,11 @@ def write_gif(path, pictures, fps):
     return path
 
 
-def gif_palette():
+def gif_palette() -> tuple[bytes, np.ndarray]:
     """Return (palette bytes, (32, 32, 32) uint8 table: nearest palette entry of a 5-bit colour).
 
     Entries: 13 grays x 18 heat colours as they blend, and 22 plain grays.
     """
-    from scipy.spatial import cKDTree
-
     gray, warm = colour_table("gray"), colour_table("coolwarm")
     levels = gray[np.linspace(0, 255, 13).astype(int)], warm[np.linspace(0, 255, 18).astype(int)]
     blends = (0.5 * levels[0][:, None] + 0.5 * levels[1][None]).reshape(-1, 3)  # (234, 3)

@@ -6,8 +6,12 @@ T rows that end at the target row.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+
+from inputs.custom_types import TrainConfig, TrainData
 
 
 @dataclass(frozen=True)
@@ -19,66 +23,66 @@ class WindowRule:
     current_x: bool = False
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Return S, the number of rows of the driving series."""
         return self.T if self.current_x else self.T - 1
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """Return the distance in rows from the start of a window to its target row."""
         return self.T - 2 + self.horizon
 
     @property
-    def x_offset(self):
+    def x_offset(self) -> int:
         """Return the distance in rows from the start of a window to its first driving row."""
         return self.horizon - 1 if self.current_x else 0
 
-    def train_count(self, train_size):
+    def train_count(self, train_size: int) -> int:
         """Return the number of windows whose target row lies in the training part."""
         return max(0, train_size - self.reach)
 
-    def starts(self, first_target, stop_target):
+    def starts(self, first_target: int, stop_target: int) -> np.ndarray:
         """Return the starts (int64) of the windows whose targets are rows first .. stop-1."""
         return np.arange(first_target, stop_target) - self.reach
 
-    def train_starts(self, train_size):
+    def train_starts(self, train_size: int) -> np.ndarray:
         """Return the starts of all training windows: 0 .. train_count-1."""
         return np.arange(self.train_count(train_size))
 
-    def test_starts(self, n_rows, train_size):
+    def test_starts(self, n_rows: int, train_size: int) -> np.ndarray:
         """Return the starts of the windows that predict rows train_size .. n_rows-1."""
         return self.starts(train_size, n_rows)
 
-    def on_train_starts(self, train_size):
+    def on_train_starts(self, train_size: int) -> np.ndarray:
         """Return the starts of the training predictions that are drawn.
 
         Faithful: one more than the training windows; the last one predicts the first test row.
         """
         return np.arange(self.train_count(train_size) + 1)
 
-    def x_rows(self, starts):
+    def x_rows(self, starts: np.ndarray) -> np.ndarray:
         """Return the rows (B, S) of the driving series of windows ``starts`` (B,)."""
         return np.asarray(starts)[:, None] + self.x_offset + np.arange(self.steps)
 
-    def history_rows(self, starts):
+    def history_rows(self, starts: np.ndarray) -> np.ndarray:
         """Return the rows (B, T-1) of the targets' history of windows ``starts`` (B,)."""
         return np.asarray(starts)[:, None] + np.arange(self.T - 1)
 
-    def target_rows(self, starts):
+    def target_rows(self, starts: np.ndarray) -> np.ndarray:
         """Return the target rows (B,) of windows ``starts`` (B,)."""
         return np.asarray(starts) + self.reach
 
 
-def gather(values, rows):
+def gather(values: Any, rows: np.ndarray) -> Any:
     """Return ``values[rows]``, (B, S, K), of an array or tensor (n, K) in one indexing step."""
     if isinstance(values, np.ndarray):
         return values[rows]
-    import torch  # a caller that has a tensor has loaded torch already
-
     return values[torch.from_numpy(np.ascontiguousarray(rows))]
 
 
-def prep_train_data(batch_idx, t_cfg, train_data, rule=None):
+def prep_train_data(
+    batch_idx: np.ndarray, t_cfg: TrainConfig, train_data: TrainData, rule: WindowRule | None = None
+) -> tuple[Any, Any, Any]:
     """Return the driving series, history and targets of the training windows ``batch_idx``.
 
     Args:

@@ -1,30 +1,50 @@
 """Everything that a finished run shows: metrics, plots, maps, movies, onset map."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from checkpoints import load_network
+from analysis.heatmap import (
+    MAP_LABELS,
+    compute_map,
+    map_agreement,
+    times_uniform,
+    to_image,
+    write_movie,
+)
+from analysis.importance import block_importance, gradient_importance, pixel_blocks, take_windows
+from analysis.map_figures import draw_bars, draw_stills
+from analysis.metrics import metric_rows, persistence, ridge_prediction, verdict
+from analysis.onset import write_onset
+from analysis.plots import create_plots
 from common.files import InputError, atomic_path, write_json
-from heatmap import MAP_LABELS, compute_map, map_agreement, times_uniform, to_image, write_movie
-from importance import block_importance, gradient_importance, pixel_blocks, take_windows
-from map_figures import draw_bars, draw_stills
-from metrics import metric_rows, persistence, ridge_prediction, verdict
-from onset import write_onset
-from plots import create_plots
-from utils import choose_device, write_columns
+from common.tables import write_columns
+from inputs.custom_types import DaRnnNet
+from inputs.prepare import Prepared
+from network.checkpoints import load_network
+from network.device import choose_device
+from settings import OnsetSettings, RunSettings
 
 FRAME_MAPS = ("attention", "control", "reference", "signed")
 SMALL_GIF_FRAMES = 40
 SMALL_GIF_BYTES = 1_000_000
 
 
-def show_run(prepared, settings, run_dir, saved, *, before=None, outline=None):
+def show_run(
+    prepared: Prepared,
+    settings: RunSettings,
+    run_dir: Path,
+    saved: dict,
+    *,
+    before: int | None = None,
+    outline: np.ndarray | None = None,
+) -> dict:
     """Write metrics, plots, maps, movies and the onset map of a finished run.
 
     Args:
         prepared: Prepared recording of the run.
-        settings: dict of lower-case names.
+        settings: RunSettings.
         saved: dict with y_pred (n_test, o), attention (n_test, N), iter_losses, epoch_losses.
         before: first frame of the CSD when it is known: adds a row of metrics for what precedes.
         outline: (H, W) bool of planted driver pixels, drawn into the maps.
@@ -35,18 +55,23 @@ def show_run(prepared, settings, run_dir, saved, *, before=None, outline=None):
     run_dir = Path(run_dir)
     rows = evaluate(prepared, saved["y_pred"], before)
     found = {"rows": rows, "verdict": verdict(rows, "test"), "picture": None, "onset": None}
-    draw_predictions(prepared, saved, run_dir / "plots", save=settings["save_plots"])
-    if settings["maps"]:
+    draw_predictions(prepared, saved, run_dir / "plots", save=settings.save_plots)
+    if settings.maps:
         found |= importance_maps(prepared, settings, run_dir)
         found["maps"] = draw_maps(prepared, run_dir, saved["attention"], found, outline)
     found["onset"] = draw_onset(prepared, settings, run_dir)
-    if prepared.recording.shape is not None and settings["movie"] != "none":
+    if prepared.recording.shape is not None and settings.movie != "none":
         found["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
     write_metrics(run_dir, found)
     return found
 
 
-def evaluate(prepared, y_pred, before=None, starts=None):
+def evaluate(
+    prepared: Prepared,
+    y_pred: np.ndarray,
+    before: int | None = None,
+    starts: np.ndarray | None = None,
+) -> list[dict]:
     """Return the metric rows of network, persistence and ridge on the test part.
 
     Args:
@@ -74,16 +99,17 @@ def evaluate(prepared, y_pred, before=None, starts=None):
     return rows
 
 
-def write_metrics(run_dir, found):
+def write_metrics(run_dir: Path, found: dict) -> None:
     """Write metrics.json and metrics.csv."""
     record = {"rows": found["rows"], "verdict": found["verdict"], "maps": found.get("maps", {})}
     write_json(run_dir / "metrics.json", record)
     names = list(found["rows"][0])
-    with atomic_path(run_dir / "metrics.csv") as temporary:
-        write_columns(temporary, {name: [row[name] for row in found["rows"]] for name in names})
+    write_columns(
+        run_dir / "metrics.csv", {name: [row[name] for row in found["rows"]] for name in names}
+    )
 
 
-def draw_predictions(prepared, saved, folder, *, save=True):
+def draw_predictions(prepared: Prepared, saved: dict, folder: Path, *, save: bool = True) -> None:
     """Draw the published plots; with several targets one prediction plot each."""
     truth = prepared.data.targs[prepared.train_size :]
     for position, label in enumerate(prepared.target_labels):
@@ -100,22 +126,24 @@ def draw_predictions(prepared, saved, folder, *, save=True):
         )
 
 
-def compute_importance(prepared, settings, net, permutation):
+def compute_importance(
+    prepared: Prepared, settings: RunSettings, net: DaRnnNet, permutation: np.ndarray
+) -> dict:
     """Return permutation and gradient importance on every k-th training window.
 
     Returns:
         dict: base_mse (o,), permutation, permutation_sd and gradient (o, N), window_starts.
     """
-    starts = prepared.rule.train_starts(prepared.fit_size)[:: settings["importance_every"]]
+    starts = prepared.rule.train_starts(prepared.fit_size)[:: settings.importance_every]
     windows = take_windows(net, prepared.data, starts, prepared.rule, permutation)
     blocks = pixel_blocks(
         len(prepared.features),
         prepared.feature_pixels,
         prepared.recording.shape,
-        settings["block"],
+        settings.block,
     )
     base, mean, spread = block_importance(
-        windows, blocks, repeats=settings["importance_repeats"], seed=settings["seed"]
+        windows, blocks, repeats=settings.importance_repeats, seed=settings.seed
     )
     return {
         "base_mse": base,
@@ -126,9 +154,9 @@ def compute_importance(prepared, settings, net, permutation):
     }
 
 
-def importance_maps(prepared, settings, run_dir):
+def importance_maps(prepared: Prepared, settings: RunSettings, run_dir: Path) -> dict:
     """Compute the importance with the saved network, write importance.npz and return it."""
-    device, _ = choose_device(settings["device"])
+    device, _ = choose_device(settings.device)
     net, record = load_network(run_dir, device)
     found = compute_importance(prepared, settings, net, record["permutation"])
     places = prepared.feature_pixels
@@ -138,7 +166,9 @@ def importance_maps(prepared, settings, run_dir):
     return {name: found[name] for name in ("permutation", "gradient")}
 
 
-def frame_maps(prepared, attention, names=FRAME_MAPS):
+def frame_maps(
+    prepared: Prepared, attention: np.ndarray, names: Sequence[str] = FRAME_MAPS
+) -> dict:
     """Return dict of map name -> (n_test, N) by driving series (section 8.2)."""
     if prepared.rule.steps < 2:
         names = [name for name in names if name == "attention"]
@@ -148,7 +178,13 @@ def frame_maps(prepared, attention, names=FRAME_MAPS):
     return {name: compute_map(name, attention, x_step1) for name in names}
 
 
-def draw_maps(prepared, run_dir, attention, found, outline=None):
+def draw_maps(
+    prepared: Prepared,
+    run_dir: Path,
+    attention: np.ndarray,
+    found: dict,
+    outline: np.ndarray | None = None,
+) -> dict:
     """Draw the still maps, the control beside the attention; return their agreement with it.
 
     With several targets the permutation and gradient maps are drawn once for each.
@@ -175,7 +211,13 @@ def draw_maps(prepared, run_dir, attention, found, outline=None):
     return agreement
 
 
-def draw_still_maps(prepared, path, values, agreement, outline):
+def draw_still_maps(
+    prepared: Prepared,
+    path: Path,
+    values: dict[str, np.ndarray],
+    agreement: dict,
+    outline: np.ndarray | None,
+) -> None:
     """Draw maps (N,) as images, or as bars for named series."""
     if prepared.recording.shape is None:
         names = [prepared.recording.columns[position] for position in prepared.features]
@@ -200,28 +242,24 @@ def draw_still_maps(prepared, path, values, agreement, outline):
     )
 
 
-def draw_onset(prepared, settings, run_dir):
-    """Write the CSD onset map when frame rate and pixel size are known; else return None."""
+def draw_onset(prepared: Prepared, settings: RunSettings, run_dir: Path) -> dict | None:
+    """Write the CSD onset map, or say which scale it lacks and return None."""
     recording = prepared.recording
-    rate = settings["frame_rate_hz"] or recording.frame_rate_hz
-    pixel_um = settings["pixel_um"] or recording.pixel_um
-    if recording.shape is None or not rate or not pixel_um:
+    if recording.shape is None:
+        return None
+    if missing := recording.scales.missing():
+        print(f"the onset map is left out: give {' and '.join(missing)}, or call onset.py")
         return None
     try:
-        return write_onset(
-            run_dir,
-            recording.movie(),
-            frame_rate_hz=rate,
-            pixel_um=pixel_um,
-            seed=settings["seed"],
-        )
+        recipe = OnsetSettings(seed=settings.seed)
+        return write_onset(run_dir, recording.movie(), recording.scales, recipe)
     except InputError as error:
         # A dF/F movie, for example, has no onset map, but its prediction stands.
         print(f"the onset map is left out: {error}")
         return None
 
 
-def background(prepared, align):
+def background(prepared: Prepared, align: str) -> np.ndarray:
     """Return the movie frames (n_test, H, W) that lie behind the map.
 
     ``align``: "target" (published) is the frame that is predicted, "input" the frame whose
@@ -235,32 +273,33 @@ def background(prepared, align):
     return prepared.recording.movie()[rows]
 
 
-def draw_movies(prepared, settings, run_dir, attention):
+def draw_movies(
+    prepared: Prepared, settings: RunSettings, run_dir: Path, attention: np.ndarray
+) -> Path | None:
     """Write heatmap.mp4 and heatmap.gif and a small GIF; return the small one's path."""
-    name, recording = settings["map"], prepared.recording
+    name, recording = settings.map, prepared.recording
     values = frame_maps(prepared, attention, (name,)).get(name)
     if values is None:
         raise InputError(f"--map {name}: needs T >= 3; use --map attention")
     if name == "attention":
         values = times_uniform(values)
     maps = to_image(values, prepared.feature_pixels, recording.shape)
-    frames = background(prepared, settings["align"])
+    frames = background(prepared, settings.align)
     options = {
-        "clim": settings["clim"],
+        "clim": settings.clim,
         "title": MAP_LABELS[name],
         "target_pixels": [pixel for pixel in prepared.target_pixels if pixel >= 0],
         "diverging": name == "signed",
-        "frame_rate_hz": settings["frame_rate_hz"] or recording.frame_rate_hz,
-        "pixel_um": settings["pixel_um"] or recording.pixel_um,
+        "scales": recording.scales,
         "first_frame": prepared.train_size,
     }
-    kinds = settings["movie"].split("+")
-    write_movie(run_dir / "heatmap", frames, maps, fps=settings["fps"], kinds=kinds, **options)
+    kinds = settings.movie.split("+")
+    write_movie(run_dir / "heatmap", frames, maps, fps=settings.fps, kinds=kinds, **options)
     small = write_movie(
         run_dir / "heatmap_small",
         frames,
         maps,
-        fps=settings["fps"],
+        fps=settings.fps,
         kinds=("gif",),
         most_gif_frames=SMALL_GIF_FRAMES,
         **options,

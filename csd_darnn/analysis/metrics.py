@@ -2,11 +2,15 @@
 
 import numpy as np
 
+from inputs.custom_types import TrainData
+from inputs.preprocessing import Scaler
+from inputs.windows import WindowRule
+
 RIDGE = 1.0  # penalty in z-units
 RIDGE_PIXELS = 50  # best-correlated driving series that the ridge baseline may use
 
 
-def regression_metrics(y, y_pred):
+def regression_metrics(y: np.ndarray, y_pred: np.ndarray) -> dict:
     """Return mse, rmse, mae, mape_percent, pearson_r, r2 of one series (n,), float64.
 
     mape_percent is None when a value is closer to 0 than 1e-8 of the range, pearson_r and r2 when
@@ -27,7 +31,7 @@ def regression_metrics(y, y_pred):
     }
 
 
-def pearson(a, b):
+def pearson(a: np.ndarray, b: np.ndarray) -> float | None:
     """Return the Pearson correlation of two series, or None when one does not vary."""
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     a, b = a - a.mean(), b - b.mean()
@@ -35,7 +39,7 @@ def pearson(a, b):
     return float(a @ b / norm) if norm > 0 else None
 
 
-def auc(score, mask):
+def auc(score: np.ndarray, mask: np.ndarray) -> float | None:
     """Return the probability that a pixel of ``mask`` scores above one outside; ties count half."""
     score, mask = np.ravel(score), np.ravel(mask).astype(bool)
     inside, outside = int(mask.sum()), int((~mask).sum())
@@ -46,12 +50,14 @@ def auc(score, mask):
     return float((ranks[mask].sum() - inside * (inside + 1) / 2) / (inside * outside))
 
 
-def persistence(targs, starts, rule):
+def persistence(targs: np.ndarray, starts: np.ndarray, rule: WindowRule) -> np.ndarray:
     """Return the last history value (n, o) of every window: the same horizon as the network."""
     return np.asarray(targs)[rule.history_rows(starts)[:, -1]].astype(np.float64)
 
 
-def ridge_prediction(train_data, fit_starts, starts, rule):
+def ridge_prediction(
+    train_data: TrainData, fit_starts: np.ndarray, starts: np.ndarray, rule: WindowRule
+) -> np.ndarray:
     """Return the ridge prediction (n, o) of the windows ``starts`` in z-units.
 
     Features: the T - 1 history rows of the targets and the S rows of the best-correlated driving
@@ -79,7 +85,9 @@ def ridge_prediction(train_data, fit_starts, starts, rule):
     return design(starts) @ weights
 
 
-def correlations(feats, rows, wanted, block=512):
+def correlations(
+    feats: np.ndarray, rows: np.ndarray, wanted: np.ndarray, block: int = 512
+) -> np.ndarray:
     """Return |correlation| (N,) of ``feats[rows]`` with ``wanted`` (n,), 0 where constant."""
     wanted = wanted - wanted.mean()
     strength = np.zeros(feats.shape[1])
@@ -94,7 +102,15 @@ def correlations(feats, rows, wanted, block=512):
     return strength
 
 
-def metric_rows(train_data, predictions, starts, rule, scaler, target_columns, part):
+def metric_rows(
+    train_data: TrainData,
+    predictions: dict[str, np.ndarray],
+    starts: np.ndarray,
+    rule: WindowRule,
+    scaler: Scaler,
+    target_columns: list[int],
+    part: str,
+) -> list[dict]:
     """Return one row per target, predictor and unit.
 
     Args:
@@ -118,7 +134,7 @@ def metric_rows(train_data, predictions, starts, rule, scaler, target_columns, p
     return rows
 
 
-def verdict(rows, part):
+def verdict(rows: list[dict], part: str) -> str:
     """Return one sentence that says which predictor has the least error on ``part``."""
     sentences = []
     picked = [row for row in rows if row["part"] == part and row["units"] == "z"]

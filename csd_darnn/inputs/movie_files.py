@@ -17,9 +17,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import imagecodecs  # noqa: F401  tifffile decodes LZW, JPEG and Zstandard only with it
+import imageio_ffmpeg
 import numpy as np
+import tifffile
+from PIL import Image, ImageSequence
 
 from common.files import InputError, atomic_path
+from inputs.file_scales import imagej_scales, ome_scales, playback
+from inputs.scales import NO_SCALES, Scales
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov")
@@ -37,7 +43,7 @@ class Movie:
         height, width: pixels.
         dtype: numpy type of the blocks, native byte order.
         read_blocks: function that starts a new pass and yields arrays (b, height, width).
-        frame_rate_hz, pixel_um: from the file's metadata, or None.
+        scales: what the file's metadata tell of clock and sizes.
     """
 
     path: Path
@@ -46,8 +52,7 @@ class Movie:
     width: int
     dtype: np.dtype
     read_blocks: object = field(repr=False)
-    frame_rate_hz: float | None = None
-    pixel_um: float | None = None
+    scales: Scales = NO_SCALES
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield arrays (b, H, W) in order; an error of the file's reader becomes an InputError."""
@@ -79,7 +84,7 @@ class Movie:
 
 
 @contextlib.contextmanager
-def reader_faults(path):
+def reader_faults(path: str | Path) -> Iterator[None]:
     """Turn whatever a library raises over a damaged file, and tifffile's warnings, into InputError.
 
     Damaged bytes reach the libraries as struct, value, key, type, overflow and many more errors:
@@ -114,7 +119,7 @@ def reader_faults(path):
         )
 
 
-def open_movie(path, *, gray=False) -> Movie:
+def open_movie(path: str | Path, *, gray: bool = False) -> Movie:
     """Open a movie file by its suffix.
 
     Args:
@@ -144,30 +149,29 @@ def open_movie(path, *, gray=False) -> Movie:
         return opener(path, gray)
 
 
-def read_movie(path, *, gray=False) -> np.ndarray:
+def read_movie(path: str | Path, *, gray: bool = False) -> np.ndarray:
     """Return the movie in ``path`` as (F, H, W), file type, native byte order."""
     return open_movie(path, gray=gray).read()
 
 
-def write_tiff(path, movie, *, frame_rate_hz=None, pixel_um=None):
+def write_tiff(path: str | Path, movie: np.ndarray, scales: Scales = NO_SCALES) -> None:
     """Write ``movie`` (F, H, W) as one contiguous TIFF, atomically.
 
     ImageJ's format keeps the scales, but holds three types, no file above 4 GB and no width of 1;
     every other movie becomes a plain TIFF (BigTIFF above 2 GB) without them.
     """
-    import tifffile
-
     movie = np.asarray(movie)
     large = movie.nbytes > 2**31
     types = (np.uint8, np.uint16, np.float32)
     imagej = not large and movie.shape[2] > 1 and movie.dtype in types
     metadata = {"axes": "TYX"} if imagej else None
-    if imagej and frame_rate_hz:
-        metadata |= {"fps": frame_rate_hz, "finterval": 1 / frame_rate_hz}
+    rate_hz = scales.rate_hz.value
+    if imagej and rate_hz:
+        metadata |= {"fps": rate_hz, "finterval": 1 / rate_hz}
     options = {}
-    if imagej and pixel_um:
+    if imagej and scales.column_um.value:
         metadata["unit"] = "um"
-        options["resolution"] = (1 / pixel_um, 1 / pixel_um)
+        options["resolution"] = (1 / scales.column_um.value, 1 / scales.row_um.value)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -180,18 +184,18 @@ def write_tiff(path, movie, *, frame_rate_hz=None, pixel_um=None):
         )
 
 
-def frames_per_block(height, width, itemsize):
+def frames_per_block(height: int, width: int, itemsize: int) -> int:
     """Return how many frames make up one block of about BLOCK_BYTES."""
     return max(1, BLOCK_BYTES // max(1, height * width * itemsize))
 
 
-def native(block):
+def native(block: np.ndarray) -> np.ndarray:
     """Return ``block`` in the machine's byte order."""
     # Differs: the reference hands big-endian pages of ImageJ to Pillow as they are: garbage.
     return np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
 
 
-def to_gray(block, path, gray):
+def to_gray(block: np.ndarray, path: Path, gray: bool) -> np.ndarray:
     """Return (b, H, W) from colour frames (b, H, W, 3 or 4), alpha ignored.
 
     Equal channels are a gray movie stored as colour; different ones need ``gray``.
@@ -207,13 +211,8 @@ def to_gray(block, path, gray):
     return colour.mean(axis=-1, dtype=np.float32)  # (b, H, W)
 
 
-# ------------------------------------------------------------------------------------------ TIFF
-
-
-def open_tiff(path, gray):
+def open_tiff(path: Path, gray: bool) -> Movie:
     """Open a TIFF: page by page, as one contiguous block behind a single page, or compressed."""
-    import imagecodecs  # noqa: F401  tifffile decodes LZW, JPEG and Zstandard only with it
-    import tifffile
 
     with tifffile.TiffFile(path) as tif:
         pages = check_pages(path, list(tif.pages))
@@ -228,7 +227,7 @@ def open_tiff(path, gray):
                 f"{path}: found {len(pages)} pages but the file's metadata tells of {promised} "
                 "frames: the file is cut or was changed; export it again"
             )
-        rate, pixel_um = tiff_scales(first, metadata)
+        scales = ome_scales(path, tif, n_frames) if tif.is_ome else imagej_scales(first, metadata)
         offset = contiguous_offset(pages)
     samples = first.samplesperpixel
     if samples > 1 and not gray:
@@ -272,10 +271,10 @@ def open_tiff(path, gray):
     if samples > 1:
         dtype = np.dtype(np.float32)
     reader = paged if offset is None else mapped
-    return Movie(path, n_frames, height, width, dtype, reader, rate, pixel_um)
+    return Movie(path, n_frames, height, width, dtype, reader, scales)
 
 
-def check_pages(path, pages):
+def check_pages(path: Path, pages: list) -> list:
     """Return ``pages`` when all hold one plane of the same kind and their data lie in the file."""
     if not pages:
         raise InputError(f"{path}: found no image in the TIFF, expected a movie; export it again")
@@ -311,7 +310,7 @@ def check_pages(path, pages):
     return pages
 
 
-def count_frames(path, series, first):
+def count_frames(path: Path, series: tifffile.TiffPageSeries, first: tifffile.TiffPage) -> int:
     """Return the number of frames (H, W) that a series of pages tells of."""
     plane = (first.imagelength, first.imagewidth)
     shape = [n for n, axis in zip(series.shape, series.axes, strict=True) if axis != "S"]
@@ -325,7 +324,7 @@ def count_frames(path, series, first):
     return math.prod(shape[:-2])
 
 
-def contiguous_offset(pages):
+def contiguous_offset(pages: list) -> int | None:
     """Return the byte offset of frames that lie uncompressed in one piece, else None."""
     first = pages[0]
     if first.samplesperpixel > 1 or not first.is_contiguous or first.bitspersample % 8:
@@ -337,19 +336,7 @@ def contiguous_offset(pages):
     return start
 
 
-def tiff_scales(page, metadata):
-    """Return (frame rate in Hz or None, pixel size in um or None) from ImageJ's metadata."""
-    interval, rate = metadata.get("finterval"), metadata.get("fps")
-    rate = 1 / interval if not rate and interval else rate
-    unit = str(metadata.get("unit", "")).replace("\\u00B5", "u").replace("µ", "u")
-    per_unit = page.get_resolution()[0] if unit in ("um", "micron", "microns") else 0
-    return (float(rate) if rate else None), (1 / per_unit if per_unit > 0 else None)
-
-
-# ------------------------------------------------------------------------------------ NPY and NPZ
-
-
-def load_array(path):
+def load_array(path: Path) -> np.ndarray:
     """Return the array of an NPY file (memory mapped) or the only array of an NPZ file."""
     if path.suffix.lower() == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -374,7 +361,7 @@ def load_array(path):
     return array
 
 
-def open_numpy(path, gray):
+def open_numpy(path: Path, gray: bool) -> Movie:
     """Open an array (F, H, W), or (F, H, W, 3) with ``gray``."""
     array = load_array(path)
     colour = array.ndim == 4 and array.shape[-1] in (3, 4)
@@ -394,12 +381,8 @@ def open_numpy(path, gray):
     return Movie(path, n_frames, height, width, dtype, blocks)
 
 
-# ---------------------------------------------------------------------------------- video and GIF
-
-
-def open_video(path, gray):
+def open_video(path: Path, gray: bool) -> Movie:
     """Open AVI, MP4 or MOV with the ffmpeg that imageio-ffmpeg brings along."""
-    import imageio_ffmpeg
 
     def start(pixel_format, bits):
         # passthrough: a variable frame rate must not make ffmpeg repeat or drop frames.
@@ -444,13 +427,11 @@ def open_video(path, gray):
             )
 
     dtype = np.uint16 if deep else (np.float32 if gray else np.uint8)
-    return Movie(path, None, height, width, np.dtype(dtype), blocks, meta["fps"] or None)
+    return Movie(path, None, height, width, np.dtype(dtype), blocks, playback(meta["fps"]))
 
 
-def open_gif(path, gray):
+def open_gif(path: Path, gray: bool) -> Movie:
     """Open a GIF of gray frames."""
-    from PIL import Image, ImageSequence
-
     if path.read_bytes()[-1:] != b";":
         # A GIF ends with one semicolon; Pillow reads a cut file as a shorter movie.
         raise InputError(f"{path}: the GIF has no end mark: the file is cut; copy it again")
@@ -464,5 +445,6 @@ def open_gif(path, gray):
                 yield to_gray(np.asarray(frame.convert("RGB"))[None], path, gray)  # (1, H, W)
 
     dtype = np.dtype(np.float32 if gray else np.uint8)
-    rate = 1000 / delay if delay else None
-    return Movie(path, n_frames, height, width, dtype, blocks, rate)
+    return Movie(
+        path, n_frames, height, width, dtype, blocks, playback(1000 / delay if delay else 0)
+    )

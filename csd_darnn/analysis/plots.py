@@ -1,12 +1,25 @@
 """Figures of a training and its predictions (section 8.4); every figure has its CSV beside it."""
 
+from pathlib import Path
+
 import numpy as np
 
-from utils import BLUE, GREEN, GREY, ORANGE, new_figure, save_or_show_plot
+from analysis.utils import save_or_show_plot
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 
-def create_plots(iter_losses, epoch_losses, truth, y_pred, *, folder, first_frame=0, label="",
-                 suffix="", save=True):  # fmt: skip
+def create_plots(
+    iter_losses: np.ndarray,
+    epoch_losses: np.ndarray,
+    truth: np.ndarray,
+    y_pred: np.ndarray,
+    *,
+    folder: Path,
+    first_frame: int = 0,
+    label: str = "",
+    suffix: str = "",
+    save: bool = True,
+) -> list[Path | None]:
     """Draw the three published figures and return their paths.
 
     Args:
@@ -32,18 +45,18 @@ def create_plots(iter_losses, epoch_losses, truth, y_pred, *, folder, first_fram
     ]
 
 
-def plot_iter_loss(iter_losses, path, *, save=True):
+def plot_iter_loss(iter_losses: np.ndarray, path: Path, *, save: bool = True) -> Path | None:
     """Draw the loss of every iteration with a logarithmic axis."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(8, 4)
     axes.semilogy(iter_losses, color=BLUE, linewidth=0.8)
     axes.set(xlabel="iteration", ylabel="mean squared error (z²)", title="Training loss")
     numbers = {"iteration": np.arange(len(iter_losses)), "mse": np.asarray(iter_losses)}
     return save_or_show_plot(figure, path, numbers, save=save)
 
 
-def plot_epoch_loss(epoch_losses, path, *, save=True):
+def plot_epoch_loss(epoch_losses: np.ndarray, path: Path, *, save: bool = True) -> Path | None:
     """Draw the mean loss of every epoch with a logarithmic axis."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(8, 4)
     epochs = np.arange(len(epoch_losses))
     axes.semilogy(epochs, epoch_losses, color=BLUE, marker="o")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -52,7 +65,15 @@ def plot_epoch_loss(epoch_losses, path, *, save=True):
     return save_or_show_plot(figure, path, numbers, save=save)
 
 
-def plot_prediction(truth, y_pred, path, *, first_frame=0, label="", save=True):
+def plot_prediction(
+    truth: np.ndarray,
+    y_pred: np.ndarray,
+    path: Path,
+    *,
+    first_frame: int = 0,
+    label: str = "",
+    save: bool = True,
+) -> Path | None:
     """Draw the test part of one target: true and predicted, with the frames on a second axis."""
     figure, axes = new_figure(9, 4)
     axes.plot(truth, color=GREY, linewidth=1.0, label="True")
@@ -70,7 +91,14 @@ def plot_prediction(truth, y_pred, path, *, first_frame=0, label="", save=True):
     return save_or_show_plot(figure, path, numbers, save=save)
 
 
-def plot_whole_record(truth, parts, path, *, title="", save=True):
+def plot_whole_record(
+    truth: np.ndarray,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    path: Path,
+    *,
+    title: str = "",
+    save: bool = True,
+) -> Path | None:
     """Draw the whole record of one target with its predictions.
 
     Args:

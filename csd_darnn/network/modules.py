@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 
-def zero_states(lstm, like, batch):
+def zero_states(lstm: nn.LSTM, like: torch.Tensor, batch: int) -> list:
     """Return the zero (h, c) of every layer of ``lstm``, each (B, hidden)."""
     zero = like.new_zeros(batch, lstm.hidden_size)
     return [(zero, zero)] * lstm.num_layers
 
 
-def lstm_step(lstm, fed, states):
+def lstm_step(lstm: nn.LSTM, fed: torch.Tensor, states: list) -> list:
     """Return the states of every layer after one step with input ``fed`` (B, K).
 
     The same numbers as ``lstm`` called on a sequence of length 1, at about half the time: that
@@ -30,7 +30,7 @@ def lstm_step(lstm, fed, states):
     return stepped
 
 
-def encode_sequence(lstm, fed):
+def encode_sequence(lstm: nn.LSTM, fed: torch.Tensor) -> torch.Tensor:
     """Return the top hidden states (B, S, m) of ``lstm`` over a sequence ``fed`` (B, S, N).
 
     On the CPU the product of the first layer is taken before time and batch are exchanged, which
@@ -87,11 +87,11 @@ class Encoder(nn.Module):
             # cancels them: they get no gradient and no use.
             self.attn_linear = nn.Linear(2 * hidden_size + self.steps, 1)
 
-    def forward(self, input_data):
+    def forward(self, input_data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return alpha * x (B, S, N), never scaled, and the top states (B, S, m)."""
         return self.encode(input_data)[:2]
 
-    def encode(self, input_data):
+    def encode(self, input_data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encode ``input_data`` (B, S, N).
 
         Returns:
@@ -162,11 +162,13 @@ class Decoder(nn.Module):
         self.fc_final = nn.Linear(decoder_hidden_size + encoder_hidden_size, out_feats)
         nn.init.normal_(self.fc.weight)
 
-    def forward(self, input_encoded, y_history):
+    def forward(self, input_encoded: torch.Tensor, y_history: torch.Tensor) -> torch.Tensor:
         """Return the prediction (B, o) from states (B, S, m) and history (B, D, o)."""
         return self.decode(input_encoded, y_history)[0]
 
-    def decode(self, input_encoded, y_history):
+    def decode(
+        self, input_encoded: torch.Tensor, y_history: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the prediction (B, o) and the temporal attention beta (B, D, S)."""
         width = 2 * self.decoder_hidden_size
         first, _, last = self.attn_layer

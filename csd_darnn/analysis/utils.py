@@ -1,0 +1,30 @@
+"""Small helpers that the published project had in its utils.py: figures and tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from common.figures import save_figure, show_figure
+
+
+def numpy_to_tvar(x: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """Return a float32 tensor of the array ``x`` on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
+
+
+def save_or_show_plot(
+    figure: Figure, path: Path, columns: Mapping, *, save: bool = True
+) -> Path | None:
+    """Save a figure as PNG and its numbers as CSV beside it; return the path of the PNG.
+
+    Args:
+        columns: column name -> values; shorter columns are filled with empty cells.
+        save: False shows the figure in a window instead, as the published option does.
+    """
+    if not save:
+        show_figure(figure)
+        return None
+    return save_figure(figure, path, columns)
