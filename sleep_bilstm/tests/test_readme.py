@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
-from make_synthetic import Plan, make_data_set
+from demo.synthetic import Plan, make_data_set
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).resolve().parents[1]

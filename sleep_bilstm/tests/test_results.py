@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from atlas import (
+from analysis.atlas import (
     fit_to,
     front_back_index,
     front_back_table,
@@ -17,21 +17,21 @@ from atlas import (
     read_atlas,
     region_table,
 )
-from band_power import band_features
+from analysis.attention_figures import effective_steps
+from analysis.band_power import band_features
+from analysis.bouts import first_line, sleep_statistics, stretches
+from analysis.gradcam import GradCam, upsample
+from analysis.hypnogram_figures import plot_hypnogram
+from analysis.map_figures import rescale
+from analysis.maps import SubjectMaps, collect
+from analysis.occlusion import Occlusion, parcel_pair_masks, patch_masks
+from analysis.smoothing import median_of_three, minimum_bout, most_probable_path, transition_matrix
+from analysis.utils import calibration, class_metrics, kappa_interval, text_of
 from common.files import InputError
-from dataloader_sleep import Epochs, View
-from fragmented_sleep import first_line, sleep_statistics, stretches
-from gradcam import GradCam, upsample
-from maps import SubjectMaps, collect
-from model_attention_bilstm import Architecture, build
-from occlusion import Occlusion, parcel_pair_masks, patch_masks
-from plot_gradcam import rescale
-from plot_hypnogram import plot_hypnogram
+from inputs.dataloader_sleep import Epochs, View
+from inputs.shards import find_records
+from network.model_attention_bilstm import Architecture, build
 from scripts import run_scripts
-from shards import find_records
-from smoothing import median_of_three, minimum_bout, most_probable_path, transition_matrix
-from utils import calibration, class_metrics, kappa_interval, text_of
-from visualize_attention_weights import effective_steps
 
 
 class MapSettings:
@@ -315,7 +315,7 @@ def test_foreign_atlas_is_refused(tmp_path):
 
 def test_tables_are_read_back(tmp_path):
     pd.DataFrame({"a": [0, 1, 2], "b": [0, 5, 2]}).to_csv(tmp_path / "raters.csv", index=False)
-    from utils import read_label_vectors
+    from analysis.utils import read_label_vectors
 
     assert read_label_vectors(tmp_path / "raters.csv", ["a"])[0].tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="values other than 0, 1, 2"):
