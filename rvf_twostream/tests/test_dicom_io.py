@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from common.files import InputError
-from crop import sector_mask, tissue_region
-from dicom_io import frame_rate_hz, read_frames
+from inputs.crop import sector_mask, tissue_region
+from inputs.dicom_io import frame_rate_hz, read_frames
 from little import FOLDER, texture, write_dicom
 
 
@@ -242,7 +242,7 @@ def test_missing_decoder_names_both_packages(tmp_path):
         "import sys\n"
         "for name in ('libjpeg', '_libjpeg', 'pylibjpeg', 'gdcm'): sys.modules[name] = None\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
-        "from dicom_io import read_frames\n"
+        "from inputs.dicom_io import read_frames\n"
         "from common.files import InputError\n"
         "try:\n"
         f"    read_frames({sample('JPGLosslessP14SV1_1s_1f_8b.dcm')!r})\n"

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 
-import pretrain
 import pretrain_greyscale
 import pretrain_OF
 import tiny_split
-from checkpoints import read_info
+from network.checkpoints import read_info
+from runs.pretrain import FOLDERS
 
 
 def write_echonet(root, n=8, channels=1, frames=10):
     """Write prepared movies and filename2class.json as prepare_echonet.py does."""
     rng, ef = np.random.default_rng(0), {}
-    kind = pretrain.FOLDERS["grey" if channels == 1 else "of"]
+    kind = FOLDERS["grey" if channels == 1 else "of"]
     for i in range(n):
         folder = root / f"{'train' if i < n - 2 else 'val'}_{kind}"
         folder.mkdir(parents=True, exist_ok=True)

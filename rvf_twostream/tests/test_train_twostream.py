@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tiny_split
 import train_twostream
 from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
+from runs.twostream import balanced_weights, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,17 @@ def test_changed_settings_are_listed(trained, capsys):
     with pytest.raises(SystemExit, match="2"):
         train_twostream.main(tiny_split.train_flags(root, out, "--threshold", "1"))
     assert "threshold 2 -> 1" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_on_movies_of_another_recipe(trained, tmp_path, capsys):
+    root, out = trained
+    info, other = json.loads((out / "t0.json").read_text()), tmp_path / "other"
+    shutil.copytree(root, other)
+    path = other / "data_mean_std.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"std": 2.0}))
+    with pytest.raises(SystemExit, match="2"):
+        train_twostream.main(tiny_split.train_flags(other, out))
+    assert f"recipe '{info['recipe']}' -> '" in capsys.readouterr().err
 
 
 def test_corrupted_state(trained, tmp_path, capsys):
@@ -124,47 +137,53 @@ def test_not_a_number_in_a_movie(tmp_path, capsys):
 
 
 def test_balanced_weights():
-    weights = train_twostream.balanced_weights([1, 0, 0, 0])
+    weights = balanced_weights([1, 0, 0, 0])
     assert weights == {0: pytest.approx(2 / 3), 1: 2.0}
     with pytest.raises(InputError, match="one class"):
-        train_twostream.balanced_weights([1, 1])
+        balanced_weights([1, 1])
 
 
 def test_learning_rate_of_each_schedule():
     args = train_twostream.build_parser().parse_args(
         tiny_split.train_flags("r", "c", "--min_lr", "1e-5", "--max_lr", "1e-3")
     )
-    cosine = train_twostream.learning_rate(args, 10)
+    cosine = learning_rate(args, 10)
     assert float(cosine(0)) == pytest.approx(1e-3)
     assert float(cosine(19)) == pytest.approx(0, abs=1e-12)
     args.use_clr, args.cosine_anneal = True, False
-    cyclic = train_twostream.learning_rate(args, 10)
+    cyclic = learning_rate(args, 10)
     assert float(cyclic(0)) == pytest.approx(1e-5)
     assert float(cyclic(40)) == pytest.approx(1e-3)
     args.use_clr = False
-    assert train_twostream.learning_rate(args, 10) == args.lr
+    assert learning_rate(args, 10) == args.lr
 
 
 def test_a_few_updates_without_a_trace_equal_traced_ones():
     import keras
     import tensorflow as tf
 
-    from model_zoo import make_optimizer, single_stream
+    from network.model_zoo import make_optimizer
     from published import fill
-    from training import FEW_CALLS, make_train_step
+    from runs.training import FEW_CALLS, make_train_step
 
-    model = single_stream("grey", input_size=tiny_split.SIZE, depth=18, width=2)
+    small = keras.Sequential(
+        [
+            keras.Input((4, 6, 6, 1)),
+            keras.layers.Conv3D(3, 3, kernel_regularizer=keras.regularizers.L2(1e-4)),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling3D(),
+            keras.layers.Dense(1),
+        ]
+    )
     rng = np.random.default_rng(0)
-    batches = [rng.standard_normal((n, *tiny_split.SIZE, 1)).astype(np.float32) for n in (3, 2)]
-    strategy = tf.distribute.get_strategy()
+    batches = [rng.standard_normal((n, 4, 6, 6, 1)).astype(np.float32) for n in (3, 2)]
     losses = []
     for n_steps in (FEW_CALLS, FEW_CALLS + 1):
-        optimizer = make_optimizer(fill(model, 1), 1e-3)
         step = make_train_step(
-            model,
-            optimizer,
+            fill(small, 1),
+            make_optimizer(small, 1e-3),
             lambda y, outputs: keras.ops.square(outputs[:, 0] - y),
-            strategy,
+            tf.distribute.get_strategy(),
             n_steps=n_steps,
         )
         losses.append([])
@@ -179,8 +198,8 @@ def test_one_batch_can_be_overfitted():
     import keras
     import tensorflow as tf
 
-    from model_zoo import make_optimizer, two_stream
-    from training import l2_penalty, make_train_step
+    from network.model_zoo import make_optimizer, two_stream
+    from runs.training import l2_penalty, make_train_step
 
     keras.utils.set_random_seed(0)
     model = two_stream(input_size=(8, 32, 32), depth=18, width=4)
@@ -247,10 +266,11 @@ TWO_DEVICES = """
 import sys
 import numpy as np
 sys.path[:0] = [{folder!r}, {tests!r}]
-from training import make_train_step, start_tensorflow
+from network.start import start_tensorflow
 strategy = start_tensorflow(device="cpu", gpus={gpus})
 import keras
-from model_zoo import make_optimizer, two_stream
+from network.model_zoo import make_optimizer, two_stream
+from runs.training import make_train_step
 from published import fill, generated_clips
 with strategy.scope():
     model = fill(two_stream(input_size=(8, 32, 32), depth=18, width=2), 1)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.files import InputError
-from utils import (
+from inputs.utils import (
     CLASSES,
     load_movie,
     make_redcapmap,
