@@ -9,20 +9,7 @@ Reads: two metrics.json with the counts of each movie. Prints a table, and write
 
 from pathlib import Path
 
-from common.files import InputError, Parser, atomic_path, one_line_faults, read_json, seed_number
-
-
-def read_counts(path):
-    """Return {movie id: counts} of a metrics.json."""
-    remedy = "expected the metrics.json of a run; predict again"
-    counts = read_json(path, remedy=remedy).get("counts")
-    if counts is None:
-        raise InputError(f"{path}: no counts of movies in it; predict again")
-    from metrics_tools import are_counts
-
-    if not isinstance(counts, dict) or not counts or not all(map(are_counts, counts.values())):
-        raise InputError(f"{path}: the counts of its movies are damaged; predict again")
-    return counts
+from common.files import Parser, atomic_path, one_line_faults, seed_number
 
 
 @one_line_faults
@@ -36,20 +23,9 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
-    from metrics_tools import compare_runs, metrics_from_counts
+    from analysis.run_comparison import comparison_lines
 
-    first, second = read_counts(args.first), read_counts(args.second)
-    if first.keys() != second.keys():
-        raise InputError(
-            f"{args.second}: movies {' '.join(second)}, expected those of the first run: "
-            f"{' '.join(first)}"
-        )
-    metrics = metrics_from_counts(list(first.values()))
-    names = [name for name, value in metrics.items() if isinstance(value, float)]
-    counts = list(first.values()), [second[name] for name in first]
-    found = compare_runs(*counts, names, draws=args.draws, seed=args.seed)
-    lines = ["metric,difference,low_95,high_95"]
-    lines += [f"{name}," + ",".join(f"{v:.4f}" for v in found[name]) for name in names]
+    lines = comparison_lines(args.first, args.second, draws=args.draws, seed=args.seed)
     print("\n".join(lines))
     if args.out:
         with atomic_path(args.out) as temporary:

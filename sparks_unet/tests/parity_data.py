@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from augmentation import draw_flips, flip
-from config import Params
-from dataset_tools import Sample, instance_weights
-from datasets import SparkDataset
-from inference_tools import Assembly, gaussian_weights
-from movie_io import Movie
-from parity_networks import close
-from preprocessing import (
+from inputs.augmentation import draw_flips, flip
+from inputs.dataset_tools import Sample, instance_weights
+from inputs.datasets import SparkDataset
+from inputs.movie_io import Movie
+from inputs.preprocessing import (
     count_chunks,
     normalise,
     padding,
@@ -24,6 +21,9 @@ from preprocessing import (
     sin_channels,
     smooth,
 )
+from network.inference_tools import Assembly, gaussian_weights
+from parity_networks import close
+from settings.config import Params
 
 
 def check_preprocessing(arrays, _name):

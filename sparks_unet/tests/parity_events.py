@@ -11,25 +11,9 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from config import CLASSES, EVENT_CLASSES, PostParams
-from data_processing import (
-    annotated_spark_peaks,
-    blank_margins,
-    cell_mask,
-    class_contour,
-    connected_components,
-    moving_average,
-    moving_mean,
-    peak_footprint,
-    self_ratio,
-    signal_to_noise,
-    spark_peaks,
-)
-from disc_output_tools import simple_events
-from generate_unet_annotations import dilated_annotations, peak_annotations, small_annotations
-from get_sparks_from_preds import bandstop_filter, one_sided_spectrum
-from kinetics import region_statistics
-from location_metrics import (
+from analysis.disc_output_tools import simple_events
+from analysis.kinetics import region_statistics
+from analysis.location_metrics import (
     exclusion_levels,
     f_beta,
     location_metrics,
@@ -38,7 +22,7 @@ from location_metrics import (
     pixel_metrics,
     threshold_counts,
 )
-from metrics_tools import (
+from analysis.metrics_tools import (
     annotated_instances,
     event_metrics,
     event_scores,
@@ -47,7 +31,7 @@ from metrics_tools import (
     movie_counts,
     segmentation_counts,
 )
-from preds_processing_tools import (
+from analysis.preds_processing_tools import (
     CHANNELS,
     Prediction,
     foreground_threshold,
@@ -60,7 +44,23 @@ from preds_processing_tools import (
     separate_sparks,
     threshold_mask,
 )
-from track_objects_from_preds import track_objects
+from analysis.spark_locations import bandstop_filter, one_sided_spectrum
+from analysis.tracking import track_objects
+from inputs.annotations import dilated_annotations, peak_annotations, small_annotations
+from inputs.data_processing import (
+    annotated_spark_peaks,
+    blank_margins,
+    cell_mask,
+    class_contour,
+    connected_components,
+    moving_average,
+    moving_mean,
+    peak_footprint,
+    self_ratio,
+    signal_to_noise,
+    spark_peaks,
+)
+from settings.config import CLASSES, EVENT_CLASSES, PostParams
 
 POST = PostParams()
 SUBSAMPLED = (slice(None), slice(None, None, 4), slice(None, None, 6))

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import load_network, save_state
+from analysis.metrics_tools import movie_counts
+from analysis.preds_processing_tools import instances_from_classes
+from analysis.run_comparison import read_counts
+from analysis.voxel_counts import read_counts as read_pixel_counts
 from common.files import InputError
-from compare_runs import read_counts
-from config import Params, to_dict, to_ini
-from make_demo_data import SMALL, DemoSettings, make_movie
-from metrics_tools import movie_counts
-from movie_io import read_class_labels, read_event_labels, read_movie, write_stack
-from preds_processing_tools import instances_from_classes
-from read_config import load_config
-from save_metrics_to_json import read_counts as read_pixel_counts
-from training_tools import seeded_model
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.movie_io import read_class_labels, read_event_labels, read_movie, write_stack
+from network.checkpoints import load_network, save_state
+from runs.training_tools import seeded_model
+from settings.config import Params, to_dict, to_ini
+from settings.read_config import load_config
 
 pytestmark = pytest.mark.slow
 COPIES = 1000

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import FOLDER, InputError
-from config import KEYS, PostParams, to_dict, to_ini
-from config_kinds import BOOL, TEXT
-from read_config import load_config, make_params
+from settings.config import KEYS, PostParams, to_dict, to_ini
+from settings.config_kinds import BOOL, TEXT
+from settings.read_config import load_config, make_params
 
 DATASET = {("dataset", "relative_path"): "movies"}
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augmentation import add_noise
+from analysis.preds_processing_tools import calibrated_post
 from common.files import InputError
-from config import Params
-from dataset_tools import (
+from demo.synthetic import DemoSettings, make_movie
+from helpers import make_tiny_data
+from inputs.augmentation import add_noise
+from inputs.dataset_tools import (
     Sample,
     adapted,
     chunk_multiplicity,
@@ -24,12 +26,17 @@ from dataset_tools import (
     resized,
     split_at_jumps,
 )
-from datasets import SparkDataset
-from helpers import make_tiny_data
-from make_demo_data import DemoSettings, make_movie
-from movie_io import Movie, write_stack
-from preds_processing_tools import calibrated_post
-from preprocessing import count_chunks, normalise, pad_frames, padding, remove_background, smooth
+from inputs.datasets import SparkDataset
+from inputs.movie_io import Movie, write_stack
+from inputs.preprocessing import (
+    count_chunks,
+    normalise,
+    pad_frames,
+    padding,
+    remove_background,
+    smooth,
+)
+from settings.config import Params
 
 SMALL = Params(data_duration=8, data_stride=4, unet_steps=1, norm_video="movie")
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.files import InputError
-from config import PostParams
-from disc_output_tools import (
+from analysis.disc_output_tools import (
     COLOURS,
     instance_frames,
     overlay_frames,
@@ -18,7 +16,7 @@ from disc_output_tools import (
     write_overlay,
     write_prediction,
 )
-from event_figures import (
+from analysis.event_figures import (
     plot_class_bars,
     plot_confusion,
     plot_curves,
@@ -27,11 +25,13 @@ from event_figures import (
     plot_montage,
     plot_snr,
 )
-from kinetics import event_table
-from make_demo_data import SMALL, DemoSettings, make_movie
-from metrics_tools import bootstrap_intervals, metrics_from_counts, movie_counts
-from movie_io import read_movie
-from preds_processing_tools import instances_from_classes
+from analysis.kinetics import event_table
+from analysis.metrics_tools import bootstrap_intervals, metrics_from_counts, movie_counts
+from analysis.preds_processing_tools import instances_from_classes
+from common.files import InputError
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.movie_io import read_movie
+from settings.config import PostParams
 
 SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
 POST = PostParams()

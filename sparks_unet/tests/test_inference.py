@@ -11,17 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoints import save_checkpoint
 from common.files import InputError
 from compare_runs import main as compare_main
-from config import Params
-from datasets import MovieDataset
 from helpers import make_tiny_data, script, write_ini
-from inference_tools import Assembly, predict_movie, predict_probabilities
+from inputs.datasets import MovieDataset
+from inputs.preprocessing import count_chunks, normalise, padding
 from load_trainings_predict import main
-from preprocessing import count_chunks, normalise, padding
-from read_config import load_config
-from training_tools import seeded_model
+from network.checkpoints import save_checkpoint
+from network.inference_tools import Assembly, predict_probabilities
+from runs.prediction import predict_movie
+from runs.training_tools import seeded_model
+from settings.config import Params
+from settings.read_config import load_config
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from config import CLASSES, PostParams
-from kinetics import (
+from analysis.kinetics import (
     COLUMNS,
     Calibration,
     background_counts,
@@ -18,8 +17,9 @@ from kinetics import (
     spot,
     spot_slopes,
 )
-from make_demo_data import SMALL, DemoSettings, make_movie
-from preds_processing_tools import instances_from_classes
+from analysis.preds_processing_tools import instances_from_classes
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from settings.config import CLASSES, PostParams
 
 SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
 POST = PostParams()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from common.files import InputError
-from data_processing import signal_to_noise
-from make_demo_data import SMALL, DemoSettings, main, make_demo_data, make_movie
-from movie_io import read_movie
+from demo.synthetic import SMALL, DemoSettings, make_demo_data, make_movie
+from inputs.data_processing import signal_to_noise
+from inputs.movie_io import read_movie
+from make_demo_data import main
 
 
 def test_command_writes_files_and_truth(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.files import InputError
-from movie_io import (
+from inputs.movie_io import (
     label_warnings,
     movie_ids,
     read_class_labels,

@@ -9,25 +9,25 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from benchmark_postprocessing import plain_annotated_peaks, plain_processing
+from analysis.metrics_tools import metrics_from_counts, movie_counts
+from analysis.preds_processing_tools import (
+    foreground_threshold,
+    instances_from_classes,
+    merge_over_time,
+    process_predictions,
+)
 from common.files import InputError
-from config import CLASSES, EVENT_CLASSES, PostParams
-from data_processing import (
+from demo.plain_postprocessing import plain_annotated_peaks, plain_processing
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.data_processing import (
     annotated_spark_peaks,
     connected_components,
     local_maxima,
     peak_footprint,
     spark_peaks,
 )
-from make_demo_data import SMALL, DemoSettings, make_movie
-from metrics_tools import metrics_from_counts, movie_counts
-from movie_io import read_movie, write_stack
-from preds_processing_tools import (
-    foreground_threshold,
-    instances_from_classes,
-    merge_over_time,
-    process_predictions,
-)
+from inputs.movie_io import read_movie, write_stack
+from settings.config import CLASSES, EVENT_CLASSES, PostParams
 
 POST = PostParams()
 

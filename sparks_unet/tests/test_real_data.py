@@ -9,11 +9,11 @@ import scipy.io
 import tifffile
 from scipy import ndimage
 
+from analysis.kinetics import Calibration, event_table, fit_event
+from analysis.preds_processing_tools import threshold_mask
 from classical_baseline import main as classical
-from config import PostParams
-from kinetics import Calibration, event_table, fit_event
-from movie_io import read_movie
-from preds_processing_tools import threshold_mask
+from inputs.movie_io import read_movie
+from settings.config import PostParams
 
 pytestmark = pytest.mark.data
 
@@ -92,6 +92,6 @@ def test_signed_imagej_stack_of_astrocytes(real_dir):
 
 def classical_nothing(data):
     """Return the prediction of a threshold that nothing reaches."""
-    from classical_baseline import classical_events
+    from analysis.classical import classical_events
 
     return classical_events(data, PostParams(), threshold_sd=1e6)

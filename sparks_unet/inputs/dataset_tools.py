@@ -15,8 +15,7 @@ import numpy as np
 from skimage.transform import resize
 
 from common.files import InputError, raise_faults
-from config import EVENT_CLASSES, NUM_CLASSES, logger
-from movie_io import (
+from inputs.movie_io import (
     Movie,
     label_warnings,
     movie_ids,
@@ -24,7 +23,8 @@ from movie_io import (
     read_event_labels,
     read_movie,
 )
-from preprocessing import resample_labels, resample_movie, resample_times
+from inputs.preprocessing import resample_labels, resample_movie, resample_times
+from settings.config import EVENT_CLASSES, NUM_CLASSES, logger
 
 CLASS_SUFFIX = {
     "raw": "class_label",

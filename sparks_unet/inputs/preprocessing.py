@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy import interpolate, ndimage
 
-from config import IGNORE_INDEX, logger
+from settings.config import IGNORE_INDEX, logger
 
 FULL_SCALE = 65535.0  # counts of a 16-bit camera
 

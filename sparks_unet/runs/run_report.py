@@ -5,7 +5,22 @@ Source: specification sections 8.7, 8.8, 8.12, 13 and 14 (check 13).
 
 import time
 
-from classical_baseline import classical_events
+import pandas as pd
+
+from analysis.classical import classical_events
+from analysis.disc_output_tools import write_overlay, write_table
+from analysis.event_figures import (
+    plot_class_bars,
+    plot_confusion,
+    plot_curves,
+    plot_event,
+    plot_iou,
+    plot_montage,
+    plot_snr,
+)
+from analysis.kinetics import event_frequency
+from analysis.metrics_tools import metrics_from_counts, sample_counts
+from analysis.preds_processing_tools import calibrated_post
 from common.files import FOLDER, read_json
 from common.report import (
     figure_block,
@@ -15,22 +30,9 @@ from common.report import (
     write_report,
     write_summary,
 )
-from config import EVENT_CLASSES
-from data_processing import signal_to_noise
-from disc_output_tools import write_overlay, write_table
-from event_figures import (
-    plot_class_bars,
-    plot_confusion,
-    plot_curves,
-    plot_event,
-    plot_iou,
-    plot_montage,
-    plot_snr,
-)
-from kinetics import event_frequency
-from load_trainings_predict import write_metrics
-from metrics_tools import metrics_from_counts, sample_counts
-from preds_processing_tools import calibrated_post
+from inputs.data_processing import signal_to_noise
+from runs.prediction import write_metrics
+from settings.config import EVENT_CLASSES
 
 TITLE = "Ca2+ sparks, waves and puffs in full-frame movies"
 TARGET = 0.75  # class means of the paper's abstract
@@ -313,8 +315,6 @@ def _cells(table):
 
 def _all_events(run_dir, results):
     """Write events.csv of all movies; return (title, table of medians per class)."""
-    import pandas as pd
-
     parts = []
     for name, (_, _, table, _) in results.items():
         table = table.copy()
@@ -334,8 +334,6 @@ def _all_events(run_dir, results):
 
 def _frequencies(run_dir, params, results):
     """Write frequency.csv; return (title, table)."""
-    import pandas as pd
-
     parts = []
     for name, (sample, _, table, _) in results.items():
         post = calibrated_post(sample.movie, post=params.postprocessing)

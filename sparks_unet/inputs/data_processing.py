@@ -13,7 +13,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label
 from skimage.morphology import disk
 
-from config import CLASSES
+from settings.config import CLASSES
 
 TRUNCATE = 4.0  # radius of a Gaussian kernel in sigmas, the default of scipy
 MAX_FILTER_PX = 10  # window of the maximum filter that finds the peak of an annotated spark

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import ndimage
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from config import CLASSES, EVENT_CLASSES
-from data_processing import cell_mask, padded_box
+from inputs.data_processing import cell_mask, padded_box
+from settings.config import CLASSES, EVENT_CLASSES
 
 COLUMNS = (
     *("id", "class", "t_peak", "y_peak", "x_peak", "t_peak_ms", "y_peak_um", "x_peak_um"),

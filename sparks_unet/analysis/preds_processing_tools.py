@@ -16,8 +16,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from common.files import InputError
-from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
-from data_processing import (
+from inputs.data_processing import (
     CUBE,
     TRUNCATE,
     blank_margins,
@@ -31,6 +30,7 @@ from data_processing import (
     spark_groups,
     spark_maxima,
 )
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 
 OTSU_BINS = 256
 CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output channels

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from augmentation import add_noise, draw_flips, flip, generators
-from config import IGNORE_INDEX
-from data_processing import annotated_spark_peaks
-from dataset_tools import class_weights
-from preprocessing import (
+from inputs.augmentation import add_noise, draw_flips, flip, generators
+from inputs.data_processing import annotated_spark_peaks
+from inputs.dataset_tools import class_weights
+from inputs.preprocessing import (
     count_chunks,
     keep_sparks,
     pad_frames,
@@ -23,6 +22,7 @@ from preprocessing import (
     reduce_labels,
     sin_channels,
 )
+from settings.config import IGNORE_INDEX
 
 TIME_REDUCTION = 4
 

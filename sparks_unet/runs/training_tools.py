@@ -21,20 +21,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from architecture import build_model
-from checkpoints import (
+from common.device import describe_device, why_no_gpu
+from common.files import InputError, atomic_path
+from inputs.datasets import batch_keys
+from network.architecture import build_model
+from network.checkpoints import (
     checkpoint_path,
     load_network,
     load_state,
     save_checkpoint,
     save_state,
 )
-from common.device import describe_device, why_no_gpu
-from common.files import InputError, atomic_path
-from config import logger, to_dict
-from custom_losses import drop_margins, make_loss
-from datasets import batch_keys
-from validation import validate
+from network.custom_losses import drop_margins, make_loss
+from runs.validation import validate
+from settings.config import logger, to_dict
 
 DEBUG_CHUNKS = 4
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from common.files import InputError, atomic_path
-from config import CLASSES, EVENT_CLASSES
-from data_processing import class_contours
-from movie_io import write_stack
+from inputs.data_processing import class_contours
+from inputs.movie_io import write_stack
+from settings.config import CLASSES, EVENT_CLASSES
 
 COLOURS = {  # on the movie; numbers of section 8.12
     "sparks": (178, 255, 102),

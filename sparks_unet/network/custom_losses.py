@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from config import IGNORE_INDEX
+from settings.config import IGNORE_INDEX
 
 FOCAL_EPSILON = 1e-8
 ONE_HOT_EPSILON = 1e-6

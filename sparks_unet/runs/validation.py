@@ -6,11 +6,11 @@ Source: specification sections 7.4 and 8.7 to 8.8.
 import numpy as np
 import torch
 
-from custom_losses import drop_margins
-from inference_tools import predict_probabilities
-from metrics_tools import metrics_from_counts, sample_counts
-from movie_io import write_stack
-from preds_processing_tools import calibrated_post, process_predictions
+from analysis.metrics_tools import metrics_from_counts, sample_counts
+from analysis.preds_processing_tools import calibrated_post, process_predictions
+from inputs.movie_io import write_stack
+from network.custom_losses import drop_margins
+from network.inference_tools import predict_probabilities
 
 
 def movie_loss(probabilities, labels, loss_function, *, ignore_frames, iteration):

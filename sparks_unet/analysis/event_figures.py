@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from analysis.disc_output_tools import COLOURS, blend, grey_movie, write_rows
 from common.files import atomic_path
-from config import CLASSES, EVENT_CLASSES
-from data_processing import class_contour, moving_average
-from disc_output_tools import COLOURS, blend, grey_movie, write_rows
+from inputs.data_processing import class_contour, moving_average
+from settings.config import CLASSES, EVENT_CLASSES
 
 DPI = 120
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"  # Okabe-Ito

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from architecture import predict_log_probabilities
 from common.files import InputError
-from config import NUM_CLASSES
-from dataset_tools import chunk_multiplicity
-from datasets import TIME_REDUCTION, MovieDataset
-from preds_processing_tools import process_predictions
-from preprocessing import count_chunks
+from inputs.dataset_tools import chunk_multiplicity
+from inputs.datasets import TIME_REDUCTION, MovieDataset
+from inputs.preprocessing import count_chunks
+from network.architecture import predict_log_probabilities
+from settings.config import NUM_CLASSES
 
 GAUSSIAN_WIDTH = 3.0
 GAUSSIAN_REACH = 10.0
@@ -204,24 +203,3 @@ def predict_probabilities(
     before, _ = dataset.pads
     clean = dataset.data[before : before + len(movie)]
     return assembly.result(dataset.pads), clean - clean.min()
-
-
-def predict_movie(model, movie, params, *, post=None, training_mode=False, **options):
-    """Predict one movie from arrays alone.
-
-    Args:
-        model: network.
-        movie: (T, H, W) counts.
-        params: Params.
-        post: PostParams; default those of ``params``.
-        training_mode: post-processing as during validation (sections 8.4).
-        options: method, stride, batch_size, name of ``predict_probabilities``.
-
-    Returns:
-        (class_mask uint8 (T, H, W), instance_mask int32 (T, H, W), probabilities float32
-        (4, T, H, W), spark_peaks (n, 3) t, y, x).
-    """
-    probabilities, clean = predict_probabilities(model, movie, params, **options)
-    post = post or params.postprocessing
-    found = process_predictions(clean, probabilities, post, training_mode=training_mode)
-    return found.classes, found.instances, probabilities, found.spark_peaks

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import new_unet
-from config import NUM_CLASSES
-from unet import UNet
+from network import new_unet
+from network.unet import UNet
+from settings.config import NUM_CLASSES
 
 
 def _split_padding(size, step):

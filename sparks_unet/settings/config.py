@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.files import FOLDER, RESULTS_DIR
-from config_kinds import (
+from settings.config_kinds import (
     ARCHITECTURE,
     BOOL,
     COUNT,
@@ -343,3 +343,9 @@ def describe(params):
         lines.append(f"[{section}]")
         lines += [f"  {key}: {value}" for key, value in values.items() if key not in skip]
     return lines
+
+
+def settings_of(params: Params) -> dict:
+    """Return the settings as one flat dict {section.key: value}."""
+    record = to_dict(params)
+    return {f"{section}.{k}": v for section, part in record.items() for k, v in part.items()}

@@ -10,8 +10,8 @@ import difflib
 from pathlib import Path
 
 from common.files import FOLDER, InputError, raise_faults
-from config import EVENT_CLASSES, FOCAL_CRITERIA, KEYS, Params, PostParams, logger
-from config_kinds import BOOL, TEXT
+from settings.config import EVENT_CLASSES, FOCAL_CRITERIA, KEYS, Params, PostParams, logger
+from settings.config_kinds import BOOL, TEXT
 
 UNSUPPORTED = ("nnunet", "openai_unet", "unet_lstm", "denoise_unet")
 UNUSED_MODEL_KEYS = (("network", "num_res_blocks"), ("network", "bidirectional"))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, PostParams
-from data_processing import renumber
-from preds_processing_tools import Prediction
+from analysis.preds_processing_tools import Prediction
+from inputs.data_processing import renumber
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, PostParams
 
 EVENT_METRICS = ("precision", "recall", "correctly_classified", "detected", "f1-score", "labeled")
 IGNORED_SHARE = 0.5  # a prediction without match is ignored from this share of label 4 on
