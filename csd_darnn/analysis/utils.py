@@ -1,18 +1,11 @@
-"""Small helpers that the published project had in its utils.py: figures and tensors."""
+"""Figures with their numbers beside them: what the published utils.py drew with."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from common.figures import save_figure, show_figure
-
-
-def numpy_to_tvar(x: np.ndarray, device: str = "cpu") -> torch.Tensor:
-    """Return a float32 tensor of the array ``x`` on ``device``."""
-    return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
 
 
 def save_or_show_plot(

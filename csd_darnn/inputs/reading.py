@@ -125,6 +125,7 @@ def find_bad_frames(values: np.ndarray, mask: np.ndarray | None = None) -> Known
     if shown.shape[1] < LEAST_PIXELS:
         return UNKNOWN
     flat = np.flatnonzero(shown.min(axis=1) == shown.max(axis=1))
+    flat = flat[np.isfinite(shown[flat, 0])]  # what is no number is refused, not filled
     if not len(flat) or 2 * len(flat) > len(values):
         return UNKNOWN
     others = np.delete(shown, flat, axis=0)

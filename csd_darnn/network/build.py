@@ -125,6 +125,11 @@ def da_rnn(
     return TrainConfig(T, train_size, batch_size, nn.functional.mse_loss), net
 
 
+def numpy_to_tvar(x: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """Return a float32 tensor of the array ``x`` on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
+
+
 def to_device(train_data: TrainData, device: str) -> TrainData:
     """Return ``train_data`` as float32 tensors on ``device``; on the CPU nothing is copied."""
     return TrainData(
