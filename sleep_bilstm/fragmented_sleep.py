@@ -16,9 +16,9 @@ from analysis.bouts import (
     read_states,
     sleep_statistics,
     statistics_table,
-    stretches,
 )
 from common.files import Parser, atomic_path, one_line_faults, write_json
+from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S
 
 KEY = "pred"  # column or variable with the states

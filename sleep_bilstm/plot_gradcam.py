@@ -11,6 +11,7 @@ Writes PNG and PDF.
 import importlib
 from pathlib import Path
 
+from analysis.figure_scripts import add_figure_flags, present
 from analysis.map_figures import COLOUR_MAP, FRAME, OPACITY, read_maps, save_maps_figure
 from common.files import InputError, Parser, one_line_faults
 
@@ -40,16 +41,12 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=None, help="PNG to write; gradcam.png in the folder when absent"
     )
-    parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser
+    return add_figure_flags(parser)
 
 
 @one_line_faults
 def main(argv=None):
     """Draw the maps of the given mice."""
-    from common.figures import show_picture
-
     args = build_parser().parse_args(argv)
     if args.frame < 1:
         raise InputError(f"frame is {args.frame}: expected 1 or more")
@@ -69,9 +66,7 @@ def main(argv=None):
         "signed": args.signed,
     }
     path = save_maps_figure(maps, examples, args.out or args.folder / "gradcam.png", **look)
-    print(path)
-    if args.show:
-        show_picture(path)
+    present([path], args.show)
 
 
 if __name__ == "__main__":

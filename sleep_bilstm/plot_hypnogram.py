@@ -10,6 +10,7 @@ and CSV.
 import importlib
 from pathlib import Path
 
+from analysis.figure_scripts import add_figure_flags, present
 from analysis.hypnogram_figures import TITLES, save_hypnogram
 from common.files import Parser, one_line_faults
 from inputs.states import EPOCH_S
@@ -39,25 +40,20 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=None, help="PNG to write; `<file>_hypnogram.png` when absent"
     )
-    parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser
+    return add_figure_flags(parser)
 
 
 @one_line_faults
 def main(argv=None):
     """Draw the label vectors of the given files."""
     from analysis.utils import read_label_vectors
-    from common.figures import show_picture
 
     args = build_parser().parse_args(argv)
     series = [vector for path in args.file for vector in read_label_vectors(path, args.keys)]
     titles = args.titles or [TITLES.get(key, key) for _ in args.file for key in args.keys]
     out = args.out or args.file[0].with_name(f"{args.file[0].stem}_hypnogram.png")
     path = save_hypnogram(series, titles, out, args.epoch_seconds)
-    print(path)
-    if args.show:
-        show_picture(path)
+    present([path], args.show)
 
 
 if __name__ == "__main__":

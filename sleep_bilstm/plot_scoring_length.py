@@ -10,6 +10,7 @@ Writes PNG, PDF, CSV.
 import importlib
 from pathlib import Path
 
+from analysis.figure_scripts import add_figure_flags, present
 from analysis.scoring_length import read_lengths, save_scoring_length
 from common.files import FOLDER, RESULTS_DIR, Parser, one_line_faults
 
@@ -32,21 +33,15 @@ def build_parser() -> Parser:
     )
     out = RESULTS_DIR / "scoring_length" / "scoring_length.png"
     parser.add_argument("--out", type=Path, default=out, help="PNG to write")
-    parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser
+    return add_figure_flags(parser)
 
 
 @one_line_faults
 def main(argv=None):
     """Draw the table that the flags name."""
-    from common.figures import show_picture
-
     args = build_parser().parse_args(argv)
     path = save_scoring_length(read_lengths(args.table, args.metrics), args.out)
-    print(path)
-    if args.show:
-        show_picture(path)
+    present([path], args.show)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from analysis.attention_figures import (
     read_weights,
     save_attention_figures,
 )
+from analysis.figure_scripts import add_figure_flags, present
 from common.files import Parser, one_line_faults
 
 
@@ -41,20 +42,16 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=None, help="folder to write; beside the file when absent"
     )
-    parser.add_argument("--show", action="store_true", help="open the pictures")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser
+    return add_figure_flags(parser)
 
 
 @one_line_faults
 def main(argv=None):
     """Draw the weights of one mouse and print the sum of each mean curve."""
-    from common.figures import show_picture
-
     args = build_parser().parse_args(argv)
-    weights, y_pred, y_true = read_weights(args.file, args.states)
+    weights, y_pred, y_true, parts = read_weights(args.file, args.states)
     statistics = attention_statistics(
-        weights, y_pred, y_true, args.gap, num_classes=args.num_classes
+        weights, y_pred, y_true, args.gap, num_classes=args.num_classes, parts=parts
     )
     columns = (statistics.names, statistics.means, statistics.counts, statistics.effective)
     for name, mean, count, steps in zip(*columns, strict=True):
@@ -65,10 +62,9 @@ def main(argv=None):
             else f"{name}: no epochs"
         )
     mouse = args.file.stem.removesuffix("_attention_weights")
-    for path in save_attention_figures(statistics, y_pred, args.out or args.file.parent, mouse):
-        print(path)
-        if args.show:
-            show_picture(path)
+    present(
+        save_attention_figures(statistics, y_pred, args.out or args.file.parent, mouse), args.show
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 
 from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
 from common.files import InputError
+from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 GAP = 30  # samples on each side of a transition
@@ -72,12 +73,14 @@ def attention_statistics(
     gap: int = GAP,
     *,
     num_classes: int = 3,
+    parts: list[slice] | None = None,
 ) -> AttentionStatistics:
     """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
 
     Around every change from epoch i-1 to i lie the 2 gap + 1 samples centred on the last sample of
     epoch i-1, clipped to the recording. Differs: epochs are joined row after row; the published
-    script interleaves them.
+    script interleaves them. With ``parts``, stretches of epochs that follow each other, neither a
+    change nor a sample is looked for across their borders; the published script joins them.
     """
     weights = np.asarray(weights, float)
     rescaled, steps = rescale_rows(weights), effective_steps(weights)
@@ -96,11 +99,13 @@ def attention_statistics(
     flat = rescaled.ravel()
     near = np.zeros(flat.size, bool)
     pooled = []
-    for epoch in np.flatnonzero(np.diff(y_true) != 0) + 1:
-        centre = epoch * n_frames - 1
-        around = slice(max(0, centre - gap), min(flat.size, centre + gap + 1))
-        pooled.append(flat[around])
-        near[around] = True
+    for part in parts or [slice(0, len(y_true))]:
+        first, last = part.start * n_frames, part.stop * n_frames
+        for epoch in part.start + np.flatnonzero(np.diff(y_true[part]) != 0) + 1:
+            centre = epoch * n_frames - 1
+            around = slice(max(first, centre - gap), min(last, centre + gap + 1))
+            pooled.append(flat[around])
+            near[around] = True
     transition = np.concatenate(pooled) if pooled else np.empty(0)
     return AttentionStatistics(
         names, rescaled, means, counts, effective, histograms, transition, flat[~near]
@@ -228,14 +233,20 @@ def save_attention_figures(
 
 def read_weights(
     path: Path, states: Path | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Read weights, predicted and true states; the states may lie in another result file."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[slice] | None]:
+    """Read weights, predicted and true states, and the stretches of epochs that follow each other.
+
+    The states may lie in another result file; files without run and epoch have no stretches.
+    """
     try:
         held = scipy.io.loadmat(path)
         other = scipy.io.loadmat(states) if states else held
         weights = np.asarray(held["att_weights"], float)
         y_pred = np.ravel(other["y_preds"]).astype(int)
         y_true = np.ravel(other["y_trues"]).astype(int) if "y_trues" in other else None
+        parts = None
+        if {"run", "epoch"} <= set(other):
+            parts = stretches(*(np.ravel(other[key]).astype(int) for key in ("run", "epoch")))
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"{path}: holds no attention weights with states ({error}); give --states FILE"
@@ -245,4 +256,4 @@ def read_weights(
             f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N "
             "x F and N"
         )
-    return weights, y_pred, y_true
+    return weights, y_pred, y_true, parts

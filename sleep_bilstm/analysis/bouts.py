@@ -4,7 +4,6 @@ Python port of the published fragmented_sleep.m; specification section 8.5.
 """
 
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,6 @@ import scipy.io
 from analysis.utils import read_label_vectors
 from common.files import InputError
 from inputs.states import EPOCH_S, STATE_NAMES
-
-
-def stretches(recording: np.ndarray, epoch: np.ndarray) -> list[slice]:
-    """Return the slices of consecutive epochs (N,) of one recording (N,)."""
-    if len(epoch) == 0:
-        return []
-    breaks = np.flatnonzero((np.diff(recording) != 0) | (np.diff(epoch) != 1)) + 1
-    edges = [0, *breaks.tolist(), len(epoch)]
-    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def sleep_statistics(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.hypnogram_figures import save_hypnogram
-from analysis.smoothing import smooth, transition_matrix
+from analysis.smoothing import class_shares, smooth, transition_matrix
 from analysis.tables import write_table
 from analysis.utils import (
     all_probabilities,
@@ -25,6 +25,7 @@ from analysis.utils import (
 from common.figures import BLUE, GREY, new_figure, save_figure
 from common.files import write_json
 from inputs.dataloader_sleep import Epochs
+from inputs.hypnogram import Hypnogram, mouse_names, places_of_mice
 from inputs.mat_writer import save_mat
 from inputs.states import EPOCH_S, HUMAN_KAPPA
 
@@ -46,12 +47,18 @@ def prediction_table(
     """
     columns = all_probabilities(probs)
     records = epochs.records
+    time_s = np.empty(len(records), int)
+    for mouse, places in places_of_mice(records).items():
+        own = [records[i] for i in places]
+        axis = Hypnogram.of_records(mouse, own, epochs.labels[places])
+        time_s[places] = axis.places([r.run for r in own], [r.epoch for r in own]) * EPOCH_S
     table = pd.DataFrame(
         {
-            "mouse": [r.date for r in records],
+            "mouse": mouse_names(records),
+            "tag": [r.mouse for r in records],
             "epoch": [r.epoch for r in records],
             "run": [r.run for r in records],
-            "time_s": [r.epoch * EPOCH_S for r in records],
+            "time_s": time_s,
             "true": epochs.labels,
             "pred": columns.argmax(axis=1)
             if probs.shape[1] > 1
@@ -76,8 +83,14 @@ def recording_numbers(table: pd.DataFrame) -> np.ndarray:
     return table.groupby(["mouse", "run"], sort=False).ngroup().to_numpy()
 
 
-def save_mouse(table: pd.DataFrame, out: Path, name: str, *, hypnogram: bool = True) -> None:
-    """Write the results of one mouse as `<name>.mat`, `<name>.csv` and a hypnogram."""
+def save_mouse(
+    table: pd.DataFrame, axis: Hypnogram, out: Path, name: str, *, hypnogram: bool = True
+) -> None:
+    """Write the results of one mouse as `<name>.mat`, `<name>.csv` and a hypnogram.
+
+    The hypnogram stands on the time axis of the session: artifacts and epochs without a result are
+    gaps.
+    """
     probs = probabilities_of(table)
     known = bool((table["true"] >= 0).all())
     variables = {
@@ -85,6 +98,7 @@ def save_mouse(table: pd.DataFrame, out: Path, name: str, *, hypnogram: bool = T
         "y_scores": probs if probs.shape[1] == 3 else probs[:, 1:],
         "run": table["run"].to_numpy()[None],
         "epoch": table["epoch"].to_numpy()[None],
+        "time_s": table["time_s"].to_numpy()[None],
     }
     if known:
         variables["y_trues"] = table["true"].to_numpy()[None]
@@ -99,6 +113,8 @@ def save_mouse(table: pd.DataFrame, out: Path, name: str, *, hypnogram: bool = T
             )
         if known:
             series, titles = [*series, table["true"]], [*titles, "Scoring of the recording"]
+        places = axis.places(table["run"], table["epoch"])
+        series = [axis.on_axis(places, one) for one in series]
         save_hypnogram(series, titles, out / f"{name}_hypnogram.png")
 
 
@@ -108,19 +124,23 @@ def add_smoothed(table: pd.DataFrame, kind: str, train: Epochs | None) -> pd.Dat
     """
     if kind == "none":
         return table
-    probs, transitions = probabilities_of(table), None
+    probs, learnt = probabilities_of(table), None
     if kind == "hmm":
         place = sorted(range(len(train.records)), key=lambda i: _time_key(train.records[i]))
         records = [train.records[i] for i in place]
         recording = (
-            pd.DataFrame([(r.date, r.run) for r in records])
-            .groupby([0, 1], sort=False)
+            pd.DataFrame([(r.date, r.mouse, r.run) for r in records])
+            .groupby([0, 1, 2], sort=False)
             .ngroup()
             .to_numpy()
         )
         epoch = np.array([r.epoch for r in records])
-        transitions = transition_matrix(train.labels[place], [recording, epoch], probs.shape[1])
-    states = smooth(kind, probs, recording_numbers(table), table["epoch"].to_numpy(), transitions)
+        labels, classes = train.labels[place], probs.shape[1]
+        learnt = (
+            transition_matrix(labels, [recording, epoch], classes),
+            class_shares(labels, classes),
+        )
+    states = smooth(kind, probs, recording_numbers(table), table["epoch"].to_numpy(), learnt)
     return table.assign(smoothed=states)
 
 
@@ -184,7 +204,13 @@ def reliability_figure(table: pd.DataFrame, error: float, path: Path) -> Path:
 
 
 def write_results(
-    table: pd.DataFrame, out: Path, split_text: str, *, seconds: float, hypnograms: bool = True
+    table: pd.DataFrame,
+    axes: dict[str, Hypnogram],
+    out: Path,
+    split_text: str,
+    *,
+    seconds: float,
+    hypnograms: bool = True,
 ) -> dict:
     """Write everything about a labelled prediction table into ``out`` and return the metrics.
 
@@ -200,7 +226,7 @@ def write_results(
     reliability_figure(reliability, metrics["expected_calibration_error"], out / "reliability.png")
     for mouse, part in table.groupby("mouse", sort=False):
         name = f"{mouse}_{seconds:g}s"
-        save_mouse(part.reset_index(drop=True), out, name, hypnogram=hypnograms)
+        save_mouse(part.reset_index(drop=True), axes[mouse], out, name, hypnogram=hypnograms)
     write_json(out / "metrics.json", metrics)
     log.info("%s", split_text)
     log.info("%s", text_of(metrics))

@@ -11,6 +11,7 @@ import numpy as np
 from skimage.transform import resize
 
 from network.forward import states_of
+from network.model_attention_bilstm import AttentionBiLSTM
 
 TINY = 1e-7
 
@@ -55,7 +56,12 @@ class GradCam:
     """
 
     def __init__(
-        self, network, *, method: str = "gradcam", target: str = "prob", frame_chunk: int = 42
+        self,
+        network: AttentionBiLSTM,
+        *,
+        method: str = "gradcam",
+        target: str = "prob",
+        frame_chunk: int = 42,
     ):
         self.network = network
         self.method = method

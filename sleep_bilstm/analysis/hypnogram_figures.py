@@ -77,5 +77,6 @@ def save_hypnogram(series, titles, path: Path, epoch_seconds: float = EPOCH_S) -
         title: pd.Series(np.asarray(labels, float))
         for title, labels in zip(titles, series, strict=True)
     }
-    table = pd.DataFrame({"epoch": np.arange(length), **columns})
+    axis = np.arange(length)
+    table = pd.DataFrame({"epoch": axis, "time_s": axis * epoch_seconds, **columns})
     return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)

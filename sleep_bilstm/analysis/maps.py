@@ -25,12 +25,15 @@ from analysis.map_figures import SIGNED_LOOK, save_maps_figure
 from analysis.occlusion import Occlusion, parcel_pair_masks, patch_masks
 from analysis.tables import write_table
 from common.files import InputError, write_json
-from inputs.dataloader_sleep import Epochs
+from inputs.dataloader_sleep import Epochs, View
 from inputs.feed import make_dataset
+from inputs.hypnogram import places_of_mice
 from inputs.mat_writer import save_mat
 from inputs.shards import read_mask_of
 from inputs.states import STATE_NAMES
 from network.forward import fault_lines, states_of
+from network.model_attention_bilstm import AttentionBiLSTM
+from settings import Settings
 
 log = logging.getLogger(__name__)
 PATCH_FRACTION = 8  # patches per side of a full-size frame
@@ -85,7 +88,7 @@ class SubjectMaps:
         return mean if mean.shape == self.mask.shape else upsample(mean, *self.mask.shape)
 
 
-def collect(method, epochs: Epochs, mask: np.ndarray, settings) -> SubjectMaps:
+def collect(method, epochs: Epochs, mask: np.ndarray, settings: Settings) -> SubjectMaps:
     """Run ``method`` (GradCam or Occlusion) over all epochs in one pass."""
     subject = SubjectMaps(mask, epochs.view.num_classes, only_correct=settings.only_correct)
     dataset = make_dataset(
@@ -130,12 +133,12 @@ def save_subject(
     return maps
 
 
-def seen(image: np.ndarray, view) -> np.ndarray:
+def seen(image: np.ndarray, view: View) -> np.ndarray:
     """Return the part (H, W) of an image of the whole frame that the network sees."""
     return view.frames(image[None].repeat(view.num_frames, 0))[0][0]
 
 
-def occlusion_masks(epochs: Epochs, settings, parcels) -> tuple[np.ndarray, str]:
+def occlusion_masks(epochs: Epochs, settings: Settings, parcels) -> tuple[np.ndarray, str]:
     """Return the masks (n, H, W) bool of what is hidden in turn, and their description."""
     if settings.occlusion_parcels:
         if parcels is None:
@@ -145,7 +148,60 @@ def occlusion_masks(epochs: Epochs, settings, parcels) -> tuple[np.ndarray, str]
     return patch_masks(*epochs.shape[1:], patch), f"input patches of {patch} x {patch} pixels"
 
 
-def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]:
+def method_of(
+    network: AttentionBiLSTM, epochs: Epochs, settings: Settings, parcels
+) -> tuple[GradCam | Occlusion, dict, dict]:
+    """Return the kind of map that the mode asks for, what the files say of it, and its look."""
+    if settings.mode == "occlusion":
+        masks, layer = occlusion_masks(epochs, settings, parcels)
+        method = Occlusion(network, masks, frame_chunk=settings.frame_chunk)
+        return method, {"method": "occlusion", "layer": layer}, SIGNED_LOOK
+    method = GradCam(
+        network,
+        method=settings.gradcam_method,
+        target=settings.gradcam_target,
+        frame_chunk=settings.frame_chunk,
+    )
+    return method, {"method": f"{method.method} on {method.target}", "layer": LAST_LAYER}, {}
+
+
+def front_back_tests(subject: SubjectMaps, names: tuple[str, ...], states) -> dict:
+    """Return index and number of epochs per state, and the permutation test of every pair."""
+    return {
+        "front_back_index": {
+            names[s]: float(np.mean(subject.indices[s])) if subject.counts[s] else None
+            for s in states
+        },
+        "n_epochs": {names[s]: subject.counts[s] for s in states},
+        "permutation_test": {
+            f"{names[a]} - {names[b]}": permutation_test(
+                np.array(subject.indices[a]), np.array(subject.indices[b])
+            )
+            for a, b in combinations(states, 2)
+        },
+    }
+
+
+def map_rows(results: dict[str, dict]) -> pd.DataFrame:
+    """Return the maps as a table, one row per mouse, state and row of pixels."""
+    return pd.DataFrame(
+        [
+            {
+                "mouse": mouse,
+                "state": state,
+                "row": row,
+                **{f"column{c}": v for c, v in enumerate(values)},
+            }
+            for mouse, maps in results.items()
+            for state, value in maps.items()
+            for row, values in enumerate(value)
+        ]
+    )
+
+
+def export_maps(
+    network: AttentionBiLSTM, epochs: Epochs, out: Path, settings: Settings
+) -> dict[str, dict]:
     """Write maps, figure, region table and front/back test of every mouse in ``epochs``.
 
     Returns:
@@ -154,65 +210,30 @@ def export_maps(network, epochs: Epochs, out: Path, settings) -> dict[str, dict]
     atlas = read_atlas(Path(settings.atlas)) if settings.atlas else None
     first = epochs.records[0]
     parcels = atlas and seen(fit_to(atlas.parcels, first.height, first.width), epochs.view)
-    if settings.mode == "occlusion":
-        masks, layer = occlusion_masks(epochs, settings, parcels)
-        method = Occlusion(network, masks, frame_chunk=settings.frame_chunk)
-        about, look = {"method": "occlusion", "layer": layer}, SIGNED_LOOK
-    else:
-        method = GradCam(
-            network,
-            method=settings.gradcam_method,
-            target=settings.gradcam_target,
-            frame_chunk=settings.frame_chunk,
-        )
-        about, look = {"method": f"{method.method} on {method.target}", "layer": LAST_LAYER}, {}
-    classes = epochs.view.num_classes
+    method, about, look = method_of(network, epochs, settings, parcels)
+    names = STATE_NAMES[epochs.view.num_classes]
+    last = len(names) - 1
     states = (
-        range(classes) if settings.gradcam_label < 0 else [min(settings.gradcam_label, classes - 1)]
+        range(len(names)) if settings.gradcam_label < 0 else [min(settings.gradcam_label, last)]
     )
     # Differs: the maps of all mice lie in maps/, apart from the figure and the tables.
     folder, results, backgrounds, tests = out / "maps", {}, {}, {}
     tables, halves = [], []
-    for mouse in dict.fromkeys(record.date for record in epochs.records):
-        own = Epochs([r for r in epochs.records if r.date == mouse], epochs.view)
+    for mouse, places in places_of_mice(epochs.records).items():
+        own = Epochs([epochs.records[i] for i in places], epochs.view)
         mask = seen(read_mask_of(own.records[0]), epochs.view)
         subject = collect(method, own, mask, settings)
         results[mouse] = save_subject(subject, own, mouse, folder, about, states)
-        backgrounds[mouse] = {
-            STATE_NAMES[classes][s]: subject.examples[s][1] if subject.examples[s] else None
-            for s in states
-        }
+        examples = ((names[s], subject.examples[s]) for s in states)
+        backgrounds[mouse] = {name: example and example[1] for name, example in examples}
         halves.append(front_back_table(results[mouse], mask).assign(mouse=mouse))
         if atlas is not None:
             tables.append(region_table(results[mouse], parcels, atlas.names).assign(mouse=mouse))
-        names = STATE_NAMES[classes]
-        tests[mouse] = {
-            "front_back_index": {
-                names[s]: float(np.mean(subject.indices[s])) if subject.counts[s] else None
-                for s in states
-            },
-            "n_epochs": {names[s]: subject.counts[s] for s in states},
-            "permutation_test": {
-                f"{names[a]} - {names[b]}": permutation_test(
-                    np.array(subject.indices[a]), np.array(subject.indices[b])
-                )
-                for a, b in combinations(states, 2)
-            },
-        }
+        tests[mouse] = front_back_tests(subject, names, states)
     write_json(out / "front_back.json", {**about, "mice": tests})
     write_table(pd.concat(halves, ignore_index=True), out / "front_back.csv")
-    rows = [
-        {
-            "mouse": mouse,
-            "state": state,
-            "row": row,
-            **{f"column{c}": v for c, v in enumerate(values)},
-        }
-        for mouse, maps in results.items()
-        for state, value in maps.items()
-        for row, values in enumerate(value)
-    ]
-    save_maps_figure(results, backgrounds, out / f"{settings.mode}.png", pd.DataFrame(rows), **look)
+    picture = out / f"{settings.mode}.png"
+    save_maps_figure(results, backgrounds, picture, map_rows(results), **look)
     if tables:
         write_table(pd.concat(tables, ignore_index=True), out / "regions.csv")
     return results

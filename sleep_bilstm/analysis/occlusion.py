@@ -9,6 +9,7 @@ import numpy as np
 from analysis.utils import all_probabilities
 from common.files import InputError
 from network.forward import states_of
+from network.model_attention_bilstm import AttentionBiLSTM
 
 
 def patch_masks(height: int, width: int, patch: int) -> np.ndarray:
@@ -38,7 +39,7 @@ class Occlusion:
         frame_chunk: frames encoded at once.
     """
 
-    def __init__(self, network, masks: np.ndarray, *, frame_chunk: int = 42):
+    def __init__(self, network: AttentionBiLSTM, masks: np.ndarray, *, frame_chunk: int = 42):
         self.network = network
         self.masks = masks
         self.frame_chunk = frame_chunk

@@ -8,7 +8,7 @@ Source: specification section 13, item 3.
 
 import numpy as np
 
-from analysis.bouts import stretches
+from inputs.hypnogram import stretches
 from inputs.states import REM, WAKE
 
 SMOOTHING = ("none", "median", "bout", "hmm")
@@ -37,7 +37,7 @@ def minimum_bout(states: np.ndarray, shortest: int = MIN_BOUT) -> np.ndarray:
     """
     result = states.copy()
     starts = np.flatnonzero(np.diff(states) != 0) + 1
-    stops = np.append(starts[1:], states.size)
+    stops = np.append(starts, states.size)[1:]
     for start, stop in zip(starts, stops, strict=True):
         if stop - start < shortest:
             result[start:stop] = result[start - 1]
@@ -66,14 +66,25 @@ def transition_matrix(labels: np.ndarray, keys: list[np.ndarray], num_classes: i
     return matrix
 
 
-def most_probable_path(probs: np.ndarray, transitions: np.ndarray) -> np.ndarray:
-    """Return the Viterbi path (N,) of state probabilities (N, K), each divided by its mean as
-    prior.
+def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the share (K,) of every state among training labels (N,), one pseudo-count each."""
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes) + 1.0
+    return counts / counts.sum()
+
+
+def most_probable_path(
+    probs: np.ndarray, transitions: np.ndarray, shares: np.ndarray
+) -> np.ndarray:
+    """Return the Viterbi path (N,) of state probabilities (N, K), the outputs of a classifier.
+
+    Each is divided by the share (K,) of its state in training, which the classifier has learnt as
+    well; the first epoch starts from these shares. Means of the stretch itself would call any
+    stretch of one sure state undecided.
     """
     with np.errstate(divide="ignore"):
-        emission = np.log(np.maximum(probs, 1e-9)) - np.log(np.maximum(probs.mean(axis=0), 1e-9))
+        emission = np.log(np.maximum(probs, 1e-9)) - np.log(shares)
         step = np.log(transitions)
-    score, back = emission[0], np.zeros(probs.shape, int)
+    score, back = np.log(shares) + emission[0], np.zeros(probs.shape, int)
     for t in range(1, len(probs)):
         candidates = score[:, None] + step
         back[t] = candidates.argmax(axis=0)
@@ -85,14 +96,18 @@ def most_probable_path(probs: np.ndarray, transitions: np.ndarray) -> np.ndarray
 
 
 def smooth(
-    kind: str, probs: np.ndarray, recording: np.ndarray, epoch: np.ndarray, transitions=None
+    kind: str,
+    probs: np.ndarray,
+    recording: np.ndarray,
+    epoch: np.ndarray,
+    learnt: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return the smoothed states (N,) of probabilities (N, K) in time order.
 
     Args:
         kind: one of SMOOTHING.
         recording, epoch: (N,) number of the recording and of the epoch in it.
-        transitions: (K, K), needed for "hmm".
+        learnt: transition_matrix (K, K) and class_shares (K,) of the training labels, for "hmm".
     """
     states = probs.argmax(axis=1)
     result = states.copy()
@@ -102,5 +117,5 @@ def smooth(
         elif kind == "bout":
             result[part] = minimum_bout(states[part])
         elif kind == "hmm":
-            result[part] = most_probable_path(probs[part], transitions)
+            result[part] = most_probable_path(probs[part], *learnt)
     return result

@@ -13,6 +13,7 @@ from sklearn import metrics
 
 from common.figures import new_figure, save_figure
 from common.files import InputError, write_json
+from inputs.hypnogram import mouse_names
 from inputs.shards import find_records
 from inputs.states import STATE_NAMES
 
@@ -210,7 +211,7 @@ def count_folder(folder: Path) -> pd.DataFrame:
     """Return the epochs per mouse and state of the tfrecords below ``folder``."""
     records = find_records(folder)
     labels = np.array([record.label for record in records])
-    return count_sleep_state(labels, [record.date for record in records]).reset_index()
+    return count_sleep_state(labels, mouse_names(records)).reset_index()
 
 
 def read_label_vectors(path: Path, keys: Sequence[str]) -> list[np.ndarray]:

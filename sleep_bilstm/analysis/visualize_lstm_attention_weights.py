@@ -13,11 +13,16 @@ from analysis.evaluation import prediction_table
 from analysis.tables import write_table
 from common.files import InputError
 from inputs.dataloader_sleep import Epochs
+from inputs.hypnogram import places_of_mice, stretches
 from inputs.mat_writer import save_mat
 from network.forward import run_over
+from network.model_attention_bilstm import AttentionBiLSTM
+from settings import Settings
 
 
-def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, np.ndarray]:
+def export_attention(
+    network: AttentionBiLSTM, epochs: Epochs, out: Path, settings: Settings
+) -> dict[str, np.ndarray]:
     """Write `<mouse>_attention_weights.mat` (att_weights N x F), a CSV and the figures of every
     mouse.
 
@@ -29,16 +34,9 @@ def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, 
     if network.architecture.temporal_attention == "none":
         raise InputError("the network has no temporal attention: there are no weights to show")
     results = {}
-    for mouse in dict.fromkeys(record.date for record in epochs.records):
-        own = Epochs([r for r in epochs.records if r.date == mouse], epochs.view)
-        found = run_over(
-            network,
-            own,
-            batch_size=settings.batch_size,
-            frame_chunk=settings.frame_chunk,
-            workers=settings.workers,
-            keys=("probs", "weights"),
-        )
+    for mouse, places in places_of_mice(epochs.records).items():
+        own = Epochs([epochs.records[i] for i in places], epochs.view)
+        found = run_over(network, own, settings, ("probs", "weights"))
         weights = found["weights"][:, 0]  # (N, F)
         table = prediction_table(own, found["probs"])
         variables = {
@@ -56,8 +54,9 @@ def export_attention(network, epochs: Epochs, out: Path, settings) -> dict[str, 
             out / f"{mouse}_attention_weights.csv",
         )
         states, true = table["pred"].to_numpy(), table["true"].to_numpy()
+        parts = stretches(table["run"].to_numpy(), table["epoch"].to_numpy())
         statistics = attention_statistics(
-            weights, states, true, num_classes=epochs.view.num_classes
+            weights, states, true, num_classes=epochs.view.num_classes, parts=parts
         )
         save_attention_figures(statistics, states, out, mouse)
         results[mouse] = weights

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.bouts import sleep_statistics, statistics_table, stretches
+from analysis.bouts import sleep_statistics, statistics_table
 from analysis.learning_curve import save_learning_curve
 from analysis.tables import write_table
 from common.files import read_json
@@ -28,7 +28,9 @@ from demo.presets import (
     TARGET_SUM,
     TARGET_TOY,
 )
+from inputs.hypnogram import stretches
 from inputs.states import STATE_NAMES
+from settings import Settings
 
 
 def score(name: str, value, target: str, passed, *, control: bool = False) -> dict:
@@ -100,8 +102,8 @@ def demo_figures(mouse: str, name: str, cam_shape) -> list[dict]:
     figures = (
         (
             f"{name}_hypnogram.png",
-            f"Hypnogram of the held-out mouse {mouse}: network above, planted states below. Time "
-            "counts scored epochs; artifacts are left out.",
+            f"Hypnogram of the held-out mouse {mouse}: network above, planted states below. Runs "
+            "are laid end to end; artifacts are gaps.",
             "Hypnogram that the network predicts for a synthetic mouse, above the planted one",
         ),
         (
@@ -192,7 +194,7 @@ def quadrant_block(quadrant: pd.DataFrame) -> str:
     ) + table_block(("map", "correct epochs", "right quadrant", "rate"), rows)
 
 
-def write_demo_report(run_dir: Path, settings, found: dict, seconds: float) -> None:
+def write_demo_report(run_dir: Path, settings: Settings, found: dict, seconds: float) -> None:
     """Write the last figures, the report and, last of all, summary.json."""
     mouse = found["mouse"]
     name = f"{mouse}_{found['seconds']:g}s"

@@ -16,6 +16,7 @@ from inputs.dataloader_sleep import Epochs
 from inputs.recordings import find_recordings, parse_name
 from inputs.states import NREM
 from network.forward import states_of
+from network.model_attention_bilstm import AttentionBiLSTM
 
 SHUFFLES = 1000
 
@@ -27,9 +28,11 @@ def planted_envelopes(recordings: Path, epochs: Epochs) -> np.ndarray:
         name = parse_name(path)
         with np.load(path.with_suffix(".truth.npz")) as held:
             # Slow waves run on below the other states in truth.npz; the film shows them in NREM.
-            truth[name.date, name.run] = held["slow_wave_envelope"] * (held["state"] == NREM)
+            truth[name.date, name.mouse, name.run] = held["slow_wave_envelope"] * (
+                held["state"] == NREM
+            )
     n = epochs.view.num_frames
-    return np.stack([truth[r.date, r.run][r.epoch, :n] for r in epochs.records])
+    return np.stack([truth[r.date, r.mouse, r.run][r.epoch, :n] for r in epochs.records])
 
 
 def row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -67,7 +70,9 @@ def attention_against_waves(
     }
 
 
-def quadrant_hits(network, epochs: Epochs, quadrant: int, *, frame_chunk: int) -> pd.DataFrame:
+def quadrant_hits(
+    network: AttentionBiLSTM, epochs: Epochs, quadrant: int, *, frame_chunk: int
+) -> pd.DataFrame:
     """Count the correctly classified epochs whose map is strongest in the planted quadrant.
 
     Returns:

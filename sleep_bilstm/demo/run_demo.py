@@ -28,6 +28,7 @@ from analysis.evaluation import prediction_table, write_results
 from analysis.maps import export_maps
 from analysis.utils import class_metrics
 from analysis.visualize_lstm_attention_weights import export_attention
+from common.device import quiet_start
 from common.files import (
     DATA_DIR,
     RESULTS_DIR,
@@ -43,14 +44,15 @@ from demo.planted_truth import attention_against_waves, planted_envelopes, quadr
 from demo.presets import DOWNSAMPLE, FULL, NETWORK, OCCLUSION_EVERY, SMALL, TOY, Preset
 from demo.synthetic import Plan, is_synthetic, make_data_set, same_plan
 from demo.toy_quadrant import MICE, make_toy, planted_quadrant
-from inputs.dataloader_sleep import Epochs
+from inputs.dataloader_sleep import Epochs, Split
+from inputs.hypnogram import hypnograms_of
 from inputs.shards import in_time_order
 from inputs.states import seconds_of
 from inputs.storage import Storage
 from inputs.tfrecords import create
 from network.checkpoints import load_own
 from network.forward import run_over, states_of
-from network.model_attention_bilstm import build
+from network.model_attention_bilstm import AttentionBiLSTM, build
 from runs.setup import (
     LIBRARIES,
     architecture_of,
@@ -70,7 +72,7 @@ FREE = ("fresh", "debug", "mode", "device", "workers")
 SIDE_NETWORKS = 2  # the control and the network of the toy set, trained beside the main one
 
 
-def demo_settings(settings):
+def demo_settings(settings: Settings):
     """Return the settings of the demo: the preset, overridden by what the user gave."""
     seed_number(settings.seed)
     if settings.num_classes != 3:
@@ -99,7 +101,7 @@ def remove_older_data(base: Path, plan) -> None:
         shutil.rmtree(base)
 
 
-def make_data(settings, preset: Preset) -> dict[str, Path]:
+def make_data(settings: Settings, preset: Preset) -> dict[str, Path]:
     """Make recordings, shards and the toy set, or reuse them; return their folders."""
     size = "full" if settings.full else "small"
     base = DATA_DIR / "demo" / f"{size}_seed{settings.seed}"
@@ -122,12 +124,12 @@ def make_data(settings, preset: Preset) -> dict[str, Path]:
     return {**folders, "split": base / "mouse_split.json", "toy_split": base / "toy_split.json"}
 
 
-def changed(settings, **values):
+def changed(settings: Settings, **values):
     """Return settings with other values."""
     return Settings({**settings.values, **values}, settings.given)
 
 
-def train_once(settings, data: Path, split_file: Path, run_dir: Path):
+def train_once(settings: Settings, data: Path, split_file: Path, run_dir: Path):
     """Train on a mouse split, or go on where an interrupted training stopped.
 
     Returns:
@@ -140,12 +142,12 @@ def train_once(settings, data: Path, split_file: Path, run_dir: Path):
     return load_own(run_dir / "best.weights.h5")[0], split
 
 
-def control_passes(settings) -> int:
+def control_passes(settings: Settings) -> int:
     """Return the passes of the negative control: a third of those of the network."""
     return max(1, settings.num_epochs // 3)
 
 
-def control_kappa(settings, folders, run_dir: Path) -> float:
+def control_kappa(settings: Settings, folders: dict[str, Path], run_dir: Path) -> float:
     """Train on shuffled labels (negative control); return kappa on the test mouse."""
     view = view_of(settings)
     own = changed(settings, split_file=str(folders["split"]))
@@ -158,23 +160,27 @@ def control_kappa(settings, folders, run_dir: Path) -> float:
     run_dir.mkdir(parents=True, exist_ok=True)
     short = training_of(changed(settings, num_epochs=control_passes(settings)))
     fit(network, train, val, short, run_dir, resume=resume)
-    chunk = {"batch_size": 16, "frame_chunk": settings.frame_chunk, "workers": settings.workers}
     return float(
-        cohen_kappa_score(test.labels, states_of(run_over(network, test, **chunk)["probs"]))
+        cohen_kappa_score(
+            test.labels,
+            states_of(run_over(network, test, changed(settings, batch_size=16))["probs"]),
+        )
     )
 
 
-def test_mouse(settings, network, split, folders, out: Path) -> dict:
+def test_mouse(
+    settings: Settings, network: AttentionBiLSTM, split: Split, folders: dict[str, Path], out: Path
+) -> dict:
     """Test on the held-out mouse and return what the report needs."""
     view = view_of(settings)
     test, train = Epochs(in_time_order(split.test), view), Epochs(split.train, view)
     inference = changed(settings, batch_size=16)
-    chunk = {"batch_size": 16, "frame_chunk": settings.frame_chunk, "workers": settings.workers}
-    table = prediction_table(test, run_over(network, test, **chunk)["probs"])
-    mouse = split.test[0].date
+    table = prediction_table(test, run_over(network, test, inference)["probs"])
+    axes = hypnograms_of(test.records, test.labels)
+    (mouse,) = axes
     text = f"{split.text}; test mouse {mouse}"
     seconds = seconds_of(view.num_frames)
-    metrics = write_results(table, out, text, seconds=seconds)
+    metrics = write_results(table, axes, out, text, seconds=seconds)
     baseline = class_metrics(test.labels, baseline_predictions(train, test))
     weights = export_attention(network, test, out, inference)[mouse]
     waves = attention_against_waves(
@@ -194,7 +200,14 @@ def test_mouse(settings, network, split, folders, out: Path) -> dict:
     }
 
 
-def draw_maps(settings, folders, run_dir: Path, *, mode: str, network=None) -> None:
+def draw_maps(
+    settings: Settings,
+    folders: dict[str, Path],
+    run_dir: Path,
+    *,
+    mode: str,
+    network: AttentionBiLSTM = None,
+) -> None:
     """Draw the maps of ``mode`` for the held-out mouse; without ``network`` the best is loaded."""
     own = changed(settings, split_file=str(folders["split"]), mode=mode, batch_size=16)
     split, _ = load_split(own, folders["tfrecords"])
@@ -205,7 +218,7 @@ def draw_maps(settings, folders, run_dir: Path, *, mode: str, network=None) -> N
     export_maps(network, epochs, run_dir / mode, changed(own, occlusion_patch=patch))
 
 
-def toy_hits(settings, folders, run_dir: Path) -> pd.DataFrame:
+def toy_hits(settings: Settings, folders: dict[str, Path], run_dir: Path) -> pd.DataFrame:
     """Train on the toy set and count how often each kind of map finds the planted quadrant."""
     toy = changed(settings, **TOY)
     network, split = train_once(toy, folders["toy_tfrecords"], folders["toy_split"], run_dir)
@@ -269,10 +282,10 @@ def side_pool(count: int):
     with ProcessPoolExecutor(count, context, begin_side_process) as pool:
         # The processes inherit it, while they start as well: Ctrl-C is answered by the parent.
         answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.environ["TQDM_DISABLE"] = "1"  # read while tqdm is imported
-        for _ in range(count):
-            pool.submit(int)  # starts a process; nothing else to do yet
-        del os.environ["TQDM_DISABLE"]
+        # Inherited as well: what TensorFlow and progress bars write. Faults come as results.
+        with quiet_start():
+            for _ in range(count):
+                pool.submit(int)  # starts a process; nothing else to do yet
         signal.signal(signal.SIGINT, answer)
         try:
             yield pool
@@ -282,12 +295,12 @@ def side_pool(count: int):
             raise
 
 
-def run_beside(part, values: dict, folders, run_dir: Path):
+def run_beside(part, values: dict, folders: dict[str, Path], run_dir: Path):
     """Call ``part(settings, folders, run_dir)`` in a side process."""
     return part(Settings(values, frozenset()), folders, run_dir)
 
 
-def run_demo(settings) -> int:
+def run_demo(settings: Settings) -> int:
     """Run the demo, or reuse a complete one; return 1 when any score missed its target, else 0."""
     start = time.perf_counter()
     settings, preset = demo_settings(settings)

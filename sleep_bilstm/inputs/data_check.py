@@ -23,6 +23,7 @@ def check_recording(path: Path, *, mask_file: Path | None, signals: bool) -> dic
         row = {
             "file": path.name,
             "mouse": recording.name.date,
+            "tag": recording.name.mouse,
             "run": recording.name.run,
             "epochs": n,
         }

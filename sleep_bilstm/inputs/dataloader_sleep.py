@@ -49,6 +49,8 @@ class Split:
     @property
     def text(self) -> str:
         """One sentence that names the split."""
+        if self.kind == "mouse":
+            return mouse_text([*self.train, *self.val], self.test)
         return SPLIT_TEXT[self.kind]
 
 
@@ -107,15 +109,41 @@ def read_mouse_split(
 
 
 def of_mice(records: Sequence[Record], mice: Sequence[str], where: Path) -> list[Record]:
-    """Return the records of ``mice`` (exact date codes); a mouse without records is an error."""
+    """Return the records of ``mice``: date codes, or `<date>-<tag>` where animals share a date.
+
+    Raises:
+        InputError: a mouse without records.
+    """
     held = {record.date for record in records}
-    absent = [mouse for mouse in mice if mouse not in held]
+    both = held | {f"{record.date}-{record.mouse}" for record in records}
+    absent = [mouse for mouse in mice if mouse not in both]
     if absent:
         raise InputError(
             f"{where}: mouse {', '.join(absent)} of the split has no epochs there; found "
             f"{', '.join(sorted(held))}"
         )
-    return [record for record in records if record.date in set(mice)]
+    return [r for r in records if {r.date, f"{r.date}-{r.mouse}"} & set(mice)]
+
+
+def tags_on_both_sides(trained: Sequence[Record], tested: Sequence[Record]) -> list[str]:
+    """Return the mouse tags that are in training on one date and in the test on another.
+
+    A split names animals by their date; one animal may have been recorded on several.
+    """
+    first, second = ({(r.mouse, r.date) for r in part} for part in (trained, tested))
+    return sorted(
+        {tag for tag, _ in first} & {tag for tag, date in second if (tag, date) not in first}
+    )
+
+
+def mouse_text(trained: Sequence[Record], tested: Sequence[Record]) -> str:
+    """Return the sentence about a split by mice, which says when a tag is on both sides."""
+    if tags := tags_on_both_sides(trained, tested):
+        return (
+            f"split by date: tag {', '.join(tags)} is in training and, on another date, in the "
+            "test; if it is the same animal, the score is not that of a new one"
+        )
+    return SPLIT_TEXT["mouse"]
 
 
 def split_names(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,7 +187,10 @@ def split_records(
                 )
             train, val = train[:-1], train[-1:]
             log.info("no val list in the split: mouse %s validates", val[0])
-        return Split(kind, *(of_mice(records, m, where) for m in (train, val, mice.test)))
+        split = Split(kind, *(of_mice(records, m, where) for m in (train, val, mice.test)))
+        if split.text != SPLIT_TEXT["mouse"]:
+            log.warning("warning: %s", split.text)
+        return split
     pooled = of_mice(records, (*mice.train, *mice.val), where)
     if len(pooled) < 10:
         raise InputError(

@@ -327,6 +327,19 @@ def describe(path: Path, rows: list[dict], small: dict) -> dict:
     }
 
 
+def recording_codes(path: Path) -> np.ndarray | None:
+    """Return the raw codes (E,) of the whole recording behind a shard, artifacts included.
+
+    None where they are not known: published files, recordings, shards of older versions.
+    """
+    codes = read_shard_index(path).get("codes") if path.suffix == ".tfrecord" else None
+    if codes is None:
+        return None
+    if not isinstance(codes, list) or not all(isinstance(code, int) for code in codes):
+        raise InputError(f"{path}: its index is damaged (codes is {codes!r}); create it again")
+    return np.array(codes, int)
+
+
 def shard_records(path: Path) -> list[Record]:
     """List the records of a shard."""
     try:

@@ -4,12 +4,6 @@ Every function takes the resolved settings; results go to `<run>/<mode>/`. Sourc
 section 8.1.
 """
 
-
-def seconds_of(num_frames: int) -> float:
-    """Return the length of an input of ``num_frames`` frames in s, rounded to 0.1 s."""
-    return round(num_frames / 16.8, 1)
-
-
 FRAME_RATE_HZ = 16.8
 FRAMES_PER_EPOCH = 168  # 10 s at 16.8 Hz
 EPOCH_S = 10
@@ -24,5 +18,11 @@ STATE_RGB = (
     (39 / 255, 125 / 255, 229 / 255),
     (38 / 255, 179 / 255, 150 / 255),
 )
-NO_LABEL = -1
+NO_LABEL = UNSCORED = -1
+ARTIFACT = -2  # of a hypnogram; artifacts are no epochs of a data set
 HUMAN_KAPPA = 0.65  # human against human on EEG/EMG, Zhang et al. 2024
+
+
+def seconds_of(num_frames: int) -> float:
+    """Return the length of an input of ``num_frames`` frames in s, rounded to 0.1 s."""
+    return round(num_frames / FRAME_RATE_HZ, 1)

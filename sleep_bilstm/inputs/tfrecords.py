@@ -18,6 +18,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from common.files import InputError, atomic_path, raise_faults, write_json
+from inputs.hypnogram import mouse_names
 from inputs.preprocess import (
     NORMALIZE,
     BlockAverage,
@@ -26,7 +27,7 @@ from inputs.preprocess import (
     frames_of,
     to_frames,
 )
-from inputs.recordings import Recording, find_recordings, map_labels, parse_name, size_faults
+from inputs.recordings import Name, Recording, find_recordings, map_labels, parse_name, size_faults
 from inputs.shards import (
     FORMAT,
     MANIFEST,
@@ -124,7 +125,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
     path = shard_path(source, des_path, how.seconds)
     rows = []
     with Recording(source, mask_file=mask_file) as recording, atomic_path(path) as temporary:
-        name = recording.name
+        name, recording_codes = recording.name, recording.raw_labels
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
                 shared = {
@@ -157,6 +158,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
         for row, (offset, length) in zip(rows, walk(temporary), strict=True):
             row.update(offset=offset, length=length)
         index = describe(temporary, rows, shared)
+    index["codes"] = [int(code) for code in recording_codes]
     index["storage"] = asdict(how)
     index["source_bytes"] = source.stat().st_size
     write_json(path.with_suffix(".index.json"), index)
@@ -214,8 +216,10 @@ def write_dataset_json(
     counts, bases = {}, {index["base"] for index in indexes}
     earlier = read_manifest(des_path).get("sources", {})
     kept = {name: size for name, size in earlier.items() if Path(name).stem in bases}
-    for index in indexes:
-        row = counts.setdefault(index["date"], dict.fromkeys(STATE_NAMES[3], 0))
+    for index, mouse in zip(
+        indexes, mouse_names([Name(i["date"], i["mouse"], 0) for i in indexes]), strict=True
+    ):
+        row = counts.setdefault(mouse, dict.fromkeys(STATE_NAMES[3], 0))
         for record in index["records"]:
             row[STATE_NAMES[3][record["label"]]] += 1
     first = indexes[0]

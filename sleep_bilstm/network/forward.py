@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from inputs.dataloader_sleep import Epochs
 from inputs.feed import make_dataset
+from network.model_attention_bilstm import AttentionBiLSTM
 
 
 def states_of(probs: np.ndarray) -> np.ndarray:
@@ -14,19 +15,25 @@ def states_of(probs: np.ndarray) -> np.ndarray:
 
 
 def run_over(
-    network, epochs: Epochs, *, batch_size: int, frame_chunk: int, workers: int, keys=("probs",)
-):
+    network: AttentionBiLSTM, epochs: Epochs, how, keys: tuple[str, ...] = ("probs",)
+) -> dict[str, np.ndarray]:
     """Run the network over all epochs, in order, in batches of any size; nothing is left out.
+
+    Args:
+        network: the network.
+        epochs: what it reads.
+        how: settings of main.py or of a training: batch_size, frame_chunk, workers.
+        keys: outputs of the network's head.
 
     Returns:
         dict of arrays, one row per epoch; both inputs of an epoch are averaged (hemisphere
         both-mirrored).
     """
-    dataset = make_dataset(epochs, np.arange(len(epochs)), batch_size, workers=workers)
+    dataset = make_dataset(epochs, np.arange(len(epochs)), how.batch_size, workers=how.workers)
     parts = {key: [] for key in keys}
     bar = tqdm(total=len(epochs), desc="epochs", disable=None, leave=False)
     for frames, _ in fault_lines(dataset):
-        outputs = network.infer(frames.numpy()[..., 0], frame_chunk)
+        outputs = network.infer(frames.numpy()[..., 0], how.frame_chunk)
         for key in keys:
             parts[key].append(outputs[key])
         bar.update(len(frames))

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.evaluation import prediction_table, write_results
 from common.files import write_settings
 from inputs.dataloader_sleep import Epochs, MouseSplit, fold_mice, read_mouse_split, split_records
+from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, in_time_order
 from inputs.states import seconds_of
 from network.checkpoints import load_own
@@ -22,7 +23,7 @@ from settings import Settings
 log = logging.getLogger(__name__)
 
 
-def run_folds(settings, folder: Path, run_dir: Path) -> int:
+def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
     """Train one network per fold in `<run>/fold<i>` and write the pooled results to `<run>/folds`.
 
     The last training mouse of each fold validates. Each fold tests on mice that its network never
@@ -46,23 +47,19 @@ def run_folds(settings, folder: Path, run_dir: Path) -> int:
         jobs.append((one, split, fold, fold_dir))
     claim_run(run_dir, settings)
     write_settings(run_dir, settings.values, libraries=LIBRARIES)
-    tables = []
+    tables, axes = [], {}
     for number, (one, split, fold, fold_dir) in enumerate(jobs, start=1):
         log.info("fold %d of %d: test mouse %s", number, len(groups), ", ".join(fold.test))
         fit_split(one, split, fold, folder, fold_dir)
         network, _ = load_own(fold_dir / "best.weights.h5")
         epochs = Epochs(in_time_order(split.test), view_of(settings))
-        probs = run_over(
-            network,
-            epochs,
-            batch_size=settings.batch_size,
-            frame_chunk=settings.frame_chunk,
-            workers=settings.workers,
-        )["probs"]
+        probs = run_over(network, epochs, settings)["probs"]
+        axes |= hypnograms_of(epochs.records, epochs.labels)
         tables.append(prediction_table(epochs, probs).assign(fold=number))
     text = f"{settings.folds} leave-mouse-out folds: no mouse is tested by a network that saw it"
     write_results(
         pd.concat(tables, ignore_index=True),
+        axes,
         run_dir / "folds",
         text,
         seconds=seconds_of(settings.num_frames),

@@ -17,6 +17,7 @@ from analysis.utils import class_metrics, text_of
 from analysis.visualize_lstm_attention_weights import export_attention
 from common.figures import show_picture
 from common.files import InputError, write_json, write_settings
+from inputs.hypnogram import Hypnogram, hypnograms_of
 from inputs.states import seconds_of
 from network.forward import run_over
 from runs.folds import run_folds
@@ -34,12 +35,13 @@ from runs.setup import (
     seeded,
 )
 from runs.trained import load_network, test_sets
+from settings import Settings
 
 log = logging.getLogger(__name__)
 OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
 
 
-def run_train(settings) -> int:
+def run_train(settings: Settings) -> int:
     """Train one network, or with --folds one per group of test mice."""
     folder, run_dir = data_folder(settings), run_folder(settings)
     settings = seeded(settings, run_dir)
@@ -63,16 +65,19 @@ def run_train(settings) -> int:
     return 0
 
 
-def output_folder(settings) -> Path:
-    """Return the folder of the results of this mode, with settings.json in it."""
+def output_folder(settings: Settings, axes: dict[str, Hypnogram]) -> Path:
+    """Return the folder of the results of this mode, with settings.json in it; say what is read."""
+    for axis in axes.values():
+        log.info("%s", axis.describe())
     out = (
         Path(settings.result_savedir) if settings.result_savedir else run_folder(settings)
     ) / settings.mode
-    write_settings(out, settings.values, libraries=LIBRARIES)
+    recordings = {mouse: axis.record() for mouse, axis in axes.items()}
+    write_settings(out, {**settings.values, "recordings": recordings}, libraries=LIBRARIES)
     return out
 
 
-def run_test(settings, *, subjectwise: bool) -> int:
+def run_test(settings: Settings, *, subjectwise: bool) -> int:
     """Test on the test part of the split, or on all epochs of the test mouse."""
     folder = data_folder(settings)
     choose_device(settings.device)
@@ -88,18 +93,13 @@ def run_test(settings, *, subjectwise: bool) -> int:
             "baseline needs the training epochs: they are not known for this network, or not in "
             f"{folder}"
         )
-    out = output_folder(settings)
-    probs = run_over(
-        network,
-        epochs,
-        batch_size=settings.batch_size,
-        frame_chunk=settings.frame_chunk,
-        workers=settings.workers,
-    )["probs"]
+    axes = hypnograms_of(epochs.records, epochs.labels)
+    out = output_folder(settings, axes)
+    probs = run_over(network, epochs, settings)["probs"]
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
     table = add_smoothed(table, settings.smooth, train)
     seconds = seconds_of(network.architecture.num_frames)
-    metrics = write_results(table, out, text, seconds=seconds, hypnograms=subjectwise)
+    metrics = write_results(table, axes, out, text, seconds=seconds, hypnograms=subjectwise)
     if settings.baseline:
         found = baseline_predictions(train, epochs)
         metrics["band_power_baseline"] = class_metrics(
@@ -112,20 +112,20 @@ def run_test(settings, *, subjectwise: bool) -> int:
     return 0
 
 
-def show_pictures(settings, out: Path) -> None:
+def show_pictures(settings: Settings, out: Path) -> None:
     """Open the pictures of ``out`` in windows when --result_action asks for it."""
     if settings.result_action != "save":
         for path in sorted(out.rglob("*.png")):
             show_picture(path)
 
 
-def run_optical(settings) -> int:
+def run_optical(settings: Settings) -> int:
     """Run gradcam, attention_weights or occlusion over the test mouse."""
     folder = data_folder(settings)
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
     epochs, _, text = test_sets(settings, folder, network, data, subjectwise=True)
-    out = output_folder(settings)
+    out = output_folder(settings, hypnograms_of(epochs.records, epochs.labels))
     log.info("%s", text)
     if settings.mode == "attention_weights":
         export_attention(network, epochs, out, settings)
@@ -136,20 +136,20 @@ def run_optical(settings) -> int:
     return 0
 
 
-def run_predict(settings) -> int:
+def run_predict(settings: Settings) -> int:
     """Predict the states of recordings (.mat) or tfrecords without looking at labels."""
     folder = data_folder(settings)
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
-    table = predict_folder(network, data, folder, settings)
-    out = output_folder(settings)
-    write_predictions(table, out, network.architecture.num_frames)
+    table, axes = predict_folder(network, data, folder, settings)
+    out = output_folder(settings, axes)
+    write_predictions(table, axes, out, network.architecture.num_frames)
     log.info("results in %s", out)
     show_pictures(settings, out)
     return 0
 
 
-def run_mode(settings) -> int:
+def run_mode(settings: Settings) -> int:
     """Run the mode of the settings; return the exit code."""
     say_device(settings.device)
     if settings.mode == "train":

@@ -14,6 +14,7 @@ from analysis.evaluation import add_smoothed, prediction_table, save_mouse
 from analysis.tables import write_table
 from common.files import InputError, raise_faults
 from inputs.dataloader_sleep import View, load_epochs
+from inputs.hypnogram import Hypnogram, hypnograms_of
 from inputs.preprocess import frames_of, to_frames
 from inputs.recordings import Recording, find_recordings
 from inputs.shards import Record
@@ -21,24 +22,25 @@ from inputs.states import MAX_SECONDS, NO_LABEL, seconds_of
 from inputs.storage import Storage
 from inputs.tfrecords import epochs_of
 from network.forward import run_over
+from network.model_attention_bilstm import AttentionBiLSTM
 from runs.trained import check_shape, check_storage, storage_rules, view_of_network
+from settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 class RecordingEpochs:
-    """Epochs of one recording, as prediction_table takes them; labels are unknown."""
+    """Epochs of recordings, as prediction_table takes them; labels are unknown."""
 
-    def __init__(self, path: Path, name, epochs: list[int]):
-        self.records = [
-            Record(path, 0, 0, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
-            for k, e in enumerate(epochs)
-        ]
-        self.labels = np.full(len(epochs), NO_LABEL, np.int32)
+    def __init__(self, records: list[Record]):
+        self.records = records
+        self.labels = np.full(len(records), NO_LABEL, np.int32)
 
 
-def predict_recording(network, path: Path, how: Storage, view: View, settings) -> pd.DataFrame:
-    """Return the prediction table of one recording; every epoch is predicted, in batches."""
+def predict_recording(
+    network: AttentionBiLSTM, path: Path, how: Storage, view: View, settings: Settings
+) -> tuple[list[Record], np.ndarray]:
+    """Return the epochs of one recording and their probabilities (N, K), computed in batches."""
     numbers, batch, parts = [], [], []
 
     def flush():
@@ -59,11 +61,15 @@ def predict_recording(network, path: Path, how: Storage, view: View, settings) -
                 f"{path}: no epoch has both neighbours, which the network is trained with (--edge "
                 "drop); leave this recording out"
             )
-        own = RecordingEpochs(path, recording.name, numbers)
-    return prediction_table(own, np.concatenate(parts), min_confidence=settings.min_confidence)
+        name = recording.name
+    records = [
+        Record(path, 0, 0, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
+        for k, e in enumerate(numbers)
+    ]
+    return records, np.concatenate(parts)
 
 
-def check_recordings(network, paths: list[Path], how: Storage, view: View) -> None:
+def check_recordings(network: AttentionBiLSTM, paths: list[Path], how: Storage, view: View) -> None:
     """Read all headers before the first hour is spent; report every recording that does not fit."""
     a, faults = network.architecture, []
     for path in paths:
@@ -83,7 +89,7 @@ def check_recordings(network, paths: list[Path], how: Storage, view: View) -> No
     raise_faults(faults)
 
 
-def storage_of_network(network, data: dict) -> Storage:
+def storage_of_network(network: AttentionBiLSTM, data: dict) -> Storage:
     """Return how recordings are cut for ``network``: as its training data, or by its frames."""
     frames = network.architecture.num_frames
     fitting = (s for s in range(1, MAX_SECONDS + 1) if frames_of(s) >= frames)
@@ -91,8 +97,11 @@ def storage_of_network(network, data: dict) -> Storage:
     return Storage(**rules)
 
 
-def predict_folder(network, data: dict, folder: Path, settings) -> pd.DataFrame:
-    """Return the prediction table of all recordings, or else all tfrecords, of ``folder``.
+def predict_folder(
+    network: AttentionBiLSTM, data: dict, folder: Path, settings: Settings
+) -> tuple[pd.DataFrame, dict[str, Hypnogram]]:
+    """Return the prediction table of all recordings, or else all tfrecords, of ``folder``, and the
+    time axis of every animal.
 
     Raises:
         InputError: nothing usable in the folder, or smoothing that needs labels.
@@ -107,21 +116,26 @@ def predict_folder(network, data: dict, folder: Path, settings) -> pd.DataFrame:
         paths = find_recordings(folder)
         check_recordings(network, paths, how, view)
         bar = tqdm(paths, desc="recordings", disable=None)
-        table = pd.concat([predict_recording(network, path, how, view, settings) for path in bar])
+        found = [predict_recording(network, path, how, view, settings) for path in bar]
+        epochs = RecordingEpochs([record for records, _ in found for record in records])
+        probs = np.concatenate([own for _, own in found])
     else:
         check_storage(folder, data)
         epochs = load_epochs(folder, view)
         check_shape(network, epochs, folder)
         epochs.labels = np.full(len(epochs.records), NO_LABEL, np.int32)
-        chunk = {"batch_size": settings.batch_size, "workers": settings.workers}
-        probs = run_over(network, epochs, frame_chunk=settings.frame_chunk, **chunk)["probs"]
-        table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
-    return add_smoothed(table.reset_index(drop=True), settings.smooth, None)
+        probs = run_over(network, epochs, settings)["probs"]
+    table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
+    axes = hypnograms_of(epochs.records, epochs.labels)
+    return add_smoothed(table, settings.smooth, None), axes
 
 
-def write_predictions(table: pd.DataFrame, out: Path, num_frames: int) -> None:
+def write_predictions(
+    table: pd.DataFrame, axes: dict[str, Hypnogram], out: Path, num_frames: int
+) -> None:
     """Write one CSV, .mat and hypnogram per mouse, and `predictions.csv`."""
     for mouse, part in table.groupby("mouse", sort=False):
-        save_mouse(part.reset_index(drop=True), out, f"{mouse}_{seconds_of(num_frames):g}s")
+        name = f"{mouse}_{seconds_of(num_frames):g}s"
+        save_mouse(part.reset_index(drop=True), axes[mouse], out, name)
     write_table(table.drop(columns="true"), out / "predictions.csv")
     log.info("%d epochs of %d mice predicted", len(table), table["mouse"].nunique())

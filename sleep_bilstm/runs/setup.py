@@ -16,7 +16,16 @@ import tensorflow as tf
 
 from common.device import describe_device, quiet_start, why_no_gpu
 from common.files import RESULTS_DIR, InputError, read_json, write_settings
-from inputs.dataloader_sleep import Epochs, View, read_mouse_split, report_counts, split_records
+from inputs.dataloader_sleep import (
+    Epochs,
+    MouseSplit,
+    Split,
+    View,
+    read_mouse_split,
+    report_counts,
+    split_records,
+)
+from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, read_manifest
 from inputs.states import STATE_NAMES
 from network.checkpoints import read_config, save_config
@@ -62,7 +71,7 @@ def strategy_scope():
     return contextlib.nullcontext()
 
 
-def run_folder(settings) -> Path:
+def run_folder(settings: Settings) -> Path:
     """Return the folder of the run."""
     name = settings.run or settings.model_name
     if not name:
@@ -71,7 +80,7 @@ def run_folder(settings) -> Path:
     return Path(settings.model_savedir) if settings.model_savedir else RESULTS_DIR / name
 
 
-def data_folder(settings) -> Path:
+def data_folder(settings: Settings) -> Path:
     """Return the data folder, or say how to get data."""
     if not settings.data_path:
         raise InputError(
@@ -81,7 +90,7 @@ def data_folder(settings) -> Path:
     return Path(settings.data_path)
 
 
-def view_of(settings) -> View:
+def view_of(settings: Settings) -> View:
     """Return what the network sees of an epoch."""
     return View(
         settings.num_frames,
@@ -90,19 +99,19 @@ def view_of(settings) -> View:
     )
 
 
-def architecture_of(settings, shape) -> Architecture:
+def architecture_of(settings: Settings, shape) -> Architecture:
     """Return the architecture of the settings for inputs of ``shape`` (F, H, W)."""
     names = {field.name for field in fields(Architecture)} - {"num_frames", "height", "width"}
     chosen = {name: settings.values[name] for name in names}
     return Architecture(num_frames=shape[0], height=shape[1], width=shape[2], **chosen)
 
 
-def training_of(settings) -> Training:
+def training_of(settings: Settings) -> Training:
     """Return the training settings."""
     return Training(**{field.name: settings.values[field.name] for field in fields(Training)})
 
 
-def load_split(settings, folder: Path):
+def load_split(settings: Settings, folder: Path):
     """Return (split, mice) of the settings over the records in ``folder``."""
     records = find_records(folder)
     mice = read_mouse_split(
@@ -114,7 +123,7 @@ def load_split(settings, folder: Path):
     return split_records(records, mice, settings.split, seed=settings.seed, where=folder), mice
 
 
-def claim_run(run_dir: Path, settings) -> None:
+def claim_run(run_dir: Path, settings: Settings) -> None:
     """Refuse to mix two runs; --fresh removes the one that is there."""
     if settings.fresh and settings.model_continue:
         raise InputError("fresh removes the run that model_continue goes on with: give one of them")
@@ -129,7 +138,7 @@ def claim_run(run_dir: Path, settings) -> None:
         )
 
 
-def data_record(settings, mice, folder: Path) -> dict:
+def data_record(settings: Settings, mice: MouseSplit, folder: Path) -> dict:
     """Return what config.json keeps about the data, to repeat the split and to check other data."""
     return {
         "hemisphere": settings.hemisphere if settings.hemispheric else None,
@@ -161,7 +170,7 @@ def differences(old: dict, new: dict, prefix: str = ""):
             yield f"{prefix}{key}", held, value
 
 
-def check_resume(run_dir: Path, settings, architecture, data: dict) -> None:
+def check_resume(run_dir: Path, settings: Settings, architecture: Architecture, data: dict) -> None:
     """Refuse to go on with a run of another network, other data or other training settings."""
     if not (run_dir / STATE_FILE).is_file():
         raise InputError(
@@ -185,7 +194,7 @@ def check_resume(run_dir: Path, settings, architecture, data: dict) -> None:
             )
 
 
-def prepare(settings, split, mice, folder: Path, run_dir: Path):
+def prepare(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
     """Check all that can be wrong with a training before anything is written or removed.
 
     Returns:
@@ -204,11 +213,15 @@ def prepare(settings, split, mice, folder: Path, run_dir: Path):
     return train, val, architecture, data
 
 
-def fit_split(settings, split, mice, folder: Path, run_dir: Path):
+def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
     """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
     train, val, architecture, data = prepare(settings, split, mice, folder, run_dir)
     for name, epochs in (("training", train), ("validation", val)):
         report_counts(name, epochs, STATE_NAMES[settings.num_classes])
+    records = [*split.train, *split.val, *split.test]
+    axes = hypnograms_of(records, [record.label for record in records])
+    for axis in axes.values():
+        log.info("%s", axis.describe())
     inputs = [
         path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
     ]
@@ -229,7 +242,7 @@ def fit_split(settings, split, mice, folder: Path, run_dir: Path):
     return network, history
 
 
-def seeded(settings, run_dir: Path):
+def seeded(settings: Settings, run_dir: Path):
     """Return the settings with a seed: a negative one is drawn, or taken from the run to continue.
 
     A split that nobody can repeat would put training epochs into the test.

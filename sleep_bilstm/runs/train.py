@@ -22,6 +22,7 @@ from inputs.feed import make_dataset
 from network.checkpoints import load_training_state, save_training_state, save_weights
 from network.forward import run_over, states_of
 from network.losses_metrics import CohenKappa, make_loss
+from network.model_attention_bilstm import AttentionBiLSTM
 
 log = logging.getLogger(__name__)
 STUCK_EPOCHS = 5
@@ -49,7 +50,7 @@ class LossNotFinite(InputError):
     """The training loss became NaN or infinite."""
 
 
-def compile_network(network, training: Training):
+def compile_network(network: AttentionBiLSTM, training: Training):
     """Compile the network with Adam, loss, accuracy and kappa; return the optimiser."""
     classes = network.architecture.num_classes
     optimizer = keras.optimizers.Adam(
@@ -69,15 +70,9 @@ def compile_network(network, training: Training):
     return optimizer
 
 
-def validate(network, epochs: Epochs, training: Training) -> dict[str, float]:
+def validate(network: AttentionBiLSTM, epochs: Epochs, training: Training) -> dict[str, float]:
     """Return loss, accuracy and kappa of the network on ``epochs``."""
-    probs = run_over(
-        network,
-        epochs,
-        batch_size=training.batch_size,
-        frame_chunk=training.frame_chunk,
-        workers=training.workers,
-    )["probs"]
+    probs = run_over(network, epochs, training)["probs"]
     found = states_of(probs)
     labels = epochs.labels
     target = labels[:, None] if probs.shape[1] == 1 else labels
@@ -131,7 +126,7 @@ def _write_tensorboard(folder: Path, row: dict) -> None:
 
 
 def fit(
-    network,
+    network: AttentionBiLSTM,
     train: Epochs,
     val: Epochs,
     training: Training,
@@ -206,12 +201,12 @@ def fit(
     return history
 
 
-def _assign(network, values: list) -> None:
+def _assign(network: AttentionBiLSTM, values: list) -> None:
     for variable, value in zip(network.model.trainable_variables, values, strict=True):
         variable.assign(value)
 
 
-def _fit_one(network, data, last_step: list) -> dict[str, float]:
+def _fit_one(network: AttentionBiLSTM, data, last_step: list) -> dict[str, float]:
     """Train one pass; the network then holds the averages, if any, and ``last_step`` the weights of
     the last step.
     """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from common.files import InputError
 from inputs.dataloader_sleep import (
-    SPLIT_TEXT,
     Epochs,
     MouseSplit,
     View,
+    mouse_text,
     of_mice,
     read_mouse_split,
     split_records,
@@ -21,7 +21,8 @@ from inputs.shards import MANIFEST, find_records, in_time_order, read_manifest
 from inputs.states import EPOCH_S
 from inputs.storage import Storage
 from network.checkpoints import find_tf2_prefix, load_own, load_tf2, read_config
-from network.model_attention_bilstm import Architecture
+from network.model_attention_bilstm import Architecture, AttentionBiLSTM
+from settings import Settings
 
 log = logging.getLogger(__name__)
 # What must be the same in training and use; the last two count beyond 10 s only.
@@ -53,7 +54,7 @@ def check_storage(folder: Path, data: dict) -> None:
             )
 
 
-def check_shape(network, epochs: Epochs, folder: Path) -> None:
+def check_shape(network: AttentionBiLSTM, epochs: Epochs, folder: Path) -> None:
     """Refuse epochs of another frame size than the network takes."""
     a = network.architecture
     if epochs.shape != (a.num_frames, a.height, a.width):
@@ -63,14 +64,14 @@ def check_shape(network, epochs: Epochs, folder: Path) -> None:
         )
 
 
-def view_of_network(network, data: dict) -> View:
+def view_of_network(network: AttentionBiLSTM, data: dict) -> View:
     """Return what ``network`` sees of an epoch."""
     return View(
         network.architecture.num_frames, network.architecture.num_classes, data["hemisphere"]
     )
 
 
-def load_network(settings, run_dir: Path, folder: Path):
+def load_network(settings: Settings, run_dir: Path, folder: Path):
     """Load the network that --weights names, from ``run_dir`` or a path.
 
     Args:
@@ -98,7 +99,7 @@ def load_network(settings, run_dir: Path, folder: Path):
     return network, data
 
 
-def _load_published(settings, prefix: Path, folder: Path):
+def _load_published(settings: Settings, prefix: Path, folder: Path):
     """Load a TensorFlow-2 checkpoint; its frames come from config.json unless the user gives them.
 
     Without config.json the frame is that of the manifest of ``folder``, or 128 x 128.
@@ -134,7 +135,9 @@ def _load_published(settings, prefix: Path, folder: Path):
     return network, {"hemisphere": hemisphere}
 
 
-def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool):
+def test_sets(
+    settings: Settings, folder: Path, network: AttentionBiLSTM, data: dict, *, subjectwise: bool
+):
     """Return (epochs to test, training epochs or None, sentence about the split)."""
     check_storage(folder, data)
     view = view_of_network(network, data)
@@ -159,14 +162,18 @@ def test_sets(settings, folder: Path, network, data: dict, *, subjectwise: bool)
         )
         kind, seed = "mouse", settings.seed
     if subjectwise or not known:
-        text = f"{SPLIT_TEXT['mouse']}; test mouse {', '.join(mice.test)}"
+        known_mice = [m for m in (*mice.train, *mice.val) if m not in mice.test]
+        rest = [r for r in records if {r.date, f"{r.date}-{r.mouse}"} & set(known_mice)]
+        tested = of_mice(records, mice.test, folder)
+        text = f"{mouse_text(rest, tested)}; test mouse {', '.join(mice.test)}"
         if set(mice.test) & {*mice.train, *mice.val}:
             text = (
                 f"leak allowed: test mouse {', '.join(mice.test)} is one the network is trained on"
             )
-        test, train = of_mice(records, mice.test, folder), None
+        test, train = tested, None
         # A folder may hold the test mouse alone: then there is nothing to fit a baseline on.
-        if known and {*mice.train, *mice.val} <= {record.date for record in records}:
+        names = {name for r in records for name in (r.date, f"{r.date}-{r.mouse}")}
+        if known and {*mice.train, *mice.val} <= names:
             train = split_records(records, mice, kind, seed=seed, where=folder).train
     else:
         split = split_records(records, mice, kind, seed=seed, where=folder)
