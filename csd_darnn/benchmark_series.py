@@ -12,13 +12,10 @@ public derivative). What is absent is left out and named. Writes
 results/csd_darnn/benchmark_series/series.csv and series.json.
 """
 
-import time
 from pathlib import Path
 
-import numpy as np
-
-from files import InputError, atomic_path, one_line_faults, write_json
-from settings import DATA_DIR, RESULTS_DIR, Flag, parse
+from common.files import DATA_DIR, one_line_faults
+from settings import Flag, parse
 
 # Data
 REAL_DIR = DATA_DIR / "real"  # folder with the files named above
@@ -38,239 +35,15 @@ FLAGS = {
     "ATTENTION": Flag(str, "input attention", ("tanh", "linear")),
     "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
 }
-SML_FILES = ("NEW-DATA-1.T15.txt", "NEW-DATA-2.T15.txt")
-SML_TARGET = "Temperature_Comedor_Sensor"
-SML_LEFT_OUT = (
-    "Exterior_Entalpic_1", "Exterior_Entalpic_2", "Exterior_Entalpic_turbo", "Day_Of_Week",
-    "Precipitacion",
-)  # fmt: skip
-NASDAQ_FILE, NASDAQ_WEIGHTS = "nasdaq100_padding_first4517.csv.gz", "nasdaq_T10_m64_weights.npz"
-PAPER = {"SML2010": 0.0202}  # RMSE of DA-RNN with m = p = 64, degrees C
-
-
-def read_sml(folder):
-    """Return SML2010 as (values (4137, 17) float64, names): 16 driving series and the target.
-
-    The first line starts with "#" and two blanks; splitting on single blanks would shift every
-    name by two. The name is what follows the colon.
-    """
-    parts, names = [], None
-    for file in SML_FILES:
-        path = Path(folder) / file
-        lines = path.read_text(encoding="utf-8").splitlines()
-        names = [token.split(":")[-1] for token in lines[0].lstrip("# ").split()]
-        try:
-            rows = [[float(cell) for cell in line.split()[2:]] for line in lines[1:] if line]
-            parts.append(np.array(rows))
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; expected numbers after date and time") from None
-        if parts[-1].shape[1:] != (len(names) - 2,):
-            raise InputError(f"{path}: found {len(names)} names, expected one for each column")
-    values, names = np.concatenate(parts), names[2:]
-    driving = [name for name in names if name != SML_TARGET and name not in SML_LEFT_OUT]
-    order = [names.index(name) for name in [*driving, SML_TARGET]]
-    return values[:, order], [*driving, SML_TARGET]
-
-
-def series_settings(rows, **changes):
-    """Return the settings of section 14, check 8, for parts of ``rows`` = (train, val, test)."""
-    import main
-
-    held_in, total = rows[0] + rows[1], sum(rows)
-    return main.default_settings() | {
-        "current_x": True,
-        "horizon": 1,
-        "predict": "change",
-        "layers": 1,
-        "batch_size": 128,
-        "learning_rate": 0.001,
-        "shuffle_pixels": "none",  # named series: their places are meant to be learned
-        "train_fraction": (held_in + 0.5) / total,  # half a row against truncation
-        "validation": rows[1] / held_in,
-        **changes,
-    }
-
-
-def train_series(recording, settings):
-    """Train on a table, keep the epoch of the best validation, return the metric rows."""
-    from displays import evaluate
-    from pipeline import build, fit
-    from prediction import predict_windows
-    from prepare import prepare
-    from utils import choose_device
-
-    prepared = prepare(settings, recording)
-    device, _ = choose_device(settings["device"])
-    t_cfg, net = build(prepared, settings, device)
-    progress = fit(prepared, settings, net, t_cfg)
-    y_pred = predict_windows(
-        net, prepared.data, prepared.test_starts, prepared.rule, permutation=progress.permutation
-    ).y_pred
-    return evaluate(prepared, y_pred), progress.best["epoch"]
-
-
-def least_squares(values, n_train, n_test, lags=9):
-    """Return the predictions (n_test,) of least squares from x_T, x_{T-1} and ``lags`` y values.
-
-    Args:
-        values: (n, K), target last; fitted on the first ``n_train`` rows, tested on the last ones.
-    """
-    x, y = values[:, :-1], values[:, -1]
-
-    def design(rows):
-        history = y[rows[:, None] - np.arange(1, lags + 1)]
-        return np.hstack([x[rows], x[rows - 1], history, np.ones((len(rows), 1))])
-
-    fit_rows, test_rows = np.arange(lags, n_train), np.arange(len(y) - n_test, len(y))
-    weights = np.linalg.lstsq(design(fit_rows), y[fit_rows], rcond=None)[0]
-    return design(test_rows) @ weights
-
-
-def table_row(data, model, found, seconds=None, note=""):
-    """Return one row of the result table from regression metrics in data units."""
-    measures = {key: found[key] for key in ("rmse", "mae", "mape_percent")}
-    return {"data": data, "model": model, **measures, "seconds": seconds, "note": note}
-
-
-def run_series(name, recording, rows, *, n_epochs, seeds, attention, device):
-    """Return the table rows of one series: network (every seed), persistence, ridge, regression."""
-    from metrics import regression_metrics
-
-    table = []
-    for seed in range(seeds):
-        began = time.perf_counter()
-        settings = series_settings(
-            rows, n_epochs=n_epochs, seed=seed, attention=attention, device=device
-        )
-        found, epoch = train_series(recording, settings)
-        seconds = time.perf_counter() - began
-        for row in found:
-            if row["units"] == "data" and (row["model"] == "network" or seed == 0):
-                network = row["model"] == "network"
-                label = f"network {attention}, seed {seed}" if network else row["model"]
-                note = f"epoch {epoch} of {n_epochs}" if network else ""
-                table.append(table_row(name, label, row, seconds if network else None, note))
-    target = recording.values[-rows[2] :, -1]
-    y_pred = least_squares(recording.values, rows[0], rows[2])
-    found = regression_metrics(target, y_pred)
-    table.append(table_row(name, "least squares (x_T, x_T-1, 9 y lags)", found))
-    return table
-
-
-def load_derivative(path):
-    """Return (DaRnnNet, Scaler, arrays) of the NASDAQ weights of a public derivative."""
-    import torch
-
-    from checkpoints import infer_sizes, load_parameters
-    from custom_types import ModelOptions
-    from preprocessing import Scaler
-    from training import build_net
-    from windows import WindowRule
-
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    states = {
-        part: {
-            name[4:]: torch.from_numpy(value)
-            for name, value in arrays.items()
-            if name.startswith(part)
-        }
-        for part in ("enc.", "dec.")
-    }
-    sizes = infer_sizes(states["enc."], states["dec."], path)
-    # The derivative attends to T steps and keeps a history of T - 1.
-    rule = WindowRule(sizes["steps"], horizon=1, current_x=True)
-    options = ModelOptions(layers=sizes["layers"])
-    net = build_net(sizes, rule=rule, options=options, learning_rate=0.001)
-    load_parameters(net.encoder, states["enc."], path)
-    load_parameters(net.decoder, states["dec."], path)
-    mean, scale = (arrays[f"scaler_{name}"].astype(np.float64) for name in ("mean", "scale"))
-    return net, Scaler(mean, scale, tuple(map(str, range(mean.size))), "derivative"), arrays
-
-
-def predict_derivative(net, scaler, values):
-    """Predict NDX with the derivative's windows: x rows i..i+9, history i..i+8, target row i+10.
-
-    Returns:
-        predictions (n,) in index points, targets (n,), attention (n, 81).
-    """
-    import torch
-
-    steps = net.encoder.steps
-    z = torch.from_numpy(scaler.transform(values))
-    starts = np.arange(len(values) - steps)
-    rows = torch.from_numpy(starts[:, None] + np.arange(steps))
-    with torch.no_grad():
-        _, encoded, alpha = net.encoder.encode(z[:, :-1][rows])
-        y_pred = net.decoder(encoded, z[:, -1:][rows[:, :-1]])
-    last = values.shape[1] - 1
-    return scaler.invert(y_pred.numpy(), [last])[:, 0], values[steps:, -1], alpha[:, 0].numpy()
-
-
-def derivative_rows(values, path):
-    """Return the table rows of the derivative's weights on the whole excerpt."""
-    from metrics import regression_metrics
-
-    net, scaler, _ = load_derivative(path)
-    y_pred, target, _ = predict_derivative(net, scaler, values)
-    note = f"{len(target)} windows"
-    steps = net.encoder.steps
-    rows = [("derivative weights", y_pred)]
-    rows += [(f"persistence, {back} back", values[steps - back : -back, -1]) for back in (1, 2)]
-    return [
-        table_row("NASDAQ excerpt", model, regression_metrics(target, values_), note=note)
-        for model, values_ in rows
-    ]
 
 
 @one_line_faults
 def main(argv=None):
     """Run what the folder holds, print and write the table."""
-    arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
-    folder = arguments.real_dir
-    from recording import Recording, load_recording
-    from utils import write_columns
+    chosen = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
+    from demo.series import run_what_is_there
 
-    table, absent = [], []
-    common = {"seeds": arguments.seeds, "attention": arguments.attention}
-    common["device"] = arguments.device
-    if all((folder / file).exists() for file in SML_FILES):
-        values, names = read_sml(folder)
-        recording = Recording(
-            values, names, None, None, "table", folder / SML_FILES[0], target_label=names[-1]
-        )
-        table += run_series(
-            "SML2010", recording, (3200, 400, 537), n_epochs=arguments.n_epochs, **common
-        )
-    else:
-        absent.append(SML_FILES[0])
-    if (folder / NASDAQ_FILE).exists():
-        recording = load_recording(folder / NASDAQ_FILE)
-        if (folder / NASDAQ_WEIGHTS).exists():
-            table += derivative_rows(recording.values, folder / NASDAQ_WEIGHTS)
-        if arguments.nasdaq_epochs:
-            rows = (3909, 304, 304)
-            table += run_series(
-                "NASDAQ excerpt", recording, rows, n_epochs=arguments.nasdaq_epochs, **common
-            )
-    else:
-        absent.append(NASDAQ_FILE)
-    if not table:
-        raise InputError(f"{folder}: found none of {', '.join(absent)}; give --real_dir")
-    for row in table:
-        mape = "-" if row["mape_percent"] is None else f"{row['mape_percent']:.4f} %"
-        print(
-            f"{row['data']:15s} {row['model']:40s} RMSE {row['rmse']:.4f}  MAE {row['mae']:.4f}"
-            f"  MAPE {mape}  {row['note']}"
-        )
-    for name, value in PAPER.items():
-        print(f"{name:15s} {'paper, DA-RNN m=p=64':40s} RMSE {value:.4f}")
-    for file in absent:
-        print(f"{folder / file} is absent: left out")
-    out = RESULTS_DIR / "benchmark_series"
-    write_json(out / "series.json", {"rows": table, "paper_rmse": PAPER, "absent": absent})
-    with atomic_path(out / "series.csv") as temporary:
-        write_columns(temporary, {key: [row[key] for row in table] for key in table[0]})
+    run_what_is_there(chosen)
     return 0
 
 

@@ -8,11 +8,8 @@ scaler.json (or a published scaler.pkl). Writes into <run>/reloaded/: final_y_pr
 z-units, attention.npz, plots/final_predicted_reloaded.png and metrics.csv.
 """
 
-from pathlib import Path
-
-from device import describe_device
-from files import InputError, one_line_faults
-from settings import RESULTS_DIR, Flag, parse
+from common.files import one_line_faults
+from settings import Flag, parse, published
 
 # What is predicted
 RUN = "run"  # folder below results/csd_darnn/, or a path
@@ -29,106 +26,21 @@ FLAGS = {
     "DEVICE": Flag(str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps"),
 }
 
-
-def run_folder(text):
-    """Return the folder of a run from its name below results/csd_darnn/, or from a path."""
-    named = RESULTS_DIR / text
-    folder = named if named.is_dir() else Path(text)
-    if not (folder / "network.json").is_file():
-        raise InputError(
-            f"{folder}: found no network.json, expected the folder of a finished run of main.py"
-        )
-    return folder
+PUBLISHED = {"reload_run": "runs.reloading"}
 
 
-def reload_run(run_dir, data="", scaler="run", device="auto"):
-    """Load the network of a run and a recording that fits it.
-
-    Returns:
-        (DaRnnNet, record of network.json, Prepared). The prepared recording is standardised with
-        the run's scaler, or with one of its own.
-
-    Raises:
-        InputError: when the recording's columns are not those of the run.
-    """
-    import main
-    from checkpoints import load_network
-    from prepare import prepare, read_recording
-    from preprocessing import load_scaler
-    from recording import read_json
-    from safe_read import read_published_scaler
-    from utils import choose_device
-
-    chosen, _ = choose_device(device)
-    print(describe_device("torch", chosen, asked=device != "auto"), flush=True)
-    net, record = load_network(run_dir, chosen)
-    saved = read_json(run_dir / "settings.json").get("settings", {})
-    known = main.default_settings()
-    settings = known | {name: saved[name] for name in known if name in saved}
-    settings["targ_cols"] = tuple(settings["targ_cols"])
-    settings |= {"data": Path(data or settings["data"]), "map": "attention"}
-    recording = read_recording(settings)
-    if list(recording.columns) != record["columns"]:
-        raise InputError(
-            f"{recording.source}: found {len(recording.columns)} columns, expected the"
-            f" {len(record['columns'])} columns of {run_dir} ({record['columns'][0]} to"
-            f" {record['columns'][-1]}); resize the recording like that of the run"
-        )
-    fitted = None
-    if scaler == "run":
-        published = run_dir / "scaler.pkl"
-        if published.exists() and not (run_dir / "scaler.json").exists():
-            fitted = read_published_scaler(published, recording.columns)
-        else:
-            fitted = load_scaler(run_dir / "scaler.json")
-    settings |= {"targ_cols": tuple(record["target_columns"]), "target": ""}
-    return net, record, prepare(settings, recording, fitted)
+def __getattr__(name):
+    """Find a published function in its module."""
+    return published(__name__, PUBLISHED, name)
 
 
 @one_line_faults
 def main(argv=None):
     """Predict, draw and write."""
-    arguments = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
-    run_dir = run_folder(arguments.run)
+    chosen = parse(argv, __doc__.splitlines()[0], globals(), FLAGS)
+    from runs.reloading import predict_again, run_folder
 
-    from displays import evaluate
-    from files import atomic_path
-    from pipeline import save_array, save_attention
-    from plots import plot_prediction
-    from prediction import predict_windows
-    from utils import write_columns
-
-    net, record, prepared = reload_run(run_dir, arguments.data, arguments.scaler, arguments.device)
-    rule, starts = prepared.rule, prepared.test_starts
-    if arguments.part == "all":
-        starts = rule.starts(rule.reach, len(prepared.data.feats))
-    result = predict_windows(
-        net,
-        prepared.data,
-        starts,
-        rule,
-        permutation=record["permutation"],
-        attention=True,
-    )
-    out = run_dir / "reloaded"
-    save_array(out / "final_y_pred.npy", result.y_pred)
-    first = int(rule.target_rows(starts)[0])
-    save_attention(out / "attention.npz", prepared, record["permutation"], result.attention, first)
-    rows = evaluate(prepared, result.y_pred, starts=starts)
-    with atomic_path(out / "metrics.csv") as temporary:
-        write_columns(temporary, {name: [row[name] for row in rows] for name in rows[0]})
-    truth = prepared.data.targs[rule.target_rows(starts)]
-    for position, label in enumerate(prepared.target_labels):
-        suffix = f"_{label}" if position else ""
-        path = plot_prediction(
-            truth[:, position],
-            result.y_pred[:, position],
-            out / "plots" / f"final_predicted_reloaded{suffix}.png",
-            first_frame=first,
-            label=label,
-        )
-    network = next(row for row in rows if row["model"] == "network")
-    print(f"RMSE {network['rmse']:.4g} z over {len(starts)} frames, {path}")
+    predict_again(run_folder(chosen.run), chosen)
     return 0
 
 

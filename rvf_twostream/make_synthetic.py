@@ -1,7 +1,7 @@
 """Make a synthetic cohort of four-chamber DICOM movies with planted right-ventricular function.
 
-Follows specification section 4.7. The heart is drawn in phantom.py; this script draws the
-population, writes DICOM (or an EchoNet-Dynamic look-alike) and the truth behind it.
+Follows specification section 4.7; ``demo/synthetic.py`` draws population, DICOM files (or an
+EchoNet-Dynamic look-alike) and the truth behind them, ``demo/phantom.py`` the heart.
 
     python make_synthetic.py --out ../data/rvf_twostream/synthetic
     python make_synthetic.py --out ../data/rvf_twostream/echonet_like --echonet --n_videos 40
@@ -10,413 +10,37 @@ Writes: <out>/*.dcm (frames, ROWS, COLS) uint8, REDcap_class.csv (id, class), tr
 With --echonet: Videos/*.avi (frames, 112, 112), FileList.csv, VolumeTracings.csv.
 """
 
-import csv
-import io
+import importlib
+import sys
 from pathlib import Path
 
-import numpy as np
-
-from files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
-from options import add_globals, integer, one_of
-from utils import CLASSES
+from common.files import InputError, Parser, one_line_faults
+from settings import SYNTHETIC, add_globals
 
 # population
-N_PATIENTS = 110  # patients
-N_VIDEOS = 40  # videos of the EchoNet look-alike
-EFFECT = "strong"  # strong, realistic or none
-SEED = 0  # of everything drawn
+N_PATIENTS = SYNTHETIC.N_PATIENTS  # patients
+N_VIDEOS = SYNTHETIC.N_VIDEOS  # videos of the EchoNet look-alike
+EFFECT = SYNTHETIC.EFFECT  # strong, realistic or none
+SEED = SYNTHETIC.SEED  # of everything drawn
 # picture
-ROWS = 600  # rows of a frame, pixels
-COLS = 800  # columns of a frame, pixels
-MIN_FRAMES = 40  # shortest movie
-MAX_FRAMES = 90  # longest movie
-WORKERS = 1  # processes
+ROWS = SYNTHETIC.ROWS  # rows of a frame, pixels
+COLS = SYNTHETIC.COLS  # columns of a frame, pixels
+MIN_FRAMES = SYNTHETIC.MIN_FRAMES  # shortest movie
+MAX_FRAMES = SYNTHETIC.MAX_FRAMES  # longest movie
+WORKERS = SYNTHETIC.WORKERS  # processes
 
-SLOPES = {"strong": 6.0, "realistic": 0.36, "none": 0.0}  # b of P(RVF) = 1/(1 + exp(b f + 1.2))
-FRAME_RATES_HZ = (30, 40, 50, 60)
-ULTRASOUND_MULTIFRAME = "1.2.840.10008.5.1.4.1.1.3.1"
-ECHONET_SIZE = 112
-MEAN_EF, SD_EF = 55.75, 12.37  # percent, of EchoNet-Dynamic
-
-
-def draw_population(n_patients, seed, effect, two_class):
-    """Return one dict per patient: id, class, latent function f and the planted measures.
-
-    Source: section 4.7, "Population". Patients with failure are severe; the others are normal,
-    mild, moderate by thirds of f.
-    """
-    patients = []
-    for k in range(n_patients):
-        rng = np.random.default_rng([seed, k])
-        f = rng.standard_normal()
-        patients.append(
-            {
-                "id": f"syn{k:04d}",
-                "f": f,
-                "TAPSE_mm": float(np.clip(15 + 4 * f + rng.standard_normal(), 5, 26)),
-                "FAC_pct": float(np.clip(30 + 8 * f + 2 * rng.standard_normal(), 8, 52)),
-                "rv_lv_ratio": float(
-                    np.clip(0.72 - 0.10 * f + 0.06 * rng.standard_normal(), 0.45, 1.15)
-                ),
-                "LVEF_pct": float(np.clip(22 + 6 * rng.standard_normal(), 8, 40)),
-                "LVEDD_cm": float(np.clip(6.6 + 0.7 * rng.standard_normal(), 4.8, 8.4)),
-                "hr_per_min": float(np.clip(84 + 14 * rng.standard_normal(), 50, 140)),
-                "failure": bool(rng.random() < 1 / (1 + np.exp(SLOPES[effect] * f + 1.2))),
-            }
-        )
-    others = sorted((p["f"] for p in patients if not p["failure"]), reverse=True)
-    for patient in patients:
-        if patient["failure"]:
-            patient["class"] = "severe"
-        else:
-            third = 0 if two_class else 3 * others.index(patient["f"]) // len(others)
-            patient["class"] = CLASSES[third]
-    return patients
+# published functions, found where they stand now
+PUBLISHED = {
+    "write_cohort": "demo.synthetic",
+    "write_echonet": "demo.synthetic",
+    "dicom_dataset": "demo.synthetic",
+}
 
 
-def draw_heart(patient, rng, *, n_frames, frame_rate_hz):
-    """Return the Heart of one movie: pose and timing drawn anew, function of the patient.
-
-    The cycle and the systole are whole numbers of frames, and the movie starts where it still
-    holds an end-diastolic and an end-systolic frame.
-    """
-    from phantom import SYSTOLE, Heart
-
-    cycle = round(60 / patient["hr_per_min"] * frame_rate_hz)
-    systole = max(2, round(SYSTOLE * cycle))
-    starts = [
-        first
-        for first in range(cycle)
-        if {0, systole} <= {(first + k) % cycle for k in range(n_frames)}
-    ]
-    return Heart(
-        lv_diameter=patient["LVEDD_cm"],
-        rv_width=patient["LVEDD_cm"] * patient["rv_lv_ratio"],
-        tapse_cm=patient["TAPSE_mm"] / 10,
-        fac=patient["FAC_pct"] / 100,
-        ef=patient["LVEF_pct"] / 100,
-        shift_x=float(rng.normal(0, 0.35)),
-        shift_z=float(rng.normal(0, 0.25)),
-        rotation_deg=float(rng.normal(0, 5)),
-        gain_db=float(rng.uniform(-3, 3)),
-        cycle=cycle,
-        systole=systole,
-        first=int(rng.choice(starts or range(cycle))),
-    )
-
-
-def movie_truth(heart, patient, *, n_frames, frame_rate_hz, rows, cols):
-    """Return the planted truth of one movie as plain values (see truth.json in the README)."""
-    from phantom import screen, to_pixels
-
-    frames = np.arange(n_frames)
-    annulus_rows, annulus_cols = to_pixels(*heart.annulus(heart.contraction(frames)), rows, cols)
-    phase = (frames + heart.first) % heart.cycle
-    return {
-        "id": patient["id"],
-        "class": patient["class"],
-        "TAPSE_mm": patient["TAPSE_mm"],
-        "FAC_pct": patient["FAC_pct"],
-        "LVEF_pct": patient["LVEF_pct"],
-        "rv_lv_ratio": patient["rv_lv_ratio"],
-        "hr_per_min": 60 * frame_rate_hz / heart.cycle,
-        "frame_rate_hz": frame_rate_hz,
-        "pixel_mm": 10 * screen(rows, cols)[3],
-        "end_diastolic_frames": np.flatnonzero(phase == 0).tolist(),
-        "end_systolic_frames": np.flatnonzero(phase == heart.systole).tolist(),
-        "annulus_rows": [round(float(x), 4) for x in annulus_rows],
-        "annulus_columns": [round(float(x), 4) for x in annulus_cols],
-    }
-
-
-def dicom_dataset(movie, patient_id, uid_source, *, frame_rate_hz, pixel_cm, box, jpeg, rgb):
-    """Return the DICOM data set of a movie (n, r, c) uint8 in the scanner's own format.
-
-    Args:
-        uid_source: list of str from which the UIDs are made.
-        pixel_cm: size of a pixel.
-        box: rows and columns of the ultrasound region: row0, row1, col0, col1, inclusive.
-        jpeg, rgb: JPEG baseline in YBR_FULL_422, or three equal channels.
-    """
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
-
-    def uid(kind):
-        return generate_uid(entropy_srcs=[*uid_source, kind])
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = ULTRASOUND_MULTIFRAME
-    meta.MediaStorageSOPInstanceUID = uid("instance")
-    meta.TransferSyntaxUID = JPEGBaseline8Bit if jpeg else ExplicitVRLittleEndian
-    data = Dataset()
-    data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = ULTRASOUND_MULTIFRAME, uid("instance")
-    data.StudyInstanceUID, data.SeriesInstanceUID = uid("study"), uid("series")
-    data.Modality, data.PatientID, data.PatientName = "US", patient_id, ""
-    data.PatientIdentityRemoved = "YES"
-    data.DeidentificationMethod = "synthetic"
-    data.BurnedInAnnotation = "NO"
-    data.FrameTime = f"{1000 / frame_rate_hz:.6f}"
-    data.CineRate = frame_rate_hz
-    data.FrameIncrementPointer = 0x00181063  # FrameTime
-    data.NumberOfFrames, data.Rows, data.Columns = movie.shape
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    data.SequenceOfUltrasoundRegions = [_region(box, pixel_cm)]
-    colour = jpeg or rgb
-    data.SamplesPerPixel = 3 if colour else 1
-    data.PhotometricInterpretation = "YBR_FULL_422" if jpeg else "RGB" if rgb else "MONOCHROME2"
-    if colour:
-        data.PlanarConfiguration = 0
-    if jpeg:
-        data.LossyImageCompression = "01"
-        data.PixelData = encapsulate([_jpeg_bytes(frame) for frame in movie])
-        data["PixelData"].VR = "OB"
-    else:
-        pixels = np.repeat(movie[..., None], 3, axis=-1) if rgb else movie
-        data.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
-    return data
-
-
-def _region(box, pixel_cm):
-    """Return the item of SequenceOfUltrasoundRegions of a 2-D tissue picture in cm."""
-    from pydicom.dataset import Dataset
-
-    item = Dataset()
-    item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = 1, 1, 0
-    item.RegionLocationMinY0, item.RegionLocationMaxY1 = box[0], box[1]
-    item.RegionLocationMinX0, item.RegionLocationMaxX1 = box[2], box[3]
-    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3  # cm
-    item.PhysicalDeltaX = item.PhysicalDeltaY = float(pixel_cm)
-    return item
-
-
-def _jpeg_bytes(frame):
-    from PIL import Image
-
-    stream = io.BytesIO()
-    colour = Image.fromarray(np.repeat(frame[..., None], 3, axis=-1))
-    colour.save(stream, "JPEG", quality=92, subsampling="4:2:2")
-    return stream.getvalue()
-
-
-def _write_movie(out_dir, name, patient, seeds, *, n_frames, rows, cols, jpeg, rgb):
-    """Draw and write one DICOM movie; return its truth."""
-    from phantom import draw_movie, screen
-
-    rng = np.random.default_rng(seeds)
-    frame_rate_hz = int(rng.choice(FRAME_RATES_HZ))
-    heart = draw_heart(patient, rng, n_frames=n_frames, frame_rate_hz=frame_rate_hz)
-    movie = draw_movie(heart, n_frames, rows, cols, rng)
-    _, _, inside, pixel_cm, *_ = screen(rows, cols)
-    filled_rows, filled_cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    data = dicom_dataset(
-        movie,
-        patient["id"],
-        [str(s) for s in seeds] + [name, str(rows)],
-        frame_rate_hz=frame_rate_hz,
-        pixel_cm=pixel_cm,
-        box=[int(x) for x in (filled_rows[0], filled_rows[-1], filled_cols[0], filled_cols[-1])],
-        jpeg=jpeg,
-        rgb=rgb,
-    )
-    with atomic_path(out_dir / name) as temporary:
-        data.save_as(temporary, enforce_file_format=True)
-    return movie_truth(
-        heart, patient, n_frames=n_frames, frame_rate_hz=frame_rate_hz, rows=rows, cols=cols
-    )
-
-
-def write_cohort(
-    out_dir,
-    *,
-    n_patients=N_PATIENTS,
-    seed=SEED,
-    effect=EFFECT,
-    rows=ROWS,
-    cols=COLS,
-    frames=(MIN_FRAMES, MAX_FRAMES),
-    movies_per_patient=(1, 3),
-    two_class=False,
-    jpeg=False,
-    rgb=False,
-    hard=False,
-    workers=WORKERS,
-):
-    """Write a cohort with planted truth and return the content of its truth.json.
-
-    Args:
-        out_dir: new or empty folder.
-        frames: number of frames, or (fewest, most) drawn per movie.
-        movies_per_patient: number, or (fewest, most) drawn per patient.
-        effect: how strongly RV function decides failure: strong, realistic or none.
-        hard: add a short movie, an unlabelled id, a truncated file, a text file, a named patient.
-        workers: processes; the files do not depend on it.
-    """
-    from joblib import Parallel, delayed
-
-    out_dir = Path(out_dir)
-    if out_dir.is_dir() and any(out_dir.iterdir()):
-        raise InputError(f"{out_dir}: holds files already; give an empty folder or remove it")
-    fewest, most = (frames, frames) if isinstance(frames, int) else frames
-    low, high = (
-        (movies_per_patient,) * 2 if isinstance(movies_per_patient, int) else movies_per_patient
-    )
-    patients = draw_population(n_patients, seed, effect, two_class)
-    jobs = {}
-    for k, patient in enumerate(patients):
-        rng = np.random.default_rng([seed, k, 1])
-        for j in range(rng.integers(low, high, endpoint=True)):
-            n_frames = int(rng.integers(fewest, most, endpoint=True))
-            jobs[f"{patient['id']}_{j}.dcm"] = (patient, [seed, k, 2, j], n_frames)
-    if hard:
-        jobs["short.dcm"] = (patients[0], [seed, 0, 3], 20)
-        jobs["unlabelled.dcm"] = ({**patients[0], "id": "nobody01"}, [seed, 0, 4], fewest)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    truths = Parallel(n_jobs=workers)(
-        delayed(_write_movie)(
-            out_dir, name, patient, seeds, n_frames=n, rows=rows, cols=cols, jpeg=jpeg, rgb=rgb
-        )
-        for name, (patient, seeds, n) in jobs.items()
-    )
-    if hard:
-        _add_broken_files(out_dir, next(iter(jobs)))
-    with atomic_path(out_dir / "REDcap_class.csv") as temporary:
-        rows_out = [("id", "class"), *((p["id"], p["class"]) for p in patients)]
-        _write_csv(temporary, rows_out)
-    truth = {
-        "settings": {"n_patients": n_patients, "seed": seed, "effect": effect},
-        "movies": dict(zip(jobs, truths, strict=True)),
-    }
-    write_json(out_dir / "truth.json", truth)
-    return truth
-
-
-def _add_broken_files(out_dir, sound):
-    """Add a truncated file, a text file and a file with a name to a cohort."""
-    from pydicom import dcmread
-
-    (out_dir / "notes.dcm").write_text("this is not a DICOM file\n", encoding="utf-8")
-    data = dcmread(out_dir / sound)
-    original = data.SOPInstanceUID[:61]
-    for k, name in enumerate(("truncated.dcm", "named.dcm")):
-        data.PatientName = "" if name == "truncated.dcm" else "Doe^Jane"
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"{original}.{k}"
-        data.save_as(out_dir / name)
-    content = (out_dir / "truncated.dcm").read_bytes()
-    (out_dir / "truncated.dcm").write_bytes(content[: len(content) // 2])
-
-
-def _write_csv(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle).writerows(rows)
-
-
-def _write_video(out_dir, name, ef_pct, seeds, *, n_frames):
-    """Draw and write one video of the EchoNet look-alike; return its FileList row and tracings."""
-    import cv2
-
-    from phantom import draw_movie
-
-    rng = np.random.default_rng(seeds)
-    frame_rate_hz = int(np.clip(round(rng.normal(51, 6)), 30, 80))
-    patient = {
-        "LVEDD_cm": float(np.clip(rng.normal(4.9, 0.5), 3.8, 6.5)),
-        "rv_lv_ratio": 0.7,
-        "TAPSE_mm": 20.0,
-        "FAC_pct": 42.0,
-        "LVEF_pct": ef_pct,
-        "hr_per_min": float(np.clip(rng.normal(72, 12), 50, 120)),
-    }
-    heart = draw_heart(patient, rng, n_frames=n_frames, frame_rate_hz=frame_rate_hz)
-    # Drawn at twice the size: one speckle of the small picture then holds several samples.
-    large = draw_movie(heart, n_frames, 2 * ECHONET_SIZE, 2 * ECHONET_SIZE, rng, burnt_in=False)
-    size = (ECHONET_SIZE, ECHONET_SIZE)
-    with atomic_path(out_dir / "Videos" / f"{name}.avi") as temporary:
-        fourcc = cv2.VideoWriter_fourcc(*"MJPG")
-        writer = cv2.VideoWriter(str(temporary), fourcc, frame_rate_hz, size)
-        if not writer.isOpened():
-            raise InputError(
-                f"{out_dir}: this OpenCV cannot write MJPG video; install the pinned one"
-            )
-        for frame in large:
-            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-            writer.write(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
-        writer.release()
-    phase = (np.arange(n_frames) + heart.first) % heart.cycle
-    tracings = []
-    for g, wanted in ((0.0, 0), (1.0, heart.systole)):
-        frame = int(np.flatnonzero(phase == wanted)[0])
-        tracings += [(f"{name}.avi", *chord, frame) for chord in _chords(heart, g)]
-    volumes = [_lv_volume_ml(heart, g) for g in (0.0, 1.0)]
-    row = (
-        name,
-        f"{100 * (1 - volumes[1] / volumes[0]):.6f}",
-        f"{volumes[1]:.6f}",
-        f"{volumes[0]:.6f}",
-        ECHONET_SIZE,
-        ECHONET_SIZE,
-        frame_rate_hz,
-        n_frames,
-    )
-    return row, tracings
-
-
-def _lv_volume_ml(heart, g):
-    """Volume of the cavity as a stack of discs: pi/4 D^2 H times the integral of the profile^2."""
-    length, width = heart.lv_factors
-    diameter = heart.lv_diameter * (1 - width * g)
-    return np.pi / 4 * diameter**2 * heart.lv_length * (1 - length * g) * 2 / 3
-
-
-def _chords(heart, g):
-    """Return the long axis and 20 chords across it: (x1, y1, x2, y2) in pixels of the video."""
-    from phantom import to_pixels
-
-    x, z = heart.outline("lv", g, n=422)  # 420 points of the wall, then the septum
-    rows, cols = to_pixels(x, z, 2 * ECHONET_SIZE, 2 * ECHONET_SIZE)
-    rows, cols = (rows - 0.5) / 2, (cols - 0.5) / 2
-    apex, base = np.array([cols[-1], rows[-1]]), np.array([cols[-2], rows[-2]])
-    wall = np.stack([cols[:-2], rows[:-2]], axis=1)
-    middle = (base + wall[-1]) / 2
-    chords = [(*apex, *middle)]
-    for s in (np.arange(20) + 0.5) / 20:
-        inner, outer = apex + s * (base - apex), wall[int(s * (len(wall) - 1))]
-        chords.append((*inner, *outer))
-    return [tuple(round(float(value), 4) for value in chord) for chord in chords]
-
-
-def write_echonet(out_dir, *, n_videos=N_VIDEOS, seed=SEED, frames=(60, 250), workers=WORKERS):
-    """Write an EchoNet-Dynamic look-alike: Videos/*.avi, FileList.csv, VolumeTracings.csv.
-
-    EF follows from the volumes of the drawn left ventricle. Splits: 75, 13 and 12 %.
-    """
-    from joblib import Parallel, delayed
-
-    out_dir = Path(out_dir)
-    if out_dir.is_dir() and any(out_dir.iterdir()):
-        raise InputError(f"{out_dir}: holds files already; give an empty folder or remove it")
-    (out_dir / "Videos").mkdir(parents=True)
-    rng = np.random.default_rng([seed, 5])
-    ef = np.clip(rng.normal(MEAN_EF, SD_EF, n_videos), 10, 85)
-    lengths = rng.integers(*frames, size=n_videos, endpoint=True)
-    names = [f"0XSYN{k:06d}" for k in range(n_videos)]
-    made = Parallel(n_jobs=workers)(
-        delayed(_write_video)(out_dir, name, float(ef[k]), [seed, k, 6], n_frames=int(lengths[k]))
-        for k, name in enumerate(names)
-    )
-    n_train, n_val = round(0.75 * n_videos), round(0.13 * n_videos)
-    splits = ["TRAIN"] * n_train + ["VAL"] * n_val + ["TEST"] * (n_videos - n_train - n_val)
-    header = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth")
-    header += ("FPS", "NumberOfFrames", "Split")
-    listed = [(*row, split) for (row, _), split in zip(made, splits, strict=True)]
-    chords = [chord for _, tracings in made for chord in tracings]
-    with atomic_path(out_dir / "FileList.csv") as temporary:
-        _write_csv(temporary, [header, *listed])
-    with atomic_path(out_dir / "VolumeTracings.csv") as temporary:
-        _write_csv(temporary, [("FileName", "X1", "Y1", "X2", "Y2", "Frame"), *chords])
-    return {"n_videos": n_videos, "EF": [float(row[1]) for row, _ in made]}
+def __getattr__(name):
+    if name in PUBLISHED:
+        return getattr(importlib.import_module(PUBLISHED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build_parser():
@@ -429,21 +53,7 @@ def build_parser():
     parser.add_argument("--rgb", action="store_true", help="three equal channels")
     parser.add_argument("--hard", action="store_true", help="add defective files")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    add_globals(
-        parser,
-        globals(),
-        {
-            "N_PATIENTS": (integer(1), "patients"),
-            "N_VIDEOS": (integer(4), "videos of the EchoNet look-alike"),
-            "EFFECT": (one_of(*SLOPES), "how strongly RV function decides failure"),
-            "SEED": (seed_number, "seed of every random choice"),
-            "ROWS": (integer(96), "rows of a frame, pixels"),
-            "COLS": (integer(96), "columns of a frame, pixels"),
-            "MIN_FRAMES": (integer(20), "shortest movie, frames"),
-            "MAX_FRAMES": (integer(20), "longest movie, frames"),
-            "WORKERS": (integer(1), "processes"),
-        },
-    )
+    add_globals(parser, globals(), SYNTHETIC)
     return parser
 
 
@@ -453,10 +63,12 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.max_frames < args.min_frames:
         raise InputError(f"--max_frames {args.max_frames} is below --min_frames {args.min_frames}")
+    from demo.synthetic import write_cohort, write_echonet
+
     if args.echonet:
         write_echonet(args.out, n_videos=args.n_videos, seed=args.seed, workers=args.workers)
         print(f"{args.n_videos} videos in {args.out}")
-        return
+        return 0
     truth = write_cohort(
         args.out,
         n_patients=args.n_patients,
@@ -476,7 +88,8 @@ def main(argv=None):
         f"{len(truth['movies'])} movies of {args.n_patients} patients, "
         f"{len(severe)} severe, in {args.out}"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,30 +9,40 @@ Reads <root>/{train,val}_norm_OF/*.npy (n, rows, columns, 2) and <root>/filename
 
 import sys
 
-from files import one_line_faults
-from pretrain import run_script
+from common.files import one_line_faults
+from settings import FLOW_MODEL_PREFIX, PRETRAIN, Settings, check_pretraining, pretrain_parser
 
 # data
-NFRAMES = 32  # frames of a clip
-NROWS = 112  # rows of a movie, pixels
-NCOLS = 112  # columns of a movie, pixels
+NFRAMES = PRETRAIN.NFRAMES  # frames of a clip
+NROWS = PRETRAIN.NROWS  # rows of a movie, pixels
+NCOLS = PRETRAIN.NCOLS  # columns of a movie, pixels
 
 # training
-BATCH_SIZE = 8  # clips per update
-EPOCH = 100  # passes over the training set
-LR = 1e-3  # learning rate of the first update
-COSINE_ANNEAL = True  # cosine from LR to 0 over all updates
-LR_WEIGHT = {"conv3d": 1, "fc_6": 1, "fc_7": 1}  # factors of LR by part of a variable's name
-# Differs: the published script has the name of the grey one, so each would overwrite the other.
-MODEL_PREFIX = "Resnet152_Echonet_norm_OF_Oct15_"  # name of the model
-CKPT_MONITOR = "val_loss"  # column that chooses the best epoch
-CKPT_MODE = "min"  # min or max
+BATCH_SIZE = PRETRAIN.BATCH_SIZE  # clips per update
+EPOCH = PRETRAIN.EPOCH  # passes over the training set
+LR = PRETRAIN.LR  # learning rate of the first update
+COSINE_ANNEAL = PRETRAIN.COSINE_ANNEAL  # cosine from LR to 0 over all updates
+LR_WEIGHT = PRETRAIN.LR_WEIGHT  # factors of LR by part of a variable's name
+MODEL_PREFIX = FLOW_MODEL_PREFIX  # name of the model
+CKPT_MONITOR = PRETRAIN.CKPT_MONITOR  # column that chooses the best epoch
+CKPT_MODE = PRETRAIN.CKPT_MODE  # min or max
 
 
 @one_line_faults
 def main(argv=None):
     """Pre-train the flow stream; return the exit code."""
-    return run_script(__doc__.splitlines()[0], globals(), "of", argv)
+    args = pretrain_parser(__doc__.splitlines()[0], globals()).parse_args(argv)
+    check_pretraining(args)
+    from network.start import device_note, start_tensorflow
+
+    strategy = start_tensorflow(
+        seed=args.seed, device=args.device, gpus=args.gpus, precision=args.precision
+    )
+    print(device_note(strategy, args.device))
+    from runs.pretrain import train_stream
+
+    train_stream(Settings(**vars(args)), "of", strategy)
+    return 0
 
 
 if __name__ == "__main__":

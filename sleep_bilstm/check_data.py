@@ -9,47 +9,11 @@ asked; exit code 2 when a recording cannot be used.
 import logging
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults
-from recordings import Recording, find_recordings, map_labels, size_faults
-from states import ARTIFACT_CODE, STATE_NAMES
+from analysis.tables import write_table
+from common.files import Parser, one_line_faults, raise_faults
+from inputs.data_check import check_folder
 
 PATTERN = "*.mat"
-log = logging.getLogger(__name__)
-
-
-def check_recording(path: Path, *, mask_file: Path | None, signals: bool) -> dict:
-    """Return one row: epochs, frame, pixels in the mask, counts per state, NaN and infinite values.
-
-    Args:
-        path: recording.
-        mask_file: mask for recordings without one.
-        signals: read every epoch and count missing values; otherwise only the header is read.
-    """
-    with Recording(path, mask_file=mask_file) as recording:
-        n, height, width = recording.shape
-        row = {
-            "file": path.name,
-            "mouse": recording.name.date,
-            "run": recording.name.run,
-            "epochs": n,
-        }
-        row.update(rows=height, columns=width, mask_pixels=int(recording.mask.sum()))
-        if recording.raw_labels is not None:
-            labels = map_labels(recording)
-            row.update(
-                {name: int((labels == state).sum()) for state, name in enumerate(STATE_NAMES[3])}
-            )
-            row["artifacts"] = int((recording.raw_labels == ARTIFACT_CODE).sum())
-        if signals:
-            values = [recording.read(epoch) for epoch in range(n)]
-            missing = np.array([np.isnan(value).mean() for value in values])
-            row["nan_percent"] = round(100 * missing.mean(), 3)
-            row["epochs_mostly_nan"] = int((missing > 0.5).sum())
-            row["infinite_values"] = int(sum(np.isinf(value).sum() for value in values))
-    return row
 
 
 def build_parser() -> Parser:
@@ -76,19 +40,17 @@ def main(argv=None):
     """Print the table of all recordings, then fail with all faults in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
-    rows, faults, sizes = [], [], {}
-    for path in find_recordings(args.data_path, mice=args.mice, pattern=args.pattern):
-        try:
-            rows.append(check_recording(path, mask_file=args.mask, signals=not args.headers_only))
-            sizes[path] = rows[-1]["rows"], rows[-1]["columns"]
-        except InputError as error:
-            faults.append(str(error))
-    table = pd.DataFrame(rows)
+    table, faults = check_folder(
+        args.data_path,
+        mice=args.mice,
+        pattern=args.pattern,
+        mask_file=args.mask,
+        signals=not args.headers_only,
+    )
     print(table.to_string(index=False))
     if args.table:
-        with atomic_path(args.table) as temporary:
-            table.to_csv(temporary, index=False)
-    raise_faults(faults + size_faults(sizes))
+        write_table(table, args.table)
+    raise_faults(faults)
 
 
 if __name__ == "__main__":

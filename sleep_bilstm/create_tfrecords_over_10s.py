@@ -5,16 +5,26 @@ Any length is possible with --seconds.
 Reads and writes what create_tfrecords.py does.
 """
 
-from create_tfrecords import convert
-from files import one_line_faults
+import importlib
+
+from common.files import one_line_faults
+from inputs import storage
 
 SECONDS = 20  # 84 frames of each neighbouring epoch
+
+
+def __getattr__(name):
+    """Return what users import from this script; it lives in inputs/tfrecords.py."""
+    return getattr(importlib.import_module("inputs.tfrecords"), name)
 
 
 @one_line_faults
 def main(argv=None):
     """Convert the recordings that the flags name."""
-    convert(argv, SECONDS)
+    args = storage.build_parser(__doc__.split("\n")[0], SECONDS).parse_args(argv)
+    from inputs.tfrecords import convert
+
+    convert(args)
 
 
 if __name__ == "__main__":

@@ -7,42 +7,13 @@ Reads recordings (.mat). Writes tfrecords per length to ../data/sleep_bilstm/len
 to main.py.
 """
 
-import json
-import logging
 import sys
 from pathlib import Path
 
-import pandas as pd
-
-import main as pipeline
-from create_tfrecords import Storage, create
-from files import InputError, Parser, atomic_path, one_line_faults, plain_name
-from plot_scoring_length import COLUMNS, save_scoring_length
-from preprocess import frames_of
-from states import DATA_DIR, RESULTS_DIR
+from common.files import RESULTS_DIR, Parser, one_line_faults, plain_name
 
 RUN = "lengths"
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)  # s
-log = logging.getLogger(__name__)
-
-
-def study_length(seconds: int, data_path: Path, run_dir: Path, extra: list[str]) -> tuple:
-    """Create tfrecords of one length, train, test, and return (seconds, weighted F1, kappa).
-
-    A length whose metrics are there is not repeated.
-    """
-    metrics = run_dir / f"{seconds}s" / "test" / "metrics.json"
-    if not metrics.is_file():
-        folder = DATA_DIR / run_dir.name / f"{seconds}s"
-        create(data_path, folder, Storage(seconds=seconds), resume=True)
-        save = ["--data_path", str(folder), "--model_savedir", str(run_dir / f"{seconds}s")]
-        frames = ["--num_frames", str(frames_of(seconds))]
-        resume = (run_dir / f"{seconds}s" / "training_state.h5").is_file()
-        more = ["--model_continue"] if resume else []
-        pipeline.main(["--mode", "train", *save, *frames, *extra, *more])
-        pipeline.main(["--mode", "test", *save])
-    held = json.loads(metrics.read_text(encoding="utf-8"))
-    return seconds, held["f1_weighted"], held["kappa"]
 
 
 def build_parser() -> Parser:
@@ -63,17 +34,12 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     args, extra = build_parser().parse_args(argv[:cut]), argv[cut + 1 :]
-    for seconds in args.lengths:
-        frames_of(seconds)
-    if len(set(args.lengths)) != len(args.lengths):
-        raise InputError(f"lengths are {args.lengths}: expected each length once")
     run_dir = RESULTS_DIR / plain_name(args.run)
-    rows = [study_length(s, args.data_path, run_dir, extra) for s in sorted(args.lengths)]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    with atomic_path(run_dir / "lengths.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    from runs.epoch_length import study_lengths
+
+    table, picture = study_lengths(args.lengths, args.data_path, run_dir, extra)
     print(table.to_string(index=False))
-    print(save_scoring_length(table, run_dir / "lengths.png"))
+    print(picture)
 
 
 if __name__ == "__main__":

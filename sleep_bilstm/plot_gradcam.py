@@ -8,134 +8,17 @@ Reads `<mouse>_avg[_hemis]_label<c>.mat` (subject_avg_gradcam H x W, example_dat
 Writes PNG and PDF.
 """
 
+import importlib
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import scipy.io
-
-from files import InputError, Parser, one_line_faults
-from states import STATE_NAMES
-
-FRAME = 64  # 1-based number of the background frame
-OPACITY = 0.5
-SIGNED_LOOK = {"signed": True, "colour_map": "coolwarm", "opacity": 0.8}  # of occlusion maps
-COLOUR_MAP = "viridis"  # safe for colour-blind readers; Differs: the published figure has jet
-PANEL_INCHES = 2.4
+from analysis.figure_scripts import add_figure_flags, present
+from analysis.map_figures import COLOUR_MAP, FRAME, OPACITY, read_maps, save_maps_figure
+from common.files import InputError, Parser, one_line_faults
 
 
-def rescale(heatmap: np.ndarray) -> np.ndarray | None:
-    """Return the map rescaled to 0..1; None for a constant or NaN map."""
-    if not np.isfinite(heatmap).all() or np.ptp(heatmap) == 0:
-        return None
-    return (heatmap - heatmap.min()) / np.ptp(heatmap)
-
-
-def overlay_heatmap_gradcam(
-    axes,
-    image,
-    heatmap: np.ndarray,
-    alpha: float = OPACITY,
-    colour_map: str = COLOUR_MAP,
-    limit: float | None = None,
-):
-    """Draw ``heatmap`` (H, W) over ``image`` (H, W) or None; return what carries the colours.
-
-    The map is rescaled to 0..1, or with ``limit`` drawn as it is from -limit to limit.
-    """
-    axes.set_axis_off()
-    if image is not None and np.isfinite(image).all():
-        axes.imshow(image, cmap="gray")
-    if limit is not None and np.isfinite(heatmap).all():
-        return axes.imshow(heatmap, cmap=colour_map, vmin=-limit, vmax=limit, alpha=alpha)
-    scaled = rescale(heatmap)
-    if scaled is None:
-        axes.imshow(np.zeros(heatmap.shape), cmap="gray", vmin=0, vmax=1, alpha=0.1)
-        text = "constant map" if np.isfinite(heatmap).all() else "no epochs"
-        axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
-        return None
-    return axes.imshow(scaled, cmap=colour_map, vmin=0, vmax=1, alpha=alpha)
-
-
-def plot_gradcam(
-    maps: dict[str, dict[str, np.ndarray]],
-    backgrounds: dict[str, dict],
-    *,
-    frame: int = FRAME,
-    opacity: float = OPACITY,
-    colour_map: str = COLOUR_MAP,
-    colour_bar: bool = False,
-    outlines: np.ndarray | None = None,
-    signed: bool = False,
-):
-    """Return a figure with one row per mouse and one column per state.
-
-    Args:
-        maps: mouse -> state name -> map (H, W).
-        backgrounds: mouse -> state name -> example epoch (F, H, W) or None.
-        frame: 1-based number of the background frame; the last frame when the epoch is shorter.
-        opacity, colour_map, colour_bar: look of the map.
-        outlines: (H, W) parcels whose borders are drawn.
-        signed: draw the values themselves, on one scale around 0 (occlusion: a drop below 0 says
-            that hiding the place makes the state more probable).
-    """
-    from figures import new_figure
-
-    states = list(next(iter(maps.values())))
-    peaks = [np.nanmax(np.abs(m), initial=0) for own in maps.values() for m in own.values()]
-    limit = (max(peaks) or 1.0) if signed else None
-    figure, grid = new_figure(
-        PANEL_INCHES * len(states) + 0.9 * colour_bar,
-        PANEL_INCHES * len(maps) + 0.3,
-        len(maps),
-        len(states),
-        squeeze=False,
-    )
-    drawn = None
-    for row, (mouse, own) in zip(grid, maps.items(), strict=True):
-        for axes, state in zip(row, states, strict=True):
-            example = backgrounds.get(mouse, {}).get(state)
-            image = None if example is None else example[min(frame, len(example)) - 1]
-            layer = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map, limit)
-            drawn = layer or drawn
-            if outlines is not None:
-                for parcel in np.unique(outlines[outlines > 0]):
-                    axes.contour(outlines == parcel, levels=[0.5], colors="white", linewidths=0.4)
-            axes.set_title(f"{mouse}  {state}", fontsize=9)
-    if colour_bar and drawn is not None:
-        label = "drop of the probability" if signed else "map, rescaled to 0-1 per panel"
-        figure.colorbar(drawn, ax=grid.ravel().tolist(), label=label)
-    return figure
-
-
-def save_maps_figure(
-    maps, backgrounds, path: Path, table: pd.DataFrame | None = None, **look
-) -> Path:
-    """Draw the maps and write PNG, PDF and the CSV behind them."""
-    from figures import PRINT_DPI, save_figure
-
-    figure = plot_gradcam(maps, backgrounds, **{"colour_bar": True, **look})
-    return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)
-
-
-def read_maps(folder: Path, mice: list[str]) -> tuple[dict, dict]:
-    """Read the maps and example epochs of ``mice`` from ``folder``."""
-    maps, examples = {}, {}
-    for mouse in mice:
-        paths = sorted(folder.glob(f"{mouse}_avg*_label*.mat"))
-        if not paths:
-            raise InputError(
-                f"{folder}: holds no {mouse}_avg_label<state>.mat; run main.py --mode gradcam first"
-            )
-        for path in paths:
-            try:
-                held = scipy.io.loadmat(path)
-                state = STATE_NAMES[3][int(path.stem.rsplit("label", 1)[1])]
-                maps.setdefault(mouse, {})[state] = held["subject_avg_gradcam"]
-                examples.setdefault(mouse, {})[state] = held["example_data"]
-            except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-                raise InputError(f"{path}: holds no subject map ({error})") from error
-    return maps, examples
+def __getattr__(name):
+    """Return what users import from this script; it lives in analysis/map_figures.py."""
+    return getattr(importlib.import_module("analysis.map_figures"), name)
 
 
 def build_parser() -> Parser:
@@ -158,23 +41,19 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=None, help="PNG to write; gradcam.png in the folder when absent"
     )
-    parser.add_argument("--show", action="store_true", help="open the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    return parser
+    return add_figure_flags(parser)
 
 
 @one_line_faults
 def main(argv=None):
     """Draw the maps of the given mice."""
-    from figures import show
-
     args = build_parser().parse_args(argv)
     if args.frame < 1:
         raise InputError(f"frame is {args.frame}: expected 1 or more")
     maps, examples = read_maps(args.folder, args.mice)
     outlines = None
     if args.atlas:
-        from atlas import fit_to, read_atlas
+        from analysis.atlas import fit_to, read_atlas
 
         shape = next(iter(next(iter(maps.values())).values())).shape
         outlines = fit_to(read_atlas(args.atlas).parcels, *shape)
@@ -187,9 +66,7 @@ def main(argv=None):
         "signed": args.signed,
     }
     path = save_maps_figure(maps, examples, args.out or args.folder / "gradcam.png", **look)
-    print(path)
-    if args.show:
-        show(path)
+    present([path], args.show)
 
 
 if __name__ == "__main__":

@@ -9,209 +9,13 @@ baseline is given, both sides give the same numbers, or the benchmark stops.
 Source: specification section 12.
 """
 
-import json
-import os
 import platform
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from config import RESULTS_DIR, Params
-from files import Parser, one_line_faults, write_json
+from common.files import RESULTS_DIR, Parser, one_line_faults, write_json
 
-CHUNK = (256, 64, 512)  # frames, rows, columns of a published chunk
-MOVIE = (904, 64, 512)
 INFERENCE_STRIDE = 128  # 7 chunks of the 904-frame movie instead of 22
 PARTS = ("postprocessing", "assembly", "forward", "training", "inference")
-
-
-def row(what, ours_s=None, baseline_s=None, *, ours_mb=None, baseline_mb=None, target=None):
-    """Return one row of the table; a quantity that is not measured is None."""
-    return {
-        "what": what,
-        "ours_s": ours_s,
-        "baseline_s": baseline_s,
-        "ratio": baseline_s / ours_s if ours_s and baseline_s else None,
-        "ours_mb": ours_mb,
-        "baseline_mb": baseline_mb,
-        "target": target,
-    }
-
-
-def counted(threads):
-    """Return "1 thread" or "2 threads"."""
-    return f"{threads} thread" + ("s" if threads > 1 else "")
-
-
-def timed(function, *args):
-    """Return (seconds, result) of one call."""
-    start = time.perf_counter()
-    result = function(*args)
-    return time.perf_counter() - start, result
-
-
-def assembly_rows():
-    """Gaussian assembly of 3 chunks in place, against per-frame lists."""
-    import numpy as np
-
-    from inference_tools import Assembly, gaussian_weights
-
-    duration, stride = CHUNK[0], 32
-    rng = np.random.default_rng(0)
-    chunks = rng.random((3, 4, *CHUNK), dtype=np.float32)
-    frames = duration + 2 * stride
-
-    def ours():
-        assembly = Assembly("gaussian", frames, duration, stride, 4, CHUNK[1:])
-        for index, chunk in enumerate(chunks):
-            assembly.add(index, chunk)
-        return assembly.result()
-
-    def plain():
-        lists = [[] for _ in range(frames)]
-        for index, chunk in enumerate(chunks):
-            for frame in range(duration):
-                lists[index * stride + frame].append(chunk[:, frame])
-        merged = []
-        for covering in lists:
-            weights = gaussian_weights(len(covering))
-            merged.append(
-                np.sum([w * one for w, one in zip(weights, covering, strict=True)], axis=0)
-            )
-        return np.stack(merged, axis=1)
-
-    seconds, found = timed(ours)
-    plain_seconds, expected = timed(plain)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    return [row("Gaussian assembly of 3 chunks", seconds, plain_seconds)]
-
-
-def forward_rows(threads):
-    """One forward pass of a published chunk: in slabs of frames, against all at once."""
-    import torch
-
-    from architecture import build_model
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    model = build_model(Params()).eval()
-    x = torch.rand(1, 1, *CHUNK)
-
-    def forward():
-        with torch.inference_mode():
-            return model(x)
-
-    seconds, found = timed(forward)
-    model.halo = 0  # switches the slabs off
-    plain_seconds, expected = timed(forward)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    return [row(f"forward 256x64x512, {counted(threads)}", seconds, plain_seconds, target=">= 1x")]
-
-
-def training_rows(threads):
-    """Forward, Lovasz loss and backward of one published chunk."""
-    import torch
-
-    from architecture import build_model
-    from custom_losses import lovasz_softmax
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    model = build_model(Params())
-    x, y = torch.rand(1, 1, *CHUNK), torch.randint(0, 4, (1, *CHUNK))
-    seconds, _ = timed(lambda: lovasz_softmax(model(x), y).backward())
-    return [row(f"training step 256x64x512, {counted(threads)}", seconds)]
-
-
-def gpu_rows():
-    """Forward and training step of one chunk on the GPU, with and without bfloat16."""
-    import torch
-
-    from architecture import build_model
-    from custom_losses import lovasz_softmax
-
-    if not torch.cuda.is_available():
-        return []
-    torch.manual_seed(0)
-    model = build_model(Params()).cuda()
-    x = torch.rand(1, 1, *CHUNK, device="cuda")
-    y = torch.randint(0, 4, (1, *CHUNK), device="cuda")
-    rows = []
-    for amp in (False, True):
-
-        def step(amp=amp):
-            with torch.autocast("cuda", torch.bfloat16, enabled=amp):
-                log_p = model(x)
-            lovasz_softmax(log_p.float(), y).backward()
-            torch.cuda.synchronize()
-
-        step()  # the first call chooses algorithms
-        torch.cuda.reset_peak_memory_stats()
-        seconds, _ = timed(step)
-        peak = torch.cuda.max_memory_allocated() / 1e6
-        rows.append(row(f"training step on the GPU, amp {amp}", seconds, ours_mb=peak))
-    return rows
-
-
-def predict_standard_movie(stride):
-    """Predict a 904-frame movie with the published network; return seconds and peak MB."""
-    import numpy as np
-    import torch
-
-    from architecture import build_model
-    from inference_tools import predict_probabilities
-
-    torch.manual_seed(0)
-    model = build_model(Params())
-    movie = np.random.default_rng(0).integers(1500, 6000, MOVIE, np.uint16)
-    seconds, _ = timed(lambda: predict_probabilities(model, movie, Params(), stride=stride))
-    return {"s": seconds, "mb": peak_mb()}
-
-
-def peak_mb():
-    """Return the largest resident memory of this process so far, in MB.
-
-    ``ru_maxrss`` would not do: a new process starts with the value of the one that started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-
-
-def inference_rows(stride):
-    """Peak memory of the whole process that predicts a 904-frame movie."""
-    # a fresh process: the peak of this one holds the other benchmarks
-    code = (
-        f"import sys, json; sys.path.insert(0, {str(Path(__file__).resolve().parent)!r})\n"
-        f"from benchmark import predict_standard_movie\n"
-        f"print(json.dumps(predict_standard_movie({stride})))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    what = f"prediction of 904x64x512, stride {stride}, whole process"
-    return [row(what, found["s"], ours_mb=found["mb"], target="< 2000 MB")]
-
-
-def print_table(rows):
-    """Print the rows as a table."""
-    keys = ("what", "ours_s", "baseline_s", "ratio", "ours_mb", "baseline_mb", "target")
-    cells = [keys]
-    for one in rows:
-        cells.append(
-            ["-" if v is None else v if isinstance(v, str) else f"{v:.4g}" for v in one.values()]
-        )
-    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
-    for line in cells:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
-
-
-def own_cores():
-    """Return the number of cores that this process may use: run.py gives each folder its share."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 @one_line_faults
@@ -231,23 +35,9 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "benchmark")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
-    import benchmark_postprocessing
+    from demo.benchmark_cases import all_rows, own_cores, print_table
 
-    rows = []
-    threads = args.threads or sorted({1, own_cores()})
-    if "postprocessing" in args.only:
-        rows += benchmark_postprocessing.rows()
-    if "assembly" in args.only:
-        rows += assembly_rows()
-    for count in threads:
-        if "forward" in args.only:
-            rows += forward_rows(count)
-        if "training" in args.only:
-            rows += training_rows(count)
-    if "training" in args.only:
-        rows += gpu_rows()
-    if "inference" in args.only:
-        rows += inference_rows(args.stride)
+    rows = all_rows(args.only, threads=args.threads, stride=args.stride)
     machine = f"{platform.processor() or platform.machine()}, {own_cores()} cores"
     write_json(args.out / "benchmark.json", {"machine": machine, "rows": rows})
     print_table(rows)

@@ -7,25 +7,9 @@ Follows section 13.5 of the specification.
 Reads: two metrics.json with the counts of each movie. Prints a table, and writes it with --out.
 """
 
-import json
 from pathlib import Path
 
-from files import InputError, Parser, atomic_path, one_line_faults, seed_number
-
-
-def read_counts(path):
-    """Return {movie id: counts} of a metrics.json."""
-    try:
-        counts = json.loads(Path(path).read_text(encoding="utf-8"))["counts"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the metrics.json of a run") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: no counts of movies in it ({error!r}); predict again") from None
-    from metrics_tools import are_counts
-
-    if not isinstance(counts, dict) or not counts or not all(map(are_counts, counts.values())):
-        raise InputError(f"{path}: the counts of its movies are damaged; predict again")
-    return counts
+from common.files import Parser, atomic_path, one_line_faults, seed_number
 
 
 @one_line_faults
@@ -39,20 +23,9 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
-    from metrics_tools import compare_runs, metrics_from_counts
+    from analysis.run_comparison import comparison_lines
 
-    first, second = read_counts(args.first), read_counts(args.second)
-    if first.keys() != second.keys():
-        raise InputError(
-            f"{args.second}: movies {' '.join(second)}, expected those of the first run: "
-            f"{' '.join(first)}"
-        )
-    metrics = metrics_from_counts(list(first.values()))
-    names = [name for name, value in metrics.items() if isinstance(value, float)]
-    counts = list(first.values()), [second[name] for name in first]
-    found = compare_runs(*counts, names, draws=args.draws, seed=args.seed)
-    lines = ["metric,difference,low_95,high_95"]
-    lines += [f"{name}," + ",".join(f"{v:.4f}" for v in found[name]) for name in names]
+    lines = comparison_lines(args.first, args.second, draws=args.draws, seed=args.seed)
     print("\n".join(lines))
     if args.out:
         with atomic_path(args.out) as temporary:

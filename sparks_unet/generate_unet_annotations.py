@@ -13,191 +13,13 @@ Files written beside them or into --out: ``NN_class_label_peaks.tif``,
 
 from pathlib import Path
 
-import numpy as np
-from scipy import ndimage
+from common.files import DATA_DIR, Parser, one_line_faults
 
-from config import CLASSES, DATA_DIR, IGNORE_INDEX, PostParams
-from data_processing import (
-    TRUNCATE,
-    connected_components,
-    drop_marginal_points,
-    filled_hull,
-    kernel_radius,
-    padded_box,
-    spark_peaks,
-)
-from files import InputError, Parser, one_line_faults
-from movie_io import (
-    label_warnings,
-    movie_ids,
-    read_class_labels,
-    read_event_labels,
-    read_movie,
-    write_stack,
-)
-
-SUFFIX = {
-    "peaks": "class_label_peaks",
-    "small": "class_label_small_peaks",
-    "dilated": "class_label_dilated",
-}
-RING_RADII = {"sparks": 1, "puffs": 2, "waves": 3}  # voxels, in the order of writing
-ERODED = ("puffs", "waves")  # classes whose ring also reaches inwards
-CROSS_2D = ndimage.generate_binary_structure(2, 1)[None]
-CROSS_3D = ndimage.generate_binary_structure(3, 1)
-MIN_CORE_EXTENT = 2  # voxels along each axis; a smaller core grows by one voxel
+RING_RADII = {"sparks": 1, "puffs": 2, "waves": 3}  # voxels; default of --<class>-radius
 
 
-def peak_annotations(movie, classes, *, radius=3, ignore_radius=1, ignore_frames=0, sigma=2.0):
-    """Replace every spark by a ball around its peak.
-
-    Args:
-        movie: (T, H, W) counts.
-        classes: (T, H, W) class labels.
-        radius: of the ball of class 1, in voxels of time and space alike.
-        ignore_radius: thickness of the shell of class 4 around it.
-        ignore_frames: peaks in this many first and last frames are dropped.
-        sigma: of the peak search.
-
-    Returns:
-        (labels (T, H, W) uint8, peaks (N, 3)). Balls may overwrite neighbours.
-    """
-    post = PostParams()
-    peaks = spark_peaks(
-        movie,
-        classes == CLASSES["sparks"],
-        sigma=sigma,
-        distance_px=post.spark_distance_px,
-        distance_frames=post.spark_distance_frames,
-    )
-    peaks = drop_marginal_points(peaks, len(movie), ignore_frames)
-    labels = np.where(classes == CLASSES["sparks"], 0, classes).astype(np.uint8)
-    reach = radius + ignore_radius
-    distance = np.full(classes.shape, np.inf, np.float32)
-    for peak in peaks:
-        box = padded_box([slice(p, p + 1) for p in peak], classes.shape, (reach,) * 3)
-        squared = sum((axis - p) ** 2 for axis, p in zip(np.ogrid[box], peak, strict=True))
-        np.minimum(distance[box], np.sqrt(squared, dtype=np.float32), out=distance[box])
-    labels[distance < reach] = IGNORE_INDEX
-    labels[distance < radius] = CLASSES["sparks"]
-    return labels, peaks
-
-
-def small_annotations(movie, classes, events, *, percentile=75, sigma=2.0):
-    """Shrink every spark to its bright core; the rest of it becomes label 4.
-
-    Args:
-        movie: (T, H, W) counts or values in 0..1.
-        classes: (T, H, W) class labels.
-        events: (T, H, W) event ids.
-        percentile: of the positive smoothed values of a spark; the core lies above it.
-        sigma: of the Gaussian filter over (t, y, x).
-
-    Returns:
-        (T, H, W) uint8 labels.
-    """
-    low, high = float(movie.min()), float(movie.max())
-    if high <= 1:
-        low, high = 0.0, 1.0
-    sparks = np.where(classes == CLASSES["sparks"], events, 0)
-    labels = np.where(sparks > 0, IGNORE_INDEX, classes).astype(np.uint8)
-    labels[(classes == CLASSES["sparks"]) & (events == 0)] = IGNORE_INDEX
-    for number, box in enumerate(ndimage.find_objects(sparks), start=1):
-        if box is None:
-            continue
-        wide = padded_box(box, movie.shape, (kernel_radius(sigma),) * 3)
-        scaled = (movie[wide].astype(np.float64) - low) / (high - low)
-        smoothed = ndimage.gaussian_filter(scaled, sigma, truncate=TRUNCATE)
-        event = sparks[box] == number
-        labels[box][_core(smoothed[_within(box, wide)], event, percentile)] = CLASSES["sparks"]
-    return labels
-
-
-def _core(values, event, percentile):
-    """Return the voxels of the convex hull of the bright core of one event, inside the event."""
-    inside = values[event]
-    positive = inside[inside > 0]
-    if positive.size == 0:
-        return event
-    core = event & (values >= np.percentile(positive, percentile))
-    points = np.argwhere(core)
-    if (points.max(axis=0) - points.min(axis=0) < MIN_CORE_EXTENT).any():
-        core = ndimage.binary_dilation(np.pad(core, 1), CROSS_3D)
-        event = np.pad(event, 1)
-        return (filled_hull(core) & event)[1:-1, 1:-1, 1:-1]
-    return filled_hull(core) & event
-
-
-def dilated_annotations(classes, *, radii=None, mode="rings"):
-    """Put a ring of label 4 around the events of every class.
-
-    Args:
-        classes: (T, H, W) class labels 0..4.
-        radii: {"sparks": r, "puffs": r, "waves": r} in voxels.
-        mode: "rings" works frame by frame, erodes puffs and waves by half the radius and dilates
-            them by the rest; "3d-2022" dilates and erodes all classes by the radius in 3D.
-
-    Returns:
-        (T, H, W) uint8 labels; rings are written in the order sparks, puffs, waves. Events of one
-        class that touch have one ring around both.
-    """
-    radii = RING_RADII if radii is None else radii
-    labels = classes.astype(np.uint8)
-    for name in RING_RADII:
-        # Differs: the published function of 2025 overwrites one class by the next.
-        if radii[name]:
-            labels[_ring(classes == CLASSES[name], radii[name], name, mode)] = IGNORE_INDEX
-    return labels
-
-
-def _ring(mask, radius, name, mode):
-    """Return the voxels between the dilated and the eroded mask of a class, (T, H, W) bool."""
-    if mode == "3d-2022":
-        structure, inwards, outwards = CROSS_3D, radius, radius
-    else:
-        inwards = radius // 2 if name in ERODED else 0
-        structure, outwards = CROSS_2D, radius - inwards
-    outer, inner = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
-    for box in connected_components(mask)[1]:
-        wide = padded_box(box, mask.shape, (radius,) * 3)
-        region = mask[wide]
-        outer[wide] |= ndimage.binary_dilation(region, structure, iterations=outwards)
-        if inwards:
-            eroded = ndimage.binary_erosion(mask[wide], structure, iterations=inwards)
-        inner[box] |= (eroded if inwards else region)[_within(box, wide)]
-    return outer & ~inner
-
-
-def _within(box, wide):
-    """Return ``box`` in the coordinates of the box ``wide`` around it."""
-    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
-
-
-def ignore_marginal_events(classes, events, margin):
-    """Return class labels in which events touching the first or last frames have label 4."""
-    ends = np.concatenate([events[:margin].ravel(), events[len(events) - margin :].ravel()])
-    touching = np.zeros(int(events.max(initial=0)) + 1, bool)
-    touching[np.unique(ends)] = True
-    touching[0] = False
-    return np.where(touching[events], IGNORE_INDEX, classes).astype(np.uint8)
-
-
-def _annotate(movie, classes, events, args):
-    """Return the labels of one recording."""
-    if args.mark_margins:
-        classes = ignore_marginal_events(classes, events, args.mark_margins)
-    if args.sparks_type == "peaks":
-        reach = {"radius": args.peak_radius, "ignore_radius": args.ignore_radius}
-        return peak_annotations(movie, classes, ignore_frames=args.ignore_frames, **reach)[0]
-    if args.sparks_type == "small":
-        return small_annotations(movie, classes, events)
-    if args.sparks_type == "dilated":
-        radii = {name: getattr(args, f"{name}_radius") for name in RING_RADII}
-        return dilated_annotations(classes, radii=radii, mode=args.mode)
-    return classes
-
-
-def _parser():
+def make_parser():
+    """Return the parser of the command line."""
     parser = Parser(description=__doc__.splitlines()[0])
     kinds = ("raw", "peaks", "small", "dilated")
     parser.add_argument("--sparks-type", choices=kinds, required=True, help="kind of spark label")
@@ -214,6 +36,8 @@ def _parser():
     parser.add_argument(
         "--mark-margins", type=int, default=0, help="events touching n end frames become label 4"
     )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
@@ -221,40 +45,10 @@ def _parser():
 @one_line_faults
 def main(argv=None):
     """Parse the command line and write the masks."""
-    args = _parser().parse_args(argv)
-    available = movie_ids(args.data, args.movies_suffix)
-    unknown = [one for one in args.ids or () if one not in available]
-    if unknown or not available:
-        raise InputError(
-            f"{args.data}: no {(unknown or ['NN'])[0]}_{args.movies_suffix}.tif; "
-            f"available ids: {', '.join(available) or 'none'}"
-        )
-    radii = [f"{name}_radius" for name in RING_RADII]
-    for name in ("peak_radius", "ignore_radius", "ignore_frames", "mark_margins", *radii):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected >= 0")
-    recordings = [_read(args, one) for one in args.ids or available]
-    if args.sparks_type == "raw" and not args.mark_margins:
-        print("raw: the labels are used as they are, no file is needed")
-        return
-    suffix = SUFFIX.get(args.sparks_type, "class_label_margins")
-    for one, (movie, classes, events) in zip(args.ids or available, recordings, strict=True):
-        labels = _annotate(movie.data, classes, events, args)
-        path = (args.out or args.data) / f"{one}_{suffix}.tif"
-        write_stack(path, labels, pixel_um=movie.pixel_um, frame_ms=movie.frame_ms)
-        print(f"{path}: {int((labels == IGNORE_INDEX).sum())} voxels to ignore")
+    args = make_parser().parse_args(argv)
+    from inputs.annotations import write_annotations
 
-
-def _read(args, movie_id):
-    """Return (Movie, classes, events) of one recording; print warnings about its masks."""
-    movie = read_movie(args.data / f"{movie_id}_{args.movies_suffix}.tif")
-    shape = movie.data.shape
-    classes = read_class_labels(args.data / f"{movie_id}_class_label.tif", shape)
-    event_path = args.data / f"{movie_id}_event_label.tif"
-    events = read_event_labels(event_path, shape)
-    for text in label_warnings(event_path, classes, events):
-        print(f"warning: {text}")
-    return movie, classes, events
+    write_annotations(args)
 
 
 if __name__ == "__main__":

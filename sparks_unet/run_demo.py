@@ -6,9 +6,18 @@
 Files read and written: see main.py.
 """
 
+import runpy
 import sys
+from pathlib import Path
 
-from main import main
+MAIN = Path(__file__).resolve().parent / "main.py"
+
+
+def main(argv=None):
+    """Run main.py with ``--demo``."""
+    sys.argv = [str(MAIN), "--demo", *(sys.argv[1:] if argv is None else argv)]
+    runpy.run_path(str(MAIN), run_name="__main__")
+
 
 if __name__ == "__main__":
-    raise SystemExit(main(["--demo", *sys.argv[1:]]))
+    main()

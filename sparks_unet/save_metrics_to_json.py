@@ -10,47 +10,9 @@ Files written: ``per_pixel_metrics/<class>_metrics.json`` (iou, precision, recal
 mcc) and ``spark_peaks_metrics/sparks_metrics.json`` (precision, recall, f0.5, f1, f2).
 """
 
-import json
 from pathlib import Path
 
-import save_results_to_json
-from config import DATA_DIR, RESULTS_DIR
-from files import InputError, Parser, one_line_faults, write_json
-from location_metrics import location_metrics, pixel_metrics
-
-PIXEL_KEYS = {"tp", "tn", "fp", "fn"}
-PEAK_KEYS = {"tp", "tp_fp", "tp_fn"}
-
-
-def metrics_tree(counts):
-    """Return nested dicts in which every leaf of counts is replaced by its metrics."""
-    if set(counts) == PIXEL_KEYS:
-        return pixel_metrics(**counts)
-    if set(counts) == PEAK_KEYS:
-        return location_metrics(counts["tp"], counts["tp_fp"], counts["tp_fn"])
-    return {key: metrics_tree(value) for key, value in counts.items()}
-
-
-def holds_counts(tree):
-    """Return whether nested dicts hold nothing but the two kinds of counts."""
-    if not isinstance(tree, dict) or not tree:
-        return False
-    if set(tree) not in (PIXEL_KEYS, PEAK_KEYS):
-        return all(holds_counts(branch) for branch in tree.values())
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in tree.values()):
-        return False
-    return set(tree) == PIXEL_KEYS or tree["tp"] <= min(tree["tp_fp"], tree["tp_fn"])
-
-
-def read_counts(path):
-    """Read one file of counts."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}; expected counts of save_results_to_json.py") from None
-    if not holds_counts(tree):
-        raise InputError(f"{path}: not the counts of save_results_to_json.py; run it again")
-    return tree
+from common.files import DATA_DIR, RESULTS_DIR, InputError, Parser, one_line_faults
 
 
 @one_line_faults
@@ -62,24 +24,20 @@ def main(argv=None):
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of recordings")
     parser.add_argument("--ids", nargs="+", help="ids of the movies, with --preds")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "results", help="folder")
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
+    from analysis.voxel_counts import write_count_metrics, write_counts
+
     results = args.results or args.out
     if args.preds:
         if not args.ids:
             raise InputError("--preds needs --ids: the ids of the movies to count")
-        paths = ("--preds", args.preds, "--data", args.data, "--out", results)
-        save_results_to_json.main([*map(str, paths), "--ids", *args.ids])
-    pairs = [("per_pixel", group) for group in save_results_to_json.GROUPS]
-    pairs.append(("spark_peaks", "sparks"))
-    trees = {
-        (kind, group): metrics_tree(
-            read_counts(results / f"{kind}_results" / f"{group}_results.json")
-        )
-        for kind, group in pairs
-    }
-    for (kind, group), tree in trees.items():
-        write_json(args.out / f"{kind}_metrics" / f"{group}_metrics.json", tree)
+        given = (args.pixel_um, args.frame_ms)
+        write_counts(args.preds, args.data, args.ids, results, given=given)
+        print(f"counts of {len(args.ids)} movies in {results}")
+    write_count_metrics(results, args.out)
     print(f"metrics in {args.out}")
 
 

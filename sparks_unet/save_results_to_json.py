@@ -15,142 +15,9 @@ sparks_puffs, puffs_waves, all; ``spark_peaks_results/sparks_results.json`` (mov
 
 from pathlib import Path
 
-import numpy as np
+from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
 
-from config import CLASSES, DATA_DIR, EVENT_CLASSES, IGNORE_INDEX, RESULTS_DIR, PostParams
-from data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
-from files import InputError, Parser, one_line_faults, raise_faults, write_json
-from location_metrics import exclusion_levels, match_sparks, threshold_counts
-from metrics_tools import add_counts
-from movie_io import read_class_labels, read_event_labels, read_movie, same_shape
-from preds_processing_tools import calibrated_post, otsu_classes, threshold_mask
-
-GROUPS = {
-    "sparks": ("sparks",),
-    "puffs": ("puffs",),
-    "waves": ("waves",),
-    "sparks_puffs": ("sparks", "puffs"),
-    "puffs_waves": ("puffs", "waves"),
-    "all": EVENT_CLASSES,
-}
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(21))
-SPARK_RADII = (0, 1)  # minimal radii, voxels
-OTHER_RADII = (0, 1, 2, 3, 4, 5)
-EXCLUSION_RADII = (0, 1, 2, 3, 4, 5)
-
-
-def pixel_results(probabilities, argmax, classes, *, group, thresholds=THRESHOLDS):
-    """Return threshold or "argmax" -> min radius -> exclusion radius -> counts of one movie.
-
-    Args:
-        probabilities: {"sparks", "waves", "puffs"}: (T, H, W) float32.
-        argmax: (T, H, W) predicted classes.
-        classes: (T, H, W) annotated classes.
-        group: key of GROUPS; the probabilities of its classes are added.
-        thresholds: rising numbers.
-    """
-    names = GROUPS[group]
-    numbers = [CLASSES[name] for name in names]
-    truth, ignore = np.isin(classes, numbers), classes == IGNORE_INDEX
-    levels = exclusion_levels(truth, ignore, EXCLUSION_RADII, sparks=group == "sparks")
-    probability = sum(probabilities[name] for name in names)
-    radii = SPARK_RADII if group == "sparks" else OTHER_RADII
-    by_threshold = threshold_counts(truth, levels, probability, thresholds)
-    results = {}
-    for threshold, plain in zip(thresholds, by_threshold, strict=True):
-        rows = {}
-        for radius in radii:
-            counts = plain
-            if radius > 0:
-                mask = threshold_mask(probability, threshold, min_radius=radius)
-                counts = threshold_counts(truth, levels, mask, (0.5,))[0]
-            rows[str(radius)] = _by_exclusion(counts)
-        results[f"{threshold:g}"] = rows
-    mask = np.isin(argmax, numbers)
-    results["argmax"] = {}
-    for radius in radii:
-        kept = threshold_mask(mask, 0, min_radius=radius)
-        counts = threshold_counts(truth, levels, kept, (0.5,))[0]
-        results["argmax"][str(radius)] = _by_exclusion(counts)
-    return results
-
-
-def peak_results(movie, probability, argmax, true_peaks, post, *, thresholds=THRESHOLDS):
-    """Return threshold or "argmax" -> min radius -> {"tp", "tp_fp", "tp_fn"} of one movie.
-
-    Args:
-        movie: (T, H, W) counts.
-        probability: (T, H, W) of sparks.
-        argmax: (T, H, W) predicted classes.
-        true_peaks: (N, 3) of annotated_spark_peaks.
-        post: config.PostParams.
-        thresholds: rising numbers.
-    """
-    distance = {
-        "distance_px": post.spark_distance_px,
-        "distance_frames": post.spark_distance_frames,
-    }
-    true_peaks = drop_marginal_points(true_peaks, len(movie), post.ignore_frames)
-
-    def counts(mask):
-        found = spark_peaks(movie, mask, sigma=post.sigma_peaks_dataset, **distance)
-        found = drop_marginal_points(found, len(movie), post.ignore_frames)
-        paired = match_sparks(true_peaks, found, **distance)[0]
-        return {"tp": len(paired), "tp_fp": len(found), "tp_fn": len(true_peaks)}
-
-    masks = {f"{t:g}": (probability, t) for t in thresholds}
-    masks["argmax"] = (argmax == CLASSES["sparks"], 0)
-    return {
-        key: {
-            str(radius): counts(threshold_mask(values, threshold, min_radius=radius))
-            for radius in SPARK_RADII
-        }
-        for key, (values, threshold) in masks.items()
-    }
-
-
-def find_predictions(folder, movie_id):
-    """Return {"sparks": path, ...} of the probability movies of one recording.
-
-    Raises:
-        InputError: a class is missing or there are several files for it.
-    """
-    found, faults = {}, []
-    for name in EVENT_CLASSES:
-        paths = sorted(Path(folder).glob(f"*_{movie_id}_*raw_{name}.tif"))
-        paths = paths or sorted(Path(folder).glob(f"*_{movie_id}_{name}.tif"))
-        if len(paths) != 1:
-            faults.append(
-                f"{folder}: {len(paths)} files *_{movie_id}_*raw_{name}.tif; expected one"
-            )
-        found[name] = paths[0] if paths else None
-    raise_faults(faults)
-    return found
-
-
-def _by_exclusion(counts):
-    return {str(radius): one for radius, one in zip(EXCLUSION_RADII, counts, strict=True)}
-
-
-def _with_sum(results):
-    """Add the counts of all movies under "sum" and "average"."""
-    total = add_counts(list(results.values()))
-    # Faithful: the published code calls the sum "average".
-    return results | {"sum": total, "average": total}
-
-
-def _read(args, movie_id):
-    """Return (movie counts, probabilities, classes, true peaks, PostParams) of one recording."""
-    movie = read_movie(args.data / f"{movie_id}_video.tif")
-    classes = read_class_labels(args.data / f"{movie_id}_class_label.tif", movie.data.shape)
-    events = read_event_labels(args.data / f"{movie_id}_event_label.tif", movie.data.shape)
-    probabilities = {}
-    for name, path in find_predictions(args.preds, movie_id).items():
-        stack = read_movie(path)
-        same_shape(stack, movie)
-        probabilities[name] = stack.data.astype(np.float32)
-    peaks = annotated_spark_peaks(movie.data, classes, events)
-    return movie.data, probabilities, classes, peaks, calibrated_post(movie, post=PostParams())
 
 
 @one_line_faults
@@ -164,32 +31,16 @@ def main(argv=None):
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=list(THRESHOLDS), help="rising numbers"
     )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
-    thresholds = args.thresholds
-    if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:
-        raise InputError(f"--thresholds {thresholds}: expected rising numbers from 0 to 1")
-    for movie_id in args.ids:  # a missing file is found before the long count starts
-        find_predictions(args.preds, movie_id)
-    by_group, peaks = {group: {} for group in GROUPS}, {}
-    for movie_id in args.ids:
-        movie, probabilities, classes, true_peaks, post = _read(args, movie_id)
-        argmax = otsu_classes(probabilities)
-        for group, results in by_group.items():
-            results[movie_id] = pixel_results(
-                probabilities, argmax, classes, group=group, thresholds=thresholds
-            )
-        peaks[movie_id] = peak_results(
-            movie - movie.min(),
-            probabilities["sparks"],
-            argmax,
-            true_peaks,
-            post,
-            thresholds=thresholds,
-        )
-    for group, results in by_group.items():
-        write_json(args.out / "per_pixel_results" / f"{group}_results.json", _with_sum(results))
-    write_json(args.out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
+    from analysis.voxel_counts import write_counts
+
+    given = (args.pixel_um, args.frame_ms)
+    write_counts(
+        *(args.preds, args.data, args.ids, args.out), thresholds=args.thresholds, given=given
+    )
     print(f"counts of {len(args.ids)} movies in {args.out}")
 
 

@@ -14,13 +14,12 @@ Files written into --out: ``<movie>_instances_<class>.tif`` uint16, ``<movie>_in
 
 from pathlib import Path
 
-from config import EVENT_CLASSES, RESULTS_DIR
-from files import Parser, one_line_faults
+from common.files import RESULTS_DIR, Parser, one_line_faults
+from settings.config import EVENT_CLASSES
 
 
-@one_line_faults
-def main(argv=None):
-    """Parse the command line and write masks and tables."""
+def make_parser():
+    """Return the parser of the command line."""
     parser = Parser(description=__doc__.splitlines()[0])
     for name in EVENT_CLASSES:
         parser.add_argument(f"--{name}", type=Path, required=True, help="probabilities (TIFF)")
@@ -28,53 +27,28 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "events", help="folder")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
     parser.add_argument("--overlay", action="store_true", help="write coloured movies")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
-    parser.add_argument(
-        "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
-    )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-    args = parser.parse_args(argv)
+    return parser
 
-    import dataclasses
 
-    import numpy as np
+@one_line_faults
+def main(argv=None):
+    """Parse the command line and write masks and tables."""
+    args = make_parser().parse_args(argv)
+    from runs.separation import separate
 
-    from disc_output_tools import (
-        instance_frames,
-        overlay_frames,
-        write_event_lists,
-        write_overlay,
-        write_prediction,
-        write_view,
+    counts = separate(
+        args.movie,
+        {name: getattr(args, name) for name in EVENT_CLASSES},
+        args.out,
+        fill_holes=args.fill_holes,
+        overlay=args.overlay,
+        pixel_um=args.pixel_um,
+        frame_ms=args.frame_ms,
     )
-    from kinetics import event_table
-    from movie_io import read_movie, same_shape, write_stack
-    from preds_processing_tools import calibrated_post, process_predictions
-
-    movie = read_movie(args.movie)
-    probabilities = {}
-    for name in EVENT_CLASSES:
-        stack = read_movie(getattr(args, name))
-        same_shape(stack, movie)
-        probabilities[name] = stack.data
-    post = calibrated_post(movie, pixel_um=args.pixel_um, frame_ms=args.frame_ms)
-    post = dataclasses.replace(post, fill_holes=args.fill_holes)
-    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
-    found = process_predictions(movie.data - movie.data.min(), probabilities, post)
-    channels = [probabilities[name].astype(np.float32) for name in EVENT_CLASSES]
-    channels = np.stack([1 - sum(channels), *channels])
-    table = event_table(movie.data, found, probabilities=channels, **physical)
-    stem = args.movie.stem
-    write_prediction(args.out, stem, movie.data, found, None, table=table, raw=False, **physical)
-    write_event_lists(args.out, stem, found.classes, found.instances)
-    if args.overlay:
-        write_overlay(args.out / f"{stem}_overlay.gif", movie.data, found.classes, **physical)
-        coloured = instance_frames(movie.data, found.instances)
-        write_view(args.out / f"{stem}_instances.gif", coloured, legend=False, **physical)
-        white = overlay_frames(movie.data, found.classes, white=True)
-        write_stack(args.out / f"{stem}_white.tif", white, **physical)
-    counts = ", ".join(f"{n} {name}" for name, n in found.counts().items())
-    print(f"{counts} in {args.out}")
+    print(f"{', '.join(f'{n} {name}' for name, n in counts.items())} in {args.out}")
 
 
 if __name__ == "__main__":

@@ -10,27 +10,7 @@ Files written: ``<name>_events.tif`` (T, H, W) uint16, ids from 1.
 
 from pathlib import Path
 
-from files import Parser, one_line_faults
-
-
-def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
-    """Return event ids (T, H, W) of the objects at or above a threshold.
-
-    Args:
-        probability: (T, H, W) in 0..1.
-        threshold: voxels at or above it are event.
-        min_radius: 6-connected objects of fewer than (2 min_radius)^3 voxels are removed.
-        ignore_frames: this many first and last frames are emptied.
-    """
-    import numpy as np
-
-    from data_processing import connected_components
-    from preds_processing_tools import threshold_mask
-
-    # threshold_mask keeps what is above its threshold; here the threshold itself belongs to events.
-    below = np.nextafter(probability.dtype.type(threshold), probability.dtype.type(-1))
-    mask = threshold_mask(probability, below, min_radius=min_radius, ignore_frames=ignore_frames)
-    return connected_components(mask)[0]
+from common.files import Parser, one_line_faults
 
 
 @one_line_faults
@@ -46,22 +26,15 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, help="TIFF; default <prediction>_events.tif")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
+    from analysis.tracking import write_tracks
 
-    import numpy as np
-
-    from disc_output_tools import sixteen_bit
-    from movie_io import read_movie, write_stack
-
-    movie = read_movie(args.prediction)
-    events = track_objects(
-        movie.data.astype(np.float32),
-        args.threshold,
+    out, count = write_tracks(
+        *(args.prediction, args.out),
+        threshold=args.threshold,
         min_radius=args.min_radius,
         ignore_frames=args.ignore_frames,
     )
-    out = args.out or args.prediction.with_name(f"{args.prediction.stem}_events.tif")
-    write_stack(out, sixteen_bit(events), pixel_um=movie.pixel_um, frame_ms=movie.frame_ms)
-    print(f"{int(events.max(initial=0))} events in {out}")
+    print(f"{count} events in {out}")
 
 
 if __name__ == "__main__":

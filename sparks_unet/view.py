@@ -9,7 +9,7 @@ Files read: the movie and label movies (T, H, W). Files written: none.
 
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults
+from common.files import Parser, one_line_faults
 
 
 @one_line_faults
@@ -21,31 +21,9 @@ def main(argv=None):
     parser.add_argument("--instances", type=Path, help="event movie (TIFF)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
+    from runs.viewer import show
 
-    from movie_io import read_movie, same_shape
-
-    movie = read_movie(args.movie)
-    labels = {}
-    for name in ("classes", "instances"):
-        path = getattr(args, name)
-        if path is not None:
-            labels[name] = read_movie(path)
-            same_shape(labels[name], movie)
-    try:
-        import napari
-    except ImportError:
-        raise InputError(
-            "napari is not installed; pip install -r requirements-view.txt, or open the TIFF files "
-            "in ImageJ"
-        ) from None
-    scale = (1, movie.pixel_um or 1, movie.pixel_um or 1)
-    viewer = napari.Viewer(title=args.movie.name)
-    viewer.add_image(movie.data, name="movie", scale=scale)
-    for name, stack in labels.items():
-        viewer.add_labels(stack.data.astype(int), name=name, scale=scale)
-    viewer.scale_bar.visible = True
-    viewer.scale_bar.unit = "um" if movie.pixel_um else "px"
-    napari.run()
+    show(args.movie, {"classes": args.classes, "instances": args.instances})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
-from files import atomic_path
+from common.files import atomic_path
 
 STEP = 6  # every sixth frame is drawn: 180 Hz plays at 30 frames per second
 FPS = 30

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults, write_json
+from common.files import InputError, Parser, one_line_faults, read_json, write_json
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "stcnn" / "benchmark"
@@ -309,7 +309,7 @@ def compare(name, device):
 
 def record(path, machine, row):
     """Put a row into benchmark.json in the order of CASES; rows of another machine are dropped."""
-    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    old = read_json(path, remedy="remove it") if path.is_file() else {}
     rows = old["rows"] if old.get("machine") == machine else []
     found = {entry["what"]: entry for entry in [*rows, row]}
     rows = [found[what] for what, _ in CASES.values() if what in found]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from files import InputError, raise_faults
+from common.files import InputError, raise_faults
 from recordings import TIME_TOLERANCE_S
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ twin of the model, loss_hist.npz and loss_hist.csv (specification 4.3).
 """
 
 import csv
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from files import InputError, atomic_path
+from common.files import InputError, atomic_path, read_json
 from model_factory import build_model
 from safe_load import load_tree, read_pickled_history
 
@@ -53,17 +52,8 @@ def resolve_checkpoint(path):
 def read_config(path):
     """Read and check a config.json."""
     path = Path(path)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{path}: configuration not found; give it with --config") from None
-    except ValueError as error:
-        raise InputError(f"{path}: no valid JSON ({error}); restore it from the run") from None
-    missing = (
-        [key for key in CONFIG_KEYS if key not in config]
-        if isinstance(config, dict)
-        else ["a dict"]
-    )
+    config = read_json(path, remedy="restore it from the run, or give it with --config")
+    missing = [key for key in CONFIG_KEYS if key not in config]
     if missing:
         raise InputError(f"{path}: {', '.join(missing)} missing; expected the config.json of a run")
     return config

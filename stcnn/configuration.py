@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from files import InputError
+from common.files import InputError
 
 HERE = Path(__file__).resolve().parent
 GROUPS = ("dataset", "model", "preset")

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults
+from common.files import InputError, Parser, atomic_path, one_line_faults, raise_faults
 
 
 def convert(path, out, *, npz=False):

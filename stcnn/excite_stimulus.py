@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, seed_number
+from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "excite"

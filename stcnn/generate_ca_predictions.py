@@ -19,7 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, atomic_path, one_line_faults, raise_faults, write_settings
+from common.files import (
+    InputError,
+    Parser,
+    atomic_path,
+    one_line_faults,
+    raise_faults,
+    write_settings,
+)
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "predictions"

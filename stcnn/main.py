@@ -11,7 +11,6 @@ report.html, summary.json.
 
 import contextlib
 import csv
-import json
 import os
 import shutil
 import signal
@@ -19,18 +18,19 @@ import sys
 import time
 from pathlib import Path
 
-from device import describe_device
-from files import (
+from common.device import describe_device
+from common.files import (
     InputError,
     Parser,
     atomic_path,
     one_line_faults,
     open_run,
     plain_name,
+    read_json,
     seed_number,
     write_settings,
 )
-from report import close_run
+from common.report import close_run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "stcnn"
@@ -169,13 +169,13 @@ def ensure_data(settings, seed):
         recipe["seed"] = seed
         wanted = {key: recipe[key] for key in ("seed", "hz", "px", "stimuli")}
         wanted["recipe"] = RECIPE
-        old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        old = read_json(record, remedy="remove it") if record.is_file() else {}
         if any(old.get(key) != value for key, value in wanted.items()):
             print(f"making the synthetic set in {folder}")
             make_synthetic(folder, **recipe)
     if not record.is_file():
         return None
-    truth = json.loads(record.read_text(encoding="utf-8"))
+    truth = read_json(record, remedy="remove it")
     return truth if truth.get("teacher") == "analytic" else None
 
 

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from files import InputError
+from common.files import InputError
 from models import ACTIVATIONS, LEAKY_SLOPE, STCNN, Photoreceptor, SpatioTemporalLayer
 from temporal import IMPLEMENTATIONS
 from util_conv import gaussian_kernel

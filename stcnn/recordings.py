@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from files import InputError, raise_faults
+from common.files import InputError, raise_faults
 from safe_load import load_tree
 
 SUFFIXES = (".pt", ".npz", ".safetensors")

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from files import InputError
+from common.files import InputError
 
 # What damaged bytes make torch, numpy (its headers are Python), zipfile and pickle raise.
 DAMAGE = (

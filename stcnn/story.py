@@ -5,15 +5,14 @@ report.html into the folder of the whole run.
 """
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
 from animations import animate_row
 from checkpoints import checkpoint_epochs, load_history, load_model
-from metrics import correlation, predict_rows
-from report import (
+from common.files import read_json
+from common.report import (
     figure_block,
     score_table,
     settings_table,
@@ -21,6 +20,7 @@ from report import (
     write_report,
     write_summary,
 )
+from metrics import correlation, predict_rows
 from training import open_dataset, sampler_of, write_csv
 from util_analysis import plot_kernels, plot_loss_history, plot_planted, plot_trace_grid
 
@@ -256,7 +256,7 @@ def write_story(run_dir, *, title, data, seconds, seed, scores, main_score, figu
         )
     )
     sections.append(("Figures", figure_block(run_dir, figures)))
-    record = json.loads((Path(run_dir) / "settings.json").read_text(encoding="utf-8"))
+    record = read_json(Path(run_dir) / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
     lead = f"{data}. Seed {seed}; {seconds:.0f} s on this machine."
     write_report(run_dir, title, lead, sections)

@@ -19,8 +19,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from common.files import InputError, fault_line, one_line_faults
 from configuration import HERE, check_keys, compose_settings, is_override, root_override
-from files import InputError, fault_line, one_line_faults
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")

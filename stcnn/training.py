@@ -2,7 +2,6 @@
 
 import copy
 import csv
-import json
 import logging
 import math
 import time
@@ -26,8 +25,8 @@ from checkpoints import (
     save_checkpoint,
     save_history,
 )
-from device import why_no_gpu
-from files import InputError, atomic_path, git_commit, write_json, write_settings
+from common.device import why_no_gpu
+from common.files import InputError, atomic_path, git_commit, read_json, write_json, write_settings
 from make_synthetic import make_synthetic
 from metrics import COLUMNS, score_rows
 from model_factory import read_out_blocks
@@ -169,7 +168,7 @@ def resume_settings(run_dir, given, explicit):
         raise InputError(
             f"{run_dir}: no settings.json inside; resume needs a run folder of train.py"
         )
-    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    settings = read_json(path, remedy="train anew")["settings"]
     refused = [key for key in explicit if key.split(".")[0] not in FREE_ON_RESUME]
     if refused:
         raise InputError(

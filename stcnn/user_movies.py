@@ -12,7 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 import torch
 
-from files import InputError
+from common.files import InputError
 from recordings import natural_key
 from safe_load import DAMAGE
 from stimuli import BACKGROUND

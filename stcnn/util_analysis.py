@@ -8,7 +8,7 @@ import csv
 import numpy as np
 from matplotlib.figure import Figure
 
-from files import atomic_path
+from common.files import atomic_path
 
 DPI = 120
 PANEL_IN = 1.5  # trace grids

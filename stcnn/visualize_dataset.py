@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "dataset"

@@ -12,7 +12,7 @@ avg_loss_hist.pkl) of a run; writes into <run>/analysis (or --out): training_los
 import sys
 from pathlib import Path
 
-from files import InputError, Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 
 SHOWN_EPOCHS = (0, 5, 10)  # besides the last one
 PATTERNS = (".x_weight", ".tau", ".bias")

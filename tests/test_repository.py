@@ -90,29 +90,6 @@ def test_no_folder_imports_another(path):
     assert not imported(path) & (set(FOLDERS) - {here})
 
 
-def definitions(path):
-    """Return {name: code} of the functions and classes of a file, without their docstrings."""
-    found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            for part in ast.walk(node):
-                if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
-                    part.body = part.body[1:]
-            found[node.name] = ast.unparse(node)
-    return found
-
-
-@pytest.mark.parametrize("name", ["files.py", "report.py"])
-def test_folders_hold_equal_copies(name):
-    """A function that two folders write is the same in both: a repair of one reaches all."""
-    copies = {}
-    for folder in FOLDERS:
-        for function, code in definitions(ROOT / folder / name).items():
-            copies.setdefault(function, {})[folder] = code
-    assert len(copies) > 8
-    assert [function for function, codes in copies.items() if len(set(codes.values())) > 1] == []
-
-
 def forbidden_calls(path):
     """Yield the calls of ``path`` that run foreign code, or read or write a pickle.
 

@@ -35,7 +35,7 @@ def apart(settings, run_dir, **more):
     """Return the command that calls main.run_all in a process of its own, into any folder."""
     call = (
         f"import json, sys\nsys.path.insert(0, {str(FOLDER)!r})\n"
-        "import main\nfrom files import one_line_faults\n"
+        "import main\nfrom common.files import one_line_faults\n"
         "one_line_faults(lambda argv: main.run_all(**json.loads(argv[0])))(sys.argv[1:])\n"
     )
     values = json.dumps(settings | {"run_dir": run_dir} | more, default=str)

@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import torch
 
-from combine_weights import concat_weight_tensors
-from files import write_json
-from heatmap import blend, compute_map, limits, to_image
-from recording import load_recording, resolve_targets
-from resize import crop_numpy_width, resize_block, split_borders
+from analysis.heatmap import blend, compute_map, limits, to_image
+from common.files import write_json
+from inputs.reading import load_recording
+from inputs.recording import resolve_targets
+from inputs.resizing import crop_numpy_width, resize_block, split_borders
+from runs.combining import concat_weight_tensors
 
 
 def load(path):

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import main
-from checkpoints import load_network, load_weight_tensor
-from files import InputError
+from common.files import InputError
 from helpers import SMALL, call, run_script, tiny_movie
-from main_predict import reload_run
-from preprocessing import load_scaler
-from safe_read import load_tensors, read_published_scaler
+from inputs.preprocessing import load_scaler
+from inputs.safe_read import load_tensors, read_published_scaler
+from network.checkpoints import load_network, load_weight_tensor
+from runs.reloading import reload_run
 
 
 def run(tmp_path, movie=None, **changes):

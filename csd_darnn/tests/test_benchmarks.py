@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-import benchmark_series as series
+from analysis.metrics import regression_metrics
+from common.files import RESULTS_DIR
+from demo import series
 from helpers import run_script
-from metrics import regression_metrics
-from settings import RESULTS_DIR
 
 
 def test_benchmark_runs_and_agrees_with_its_baseline(tmp_path):
@@ -43,7 +43,7 @@ def test_sml2010_names_are_not_shifted(real_dir):
 
 @pytest.mark.data
 def test_nasdaq_derivative_weights(real_dir):
-    from recording import load_recording
+    from inputs.reading import load_recording
 
     values = load_recording(real_dir / series.NASDAQ_FILE).values
     net, scaler, arrays = series.load_derivative(real_dir / series.NASDAQ_WEIGHTS)

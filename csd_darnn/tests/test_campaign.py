@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from files import InputError
-from movie_files import read_movie, write_tiff
-from recording import load_recording, read_json
-from resize import convert_csv
-from safe_read import load_tensors
+from common.files import InputError, read_json
+from inputs.movie_files import read_movie, write_tiff
+from inputs.reading import load_recording
+from inputs.resizing import convert_csv
+from inputs.safe_read import load_tensors
 from test_recording import damaged, movie_of
 
 pytestmark = pytest.mark.slow

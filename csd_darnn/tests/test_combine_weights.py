@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from combine_weights import background, concat_weight_tensors
-from files import InputError
+from common.files import InputError
 from helpers import call, run_script
-from movie_files import read_movie, write_tiff
-from resize import crop_numpy_width
+from inputs.movie_files import read_movie, write_tiff
+from inputs.resizing import crop_numpy_width
+from runs.combining import background, concat_weight_tensors
 
 F, HEIGHT, WIDTH, N_TEST = 20, 4, 11, 6
 TARGET = (2, 5)  # lies in the second of three splits (4, 4 and 3 columns)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-import device
 import main
+from common import device
 
 FRAMEWORK = "torch"
 CUDA_TEXT = "this PyTorch build has no CUDA"

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from files import InputError
-from heatmap import (
+from analysis.heatmap import (
     LONG_SIDE,
     blend,
     compute_map,
@@ -24,8 +23,10 @@ from heatmap import (
     unpermute,
     write_movie,
 )
-from map_figures import draw_bars, draw_stills
-from movie_files import read_movie
+from analysis.map_figures import draw_bars, draw_stills
+from common.files import InputError
+from inputs.movie_files import read_movie
+from inputs.scales import Known, Scales
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -87,7 +88,7 @@ def test_movie_has_every_frame_in_even_size(tmp_path, clim, shape):
     maps[2] = 0.3  # a constant map
     paths = write_movie(
         tmp_path / "heatmap", frames, maps, clim=clim, title="map", target_pixels=[0],
-        frame_rate_hz=10, pixel_um=50, first_frame=9,
+        scales=Scales(rate_hz=Known(10.0), column_um=Known(50.0)), first_frame=9,
     )  # fmt: skip
     assert [path.name for path in paths] == ["heatmap.mp4", "heatmap.gif"]
     movie = read_movie(paths[0], gray=True)
@@ -141,7 +142,7 @@ def test_wrong_number_of_frames_is_refused_and_writes_nothing(tmp_path):
 
 def test_movie_needs_no_ffmpeg_on_the_path(tmp_path):
     code = (
-        "import numpy as np; from heatmap import write_movie; from pathlib import Path;"
+        "import numpy as np; from analysis.heatmap import write_movie; from pathlib import Path;"
         "print(*write_movie(Path('h'), np.ones((3, 4, 5)), np.random.rand(3, 4, 5)))"
     )
     environment = {**os.environ, "PATH": "", "PYTHONPATH": str(FOLDER)}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 import main
-from checkpoints import load_network, load_weight_tensor
-from files import InputError
+from common.files import InputError
+from demo import planted
 from helpers import FOLDER, SMALL, call, flags, run_script, tiny_movie
-from main_predict import reload_run
+from network.checkpoints import load_network, load_weight_tensor
+from runs import many
+from runs.reloading import reload_run
 
 PUBLISHED = (
     "preprocess_data", "da_rnn", "train", "prep_train_data", "adjust_learning_rate",
@@ -187,7 +190,28 @@ def test_encoder_train_freezes_by_name(finished, tmp_path):
     assert net.encoder.steps == 4
 
 
+def test_own_data_run_without_the_demo_wing(tmp_path):
+    """In a copy of the folder without demo/, as a user runs it."""
+    home = tmp_path / FOLDER.name
+    left_out = shutil.ignore_patterns("tests", "demo", "__pycache__")
+    shutil.copytree(FOLDER, home, ignore=left_out)
+    settings = SMALL | {"maps": "false", "n_epochs": 1, "target": "2,3"}
+    words = flags(settings | {"data": tiny_movie(tmp_path / "movie.npy")})
+    command = [sys.executable, "main.py", *words]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / FOLDER.name / "run" / "report.html").is_file()
+    assert not (home / "demo").exists()
+
+
 NO_USE = ("attn_linear.bias",)  # softmax cancels it
+
+
+def modules():
+    """Return the names of all modules of the folder, doors and wings."""
+    paths = [path.relative_to(FOLDER) for path in FOLDER.glob("*.py")]
+    paths += [p.relative_to(FOLDER) for p in FOLDER.glob("*/*.py") if p.parent.name != "tests"]
+    return sorted(str(p.with_suffix("")).replace("/", ".").removesuffix(".__init__") for p in paths)
 
 
 def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
@@ -199,9 +223,9 @@ def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
         "import main\n"
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
-        f"for name in {sorted(path.stem for path in FOLDER.glob('*.py'))!r}:\n"
+        f"for name in {modules()!r}:\n"
         "    importlib.import_module(name)\n"
-        "from training import Adam\n"
+        "from network.build import Adam\n"
         "import torch\n"
         "Adam([torch.nn.Parameter(torch.zeros(1))]).step()\n"
         "assert 'torch._dynamo' not in sys.modules, 'the compiler costs seconds and has no use'\n"
@@ -216,7 +240,7 @@ def test_help_loads_no_framework_and_imports_do_nothing(tmp_path):
 
 def test_every_global_is_a_flag():
     module = importlib.import_module("main")
-    names = {n for n in vars(module) if n.isupper()} - {"FLAGS", "PUBLISHED", "DATA_DIR"}
+    names = {n for n in vars(module) if n.isupper()} - {"FLAGS", "PUBLISHED"}
     assert names - {"RESULTS_DIR"} == set(main.FLAGS)
 
 
@@ -241,10 +265,8 @@ def test_fresh_starts_anew_and_leaves_foreign_files(finished, tmp_path, monkeypa
 
 
 def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
-    import demo
-
     for name in ("RESULTS_DIR", "DATA_DIR"):
-        monkeypatch.setattr(demo, name, tmp_path / name)
+        monkeypatch.setattr(planted, name, tmp_path / name)
     words = [*flags(SMALL | {"n_epochs": 0, "importance_every": 90}), "--demo"]
     assert main.main(words) == 1  # an untrained network finds no driver
     first = capsys.readouterr().out.splitlines()[-2:]
@@ -253,7 +275,7 @@ def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     assert first[1].endswith("report.html")
     assert main.main(words) == 1
     again = capsys.readouterr().out.splitlines()
-    assert again[1].endswith("is complete; --fresh starts anew")  # behind the device
+    assert again[0].endswith("is complete; --fresh starts anew")
     assert again[-2:] == first
 
 
@@ -262,7 +284,7 @@ def test_interrupt_and_full_disk_are_one_line(monkeypatch, capsys):
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device"), 2, "check free space"),
     ):
-        monkeypatch.setattr(main, "run_all", lambda fault=fault, **_: (_ for _ in ()).throw(fault))
+        monkeypatch.setattr(many, "run_each", lambda _, fault=fault: (_ for _ in ()).throw(fault))
         with pytest.raises(SystemExit) as stopped:
             main.main([])
         assert stopped.value.code == code

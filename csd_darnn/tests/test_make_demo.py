@@ -1,15 +1,17 @@
 """The synthetic movie holds what its truth tells."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from demo.synthetic import csd_trace, event_trace, make_demo
 from helpers import call, run_script
-from make_demo import csd_trace, event_trace, make_demo
-from recording import load_recording
+from inputs.reading import load_recording
+from settings import DemoMovie
 
-SMALL = {"n_frames": 1500, "height": 12, "width": 20}
+SMALL = DemoMovie(n_frames=1500, height=12, width=20)
 
 
 def lagged(a, b, lag):
@@ -39,8 +41,8 @@ def test_movie_and_truth(demo):
     recording = load_recording(folder / "movie.tif")
     assert recording.movie().shape == (3000, 18, 23)
     assert recording.movie().dtype == np.float32
-    assert recording.frame_rate_hz == pytest.approx(10)
-    assert recording.pixel_um == pytest.approx(4000 / 23, rel=1e-4)
+    assert recording.scales.rate_hz.value == pytest.approx(10)
+    assert recording.scales.column_um.value == pytest.approx(4000 / 23, rel=1e-4)
     assert truth == json.loads((folder / "truth.json").read_text())
     assert truth["target"] == [9, 16]
     assert truth["origin"] == [9, 1]
@@ -60,7 +62,7 @@ def test_target_repeats_the_driver_three_frames_later(demo):
 
 
 def test_negative_control_removes_the_events_from_the_patch_only(demo, tmp_path):
-    driver, target = private_traces(tmp_path, make_demo(tmp_path, driver=False))
+    driver, target = private_traces(tmp_path, make_demo(tmp_path, DemoMovie(driver=False)))
     assert abs(lagged(driver, target, 3)) < 0.15
     _, with_driver = private_traces(*demo)
     assert target.std() == pytest.approx(with_driver.std(), rel=0.05)
@@ -69,9 +71,9 @@ def test_negative_control_removes_the_events_from_the_patch_only(demo, tmp_path)
 def test_csd_and_depression(tmp_path):
     assert csd_trace(np.array([-30.0, 0, 10, 25]))[[0, 1]].tolist() == pytest.approx([0, 0.2])
     assert csd_trace(np.array([25.0]))[0] == pytest.approx(0.4 / np.e, rel=1e-3)
-    make_demo(tmp_path / "quiet", **SMALL, depression=True)
-    make_demo(tmp_path / "plain", **SMALL)
-    make_demo(tmp_path / "twice", **SMALL, train_csd=True)
+    make_demo(tmp_path / "quiet", replace(SMALL, depression=True))
+    make_demo(tmp_path / "plain", SMALL)
+    make_demo(tmp_path / "twice", replace(SMALL, train_csd=True))
     movies = {p.parent.name: load_recording(p).movie() for p in tmp_path.glob("*/movie.tif")}
     np.testing.assert_array_equal(movies["quiet"][:1100], movies["plain"][:1100])
     difference = (movies["twice"] - movies["plain"]).mean(axis=(1, 2))
@@ -89,15 +91,17 @@ def test_event_trace_is_the_kernel_of_each_event():
 
 
 def test_same_seed_same_file_and_reuse(tmp_path):
-    first = make_demo(tmp_path / "a", **SMALL)
-    assert first["movie_sha256"] == make_demo(tmp_path / "b", **SMALL)["movie_sha256"]
-    assert first["movie_sha256"] != make_demo(tmp_path / "c", **SMALL, seed=1)["movie_sha256"]
+    first = make_demo(tmp_path / "a", SMALL)
+    assert first["movie_sha256"] == make_demo(tmp_path / "b", SMALL)["movie_sha256"]
+    assert (
+        first["movie_sha256"] != make_demo(tmp_path / "c", replace(SMALL, seed=1))["movie_sha256"]
+    )
     movie = tmp_path / "a" / "movie.tif"
     stamp = movie.stat().st_mtime_ns
-    make_demo(tmp_path / "a", **SMALL)
+    make_demo(tmp_path / "a", SMALL)
     assert movie.stat().st_mtime_ns == stamp
     movie.write_bytes(movie.read_bytes()[:-1])
-    assert make_demo(tmp_path / "a", **SMALL) == first
+    assert make_demo(tmp_path / "a", SMALL) == first
     assert load_recording(movie).movie().shape == (1500, 12, 20)
 
 

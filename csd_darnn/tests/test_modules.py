@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from custom_types import ModelOptions, TrainConfig, TrainData
-from modules import Decoder, Encoder
-from training import build_net, train_iteration
-from windows import WindowRule
+from inputs.custom_types import ModelOptions, TrainConfig, TrainData
+from inputs.windows import WindowRule
+from network.build import build_net
+from network.modules import Decoder, Encoder
+from runs.training import train_iteration
 
 ENCODER_NAMES = {
     f"lstm_layer.{kind}_l{layer}"

@@ -5,25 +5,27 @@ import json
 import numpy as np
 import pytest
 
-from files import InputError
+from analysis.onset import describe, first_lasting, fit_line, onset_map, write_onset
+from common.files import InputError
+from demo.synthetic import make_demo, synthesise
 from helpers import call, run_script
-from make_demo import make_demo, synthesise
-from onset import describe, first_lasting, fit_line, onset_map, write_onset
-from recording import load_recording
-
-DEMO = {
-    "height": 18, "width": 23, "n_frames": 3000, "frame_rate_hz": 10.0, "field_mm": 4.0,
-    "train_csd": False, "depression": False, "driver": True,
-}  # fmt: skip
+from inputs.reading import load_recording
+from inputs.scales import Known, Scales
+from settings import DemoMovie, OnsetSettings
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("depression", [False, True])
+def scales_of(rate_hz, pixel_um):
+    """Return the Scales of a rate and square pixels."""
+    size = Known(pixel_um, "flag")
+    return Scales(Known(rate_hz, "flag"), row_um=size, column_um=size)
+
+
 def test_planted_speed_and_origin_are_found(seed, depression):
-    movie, truth = synthesise(seed=seed, **DEMO | {"depression": depression})
-    found = onset_map(
-        movie, frame_rate_hz=truth["frame_rate_hz"], pixel_um=truth["pixel_um"], seed=seed
-    )
+    movie, truth = synthesise(DemoMovie(seed=seed, depression=depression))
+    scales = scales_of(truth["frame_rate_hz"], truth["pixel_um"])
+    found = onset_map(movie, scales, OnsetSettings(seed=seed))
     assert found["speed_mm_min"] == pytest.approx(truth["speed_mm_min"], rel=0.02)
     assert found["speed_low"] < found["speed_mm_min"] < found["speed_high"]
     assert found["origin"] == tuple(truth["origin"])
@@ -43,7 +45,7 @@ def test_other_speed_size_and_direction():
     wave = (frames >= arrival) & (frames < arrival + 150)
     movie = 100 * (1 + 0.5 * wave) + rng.normal(0, 1, (1200, 12, 30))
     movie[:, :, 3] = 100 + rng.normal(0, 1, (1200, 12))  # a vessel: no wave there
-    found = onset_map(movie, frame_rate_hz=rate, pixel_um=pixel_um)
+    found = onset_map(movie, scales_of(rate, pixel_um))
     assert found["speed_mm_min"] == pytest.approx(speed, rel=0.1)
     assert found["origin"][1] >= 27
     assert np.isnan(found["arrival"][:, 3]).all()
@@ -51,8 +53,8 @@ def test_other_speed_size_and_direction():
 
 def test_bleaching_is_no_arrival():
     """The movie ends before the wave has crossed the field; the rest only bleaches."""
-    movie, truth = synthesise(seed=0, **DEMO | {"n_frames": 1500})
-    found = onset_map(movie, frame_rate_hz=10, pixel_um=truth["pixel_um"])
+    movie, truth = synthesise(DemoMovie(n_frames=1500))
+    found = onset_map(movie, scales_of(10, truth["pixel_um"]))
     assert found["speed_mm_min"] == pytest.approx(3.5, rel=0.1)
     reached = np.array(truth["arrival_frame"], float) < 1500 - 60
     assert (np.isfinite(found["arrival"]) <= reached).mean() > 0.98
@@ -60,7 +62,7 @@ def test_bleaching_is_no_arrival():
 
 def test_no_wave_gives_no_speed_and_says_why():
     noise = np.random.default_rng(0).normal(100, 1, (600, 8, 9))
-    found = onset_map(noise, frame_rate_hz=10, pixel_um=100)
+    found = onset_map(noise, scales_of(10, 100))
     assert found["speed_mm_min"] is None
     assert "no wave found" in describe(found)
 
@@ -71,7 +73,7 @@ def test_no_wave_gives_no_speed_and_says_why():
 def test_unfit_movies_are_refused(change, word):
     noise = np.random.default_rng(0).normal(100, 1, (600, 8, 9))
     with pytest.raises(InputError, match=word):
-        onset_map(change(noise), frame_rate_hz=10, pixel_um=100)
+        onset_map(change(noise), scales_of(10, 100))
 
 
 def test_first_lasting_counts_the_hold():
@@ -90,7 +92,7 @@ def test_fit_line_is_least_squares():
 
 
 def test_script_writes_numbers_and_figure(tmp_path):
-    truth = make_demo(tmp_path, n_frames=1200, height=9, width=12, field_mm=1.0)
+    truth = make_demo(tmp_path, DemoMovie(n_frames=1200, height=9, width=12, field_mm=1.0))
     done = run_script(
         "onset.py", "--data", tmp_path / truth["movie"], "--out_dir", tmp_path / "out"
     )
@@ -100,19 +102,25 @@ def test_script_writes_numbers_and_figure(tmp_path):
     table = np.genfromtxt(tmp_path / "out/plots/onset_map.csv", delimiter=",", names=True)
     assert len(table) == 9 * 12
     np.save(tmp_path / "bare.npy", load_recording(tmp_path / truth["movie"]).movie())
-    refused = call("onset.py", "--data", tmp_path / "bare.npy", "--pixel_um", 100)
+    done = call("onset.py", "--data", tmp_path / "bare.npy", "--pixel_um", 100, "--bootstrap", 9,
+                "--out_dir", tmp_path / "bare")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "frame rate unknown (--frame_rate_hz); pixel 100 um (flag)" in done.stdout
+    assert "moving average 20, hold 50" in done.stdout
+    table = np.genfromtxt(tmp_path / "bare/plots/onset_map.csv", delimiter=",", names=True)
+    assert table.dtype.names[3:] == ("arrival_frame", "peak_dff", "distance_mm")
+    refused = call("onset.py", "--data", tmp_path / "bare.npy", "--row_um", 100)
     assert refused.returncode == 2
-    assert "--frame_rate_hz" in refused.stderr
+    assert "without --pixel_um" in refused.stderr
 
 
 @pytest.mark.data
 def test_real_calcium_transient_starts_where_it_is_known_to(real_dir, tmp_path):
     """One calcium transient: onset frame 16-17, centre row 18, column 27 (README of the data)."""
     movie = load_recording(real_dir / "adu340_4small_tyx.tif").movie()
-    # The frame rate is not known: 1 frame/s makes seconds out of frames.
-    found = write_onset(
-        tmp_path, movie, frame_rate_hz=1.0, pixel_um=1.0, smooth_s=1.0, hold_s=5.0, least_peak=0.03
-    )
+    recipe = OnsetSettings(smooth_frames=1, hold_frames=5, least_peak=0.03)
+    found = write_onset(tmp_path, movie, recipe=recipe)  # the frame rate is not known
+    assert (found["time_unit"], found["speed_mm_min"]) == ("frame", None)
     patch = found["arrival"][14:23, 23:32]
     assert abs(np.nanmedian(patch) - 16.5) <= 2.5
     inside = np.isfinite(patch).mean()

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 import parity_images
-from custom_types import DaRnnNet, ModelOptions, TrainConfig, TrainData
-from importance import WindowSet, block_importance
-from metrics import regression_metrics
-from modules import Decoder, Encoder
-from prediction import predict, predict_windows
-from preprocessing import preprocess_data
-from training import DECAY, DECAY_EVERY, Adam, adjust_learning_rate, build_net, da_rnn, train
-from windows import WindowRule, prep_train_data
+from analysis.importance import WindowSet, block_importance
+from analysis.metrics import regression_metrics
+from inputs.custom_types import DaRnnNet, ModelOptions, TrainConfig, TrainData
+from inputs.preprocessing import preprocess_data
+from inputs.windows import WindowRule, prep_train_data
+from network.build import Adam, build_net, da_rnn
+from network.modules import Decoder, Encoder
+from network.prediction import predict, predict_windows
+from runs.training import DECAY, DECAY_EVERY, Course, adjust_learning_rate, train
 
 
 def arrays_of(path):
@@ -201,14 +202,8 @@ def check_train_run(path, _):
     )  # fmt: skip
     net.encoder.load_state_dict(enc_state, strict=True)
     net.decoder.load_state_dict(dec_state, strict=True)
-    progress = train(
-        net,
-        data,
-        config,
-        epochs,
-        shuffle_pixels="none",
-        order=lambda seed, epoch, count: arrays["perms"][epoch],
-    )
+    orders = Course(shuffle_pixels="none", order=lambda seed, epoch, count: arrays["perms"][epoch])
+    progress = train(net, data, config, epochs, course=orders)
     prefix = "correct_" if "correct_iter_losses" in arrays else ""
     near(progress.iter_losses, arrays[f"{prefix}iter_losses"], 1e-5)
     near(progress.epoch_losses, arrays[f"{prefix}epoch_losses"], 1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import FOLDER
-from movie_files import write_tiff
+from inputs.movie_files import write_tiff
 
 pytestmark = pytest.mark.slow
 NETWORK = "--T 4 --encoder_hidden_size 3 --decoder_hidden_size 3 --batch_size 16 --n_epochs 1"

@@ -13,15 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from files import InputError
-from movie_files import open_movie, read_movie, write_tiff
-from recording import (
-    OUTSIDE,
-    find_duplicate_series,
-    load_recording,
-    resolve_targets,
-)
-from resize import convert_csv, crop_numpy_width
+from common.files import InputError
+from inputs.movie_files import open_movie, read_movie, write_tiff
+from inputs.reading import load_recording
+from inputs.recording import OUTSIDE, find_duplicate_series, resolve_targets
+from inputs.resizing import convert_csv, crop_numpy_width
+from inputs.scales import UNKNOWN, Known, Scales
 
 KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 
@@ -81,7 +78,8 @@ def test_tiff_appended_page_by_page_is_read_whole(tmp_path):
 def test_imagej_stack_is_native_and_tells_its_scales(tmp_path, byteorder):
     movie, path = movie_of("float32"), tmp_path / "movie.tif"
     if byteorder == "<":
-        write_tiff(path, movie, frame_rate_hz=12.5, pixel_um=44.0)
+        size = Known(44.0, "flag")
+        write_tiff(path, movie, Scales(Known(12.5, "flag"), row_um=size, column_um=size))
     else:
         scales = {"axes": "TYX", "finterval": 1 / 12.5, "unit": "um"}
         resolution = (1 / 44, 1 / 44)
@@ -91,8 +89,10 @@ def test_imagej_stack_is_native_and_tells_its_scales(tmp_path, byteorder):
         assert path.read_bytes()[:2] == b"MM"
     recording = load_recording(path)
     np.testing.assert_array_equal(recording.movie(), movie)
-    assert recording.frame_rate_hz == pytest.approx(12.5)
-    assert recording.pixel_um == pytest.approx(44.0, rel=1e-4)
+    scales = recording.scales
+    assert scales.rate_hz == (pytest.approx(12.5), "file: finterval")
+    assert scales.column_um == (pytest.approx(44.0, rel=1e-4), "file: XResolution in um")
+    assert scales.row_um == (pytest.approx(44.0, rel=1e-4), "file: YResolution in um")
 
 
 def test_one_page_that_stands_for_all_frames(tmp_path):
@@ -192,7 +192,8 @@ def test_video_files(tmp_path, suffix):
     recording = load_recording(tmp_path / f"gray{suffix}")
     assert recording.movie().shape == movie.shape
     assert np.abs(recording.movie() - movie).mean() < 3
-    assert recording.frame_rate_hz == pytest.approx(10)
+    assert recording.scales.rate_hz == UNKNOWN  # the header holds a playback rate
+    assert "10 frames/s in the header is a playback rate" in recording.words()
     refused(tmp_path / f"colour{suffix}", "--gray")
     assert load_recording(tmp_path / f"colour{suffix}", gray=True).movie().shape == movie.shape
     path = tmp_path / f"gray{suffix}"

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import main
-from checkpoints import load_checkpoint, save_checkpoint
-from custom_types import TrainData
-from files import InputError
+from common.files import InputError
 from helpers import SMALL, apart, call, flags, tiny_movie
-from safe_read import load_tensors
-from training import Progress, da_rnn, train
+from inputs.custom_types import TrainData
+from inputs.safe_read import load_tensors
+from network.build import Progress, da_rnn
+from network.checkpoints import load_checkpoint, save_checkpoint
+from runs.training import Course, train
 
 RESULTS = ("encoder.torch", "decoder.torch", "iter_loss.npy", "epoch_loss.npy", "final_y_pred.npy",
            "weight_tensor_rs.pt", "attention.npz", "network.json")  # fmt: skip
@@ -78,7 +79,7 @@ def test_resume_needs_the_whole_state():
         if not moments:
             _, _, fresh = make_training()
             half.enc_opt.load_state_dict(fresh.enc_opt.state_dict())
-        train(half, data, config, 4, seed=seed, progress=progress)
+        train(half, data, config, 4, course=Course(seed=seed), progress=progress)
         ends.append(parameters(half))
     assert torch.equal(ends[0], parameters(net))
     assert not torch.equal(ends[1], ends[0])
@@ -148,7 +149,7 @@ def test_divergence_names_the_iteration_and_keeps_the_last_good_state(tmp_path, 
 
 def test_progress_counts_finished_epochs():
     data, config, net = make_training()
-    progress = train(net, data, config, 3, shuffle_pixels="none")
+    progress = train(net, data, config, 3, course=Course(shuffle_pixels="none"))
     assert isinstance(progress, Progress)
     assert (progress.epoch, progress.iteration) == (3, 3 * 8)  # 58 windows in batches of 8
     assert (progress.permutation == np.arange(7)).all()

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
 from helpers import call, run_script
-from movie_files import read_movie, write_tiff
-from recording import load_recording, resolve_targets
-from resize import (
+from inputs.movie_files import read_movie, write_tiff
+from inputs.reading import load_recording
+from inputs.recording import resolve_targets
+from inputs.resizing import (
     convert_csv,
     crop_numpy_width,
     crop_tiff_time,
@@ -67,7 +68,7 @@ def test_warning_when_the_aspect_ratio_changes(tmp_path, movie, capsys):
 
 
 def test_video_file_is_resized(tmp_path):
-    from heatmap import write_mp4
+    from analysis.heatmap import write_mp4
 
     frames = np.stack([np.full((32, 32, 3), 20 * k, np.uint8) for k in range(8)])
     write_mp4(tmp_path / "movie.mp4", frames, 10, "1000k")

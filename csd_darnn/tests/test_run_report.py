@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from files import write_json
-from helpers import call, run_script
-from map_figures import draw_stills
-from run_report import write_run_report
+from analysis.map_figures import draw_stills
+from common.files import write_json
+from helpers import FOLDER, call, run_script
+from runs import run_report
+from runs.run_report import write_run_report
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,13 @@ def test_script_writes_the_same_page_again(run_dir):
     missing = call("run_report.py", "--run", "no such run")
     assert missing.returncode == 2
     assert "summary.json" in missing.stderr
+
+
+def test_a_run_called_like_a_wing_is_found_by_its_name(run_dir, tmp_path, monkeypatch):
+    write(run_dir, planted_truth=None)
+    run_dir.rename(tmp_path / "demo")
+    monkeypatch.setattr(run_report, "RESULTS_DIR", tmp_path)
+    monkeypatch.chdir(FOLDER)  # where demo/ is a wing
+    done = call("run_report.py", "--run", "demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "demo" / "report.html")

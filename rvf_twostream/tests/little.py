@@ -12,7 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from make_synthetic import dicom_dataset
+from demo.synthetic import dicom_dataset
+from inputs.flow_files import flow_root
+from inputs.preprocessing import preprocess_root
+from settings import flow_settings, preprocess_settings
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,16 @@ def texture(n=34, rows=96, cols=128, seed=0):
     wide = cv2.GaussianBlur(rng.random((rows, cols + n)).astype(np.float32), (0, 0), 3)
     wide = (wide - wide.min()) / np.ptp(wide) * 255
     return np.stack([wide[:, n - k : n - k + cols] for k in range(n)]).astype(np.uint8)
+
+
+def preprocess(root, **given):
+    """Preprocess a data set with the settings ``given``; return the exit code."""
+    return preprocess_root(root, preprocess_settings(**given))
+
+
+def compute_flow(root, **given):
+    """Compute the flow of a data set with the settings ``given``; return the exit code."""
+    return flow_root(root, flow_settings(**given))
 
 
 def write_dicom(path, movie, patient_id, *, jpeg=False, rgb=False, frame_rate_hz=30, **elements):

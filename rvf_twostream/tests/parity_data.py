@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from augment import rotation_matrix, translation_matrix, warp_clip, zoom_matrix
-from convert_reference import checked, convert_root, read_pickle
-from dicom_io import to_grey
-from files import InputError
-from optical_flow_calculator import video2OF
-from preprocess import dataset_mean_std, movie_from_frames, zscore
+from common.files import InputError
+from inputs.augment import rotation_matrix, translation_matrix, warp_clip, zoom_matrix
+from inputs.dicom_io import to_grey
+from inputs.flow import video2OF
+from inputs.frames import movie_from_frames
+from inputs.published_files import checked, convert_root, read_pickle
+from inputs.scaling import dataset_mean_std, zscore
 
 
 def check_preprocess_flow(path):

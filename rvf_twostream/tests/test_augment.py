@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from augment import (
+from inputs.augment import (
     augment_clip,
     draw_transform,
     rotation_matrix,

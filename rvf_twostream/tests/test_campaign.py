@@ -16,14 +16,22 @@ import numpy as np
 import pytest
 
 import tiny_split
-from convert_reference import checked, read_pickle
-from dicom_io import read_frames
-from files import InputError
+from common.files import InputError
+from inputs.dicom_io import read_frames
+from inputs.echonet import read_file_list
+from inputs.published_files import checked, read_pickle
+from inputs.utils import (
+    check_finite,
+    load_movie,
+    read_classes,
+    read_classmap,
+    read_split,
+    read_stats,
+)
+from inputs.video import read_video
 from little import texture, write_dicom
-from prepare_echonet import read_file_list, read_video
 from published import fill
 from test_predict import write_published
-from utils import check_finite, load_movie, read_classes, read_classmap, read_split, read_stats
 
 pytestmark = pytest.mark.slow
 COPIES = 1000
@@ -94,7 +102,7 @@ def write_stats(path):
 
 @functools.cache
 def grey_model():
-    from model_zoo import single_stream
+    from network.model_zoo import single_stream
 
     return single_stream("grey", input_size=tiny_split.SIZE, depth=18, width=2)
 
@@ -105,14 +113,14 @@ def values(model):
 
 
 def write_weights(path):
-    from checkpoints import save_weights
+    from network.checkpoints import save_weights
 
     info = {"kind": "grey", "depth": 18, "width": 2, "input_size": list(tiny_split.SIZE)}
     save_weights(fill(grey_model(), 1), path, info)
 
 
 def read_weights(path):
-    from checkpoints import load_weights, read_info
+    from network.checkpoints import load_weights, read_info
 
     read_info(path)
     load_weights(grey_model(), path)
@@ -120,7 +128,7 @@ def read_weights(path):
 
 
 def read_published(path):
-    from checkpoints import load_published, published_shape
+    from network.published_weights import load_published, published_shape
 
     published_shape(path, depth=18)
     load_published(grey_model(), path)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from clips import DataGeneratorEchonet, DataGeneratorMerged, DataGeneratorMerged_aug
-from files import InputError
-from movies import fixed_starts, list_pairs, movie_clips, random_starts, read_clip
-from utils import save_array
+from common.files import InputError
+from inputs.clips import DataGeneratorEchonet, DataGeneratorMerged, DataGeneratorMerged_aug
+from inputs.movies import fixed_starts, list_pairs, movie_clips, random_starts, read_clip
+from inputs.utils import save_array
 
 SIZE = {"nframes": 8, "nrows": 12, "ncols": 14}
 

@@ -10,8 +10,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from deid import check_header
-from files import RESULTS
+from common.files import RESULTS_DIR as RESULTS
+from demo.synthetic import write_cohort
+from inputs.deid import check_header
 from little import (
     assert_one_line,
     call_script,
@@ -21,7 +22,6 @@ from little import (
     write_data_set,
     write_dicom,
 )
-from make_synthetic import write_cohort
 
 # Long words: three letters turn up by chance in the pictures of a report.
 SECRETS = {

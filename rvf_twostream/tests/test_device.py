@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-import device
 import main
+from common import device
 
 FRAMEWORK = "tensorflow"
 CUDA_TEXT = "its CUDA libraries are missing"
@@ -18,7 +18,7 @@ needs_no_gpu = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     """Keep what a refused run leaves out of the repository."""
-    monkeypatch.setattr(main, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(main, "RESULTS_DIR", tmp_path / "results")
 
 
 def story(folder):

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from crop import sector_mask, tissue_region
-from dicom_io import frame_rate_hz, read_frames
-from files import InputError
+from common.files import InputError
+from inputs.crop import sector_mask, tissue_region
+from inputs.dicom_io import frame_rate_hz, read_frames
 from little import FOLDER, texture, write_dicom
 
 
@@ -242,8 +242,8 @@ def test_missing_decoder_names_both_packages(tmp_path):
         "import sys\n"
         "for name in ('libjpeg', '_libjpeg', 'pylibjpeg', 'gdcm'): sys.modules[name] = None\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
-        "from dicom_io import read_frames\n"
-        "from files import InputError\n"
+        "from inputs.dicom_io import read_frames\n"
+        "from common.files import InputError\n"
         "try:\n"
         f"    read_frames({sample('JPGLosslessP14SV1_1s_1f_8b.dcm')!r})\n"
         "except InputError as error:\n"

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 import main
-import run_demo
-from files import DATA, RESULTS
+from common.files import DATA_DIR as DATA
+from common.files import RESULTS_DIR as RESULTS
+from common.files import InputError, open_run, write_settings
+from common.report import write_summary
+from demo import presets
+from demo.data import make_data
+from demo.scores import planted_scores, score
 from little import run_script
-from report import write_summary
+from settings import FREE_STORY
 
 
 @pytest.mark.parametrize(
@@ -42,31 +47,31 @@ def test_a_run_is_opened_once(tmp_path):
     settings = {"seed": 0, "depth": 18, "workers": 2}
     other = {**settings, "depth": 34}
     run_dir = tmp_path / "run"
-    assert main.open_run(run_dir, settings, free=main.FREE) is False
-    main.write_settings(run_dir, other)
-    assert main.open_run(run_dir, settings, free=main.FREE) is False  # nothing was done yet
+    assert open_run(run_dir, settings, free=FREE_STORY) is False
+    write_settings(run_dir, other)
+    assert open_run(run_dir, settings, free=FREE_STORY) is False  # nothing was done yet
     (run_dir / "log.csv").write_text("epoch\n")
-    assert main.open_run(run_dir, {**other, "workers": 4}, free=main.FREE) is False
-    with pytest.raises(main.InputError, match=r"other settings \(depth\)"):
-        main.open_run(run_dir, settings, free=main.FREE)
+    assert open_run(run_dir, {**other, "workers": 4}, free=FREE_STORY) is False
+    with pytest.raises(InputError, match=r"other settings \(depth\)"):
+        open_run(run_dir, settings, free=FREE_STORY)
     many = {**other, **dict.fromkeys("abcdefg", 1)}
-    with pytest.raises(main.InputError, match=r"\(a, b, c, d, e and 2 more\)"):
-        main.open_run(run_dir, many, free=main.FREE)
+    with pytest.raises(InputError, match=r"\(a, b, c, d, e and 2 more\)"):
+        open_run(run_dir, many, free=FREE_STORY)
     (run_dir / "summary.json").write_text("{}")
-    assert main.open_run(run_dir, other, free=main.FREE) is True
-    assert main.open_run(run_dir, settings, fresh=True, free=main.FREE) is False
+    assert open_run(run_dir, other, free=FREE_STORY) is True
+    assert open_run(run_dir, settings, fresh=True, free=FREE_STORY) is False
     assert not (run_dir / "summary.json").exists()
 
 
 def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "RESULTS", tmp_path)
+    monkeypatch.setattr(main, "RESULTS_DIR", tmp_path)
     argv = ["--demo", "--quick"]
     settings = main.resolve(main.build_parser().parse_args(argv))
-    settings = run_demo.demo_settings(settings, main.given_flags(argv))
-    main.write_settings(tmp_path / "demo", settings)
+    settings = presets.demo_settings(settings, main.given_flags(argv))
+    write_settings(tmp_path / "demo", settings)
     scores = [
-        run_demo.score("test AUC over patients", 0.9, ">= 0.8", passed=True),
-        run_demo.score("AUC for a fast heart rate", 0.8, "0.3 to 0.7", passed=False, control=True),
+        score("test AUC over patients", 0.9, ">= 0.8", passed=True),
+        score("AUC for a fast heart rate", 0.8, "0.3 to 0.7", passed=False, control=True),
     ]
     summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 7.2}
     write_summary(tmp_path / "demo", {**summary, "report": "report.html"})
@@ -85,37 +90,37 @@ def test_fresh_removes_nothing_of_the_users(tmp_path):
     for folder in (results, data):
         folder.mkdir()
         (folder / "mine.dcm").write_text("mine")
-    with pytest.raises(main.InputError, match="something else"):
-        main.open_run(results, {"seed": 0}, fresh=True)
+    with pytest.raises(InputError, match="something else"):
+        open_run(results, {"seed": 0}, fresh=True)
     settings = {"full": False, "quick": True, "seed": 0, "effect": "strong", "workers": 1}
     for fresh in (False, True):
-        with pytest.raises(main.InputError, match="did not make"):
-            run_demo.make_data(settings, data, fresh=fresh)
+        with pytest.raises(InputError, match="did not make"):
+            make_data(settings, data, fresh=fresh)
     assert (results / "mine.dcm").exists()
     assert (data / "mine.dcm").exists()
 
 
 def test_synthetic_data_are_reused_and_made_anew_after_an_interruption(tmp_path, monkeypatch):
-    monkeypatch.setitem(run_demo.COHORTS, "quick", (3, 96, 128, 32, (1, 1), 4, (33, 34)))
+    monkeypatch.setitem(presets.COHORTS, "quick", (3, 96, 128, 32, (1, 1), 4, (33, 34)))
     settings = {"full": False, "quick": True, "seed": 0, "effect": "strong", "workers": 1}
-    run_demo.make_data(settings, tmp_path)
+    make_data(settings, tmp_path)
     made, truth = tmp_path / "made.json", tmp_path / "cohort" / "truth.json"
     written = truth.stat().st_mtime_ns
-    run_demo.make_data(settings, tmp_path)
+    make_data(settings, tmp_path)
     assert truth.stat().st_mtime_ns == written
-    with pytest.raises(main.InputError, match="other synthetic data"):
-        run_demo.make_data({**settings, "seed": 1}, tmp_path)
+    with pytest.raises(InputError, match="other synthetic data"):
+        make_data({**settings, "seed": 1}, tmp_path)
     made.write_text(made.read_text().replace("true", "false"))
-    run_demo.make_data(settings, tmp_path)
+    make_data(settings, tmp_path)
     assert truth.stat().st_mtime_ns > written
 
 
 def test_flags_go_before_the_preset():
     argv = ["--demo", "--epoch", "3"]
     settings = main.resolve(main.build_parser().parse_args(argv))
-    settings = run_demo.demo_settings(settings, main.given_flags(argv))
+    settings = presets.demo_settings(settings, main.given_flags(argv))
     assert settings["epoch"] == 3
-    assert settings["width"] == run_demo.SMALL["width"]
+    assert settings["width"] == presets.SMALL["width"]
 
 
 def test_planted_scores_judge_the_effect():
@@ -127,15 +132,15 @@ def test_planted_scores_judge_the_effect():
     patients = [
         {"id": f"p{i}", "y": str(int(i < 20)), "probability": str(1 - i / 40)} for i in range(40)
     ]
-    score, scores, _ = run_demo.planted_scores(
+    main_score, scores, _ = planted_scores(
         patients, truth, "strong", interval=[0.5, 1.0], judged=True
     )
-    assert score["value"] == 1
-    assert score["passed"] is True
+    assert main_score["value"] == 1
+    assert main_score["passed"] is True
     assert scores[3]["value"] == 1  # TAPSE itself
-    score, *_ = run_demo.planted_scores(patients, truth, "none", interval=None, judged=True)
-    assert score["passed"] is False
-    assert score["control"] is True
+    main_score, *_ = planted_scores(patients, truth, "none", interval=None, judged=True)
+    assert main_score["passed"] is False
+    assert main_score["control"] is True
 
 
 @pytest.mark.slow

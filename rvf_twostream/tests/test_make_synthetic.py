@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from dicom_io import read_frames
+from demo.phantom import draw_movie, screen
+from demo.synthetic import draw_heart, draw_population, movie_truth, write_cohort
+from inputs.dicom_io import read_frames
+from inputs.flow import video2OF
 from little import assert_one_line, call_script, run_script, tree
-from make_synthetic import draw_heart, draw_population, movie_truth, write_cohort
-from optical_flow_calculator import video2OF
-from phantom import draw_movie, screen
 
 
 def area(x, z):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics import (
+from analysis.metrics import (
     auc,
     bootstrap_auc,
     calibration_bins,

@@ -5,10 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from files import InputError
-from little import assert_one_line, call_script, run_script, texture, write_data_set, write_dicom
-from optical_flow_calculator import flow_of_frames, flow_root, video2OF
-from preprocess import preprocess_root
+from common.files import InputError
+from inputs.flow import flow_of_frames, video2OF
+from little import (
+    assert_one_line,
+    call_script,
+    compute_flow,
+    preprocess,
+    run_script,
+    texture,
+    write_data_set,
+    write_dicom,
+)
 
 
 def inner(flow):
@@ -44,7 +52,7 @@ def test_deep_grey_values_are_brought_to_8_bits():
 def test_script(tmp_path):
     root = write_data_set(tmp_path / "set", ids=("p01", "p02"))
     assert_one_line(call_script("optical_flow_calculator.py", "-r", root), "run preprocess.py")
-    assert preprocess_root(root, nrows=40, ncols=48) == 0
+    assert preprocess(root, nrows=40, ncols=48) == 0
     done = call_script("optical_flow_calculator.py", "-r", root)
     assert_one_line(done, "--nrows 112", "40 x 48")
     done = run_script("optical_flow_calculator.py", "-r", root, "--nrows", 40, "--ncols", 48)
@@ -59,19 +67,19 @@ def test_script(tmp_path):
     normal = np.load(root / "normalized_OF" / "p02a.npy")
     np.testing.assert_allclose(normal, (flows[1] - mean) / std, atol=1e-5)
     with pytest.raises(InputError, match="other options"):
-        flow_root(root, nrows=40, ncols=48, per_second=True)
-    assert flow_root(root, nrows=40, ncols=48, per_second=True, recalculate=True) == 0
+        compute_flow(root, nrows=40, ncols=48, per_second=True)
+    assert compute_flow(root, nrows=40, ncols=48, per_second=True, recalculate=True) == 0
     fast = np.load(root / "processed_OF" / "p02a.npy")
     np.testing.assert_allclose(fast, 30 * flows[1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_damaged_dicom_is_a_failure_after_all_others(tmp_path, capsys):
     root = write_data_set(tmp_path / "set", ids=("p01", "p02"))
-    assert preprocess_root(root) == 0
+    assert preprocess(root) == 0
     path = root / "severe" / "p02a.dcm"
     path.unlink()
     write_dicom(path, texture(34), "p02", NumberOfFrames=40)
-    assert flow_root(root) == 1
+    assert compute_flow(root) == 1
     assert "34 complete frames found, 40 expected" in capsys.readouterr().err
     assert (root / "normalized_OF" / "p01a.npy").exists()
     assert not (root / "processed_OF" / "p02a.npy").exists()

@@ -34,7 +34,7 @@ def step_clips(path, batch, size, seed):
 
 def two_stream_of(meta, **settings):
     """Return the filled model, batch, size and seed of a ``meta`` array."""
-    from model_zoo import two_stream
+    from network.model_zoo import two_stream
 
     depth, width, batch, seed, *size = (int(value) for value in meta[:7])
     model = two_stream(input_size=tuple(size), depth=depth, width=width, **settings)
@@ -96,10 +96,10 @@ def check_train_step(path):
     import keras
     import tensorflow as tf
 
-    from CLR_callback import CosineAnnealing
-    from metrics import cross_entropy
-    from model_zoo import make_optimizer
-    from training import make_train_step, total_loss
+    from analysis.metrics import cross_entropy
+    from network.CLR_callback import CosineAnnealing
+    from network.model_zoo import make_optimizer
+    from runs.training import make_train_step, total_loss
 
     data = np.load(path, allow_pickle=False)
     total = int(data["meta"][7])
@@ -174,7 +174,7 @@ def check_regression_outputs(model, data, clips):
 
 def check_regression(path):
     """The pre-training model of the grey stream."""
-    from model_zoo import single_stream
+    from network.model_zoo import single_stream
 
     with np.load(path, allow_pickle=False) as data:
         depth, width, batch, seed, *size = (int(value) for value in data["meta"][:7])
@@ -185,8 +185,8 @@ def check_regression(path):
 
 def check_keras231_twostream(path):
     """A two-stream file of Keras 2.3.1 loads with the right outputs. Check 3."""
-    from checkpoints import load_published, published_shape
-    from model_zoo import two_stream
+    from network.model_zoo import two_stream
+    from network.published_weights import load_published, published_shape
 
     if path.suffix == ".npz":
         return
@@ -207,8 +207,8 @@ def check_keras231_twostream(path):
 
 def check_keras231_pretrain_grey(path):
     """A pre-training file of Keras 2.3.1 loads with the right outputs. Check 3."""
-    from checkpoints import load_published, published_shape
-    from model_zoo import single_stream
+    from network.model_zoo import single_stream
+    from network.published_weights import load_published, published_shape
 
     expected = sibling(path, "regression")
     if expected is None:
@@ -224,7 +224,8 @@ def check_keras231_pretrain_grey(path):
 
 def check_guided_backprop(path):
     """Guided gradients, frames and projection of the pictures. Check 16."""
-    from guided import guided_gradients, guided_model, projection, scaled_frames, stack_streams
+    from analysis.gradient_maps import projection, scaled_frames, stack_streams
+    from network.guided import guided_gradients, guided_model
 
     data = np.load(path, allow_pickle=False)
     model, batch, size, seed = two_stream_of(data["meta"])
@@ -248,9 +249,9 @@ def check_guided_backprop(path):
 
 def check_schedules_metrics(path):
     """Cyclic and cosine rates, AUC, DeLong, operating points. Check 18."""
-    from CLR_callback import MODES, CosineAnnealing, CyclicLR
-    from metrics import auc, delong, operating_points
-    from predict import patient_rows
+    from analysis.metrics import auc, delong, operating_points
+    from network.CLR_callback import MODES, CosineAnnealing, CyclicLR
+    from runs.prediction import patient_rows
 
     data = np.load(path, allow_pickle=False)
     base, top, step_size, gamma = (float(value) for value in data["params"])

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
+from demo.synthetic import write_echonet
+from inputs.echonet import prepare, read_file_list
+from inputs.video import read_video
 from little import assert_one_line, call_script, run_script
-from make_synthetic import write_echonet
-from prepare_echonet import prepare, read_file_list, read_video
+from settings import echonet_settings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,9 @@ def test_unusable_videos_are_listed_and_the_rest_is_done(root):
     for _ in range(20):
         writer.write(np.full((112, 112, 3), 80, np.uint8))
     writer.release()
-    assert prepare(root, kinds=("norm1",), nrows=40, ncols=48, dtype="float32") == 0
+    assert (
+        prepare(root, echonet_settings(kinds=("norm1",), nrows=40, ncols=48, dtype="float32")) == 0
+    )
     with open(root / "skipped.csv", newline="") as handle:
         skipped = {row["file"]: row["reason"] for row in csv.DictReader(handle)}
     assert set(skipped) == {names[0], names[1], names[3]}
@@ -74,7 +78,7 @@ def test_unusable_videos_are_listed_and_the_rest_is_done(root):
     assert np.load(root / "train_norm1" / f"{names[2]}.npy").shape[1:] == (40, 48, 1)
     assert not (root / "train_norm_OF").exists()
     with pytest.raises(InputError, match="other options"):
-        prepare(root, kinds=("norm1",))
+        prepare(root, echonet_settings(kinds=("norm1",)))
 
 
 @pytest.mark.parametrize(

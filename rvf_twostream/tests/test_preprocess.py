@@ -12,22 +12,24 @@ import numpy as np
 import pytest
 from skimage.transform import resize as published_resize
 
-from dicom_io import read_frames
-from files import InputError
+from common.files import InputError
+from inputs.dicom_io import read_frames
+from inputs.frames import movie_from_frames, resample_time
+from inputs.one_dicom import dicom_to_input
+from inputs.resize import resize_frame, resize_img_list
+from inputs.sorting import read_manifest
 from little import (
     FOLDER,
     assert_one_line,
     call_script,
+    compute_flow,
+    preprocess,
     run_script,
     texture,
     tree,
     write_data_set,
     write_dicom,
 )
-from optical_flow_calculator import flow_root
-from preprocess import dicom_to_input, movie_from_frames, preprocess_root, resample_time
-from resize import resize_frame, resize_img_list
-from sorting import read_manifest
 
 
 @pytest.mark.parametrize("size", [(300, 400), (96, 130), (112, 150), (50, 700)])
@@ -81,7 +83,7 @@ def root(made, tmp_path):
 
 def prepare(root, **settings):
     """Preprocess a data set to small movies."""
-    return preprocess_root(root, **{**SMALL, **settings})
+    return preprocess(root, **{**SMALL, **settings})
 
 
 def test_script_end_to_end(root):
@@ -111,7 +113,7 @@ def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, made
     again = shutil.copytree(made, tmp_path / "again")
     assert prepare(root) == 0
     assert call_script("preprocess.py", "--root", again, "-m", *FLAGS).returncode == 0
-    assert flow_root(root, **SMALL) == 0
+    assert compute_flow(root, **SMALL) == 0
     assert (
         call_script(
             "optical_flow_calculator.py", "--root", again, "--workers", 2, *FLAGS
@@ -122,7 +124,7 @@ def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, made
     assert len(movies) == 32
     assert movies == {name: data for name, data in tree(again).items() if name.endswith(".npy")}
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
-    for repeat in (preprocess_root, flow_root):
+    for repeat in (preprocess, compute_flow):
         assert repeat(root, **SMALL) == 0
         assert "nothing changed" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
@@ -167,7 +169,7 @@ def test_movies_of_other_options_are_not_mixed(root):
         prepare(root, crop="region")
     assert prepare(root, crop="region", recalculate=True) == 0
     with pytest.raises(InputError, match=r"preprocess\.py used --crop region"):
-        flow_root(root, **SMALL, crop="none")
+        compute_flow(root, **SMALL, crop="none")
 
 
 def test_stats_of_training_patients_only(root):
@@ -179,7 +181,7 @@ def test_stats_of_training_patients_only(root):
 
 def test_one_dicom_becomes_the_input_of_the_training_set(root):
     prepare(root)
-    flow_root(root, **SMALL)
+    compute_flow(root, **SMALL)
     stats = [
         json.loads((root / n).read_text()) for n in ("data_mean_std.json", "data_mean_std_OF.json")
     ]
@@ -205,7 +207,7 @@ def test_kill_leaves_no_truncated_movie(tmp_path):
                 assert np.isfinite(np.load(path)).all()
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     whole = write_data_set(tmp_path / "whole", movies=4, rows=200, cols=300)
-    preprocess_root(whole)
+    preprocess(whole)
     for folder in folders:
         for path in folder.glob("p*.npy"):
             assert path.read_bytes() == (whole / folder.name / path.name).read_bytes()

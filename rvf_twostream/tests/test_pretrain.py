@@ -6,17 +6,21 @@ import json
 import numpy as np
 import pytest
 
-import pretrain
+import main
 import pretrain_greyscale
 import pretrain_OF
 import tiny_split
-from checkpoints import read_info
+import train_twostream
+from network.checkpoints import read_info
+from runs.pipeline import pretrain_settings, training_settings
+from runs.pretrain import FOLDERS
+from settings import pretrain_parser
 
 
 def write_echonet(root, n=8, channels=1, frames=10):
     """Write prepared movies and filename2class.json as prepare_echonet.py does."""
     rng, ef = np.random.default_rng(0), {}
-    kind = pretrain.FOLDERS["grey" if channels == 1 else "of"]
+    kind = FOLDERS["grey" if channels == 1 else "of"]
     for i in range(n):
         folder = root / f"{'train' if i < n - 2 else 'val'}_{kind}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,3 +117,25 @@ def test_movies_without_target(tmp_path, capsys):
 
 def test_both_scripts_have_their_own_name():
     assert pretrain_greyscale.MODEL_PREFIX != pretrain_OF.MODEL_PREFIX
+
+
+def test_the_story_asks_for_what_the_scripts_read(tmp_path):
+    """A run of main.py is resumed by the scripts, and the other way round."""
+    story = vars(main.build_parser().parse_args(["--root", str(tmp_path), "--depth", "18"]))
+    read = {
+        "grey": pretrain_parser("", vars(pretrain_greyscale)).parse_args(flags(tmp_path, tmp_path)),
+        "two": train_twostream.build_parser().parse_args(
+            tiny_split.train_flags(tmp_path, tmp_path)
+        ),
+    }
+    weights = {"grey": "none", "of": tmp_path / "of.weights.h5"}
+    asked = {
+        "grey": pretrain_settings("grey", tmp_path, tmp_path, story),
+        "two": training_settings(tmp_path, tmp_path, weights, story),
+    }
+    for name, args in read.items():
+        kinds = {key: type(value) for key, value in vars(asked[name]).items()}
+        assert kinds == {key: type(value) for key, value in vars(args).items()}
+    assert asked["two"].class_weight == {"0": 0.2, "1": 1.8}
+    with pytest.raises(AttributeError):
+        asked["two"].epoch = 1

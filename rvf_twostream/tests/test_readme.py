@@ -64,7 +64,7 @@ def short_form(command, home):
 
 def write_data(home, data):
     """Write what the names in the README's commands stand for."""
-    from model_zoo import single_stream
+    from network.model_zoo import single_stream
 
     size = ["--rows", "96", "--cols", "128", "--min_frames", "33", "--max_frames", "34"]
     make_synthetic(["--out", str(home / "R"), "--n_patients", "16", "--two_class", *size])

@@ -7,10 +7,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from crop import sector_mask
-from dicom_io import read_frames
+from inputs.crop import sector_mask
+from inputs.dicom_io import read_frames
+from inputs.echonet import prepare
+from inputs.video import read_video
 from little import call_script
-from prepare_echonet import prepare, read_video
+from settings import echonet_settings
 
 pytestmark = pytest.mark.data
 
@@ -111,7 +113,7 @@ def test_echonet_clips(real_dir, tmp_path):
         writer.release()
         lines.append(f"{name},{ef},{'TRAIN' if k < 4 else 'VAL'}")
     (tmp_path / "FileList.csv").write_text("\n".join(lines))
-    assert prepare(tmp_path, dtype="float32") == 0
+    assert prepare(tmp_path, echonet_settings(dtype="float32")) == 0
     movies = sorted(tmp_path.glob("*_norm1/*.npy"))
     flows = sorted(tmp_path.glob("*_norm_OF/*.npy"))
     assert len(movies) == len(flows) == 6

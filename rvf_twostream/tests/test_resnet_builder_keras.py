@@ -5,8 +5,8 @@ import math
 import keras
 import pytest
 
-from model_zoo import FactorAdam, lr_factors, make_optimizer, single_stream, two_stream
-from resnet_builder_keras import Resnet3DBuilder
+from network.model_zoo import FactorAdam, lr_factors, make_optimizer, single_stream, two_stream
+from network.resnet_builder_keras import Resnet3DBuilder
 
 COUNTS = {  # grey stream (all, trainable), flow stream, two streams (all, trainable)
     18: (33_170_816, 33_163_008, 33_192_768, 66_364_609, 66_348_993),

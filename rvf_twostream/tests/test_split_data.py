@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from files import InputError
+from common.files import InputError
+from inputs.splits import make_splits, split_root
+from inputs.utils import movie_id, save_array
 from little import assert_one_line, call_script, run_script
-from split_data import make_splits, split_root
-from utils import movie_id, save_array
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 
 import tiny_split
 import train_twostream
-from files import InputError
+from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
+from runs.twostream import balanced_weights, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,17 @@ def test_changed_settings_are_listed(trained, capsys):
     with pytest.raises(SystemExit, match="2"):
         train_twostream.main(tiny_split.train_flags(root, out, "--threshold", "1"))
     assert "threshold 2 -> 1" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_on_movies_of_another_recipe(trained, tmp_path, capsys):
+    root, out = trained
+    info, other = json.loads((out / "t0.json").read_text()), tmp_path / "other"
+    shutil.copytree(root, other)
+    path = other / "data_mean_std.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"std": 2.0}))
+    with pytest.raises(SystemExit, match="2"):
+        train_twostream.main(tiny_split.train_flags(other, out))
+    assert f"recipe '{info['recipe']}' -> '" in capsys.readouterr().err
 
 
 def test_corrupted_state(trained, tmp_path, capsys):
@@ -124,34 +137,34 @@ def test_not_a_number_in_a_movie(tmp_path, capsys):
 
 
 def test_balanced_weights():
-    weights = train_twostream.balanced_weights([1, 0, 0, 0])
+    weights = balanced_weights([1, 0, 0, 0])
     assert weights == {0: pytest.approx(2 / 3), 1: 2.0}
     with pytest.raises(InputError, match="one class"):
-        train_twostream.balanced_weights([1, 1])
+        balanced_weights([1, 1])
 
 
 def test_learning_rate_of_each_schedule():
     args = train_twostream.build_parser().parse_args(
         tiny_split.train_flags("r", "c", "--min_lr", "1e-5", "--max_lr", "1e-3")
     )
-    cosine = train_twostream.learning_rate(args, 10)
+    cosine = learning_rate(args, 10)
     assert float(cosine(0)) == pytest.approx(1e-3)
     assert float(cosine(19)) == pytest.approx(0, abs=1e-12)
     args.use_clr, args.cosine_anneal = True, False
-    cyclic = train_twostream.learning_rate(args, 10)
+    cyclic = learning_rate(args, 10)
     assert float(cyclic(0)) == pytest.approx(1e-5)
     assert float(cyclic(40)) == pytest.approx(1e-3)
     args.use_clr = False
-    assert train_twostream.learning_rate(args, 10) == args.lr
+    assert learning_rate(args, 10) == args.lr
 
 
 def test_a_few_updates_without_a_trace_equal_traced_ones():
     import keras
     import tensorflow as tf
 
-    from model_zoo import make_optimizer
+    from network.model_zoo import make_optimizer
     from published import fill
-    from training import FEW_CALLS, make_train_step
+    from runs.training import FEW_CALLS, make_train_step
 
     small = keras.Sequential(
         [
@@ -185,8 +198,8 @@ def test_one_batch_can_be_overfitted():
     import keras
     import tensorflow as tf
 
-    from model_zoo import make_optimizer, two_stream
-    from training import l2_penalty, make_train_step
+    from network.model_zoo import make_optimizer, two_stream
+    from runs.training import l2_penalty, make_train_step
 
     keras.utils.set_random_seed(0)
     model = two_stream(input_size=(8, 32, 32), depth=18, width=4)
@@ -253,10 +266,11 @@ TWO_DEVICES = """
 import sys
 import numpy as np
 sys.path[:0] = [{folder!r}, {tests!r}]
-from training import make_train_step, start_tensorflow
+from network.start import start_tensorflow
 strategy = start_tensorflow(device="cpu", gpus={gpus})
 import keras
-from model_zoo import make_optimizer, two_stream
+from network.model_zoo import make_optimizer, two_stream
+from runs.training import make_train_step
 from published import fill, generated_clips
 with strategy.scope():
     model = fill(two_stream(input_size=(8, 32, 32), depth=18, width=2), 1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from files import InputError
-from utils import (
+from common.files import InputError
+from inputs.utils import (
     CLASSES,
     load_movie,
     make_redcapmap,

@@ -54,7 +54,7 @@ def two_devices():
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
     """Folder with four synthetic mice of 24 epochs, 16 x 16 pixels."""
-    from make_synthetic import Plan, make_data_set
+    from demo.synthetic import Plan, make_data_set
 
     out = tmp_path_factory.mktemp("recordings")
     plan = Plan(mice=4, minutes=4, epochs_per_run=12, size=16, snr=2.0, rem_boost=0.7, seed=3)
@@ -65,8 +65,9 @@ def recordings(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tfrecords(recordings, tmp_path_factory):
     """Folder with the shards of ``recordings`` and a mouse split beside them."""
-    from create_tfrecords import Storage, create
-    from files import write_json
+    from common.files import write_json
+    from inputs.storage import Storage
+    from inputs.tfrecords import create
 
     out = tmp_path_factory.mktemp("tfrecords")
     create(recordings, out, Storage())

@@ -12,16 +12,16 @@ import pytest
 import scipy.io
 import yaml
 
-from atlas import PARCELS, read_atlas
-from checkpoints import load_training_state, load_weights, save_training_state, save_weights
-from create_tfrecords import serialise
-from dataloader_sleep import read_mouse_split
-from files import InputError, write_json
-from main import read_config_file
-from mat_writer import write_recording
-from preprocess import to_frames
-from recordings import Recording, map_labels
-from shards import read_epoch, reference_record, shard_records
+from analysis.atlas import PARCELS, read_atlas
+from common.files import InputError, write_json
+from inputs.dataloader_sleep import read_mouse_split
+from inputs.mat_writer import write_recording
+from inputs.preprocess import to_frames
+from inputs.recordings import Recording, map_labels
+from inputs.shards import read_epoch, reference_record, shard_records
+from inputs.tfrecords import serialise
+from network.checkpoints import load_training_state, load_weights, save_training_state, save_weights
+from settings import read_config_file
 
 pytestmark = pytest.mark.slow
 COPIES = 1000
@@ -184,7 +184,8 @@ def campaign(name, path, read):
 def test_thousand_damaged_files(name, tmp_path):
     file, write, read = READERS[name]
     if write is None:
-        from create_tfrecords import Storage, create
+        from inputs.storage import Storage
+        from inputs.tfrecords import create
 
         write_mat73(tmp_path / "raw" / f"{STEM}.mat")
         create(tmp_path / "raw", tmp_path / "out", Storage())
@@ -198,8 +199,8 @@ def test_thousand_damaged_files(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def network():
-    from model_attention_bilstm import Architecture, build
-    from train import Training, compile_network
+    from network.model_attention_bilstm import Architecture, build
+    from runs.train import Training, compile_network
 
     shape = {"num_frames": 4, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 2}
     built = build(Architecture(**shape, num_rnn_units=2), seed=0)

@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from check_data import main as check_data
-from create_tfrecords import Storage, create, epochs_of, main, serialise
-from files import InputError
-from mat_writer import write_recording
-from preprocess import BlockAverage, frames_of, temporal_zscore, to_frames
-from recordings import Recording, map_labels
+from common.files import InputError
+from create_tfrecords import main
+from inputs.mat_writer import write_recording
+from inputs.preprocess import BlockAverage, frames_of, temporal_zscore, to_frames
+from inputs.recordings import Recording, map_labels
+from inputs.shards import find_records, read_epoch, read_shard_index
+from inputs.storage import Storage
+from inputs.tfrecords import create, epochs_of, serialise
 from scripts import run_scripts
-from shards import find_records, read_epoch, read_shard_index
 
 NAME = "200128-L2-fc7-GSR_Ben.mat"
 

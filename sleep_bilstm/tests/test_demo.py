@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from demo import TARGET_CONTROL, TARGET_KAPPA, remove_older_data
-from make_synthetic import Plan, make_data_set
-from states import RESULTS_DIR
+from common.files import RESULTS_DIR
+from demo.presets import TARGET_CONTROL, TARGET_KAPPA
+from demo.run_demo import remove_older_data
+from demo.synthetic import Plan, make_data_set
 
 FOLDER = Path(__file__).resolve().parents[1]
 RUN = "pytest_demo"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-import device
 import main
+from common import device
 
 FRAMEWORK = "tensorflow"
 CUDA_TEXT = "its CUDA libraries are missing"

@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from checkpoints import find_tf2_prefix
-from create_tfrecords import Storage, create
-from files import InputError, write_json
-from main import build_parser, defaults, main, resolve
-from mat_writer import write_recording
+from common.files import InputError, write_json
+from inputs.mat_writer import write_recording
+from inputs.storage import Storage
+from inputs.tfrecords import create
+from main import main
+from network.checkpoints import find_tf2_prefix
+from settings import build_parser, defaults, resolve
 
 FOLDER = Path(__file__).resolve().parents[1]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -38,21 +40,31 @@ SCRIPTS = (
 )
 NO_TENSORFLOW = (
     "utils",
-    "figures",
+    "common.figures",
     "plot_hypnogram",
     "plot_gradcam",
     "plot_scoring_length",
     "fragmented_sleep",
     "visualize_attention_weights",
-    "evaluation",
-    "smoothing",
-    "atlas",
-    "shards",
-    "preprocess",
-    "recordings",
-    "dataloader_sleep",
     "make_synthetic",
     "main",
+    "settings",
+    "analysis.atlas",
+    "analysis.attention_figures",
+    "analysis.bouts",
+    "analysis.evaluation",
+    "analysis.hypnogram_figures",
+    "analysis.map_figures",
+    "analysis.scoring_length",
+    "analysis.smoothing",
+    "analysis.utils",
+    "demo.synthetic",
+    "inputs.dataloader_sleep",
+    "inputs.data_check",
+    "inputs.preprocess",
+    "inputs.recordings",
+    "inputs.shards",
+    "inputs.storage",
 )
 
 
@@ -95,6 +107,16 @@ def test_imports_have_no_tensorflow_and_no_window():
     )
     environment = {**QUIET, "PYTHONPATH": str(FOLDER)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_globals_of_main_are_the_settings():
+    """Every setting stands at the top of main.py, and a global that is changed there counts."""
+    import main as door
+
+    assert {name: getattr(door, name.upper()) for name in defaults()} == defaults()
+    changed = {**vars(door), "NUM_EPOCHS": 7}
+    assert resolve([], changed).num_epochs == 7
+    assert resolve(["--num_epochs", "8"], changed).num_epochs == 8
 
 
 def test_train_writes_what_a_run_holds(trained):

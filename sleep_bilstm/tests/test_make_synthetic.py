@@ -11,12 +11,13 @@ import pytest
 from scipy import ndimage, signal
 from sklearn.metrics import cohen_kappa_score
 
-from files import InputError
-from make_synthetic import Plan, brain_mask, main, make_data_set, parcels
-from preprocess import to_frames
-from recordings import Recording, find_recordings
-from states import FRAME_RATE_HZ, NREM, REM
-from toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, textures
+from common.files import InputError
+from demo.synthetic import Plan, brain_mask, make_data_set, parcels
+from demo.toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, textures
+from inputs.preprocess import to_frames
+from inputs.recordings import Recording, find_recordings
+from inputs.states import FRAME_RATE_HZ, NREM, REM
+from make_synthetic import main
 
 FOLDER = Path(__file__).resolve().parents[1]
 

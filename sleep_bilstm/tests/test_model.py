@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import load_own, save_config, save_weights
-from files import InputError
-from losses_metrics import CohenKappa
-from model_attention_bilstm import Architecture, build
-from train import Training, compile_network
+from common.files import InputError
+from network.checkpoints import load_own, save_config, save_weights
+from network.losses_metrics import CohenKappa
+from network.model_attention_bilstm import Architecture, build
+from runs.train import Training, compile_network
 
 SMALL = Architecture(
     num_frames=12, height=16, width=16, num_filters=4, num_blocks=3, num_rnn_units=6

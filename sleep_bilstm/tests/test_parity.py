@@ -14,23 +14,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from AttentionLayer import ChannelAttention, LSTMAttentionLayer, SimAM, SpatialAttention
-from checkpoints import find_tf2_prefix, load_tf2, published_variables
-from create_tfrecords import Storage, epochs_of
-from dataloader_sleep import View, split_names
-from fragmented_sleep import sleep_statistics
-from gradcam import GradCam, heatmaps, upsample
-from losses_metrics import CohenKappa, make_loss
-from mat_writer import write_recording
-from model_attention_bilstm import Architecture, build
+from analysis.attention_figures import attention_statistics, probability_histogram
+from analysis.bouts import sleep_statistics
+from analysis.gradcam import GradCam, heatmaps, upsample
+from analysis.utils import class_metrics
+from inputs.dataloader_sleep import View, split_names
+from inputs.mat_writer import write_recording
+from inputs.preprocess import min_max, spatial_zscore, temporal_zscore
+from inputs.recordings import Recording
+from inputs.shards import in_time_order, read_epoch, reference_record
+from inputs.states import STATE_NAMES
+from inputs.storage import Storage
+from inputs.tfrecords import epochs_of
+from network.AttentionLayer import ChannelAttention, LSTMAttentionLayer, SimAM, SpatialAttention
+from network.checkpoints import find_tf2_prefix, load_tf2, published_variables
+from network.forward import states_of
+from network.losses_metrics import CohenKappa, make_loss
+from network.model_attention_bilstm import Architecture, build
 from parity_data import close, load, named, number, partner
-from preprocess import min_max, spatial_zscore, temporal_zscore
-from recordings import Recording
-from shards import in_time_order, read_epoch, reference_record
-from states import STATE_NAMES
-from train import states_of
-from utils import class_metrics
-from visualize_attention_weights import attention_statistics, probability_histogram
 
 SIZE = 128  # of the published frames
 BIG_SEED = 42  # of the published big split, where the fixture does not name another

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from files import write_json
-from make_synthetic import Plan, make_data_set
+from common.files import write_json
+from demo.synthetic import Plan, make_data_set
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).resolve().parents[1]

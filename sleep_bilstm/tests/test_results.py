@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from atlas import (
+from analysis.atlas import (
     fit_to,
     front_back_index,
     front_back_table,
@@ -17,21 +17,28 @@ from atlas import (
     read_atlas,
     region_table,
 )
-from band_power import band_features
-from dataloader_sleep import Epochs, View
-from files import InputError
-from fragmented_sleep import first_line, sleep_statistics, stretches
-from gradcam import GradCam, upsample
-from maps import SubjectMaps, collect
-from model_attention_bilstm import Architecture, build
-from occlusion import Occlusion, parcel_pair_masks, patch_masks
-from plot_gradcam import rescale
-from plot_hypnogram import plot_hypnogram
+from analysis.attention_figures import effective_steps
+from analysis.band_power import band_features
+from analysis.bouts import first_line, sleep_statistics
+from analysis.gradcam import GradCam, upsample
+from analysis.hypnogram_figures import plot_hypnogram
+from analysis.map_figures import rescale
+from analysis.maps import SubjectMaps, collect
+from analysis.occlusion import Occlusion, parcel_pair_masks, patch_masks
+from analysis.smoothing import (
+    class_shares,
+    median_of_three,
+    minimum_bout,
+    most_probable_path,
+    transition_matrix,
+)
+from analysis.utils import calibration, class_metrics, kappa_interval, text_of
+from common.files import InputError
+from inputs.dataloader_sleep import Epochs, View
+from inputs.hypnogram import stretches
+from inputs.shards import find_records
+from network.model_attention_bilstm import Architecture, build
 from scripts import run_scripts
-from shards import find_records
-from smoothing import median_of_three, minimum_bout, most_probable_path, transition_matrix
-from utils import calibration, class_metrics, kappa_interval, text_of
-from visualize_attention_weights import effective_steps
 
 
 class MapSettings:
@@ -83,12 +90,21 @@ def test_smoothing():
     assert median_of_three(states).tolist() == [0, 0, 0, 0, 2, 2, 1]
     assert minimum_bout(states).tolist() == [0, 0, 0, 0, 2, 2, 2]
     assert minimum_bout(np.array([2, 1, 1])).tolist() == [1, 1, 1]
+    assert minimum_bout(np.array([1, 1, 1])).tolist() == [1, 1, 1]
+    assert minimum_bout(np.array([1])).tolist() == [1]
     matrix = transition_matrix(np.array([0, 0, 1, 2, 0]), [np.zeros(5, int), np.arange(5)], 3)
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
     assert matrix[0, 2] < 1e-5
     probs = np.array([[0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.1, 0.2, 0.7], [0.0, 0.1, 0.9]])
-    path = most_probable_path(probs, matrix)
+    path = most_probable_path(probs, matrix, np.full(3, 1 / 3))
     assert not any(a == 0 and b == 2 for a, b in pairwise(path))
+    # A stretch of one sure state stays, also a single epoch of a rare one.
+    shares = class_shares(np.array([0] * 60 + [1] * 30 + [2] * 5), 3)
+    for state in range(3):
+        sure = np.full((4, 3), 0.01)
+        sure[:, state] = 0.98
+        for stretch in (sure, sure[:1]):
+            assert set(most_probable_path(stretch, matrix, shares)) == {state}
 
 
 def test_hypnogram_has_one_collection_per_row():
@@ -315,7 +331,7 @@ def test_foreign_atlas_is_refused(tmp_path):
 
 def test_tables_are_read_back(tmp_path):
     pd.DataFrame({"a": [0, 1, 2], "b": [0, 5, 2]}).to_csv(tmp_path / "raters.csv", index=False)
-    from utils import read_label_vectors
+    from analysis.utils import read_label_vectors
 
     assert read_label_vectors(tmp_path / "raters.csv", ["a"])[0].tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="values other than 0, 1, 2"):

@@ -6,8 +6,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from files import write_json
-from main import main, resolve
+from common.files import write_json
+from main import main
+from settings import resolve
 from test_main import fails
 
 
@@ -81,7 +82,7 @@ def test_folds_are_refused_before_anything_is_written(tiny_flags, run, capsys):
 
 
 def test_demo_goes_on_where_it_stopped(tiny_flags, tfrecords, tmp_path):
-    from demo import changed, train_once
+    from demo.run_demo import changed, train_once
 
     settings = resolve(["--demo", *tiny_flags])
     split, run = tfrecords / "split.json", tmp_path / "training"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from files import write_json
-from states import DATA_DIR, RESULTS_DIR
+from common.files import DATA_DIR, RESULTS_DIR, write_json
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,25 +18,25 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import cohen_kappa_score
 
-from checkpoints import load_weights
-from dataloader_sleep import (
+from common.files import InputError
+from inputs.dataloader_sleep import (
     Epochs,
     View,
     blocks,
     fold_mice,
-    make_dataset,
     read_mouse_split,
     report_counts,
     shuffle_order,
     split_records,
 )
-from files import InputError
-from losses_metrics import make_loss
+from inputs.feed import make_dataset
+from inputs.shards import find_records, read_epoch
+from inputs.states import STATE_NAMES
 from main import main
-from model_attention_bilstm import Architecture, build
-from shards import find_records, read_epoch
-from states import STATE_NAMES
-from train import Training, chance_loss, compile_network, fit
+from network.checkpoints import load_weights
+from network.losses_metrics import make_loss
+from network.model_attention_bilstm import Architecture, build
+from runs.train import Training, chance_loss, compile_network, fit
 
 FOLDER = Path(__file__).resolve().parents[1]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -53,11 +54,18 @@ def arrays_of(path):
     return found, record
 
 
-def test_killed_training_resumes_to_the_same_weights(tiny_flags, tmp_path):
+@pytest.fixture
+def without_demo(tmp_path):
+    """Copy of this folder without demo/: own data run without it."""
+    left_out = shutil.ignore_patterns("tests", "demo", "__pycache__")
+    return shutil.copytree(FOLDER, tmp_path / FOLDER.name, ignore=left_out)
+
+
+def test_killed_training_resumes_to_the_same_weights(tiny_flags, without_demo, tmp_path):
     flags = ["--mode", "train", *tiny_flags, "--num_epochs", "4"]
     assert main([*flags, "--model_savedir", str(tmp_path / "whole")]) == 0
     cut = tmp_path / "cut"
-    command = [sys.executable, str(FOLDER / "main.py"), *flags, "--model_savedir", str(cut)]
+    command = [sys.executable, str(without_demo / "main.py"), *flags, "--model_savedir", str(cut)]
     process = subprocess.Popen(
         command, env=QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -70,6 +78,7 @@ def test_killed_training_resumes_to_the_same_weights(tiny_flags, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert (cut / "training_state.h5").is_file()
     done = len(arrays_of(cut / "training_state.h5")[1]["history"])
     assert 1 <= done <= 4
     assert main([*flags, "--model_savedir", str(cut), "--model_continue"]) == 0
@@ -118,8 +127,6 @@ def test_averaged_weights_are_saved_and_training_goes_on_with_its_own(tfrecords,
 
 
 def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained, tmp_path, capsys):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     before = (run / "last.weights.h5").read_bytes()

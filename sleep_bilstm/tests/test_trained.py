@@ -8,14 +8,16 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from checkpoints import save_config, save_weights
-from create_tfrecords import Storage, create
-from files import write_json
-from main import main, resolve
-from mat_writer import write_recording
-from model_attention_bilstm import Architecture, build
+from common.files import write_json
+from inputs.mat_writer import write_recording
+from inputs.storage import Storage
+from inputs.tfrecords import create
+from main import main
+from network.checkpoints import save_config, save_weights
+from network.model_attention_bilstm import Architecture, build
+from runs.trained import load_network
+from settings import resolve
 from test_main import fails, use
-from trained import load_network
 
 FIXTURE = Path(__file__).parent / "fixtures" / "checkpoint_tf2.npz"
 PUBLISHED = {"num_rnn_units": 5, "num_classes": 3}

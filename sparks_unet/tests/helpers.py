@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from make_demo_data import make_demo_data
+from demo.synthetic import make_demo_data
 
 FOLDER = Path(__file__).resolve().parents[1]
 INI = """
@@ -59,10 +59,10 @@ def write_ini(path, data, out, **replaced):
     return path
 
 
-def script(name, *args, check=True, **options):
-    """Run a script of the folder as a user does; return the finished process."""
+def script(name, *args, check=True, folder=FOLDER, **options):
+    """Run a script of ``folder`` as a user does; return the finished process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(FOLDER / name), *map(str, args)]
+    command = [sys.executable, str(folder / name), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
     if check:
         assert done.returncode == 0, done.stderr

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from augmentation import draw_flips, flip
-from config import Params
-from dataset_tools import Sample, instance_weights
-from datasets import SparkDataset
-from inference_tools import Assembly, gaussian_weights
-from movie_io import Movie
-from parity_networks import close
-from preprocessing import (
+from inputs.augmentation import draw_flips, flip
+from inputs.calibration import Calibration
+from inputs.dataset_tools import Sample, instance_weights
+from inputs.datasets import SparkDataset
+from inputs.movie_io import Movie
+from inputs.preprocessing import (
     count_chunks,
     normalise,
     padding,
@@ -24,6 +22,9 @@ from preprocessing import (
     sin_channels,
     smooth,
 )
+from network.inference_tools import Assembly, gaussian_weights
+from parity_networks import close
+from settings.config import Params
 
 
 def check_preprocessing(arrays, _name):
@@ -64,7 +65,7 @@ def check_preprocessing(arrays, _name):
     shorter = int(arrays["original_durations"][1])
     movies = [(movie, labels), (movie[:shorter], labels[:shorter]), (movie[::-1], labels[::-1])]
     samples = [
-        Sample(str(n), Movie(data, None, None, Path("memory")), classes)
+        Sample(str(n), Movie(data, Calibration(), Path("memory")), classes)
         for n, (data, classes) in enumerate(movies)
     ]
     dataset = SparkDataset(samples, params)

@@ -11,25 +11,9 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from config import CLASSES, EVENT_CLASSES, PostParams
-from data_processing import (
-    annotated_spark_peaks,
-    blank_margins,
-    cell_mask,
-    class_contour,
-    connected_components,
-    moving_average,
-    moving_mean,
-    peak_footprint,
-    self_ratio,
-    signal_to_noise,
-    spark_peaks,
-)
-from disc_output_tools import simple_events
-from generate_unet_annotations import dilated_annotations, peak_annotations, small_annotations
-from get_sparks_from_preds import bandstop_filter, one_sided_spectrum
-from kinetics import region_statistics
-from location_metrics import (
+from analysis.disc_output_tools import simple_events
+from analysis.kinetics import region_statistics
+from analysis.location_metrics import (
     exclusion_levels,
     f_beta,
     location_metrics,
@@ -38,7 +22,7 @@ from location_metrics import (
     pixel_metrics,
     threshold_counts,
 )
-from metrics_tools import (
+from analysis.metrics_tools import (
     annotated_instances,
     event_metrics,
     event_scores,
@@ -47,7 +31,7 @@ from metrics_tools import (
     movie_counts,
     segmentation_counts,
 )
-from preds_processing_tools import (
+from analysis.preds_processing_tools import (
     CHANNELS,
     Prediction,
     foreground_threshold,
@@ -60,9 +44,27 @@ from preds_processing_tools import (
     separate_sparks,
     threshold_mask,
 )
-from track_objects_from_preds import track_objects
+from analysis.spark_locations import bandstop_filter, one_sided_spectrum
+from analysis.tracking import track_objects
+from inputs.annotations import dilated_annotations, peak_annotations, small_annotations
+from inputs.calibration import Calibration, scaled_post
+from inputs.data_processing import (
+    annotated_spark_peaks,
+    blank_margins,
+    cell_mask,
+    class_contour,
+    connected_components,
+    moving_average,
+    moving_mean,
+    peak_footprint,
+    self_ratio,
+    signal_to_noise,
+    spark_peaks,
+)
+from settings.config import CLASSES, EVENT_CLASSES
 
-POST = PostParams()
+SCALE = Calibration.of(0.2, 6.8)  # of the published recordings
+POST = scaled_post(SCALE)
 SUBSAMPLED = (slice(None), slice(None, None, 4), slice(None, None, 6))
 MOVING_FRAMES = 32  # half window of the analysis helper's moving background
 
@@ -117,12 +119,14 @@ def check_annotations(arrays, stem):
     for recorded, (percentile, sigma) in settings_in_names(arrays, r"reduced_sparks_k(\d+)_s(\d+)"):
         small = small_annotations(movie, classes, events, percentile=percentile, sigma=sigma)
         assert_array_equal(small, recorded)
-    labels, peaks = peak_annotations(movie, classes)
+    labels, peaks = peak_annotations(movie, classes, calibration=SCALE)
     assert_array_equal(peaks, arrays["peaks_locs"])
     assert_array_equal(labels, arrays["class_label_peaks"])
     pattern = r"class_label_peaks_r(\d+)_ignore(\d+)"
     for recorded, (shell, frames) in settings_in_names(arrays, pattern):
-        labels, peaks = peak_annotations(movie, classes, ignore_radius=shell, ignore_frames=frames)
+        labels, peaks = peak_annotations(
+            movie, classes, calibration=SCALE, ignore_radius=shell, ignore_frames=frames
+        )
         assert_array_equal(peaks, arrays[f"peaks_locs_ignore{frames}"])
         assert_array_equal(labels, recorded)
     assert_array_equal(dilated_annotations(classes), arrays["dilated_CORRECT"])
@@ -263,8 +267,8 @@ def post_of_footprint(footprint):
     # radius 5 stands for 9 and 10 pixels: the footprint is the same
     return dataclasses.replace(
         POST,
-        min_spark_distance_um=(2 * radius_px - 1) * POST.pixel_size_um,
-        min_spark_distance_ms=len(footprint) * POST.frame_ms,
+        min_spark_distance_um=(2 * radius_px - 1) * SCALE.pixel_um,
+        min_spark_distance_ms=len(footprint) * SCALE.frame_ms,
     )
 
 

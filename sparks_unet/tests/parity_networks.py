@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-import custom_losses
-import new_unet
-from architecture import TempRedUNet, UNetPadWrapper
-from config import IGNORE_INDEX
+from network import custom_losses, new_unet
+from network.architecture import TempRedUNet, UNetPadWrapper
+from settings.config import IGNORE_INDEX
 
 README_WEIGHTS = (0.3, 5.0, 1.25, 2.5)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_processing import cell_mask, signal_to_noise
+from inputs.data_processing import cell_mask, signal_to_noise
 
 
 def test_every_labelled_pixel_counts_as_cell_for_the_signal_to_noise_ratio():

@@ -15,10 +15,10 @@ import get_sparks_from_preds
 import save_results_to_json
 import separate_events
 import track_objects_from_preds
-from get_sparks_from_preds import bandstop_filter
-from make_demo_data import SMALL, make_demo_data
+from analysis.spark_locations import bandstop_filter
+from demo.synthetic import SMALL, make_demo_data
+from inputs.movie_io import read_movie, write_stack
 from make_demo_data import main as make_demo_main
-from movie_io import read_movie, write_stack
 
 FOLDER = Path(__file__).resolve().parents[1]
 NAMES = ("sparks", "waves", "puffs")

@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from generate_unet_annotations import (
-    dilated_annotations,
-    ignore_marginal_events,
-    main,
-    small_annotations,
-)
-from make_demo_data import SMALL, make_demo_data
-from movie_io import read_movie, write_stack
+from demo.synthetic import SMALL, make_demo_data
+from generate_unet_annotations import main
+from inputs.annotations import dilated_annotations, ignore_marginal_events, small_annotations
+from inputs.movie_io import read_movie, write_stack
 
 
 @pytest.fixture(scope="module")

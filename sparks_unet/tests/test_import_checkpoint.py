@@ -6,11 +6,12 @@ import zipfile
 import pytest
 import torch
 
-from checkpoints import load_state
+from demo.self_test import planted_movie
 from helpers import make_tiny_data, write_ini
-from import_checkpoint import main, planted_movie
-from read_config import load_config
-from training_tools import seeded_model
+from import_checkpoint import main
+from network.checkpoints import load_state
+from runs.training_tools import seeded_model
+from settings.read_config import load_config
 
 
 @pytest.fixture

@@ -11,17 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoints import save_checkpoint
+from common.files import InputError
 from compare_runs import main as compare_main
-from config import Params
-from datasets import MovieDataset
-from files import InputError
 from helpers import make_tiny_data, script, write_ini
-from inference_tools import Assembly, predict_movie, predict_probabilities
+from inputs.calibration import Calibration
+from inputs.datasets import MovieDataset
+from inputs.preprocessing import count_chunks, normalise, padding
 from load_trainings_predict import main
-from preprocessing import count_chunks, normalise, padding
-from read_config import load_config
-from training_tools import seeded_model
+from network.checkpoints import save_checkpoint
+from network.inference_tools import Assembly, predict_probabilities
+from runs.prediction import predict_movie
+from runs.training_tools import seeded_model
+from settings.config import Params
+from settings.read_config import load_config
 
 CPU = torch.device("cpu")
 
@@ -91,7 +93,9 @@ def test_prediction_has_the_size_of_the_movie(method):
     assert found.shape == (4, 21, 9, 10)
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-4)
     assert clean.min() == 0
-    classes, instances, probabilities, peaks = predict_movie(model, movie, params)
+    classes, instances, probabilities, peaks = predict_movie(
+        model, movie, params, calibration=Calibration.of(0.2, 6.8)
+    )
     assert classes.shape == instances.shape == movie.shape
     assert probabilities.shape == (4, *movie.shape)
     assert peaks.shape[1] == 3

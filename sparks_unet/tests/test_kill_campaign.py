@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from checkpoints import available_iterations, checkpoint_path, load_state
 from helpers import FOLDER, make_tiny_data, script, write_ini
+from network.checkpoints import available_iterations, checkpoint_path, load_state
 
 pytestmark = pytest.mark.slow
 KILLS = 3

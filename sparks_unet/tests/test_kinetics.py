@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from config import CLASSES, PostParams
-from kinetics import (
+from analysis.kinetics import (
     COLUMNS,
-    Calibration,
     background_counts,
     course_slopes,
     course_times,
@@ -18,11 +16,14 @@ from kinetics import (
     spot,
     spot_slopes,
 )
-from make_demo_data import SMALL, DemoSettings, make_movie
-from preds_processing_tools import instances_from_classes
+from analysis.preds_processing_tools import instances_from_classes
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
+from settings.config import CLASSES
 
-SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
-POST = PostParams()
+CALIBRATION = Calibration.of(0.2, 6.8)
+SCALE = {"calibration": CALIBRATION}
+POST = scaled_post(CALIBRATION)
 
 
 def measured(settings, n_movies):
@@ -77,7 +78,7 @@ def test_fit_of_a_noise_free_spark(blur):
     t, y, x = np.arange(60.0), *np.mgrid[:31, :41]
     course = spark_course(t, 20.0, 5.0, 8.0, blur)
     ratio = 0.8 * course[:, None, None] * spot(np.hypot(y - 14, x - 22), 5.0, 2.0)
-    fitted = fit_event(ratio, np.ones(ratio.shape), (25, 14, 22), Calibration(0.2, 6.8), flat=False)
+    fitted = fit_event(ratio, np.ones(ratio.shape), (25, 14, 22), CALIBRATION, flat=False)
     top, _, duration = course_times(5.0, 8.0, blur)
     assert fitted["amplitude_df_f0"] == pytest.approx(0.8 * top, rel=0.02)
     assert fitted["fwhm_um"] == pytest.approx(2.0, rel=0.01)
@@ -95,7 +96,7 @@ def test_linescan_is_a_movie_of_one_row():
     t, x = np.arange(50.0), np.arange(60)
     ratio = 1.5 * spark_course(t, 10, 4, 9)[:, None] * spot(np.abs(x - 30.0), 8.0, 2.0)
     fitted = fit_event(
-        ratio[:, None], np.ones((50, 1, 60)), (14, 0, 30), Calibration(1, 1), flat=False
+        ratio[:, None], np.ones((50, 1, 60)), (14, 0, 30), Calibration.of(1, 1), flat=False
     )
     assert fitted["amplitude_df_f0"] == pytest.approx(1.5, rel=0.02)
     assert fitted["fwhm_um"] == pytest.approx(16, rel=0.01)

@@ -11,21 +11,24 @@ import pytest
 import torch
 
 from attention_maps import main as attention_main
-from benchmark import assembly_rows
-from checkpoints import load_state
-from files import write_settings
+from common.files import write_settings
+from common.report import write_summary
+from demo.benchmark_cases import assembly_rows
+from demo.demo_run import demo_settings
 from helpers import FOLDER, make_tiny_data, script, write_ini
-from main import configured, demo_settings, main, make_parser
-from report import write_summary
-from training import settings_of
+from main import configured, main, make_parser
+from network.checkpoints import load_state
+from settings.config import settings_of
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Return (INI file, run folder) of a finished tiny run."""
+    """Return (INI file, run folder) of a finished tiny run on own data, without the wing demo/."""
     folder = tmp_path_factory.mktemp("story")
     path = write_ini(folder / "a.ini", make_tiny_data(folder / "data"), folder)
-    script("main.py", path, "--threads", 1)
+    copy = folder / FOLDER.name
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("demo", "tests", "__pycache__"))
+    script("main.py", path, "--threads", 1, folder=copy)
     return path, folder / "tiny"
 
 
@@ -41,6 +44,15 @@ def test_story_writes_its_results(finished):
     page = (run_dir / "report.html").read_text()
     assert "unweighted mean over three classes" in page
     assert "<script" not in page
+
+
+def test_a_demo_without_its_wing_is_told_in_one_line(tmp_path):
+    copy = tmp_path / FOLDER.name
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("demo", "tests", "__pycache__"))
+    done = script("main.py", "--demo", folder=copy, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --demo: the folder demo/ is not here")
+    assert done.stderr.count("\n") == 1
 
 
 def test_finished_run_is_not_repeated(finished, capsys):
@@ -118,7 +130,7 @@ def test_interrupt_is_told_in_one_line(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("main.story", stop)
+    monkeypatch.setattr("runs.pipeline.story", stop)
     with pytest.raises(SystemExit) as caught:
         main(["--demo"])
     assert caught.value.code == 130
@@ -165,6 +177,6 @@ def test_help_needs_no_framework(name):
 
 
 def test_assembly_benchmark_gives_equal_numbers(monkeypatch):
-    monkeypatch.setattr("benchmark.CHUNK", (40, 4, 6))
+    monkeypatch.setattr("demo.benchmark_cases.CHUNK", (40, 4, 6))
     rows = assembly_rows()
     assert rows[0]["ratio"] > 0

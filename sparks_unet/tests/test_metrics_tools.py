@@ -6,10 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from config import PostParams
-from location_metrics import f_beta, location_metrics, match_sparks, pixel_metrics
-from make_demo_data import SMALL, DemoSettings, make_movie
-from metrics_tools import (
+from analysis.location_metrics import f_beta, location_metrics, match_sparks, pixel_metrics
+from analysis.metrics_tools import (
     bootstrap_intervals,
     compare_runs,
     event_scores,
@@ -19,9 +17,11 @@ from metrics_tools import (
     segmentation_counts,
     sweep_metrics,
 )
-from preds_processing_tools import Prediction, instances_from_classes
+from analysis.preds_processing_tools import Prediction, instances_from_classes
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 
-POST = PostParams()
+POST = scaled_post(Calibration.of(0.2, 6.8))
 
 
 def prediction(instances, classes_of_ids):

@@ -8,19 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import unet
-from architecture import (
+from analysis.attention import attention_maps, find_layer, grad_cam
+from common.files import FOLDER
+from network import unet
+from network.architecture import (
     build_model,
     count_parameters,
     predict_log_probabilities,
     valid_input_size,
     valid_output_size,
 )
-from attention_maps import attention_maps, find_layer, grad_cam
-from config import FOLDER, Params
-from custom_losses import dice_loss, dice_nll_loss, focal_loss, lovasz_softmax, nll_loss
-from new_unet import UNet
-from read_config import load_config
+from network.custom_losses import dice_loss, dice_nll_loss, focal_loss, lovasz_softmax, nll_loss
+from network.new_unet import UNet
+from settings.config import Params
+from settings.read_config import load_config
 
 
 def published_names(steps):

@@ -9,27 +9,28 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from benchmark_postprocessing import plain_annotated_peaks, plain_processing
-from config import CLASSES, EVENT_CLASSES, PostParams
-from data_processing import (
+from analysis.metrics_tools import metrics_from_counts, movie_counts
+from analysis.preds_processing_tools import (
+    foreground_threshold,
+    instances_from_classes,
+    merge_over_time,
+    process_predictions,
+)
+from common.files import InputError
+from demo.plain_postprocessing import plain_annotated_peaks, plain_processing
+from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
+from inputs.data_processing import (
     annotated_spark_peaks,
     connected_components,
     local_maxima,
     peak_footprint,
     spark_peaks,
 )
-from files import InputError
-from make_demo_data import SMALL, DemoSettings, make_movie
-from metrics_tools import metrics_from_counts, movie_counts
-from movie_io import read_movie, write_stack
-from preds_processing_tools import (
-    foreground_threshold,
-    instances_from_classes,
-    merge_over_time,
-    process_predictions,
-)
+from inputs.movie_io import read_movie, write_stack
+from settings.config import CLASSES, EVENT_CLASSES
 
-POST = PostParams()
+POST = scaled_post(Calibration.of(0.2, 6.8))
 
 
 def spots(shape, centres, *, radius=6.0, frames=3, fwhm=10.0):
@@ -231,7 +232,7 @@ def test_shapes_must_agree():
 
 
 def test_pixel_size_decides_distances():
-    post = dataclasses.replace(POST, pixel_size_um=0.267)
+    post = scaled_post(Calibration.of(0.267, 6.8))
     assert (post.spark_distance_px, post.wave_width_px) == (7, 56)
     classes = np.zeros((20, 20, 90), np.uint8)
     classes[5:15, 2:18, 10:70] = CLASSES["waves"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import FOLDER, make_tiny_data
-from movie_io import read_movie, write_stack
+from inputs.movie_io import read_movie, write_stack
 
 pytestmark = pytest.mark.slow
 TINY = {

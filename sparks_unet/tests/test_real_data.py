@@ -9,11 +9,11 @@ import scipy.io
 import tifffile
 from scipy import ndimage
 
+from analysis.kinetics import event_table, fit_event
+from analysis.preds_processing_tools import threshold_mask
 from classical_baseline import main as classical
-from config import PostParams
-from kinetics import Calibration, event_table, fit_event
-from movie_io import read_movie
-from preds_processing_tools import threshold_mask
+from inputs.calibration import Calibration, scaled_post
+from inputs.movie_io import read_movie
 
 pytestmark = pytest.mark.data
 
@@ -50,7 +50,7 @@ def test_real_sparks_of_line_scans(real_dir):
                 ratio[:, None],
                 np.ones((len(ratio), 1, ratio.shape[1])),
                 (t, 0, x),
-                Calibration(1, 1),
+                Calibration.of(1, 1),
                 flat=False,
             )
             peak = ratio[mask > 0].max()
@@ -86,12 +86,14 @@ def test_signed_imagej_stack_of_astrocytes(real_dir):
     assert movie.data.shape == (75, 100, 100)
     assert movie.data.min() >= 0
     assert movie.data.max() < 1000
-    empty = event_table(movie.data, classical_nothing(movie.data), pixel_um=1.0, frame_ms=100.0)
+    empty = event_table(
+        movie.data, classical_nothing(movie.data), calibration=Calibration.of(1.0, 100.0)
+    )
     assert len(empty) == 0
 
 
 def classical_nothing(data):
     """Return the prediction of a threshold that nothing reaches."""
-    from classical_baseline import classical_events
+    from analysis.classical import classical_events
 
-    return classical_events(data, PostParams(), threshold_sd=1e6)
+    return classical_events(data, scaled_post(Calibration.of(1.0, 100.0)), threshold_sd=1e6)

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import (
+from common.files import InputError, one_line_faults
+from helpers import FOLDER, make_tiny_data, write_ini
+from inputs.datasets import SparkDataset, batch_keys
+from network.checkpoints import (
     available_iterations,
     checkpoint_path,
     load_network,
@@ -20,13 +23,11 @@ from checkpoints import (
     save_checkpoint,
     save_state,
 )
-from config import Params
-from datasets import SparkDataset, batch_keys
-from files import InputError, one_line_faults
-from helpers import FOLDER, make_tiny_data, write_ini
-from read_config import load_config
-from training import main, memory_estimate, read_data, run
-from training_tools import Place, TrainingRun, make_scheduler, seeded_model
+from runs.train import memory_estimate, read_data, run
+from runs.training_tools import Place, TrainingRun, make_scheduler, seeded_model
+from settings.config import Params
+from settings.read_config import load_config
+from training import main
 
 CPU = Place(torch.device("cpu"))
 
@@ -174,7 +175,7 @@ def test_killed_run_goes_on_bit_for_bit(data, tmp_path):
 def test_kill_during_save_leaves_the_older_checkpoint(tmp_path):
     code = (
         "import sys, os, torch; sys.path.insert(0, sys.argv[1])\n"
-        "from checkpoints import save_checkpoint\n"
+        "from network.checkpoints import save_checkpoint\n"
         "save_checkpoint(sys.argv[2], 1, {'network': {'w': torch.ones(4)}, 'rng': {'n': 1}})\n"
         "print('saved', flush=True)\n"
         "big = {'w': torch.zeros(30_000_000)}\n"
@@ -334,13 +335,14 @@ def test_memory_estimate_counts_layers():
 
 
 def test_importing_has_no_side_effect(tmp_path):
-    modules = sorted(path.stem for path in FOLDER.glob("*.py"))
+    paths = [path for path in FOLDER.rglob("*.py") if "tests" not in path.parts]
+    modules = sorted(".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in paths)
     code = (
         "import sys, threading\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
         "sys.argv = ['x', '--nonsense']\n"
         "before = threading.active_count()\n"
-        f"for name in {modules!r}: __import__(name)\n"
+        f"for name in {modules!r}: __import__(name.removesuffix('.__init__'))\n"
         "assert 'wandb' not in sys.modules and 'tensorboard' not in sys.modules\n"
         "assert threading.active_count() == before\n"
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from checkpoints import load_model, read_config
-from files import InputError
+from common.files import InputError
 from recordings import read_movies, read_recordings
 from safe_load import load_tree, read_pickled_history
 from training import open_dataset, train

@@ -15,7 +15,7 @@ from ca_dataloader import (
     shift_movie,
     split_rows,
 )
-from files import InputError
+from common.files import InputError
 
 
 def small_dataset(azimuth=0.0, elevation=0.0, **layout):

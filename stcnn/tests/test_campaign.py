@@ -14,8 +14,8 @@ import torch
 
 import configuration
 from checkpoints import load_history, load_model, model_from_config, read_config
+from common.files import InputError
 from convert_checkpoint import main as convert
-from files import InputError
 from recordings import read_movies, read_recordings
 from safe_load import read_pickled_history
 from user_movies import UserMovie

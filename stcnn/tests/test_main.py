@@ -112,8 +112,8 @@ def test_control_passes_only_when_shuffled_labels_teach_nothing(tmp_path):
 
 def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     import main
-    from files import write_settings
-    from report import write_summary
+    from common.files import write_settings
+    from common.report import write_summary
     from story import score
 
     monkeypatch.setattr(main, "RESULTS", tmp_path)

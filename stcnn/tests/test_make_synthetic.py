@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from files import InputError
+from common.files import InputError
 from make_synthetic import SIZES_DEG, make_synthetic, synthetic_stimuli
 from recordings import read_movies, read_recordings
 from stimuli import disc, growing, moving_rectangle, shrinking

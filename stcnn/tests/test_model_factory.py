@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adam import Adam
+from common.files import InputError
 from configuration import compose_settings
-from files import InputError
 from model_factory import build_model, read_out_blocks
 from models import batch_loss
 from training import clip_parameters

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from checkpoints import load_model
-from files import InputError
+from common.files import InputError
 from predict import predict_long, predict_movies
 from recordings import read_recordings
 from stimuli import FAMILIES, disc, flicker, grating, make_family, moving_rectangle

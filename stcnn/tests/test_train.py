@@ -14,8 +14,8 @@ import torch
 
 from adam import Adam
 from checkpoints import checkpoint_epochs, load_history, model_state
+from common.files import InputError
 from configuration import compose_settings
-from files import InputError
 from training import dealt, expand_barcodes, train
 
 FOLDER = Path(__file__).resolve().parents[1]

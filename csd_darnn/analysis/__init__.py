@@ -1,0 +1,1 @@
+"""Arrays become numbers and figures."""

@@ -1,0 +1,111 @@
+"""Still pictures of maps: images side by side for pixels, bar charts for named series.
+
+Source: specification, section 8.2; the control map is drawn beside the others.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.heatmap import MAP_LABELS
+from analysis.utils import save_or_show_plot
+from common.figures import BLUE
+
+
+def draw_stills(
+    path: Path,
+    images: dict[str, np.ndarray],
+    *,
+    target_pixels: Sequence[int] = (),
+    notes: dict[str, str] | None = None,
+    outline: np.ndarray | None = None,
+    outline_label: str = "",
+) -> Path:
+    """Draw maps (H, W) side by side, each with its own colour bar, and write their numbers as CSV.
+
+    Args:
+        path: PNG; the CSV lies beside it: pixel, row, column and one column a map.
+        images: dict of name -> (H, W); names of MAP_LABELS get their label as title.
+        target_pixels: 0-based pixels, drawn hatched: a target has no value of its own.
+        notes: dict of name -> text under the title (agreement with the control, for example).
+        outline: (H, W) bool drawn as a contour with ``outline_label`` (planted driver).
+    """
+    notes = notes or {}
+    shape = next(iter(images.values())).shape
+    height, width = shape
+    n_columns = min(3, len(images))
+    n_rows = -(-len(images) // n_columns)
+    panel_h = 2.9 * min(1.4, max(0.6, height / width)) + 1.1
+    figure = Figure(figsize=(4.1 * n_columns, panel_h * n_rows + 0.3))
+    # Fixed margins: an automatic layout of twelve axes takes longer than the drawing.
+    figure.subplots_adjust(
+        left=0.55 / (4.1 * n_columns), right=1 - 0.35 / (4.1 * n_columns),
+        bottom=0.75 / (panel_h * n_rows + 0.3), top=1 - 0.45 / (panel_h * n_rows + 0.3),
+        wspace=0.2, hspace=0.7 / (panel_h - 0.7),
+    )  # fmt: skip
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    hidden = np.zeros(height * width, bool)
+    hidden[[pixel for pixel in target_pixels if pixel >= 0]] = True
+    for position, (name, image) in enumerate(images.items()):
+        axis = axes[position]
+        shown = np.ma.masked_array(image, hidden.reshape(shape))
+        diverging = name == "signed"
+        bound = float(np.abs(shown).max()) if diverging else None
+        drawn = axis.imshow(
+            shown, cmap="coolwarm" if diverging else "viridis", interpolation="nearest",
+            vmin=-bound if diverging else None, vmax=bound,
+        )  # fmt: skip
+        for row, column in np.argwhere(hidden.reshape(shape)):
+            corner = (column - 0.5, row - 0.5)
+            patch = Rectangle(corner, 1, 1, hatch="//////", facecolor="w", edgecolor="k", lw=0.5)
+            axis.add_patch(patch)
+        if outline is not None:
+            axis.contour(outline, levels=[0.5], colors="w", linewidths=3)
+            axis.contour(outline, levels=[0.5], colors="k", linewidths=1)
+        title = MAP_LABELS.get(name, name)
+        axis.set_title("\n".join(part for part in (title, notes.get(name)) if part), fontsize=9)
+        if position >= len(images) - n_columns:
+            axis.set_xlabel("column (pixel)")
+        if position % n_columns == 0:
+            axis.set_ylabel("row (pixel)")
+        bar = figure.colorbar(drawn, ax=axis, shrink=0.9)
+        bar.outline.set_visible(False)
+    for axis in axes[len(images) :]:
+        axis.axis("off")
+    marks = ["hatched: target"] * bool(hidden.any()) + [f"outline: {outline_label}"] * bool(
+        outline is not None
+    )
+    if marks:
+        figure.supxlabel("; ".join(marks), fontsize=9)
+    rows, columns = np.divmod(np.arange(height * width), width)
+    table = {"pixel": np.arange(height * width), "row": rows, "column": columns}
+    table |= {name: np.asarray(image).ravel() for name, image in images.items()}
+    return save_or_show_plot(figure, Path(path), table)
+
+
+def draw_bars(
+    path: Path, values: dict[str, np.ndarray], names: list[str], *, most: int = 40
+) -> Path:
+    """Draw bar charts of named driving series, and write all numbers as CSV.
+
+    Args:
+        path: PNG; the CSV lies beside it.
+        values: dict of map name -> (N,).
+        names: N names of the series; the ``most`` largest of each map are drawn.
+    """
+    shown = min(most, len(names))
+    size = (4.6 * len(values), max(2.4, 0.22 * shown + 1.0))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(values), squeeze=False).ravel()
+    for axis, (name, heights) in zip(axes, values.items(), strict=True):
+        order = np.argsort(-np.abs(heights), kind="stable")[:shown][::-1]
+        axis.barh(np.arange(shown), np.asarray(heights)[order], color=BLUE)
+        axis.set_yticks(np.arange(shown), [str(names[k]) for k in order], fontsize=7)
+        axis.set_xlabel(MAP_LABELS.get(name, name))
+        axis.set_title(f"{shown} of {len(names)} series", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    columns = {name: np.asarray(heights) for name, heights in values.items()}
+    return save_or_show_plot(figure, Path(path), {"series": list(names), **columns})

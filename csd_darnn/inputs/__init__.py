@@ -1,0 +1,1 @@
+"""Files become checked recordings with units and clock; windows of them."""

@@ -1,0 +1,329 @@
+"""What the numbers of a recording mean: clock, sizes and zero level, each with its origin.
+
+A property is known from the file (origin ``file: <tag>``), given (``flag``) or unknown. A flag wins
+over the file, and a difference above 1 % is said. Nothing stands in for an unknown one: results are
+then given in frames and pixels, and named so. Playback rates (ImageJ's fps, the headers of videos
+and GIFs) are no acquisition rates.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from common.files import InputError
+from settings import RunSettings
+
+DIFFERENT = 0.01  # relative difference of flag and file that is said
+UM = {
+    "nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0,
+    "micrometre": 1.0, "micrometres": 1.0, "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
+    "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4, "m": 1e6, "meter": 1e6, "metre": 1e6,
+}  # fmt: skip
+SECONDS = {
+    "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3,
+    "millisecond": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "usec": 1e-6, "microsecond": 1e-6,
+    "microseconds": 1e-6, "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0,
+    "hour": 3600.0, "hours": 3600.0,
+}  # fmt: skip
+
+
+def plain_unit(text: str) -> str:
+    """Return a unit in lower case with u for every kind of micro sign."""
+    for micro in ("\\u00B5", "\\u03BC", "\u00b5", "\u03bc"):
+        text = text.replace(micro, "u")
+    return text.strip().lower()
+
+
+class Known(NamedTuple):
+    """A value and where it is known from: ``file: <tag>``, ``flag`` or ``unknown``."""
+
+    value: Any = None
+    origin: str = "unknown"
+
+
+UNKNOWN = Known()
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Clock, sizes and zero level of a recording.
+
+    Attributes:
+        rate_hz: frames per second.
+        frame_times_s: (F,) time of every frame, increasing.
+        row_um, column_um: height and width of a pixel.
+        offset: level of darkness in units of the recording, not of light.
+        mask: (H, W) bool, True where the recording has data.
+        bad_frames: numbers of frames without a picture, filled from their neighbours.
+        note: what the file tells that is not used.
+    """
+
+    rate_hz: Known = UNKNOWN
+    frame_times_s: Known = UNKNOWN
+    row_um: Known = UNKNOWN
+    column_um: Known = UNKNOWN
+    offset: Known = UNKNOWN
+    mask: Known = UNKNOWN
+    bad_frames: Known = UNKNOWN
+    note: str = ""
+
+    @property
+    def time_unit(self) -> str:
+        """Return s, or frame when no rate is known."""
+        return "s" if self.rate_hz.value else "frame"
+
+    @property
+    def length_unit(self) -> str:
+        """Return mm, or pixel when no size is known."""
+        return "mm" if self.column_um.value else "pixel"
+
+    @property
+    def speed_unit(self) -> str:
+        """Return mm/min, or a unit of frames or pixels when a scale is unknown."""
+        time = "min" if self.rate_hz.value else "frame"
+        return f"{self.length_unit}/{time}"
+
+    @property
+    def row_ratio(self) -> float:
+        """Return the height of a pixel over its width, 1 when the sizes are unknown."""
+        return self.row_um.value / self.column_um.value if self.column_um.value else 1.0
+
+    def clock(self, frames: np.ndarray) -> np.ndarray:
+        """Return frame numbers (NaN passes) on an even clock, in frames at ``rate_hz``."""
+        times = self.frame_times_s.value
+        if times is None:
+            return np.asarray(frames, float)
+        numbers = np.arange(len(times))
+        return (np.interp(frames, numbers, times) - times[0]) * self.rate_hz.value
+
+    def times(self, frames: np.ndarray) -> np.ndarray:
+        """Return frame numbers as time in ``time_unit``."""
+        return self.clock(frames) / (self.rate_hz.value or 1.0)
+
+    def lengths(self, pixels: np.ndarray) -> np.ndarray:
+        """Return distances in widths of a pixel as ``length_unit``."""
+        return pixels * (self.column_um.value / 1000 if self.column_um.value else 1.0)
+
+    def speed(self, frames_per_pixel: float) -> float:
+        """Return the speed in ``speed_unit`` of a front that needs that many frames a pixel."""
+        um, rate = self.column_um.value, self.rate_hz.value
+        speed = um / frames_per_pixel if um else 1 / frames_per_pixel
+        speed = speed * rate * 60 if rate else speed
+        return speed / 1000 if um else speed
+
+    def missing(self) -> list[str]:
+        """Return the flags that would make the unknown clock and size known."""
+        return ["--frame_rate_hz"] * (not self.rate_hz.value) + ["--pixel_um"] * (
+            not self.column_um.value
+        )
+
+    def words(self, *, image: bool = True) -> str:
+        """Return what is known, and from where, in one line; a table has no size of pixels."""
+        parts = [self._rate_words()] + [self._size_words()] * image
+        if self.offset.value is not None:
+            parts.append(f"dark level {self.offset.value:g} ({self.offset.origin})")
+        if self.mask.value is not None:
+            inside, all_ = int(self.mask.value.sum()), self.mask.value.size
+            parts.append(f"{inside} of {all_} pixels hold data ({self.mask.origin})")
+        if self.bad_frames.value is not None and len(self.bad_frames.value):
+            some = ", ".join(str(frame) for frame in self.bad_frames.value[:5])
+            more = ", ..." if len(self.bad_frames.value) > 5 else ""
+            count = len(self.bad_frames.value)
+            parts.append(
+                f"{count} bad frames ({some}{more}; {self.bad_frames.origin}) filled from their"
+                " neighbours"
+            )
+        return "; ".join(part for part in (*parts, self.note) if part)
+
+    def _rate_words(self):
+        if not self.rate_hz.value:
+            return "frame rate unknown (--frame_rate_hz)"
+        text = f"frame rate {self.rate_hz.value:.6g} Hz ({self.rate_hz.origin})"
+        if self.frame_times_s.value is not None:
+            text += f", time of every frame ({self.frame_times_s.origin})"
+        return text
+
+    def _size_words(self):
+        if not self.column_um.value:
+            return "pixel size unknown (--pixel_um)"
+        high, wide = self.row_um.value, self.column_um.value
+        size = f"{wide:.6g} um" if high == wide else f"{high:.6g} um high, {wide:.6g} um wide"
+        origins = dict.fromkeys((self.row_um.origin, self.column_um.origin))
+        return f"pixel {size} ({', '.join(origins)})"
+
+    def record(self) -> dict:
+        """Return the part of settings.json that tells every value with its origin."""
+
+        names = ("rate_hz", "frame_times_s", "row_um", "column_um", "offset", "mask", "bad_frames")
+        told = {name: getattr(self, name) for name in names}
+        return {name: {"value": short(k.value), "origin": k.origin} for name, k in told.items()}
+
+
+def short(value: Any) -> Any:
+    """Return a value as JSON holds it: counts of a mask, ends of long series, all bad frames."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype == bool:
+        return {"pixels_inside": int(value.sum()), "pixels": int(value.size)}
+    if value.dtype.kind == "f":
+        return {"count": len(value), "first": float(value[0]), "last": float(value[-1])}
+    return value.tolist()
+
+
+NO_SCALES = Scales()
+
+
+def scales_of_sidecar(told: dict, name: str) -> Scales:
+    """Return the Scales that resize.py has written beside an array or into splits.json."""
+    known = {}
+    for key in ("rate_hz", "row_um", "column_um"):
+        value = (told.get("scales") or {}).get(key)
+        if isinstance(value, int | float) and value > 0:
+            known[key] = Known(float(value), f"file: {name}")
+    if ("row_um" in known) != ("column_um" in known):
+        known.pop("row_um", None)
+        known.pop("column_um", None)
+    return Scales(**known)
+
+
+def sidecar_of_scales(scales: Scales) -> dict:
+    """Return what ``scales_of_sidecar`` reads."""
+    names = ("rate_hz", "row_um", "column_um")
+    return {name: getattr(scales, name).value for name in names}
+
+
+def give(
+    scales: Scales, chosen: RunSettings, source: Path, shape: tuple[int, int] | None
+) -> Scales:
+    """Return ``scales`` with what the user gave; a difference from the file is said.
+
+    Args:
+        chosen: object with frame_rate_hz, frame_times, pixel_um, row_um, offset, mask and
+            bad_frames, as the flags of main.py and onset.py.
+        source: file, for the words.
+        shape: (H, W) that a mask must have.
+    """
+    given = {}
+    if chosen.pixel_um:
+        given["column_um"] = Known(chosen.pixel_um, "flag")
+        given["row_um"] = Known(chosen.row_um or chosen.pixel_um, "flag")
+    elif chosen.row_um:
+        raise InputError("--row_um: found without --pixel_um, expected both; give the width, too")
+    if chosen.frame_times:
+        times = read_times(chosen.frame_times)
+        given["frame_times_s"] = Known(times, "flag")
+        given["rate_hz"] = Known(1 / float(np.median(np.diff(times))), "flag: frame_times")
+    if chosen.frame_rate_hz:
+        given["rate_hz"] = Known(chosen.frame_rate_hz, "flag")
+        if not chosen.frame_times:
+            given["frame_times_s"] = UNKNOWN  # a given rate wins over the times of the file
+    if chosen.offset:
+        given["offset"] = Known(chosen.offset, "flag")
+    if chosen.mask:
+        given["mask"] = Known(read_mask(chosen.mask, shape), "flag")
+    if chosen.bad_frames:
+        given["bad_frames"] = Known(frame_numbers(chosen.bad_frames), "flag")
+    for name, flag in (("rate_hz", "--frame_rate_hz"), ("column_um", "--pixel_um"),
+                       ("row_um", "--row_um or --pixel_um")):  # fmt: skip
+        told, new = getattr(scales, name), given.get(name)
+        if new and told.value and abs(new.value / told.value - 1) > DIFFERENT:
+            print(
+                f"warning: {source}: {flag} {new.value:g} differs from {told.value:g}"
+                f" ({told.origin}); the flag is used",
+                file=sys.stderr,
+            )
+    return replace(scales, **given)
+
+
+def read_times(path: str | Path) -> np.ndarray:
+    """Return the time in s of every frame from a text file, one number a line, or an NPY file."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npy":
+            times = np.load(path, allow_pickle=False)
+        else:
+            times = np.loadtxt(path, ndmin=1)
+        times = np.asarray(times, float)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: found no times ({error}), expected one time in s a line, or an NPY file"
+        ) from None
+    return check_times(times, path)
+
+
+def check_times(times: np.ndarray, source: str | Path) -> np.ndarray:
+    """Return ``times`` when they are a growing series of finite numbers."""
+    if times.ndim != 1 or len(times) < 2 or not np.isfinite(times).all():
+        raise InputError(f"{source}: found times of shape {times.shape}, expected one a frame")
+    if not (np.diff(times) > 0).all():
+        frame = int(np.argmin(np.diff(times) > 0)) + 1
+        raise InputError(
+            f"{source}: found time {times[frame]:g} s of frame {frame} after {times[frame - 1]:g}"
+            " s, expected growing times"
+        )
+    return times
+
+
+def read_mask(path: str | Path, shape: tuple[int, int] | None) -> np.ndarray:
+    """Return the mask (H, W) bool of a picture or NPY file: True where it is not 0."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npy":
+            mask = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as picture:
+                mask = np.asarray(picture.convert("L") if picture.mode == "P" else picture)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: found no mask ({error}), expected a picture or NPY") from None
+    mask = mask.any(axis=-1) if mask.ndim == 3 else mask != 0
+    if shape is None or mask.shape != tuple(shape):
+        wanted = "an image" if shape is None else f"{shape[0]} x {shape[1]} pixels"
+        raise InputError(f"{path}: found a mask of shape {mask.shape}, expected {wanted}")
+    if not mask.any():
+        raise InputError(f"{path}: found a mask without any pixel, expected some that are not 0")
+    return mask
+
+
+def frame_numbers(text: str) -> np.ndarray:
+    """Return the 0-based frame numbers of "3,17-20"; "none" is no frame."""
+    if text == "none":
+        return np.array([], int)
+    numbers: set[int] = set()
+    try:
+        for part in text.split(","):
+            low, _, high = part.partition("-")
+            numbers |= set(range(int(low), int(high or low) + 1))
+    except ValueError:
+        raise InputError(
+            f"--bad_frames: found {text!r}, expected frame numbers such as 3,17-20, or none"
+        ) from None
+    return np.array(sorted(numbers), int)
+
+
+def fill_frames(values: np.ndarray, frames: Iterable[int], source: str | Path) -> np.ndarray:
+    """Return ``values`` (F, K) with ``frames`` filled linearly from the nearest other frames."""
+    bad = np.zeros(len(values), bool)
+    frames = np.asarray(frames, int)
+    if len(frames) and not (frames.min() >= 0 and frames.max() < len(values)):
+        raise InputError(
+            f"{source}: found bad frame {frames.max()}, expected 0 to {len(values) - 1}"
+        )
+    bad[frames] = True
+    if not bad.any():
+        return values
+    good = np.flatnonzero(~bad)
+    if not len(good):
+        raise InputError(f"{source}: all {len(values)} frames are bad, expected some that are not")
+    values = np.array(values)
+    for frame in np.flatnonzero(bad):
+        place = np.searchsorted(good, frame)
+        before, after = good[max(0, place - 1)], good[min(place, len(good) - 1)]
+        share = (frame - before) / (after - before) if before < frame < after else 0.0
+        first = values[after] if before > frame else values[before]
+        values[frame] = first + share * (values[after] - first)
+    return values

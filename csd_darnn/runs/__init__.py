@@ -1,0 +1,1 @@
+"""Training, prediction and reports of whole recordings."""

@@ -1,0 +1,307 @@
+"""Everything that a finished run shows: metrics, plots, maps, movies, onset map."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.heatmap import (
+    MAP_LABELS,
+    compute_map,
+    map_agreement,
+    times_uniform,
+    to_image,
+    write_movie,
+)
+from analysis.importance import block_importance, gradient_importance, pixel_blocks, take_windows
+from analysis.map_figures import draw_bars, draw_stills
+from analysis.metrics import metric_rows, persistence, ridge_prediction, verdict
+from analysis.onset import write_onset
+from analysis.plots import create_plots
+from common.files import InputError, atomic_path, write_json
+from common.tables import write_columns
+from inputs.custom_types import DaRnnNet
+from inputs.prepare import Prepared
+from network.checkpoints import load_network
+from network.device import choose_device
+from settings import OnsetSettings, RunSettings
+
+FRAME_MAPS = ("attention", "control", "reference", "signed")
+SMALL_GIF_FRAMES = 40
+SMALL_GIF_BYTES = 1_000_000
+
+
+def show_run(
+    prepared: Prepared,
+    settings: RunSettings,
+    run_dir: Path,
+    saved: dict,
+    *,
+    before: int | None = None,
+    outline: np.ndarray | None = None,
+) -> dict:
+    """Write metrics, plots, maps, movies and the onset map of a finished run.
+
+    Args:
+        prepared: Prepared recording of the run.
+        settings: RunSettings.
+        saved: dict with y_pred (n_test, o), attention (n_test, N), iter_losses, epoch_losses.
+        before: first frame of the CSD when it is known: adds a row of metrics for what precedes.
+        outline: (H, W) bool of planted driver pixels, drawn into the maps.
+
+    Returns:
+        dict: rows (metrics), permutation and gradient (o, N), maps, onset, picture.
+    """
+    run_dir = Path(run_dir)
+    rows = evaluate(prepared, saved["y_pred"], before)
+    found = {"rows": rows, "verdict": verdict(rows, "test"), "picture": None, "onset": None}
+    draw_predictions(prepared, saved, run_dir / "plots", save=settings.save_plots)
+    if settings.maps:
+        found |= importance_maps(prepared, settings, run_dir)
+        found["maps"] = draw_maps(prepared, run_dir, saved["attention"], found, outline)
+    found["onset"] = draw_onset(prepared, settings, run_dir)
+    if prepared.recording.shape is not None and settings.movie != "none":
+        found["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
+    write_metrics(run_dir, found)
+    return found
+
+
+def evaluate(
+    prepared: Prepared,
+    y_pred: np.ndarray,
+    before: int | None = None,
+    starts: np.ndarray | None = None,
+) -> list[dict]:
+    """Return the metric rows of network, persistence and ridge on the test part.
+
+    Args:
+        y_pred: (n, o) z-units.
+        starts: windows (n,) of the prediction; by default those of the test part.
+        before: frame number; the test frames before it are a part of their own.
+    """
+    rule, data = prepared.rule, prepared.data
+    starts = prepared.test_starts if starts is None else starts
+    predictions = {
+        "network": y_pred,
+        "persistence": persistence(data.targs, starts, rule),
+        "ridge": ridge_prediction(data, rule.train_starts(prepared.fit_size), starts, rule),
+    }
+    parts = {"test": np.ones(len(starts), bool)}
+    if before is not None:
+        parts["before_csd"] = rule.target_rows(starts) < before
+    rows = []
+    for name, mask in parts.items():
+        if mask.any():
+            chosen = {model: values[mask] for model, values in predictions.items()}
+            rows += metric_rows(
+                data, chosen, starts[mask], rule, prepared.scaler, prepared.targets, name
+            )
+    return rows
+
+
+def write_metrics(run_dir: Path, found: dict) -> None:
+    """Write metrics.json and metrics.csv."""
+    record = {"rows": found["rows"], "verdict": found["verdict"], "maps": found.get("maps", {})}
+    write_json(run_dir / "metrics.json", record)
+    names = list(found["rows"][0])
+    write_columns(
+        run_dir / "metrics.csv", {name: [row[name] for row in found["rows"]] for name in names}
+    )
+
+
+def draw_predictions(prepared: Prepared, saved: dict, folder: Path, *, save: bool = True) -> None:
+    """Draw the published plots; with several targets one prediction plot each."""
+    truth = prepared.data.targs[prepared.train_size :]
+    for position, label in enumerate(prepared.target_labels):
+        create_plots(
+            saved["iter_losses"],
+            saved["epoch_losses"],
+            truth[:, position],
+            saved["y_pred"][:, position],
+            folder=folder,
+            first_frame=prepared.train_size,
+            label=label,
+            suffix=f"_{label}" if position else "",
+            save=save,
+        )
+
+
+def compute_importance(
+    prepared: Prepared, settings: RunSettings, net: DaRnnNet, permutation: np.ndarray
+) -> dict:
+    """Return permutation and gradient importance on every k-th training window.
+
+    Returns:
+        dict: base_mse (o,), permutation, permutation_sd and gradient (o, N), window_starts.
+    """
+    starts = prepared.rule.train_starts(prepared.fit_size)[:: settings.importance_every]
+    windows = take_windows(net, prepared.data, starts, prepared.rule, permutation)
+    blocks = pixel_blocks(
+        len(prepared.features),
+        prepared.feature_pixels,
+        prepared.recording.shape,
+        settings.block,
+    )
+    base, mean, spread = block_importance(
+        windows, blocks, repeats=settings.importance_repeats, seed=settings.seed
+    )
+    return {
+        "base_mse": base,
+        "permutation": mean,
+        "permutation_sd": spread,
+        "gradient": gradient_importance(windows),
+        "window_starts": starts,
+    }
+
+
+def importance_maps(prepared: Prepared, settings: RunSettings, run_dir: Path) -> dict:
+    """Compute the importance with the saved network, write importance.npz and return it."""
+    device, _ = choose_device(settings.device)
+    net, record = load_network(run_dir, device)
+    found = compute_importance(prepared, settings, net, record["permutation"])
+    places = prepared.feature_pixels
+    with atomic_path(run_dir / "importance.npz") as temporary, open(temporary, "wb") as handle:
+        pixels = prepared.features if places is None else places
+        np.savez(handle, feature_pixels=pixels, **found)
+    return {name: found[name] for name in ("permutation", "gradient")}
+
+
+def frame_maps(
+    prepared: Prepared, attention: np.ndarray, names: Sequence[str] = FRAME_MAPS
+) -> dict:
+    """Return dict of map name -> (n_test, N) by driving series (section 8.2)."""
+    if prepared.rule.steps < 2:
+        names = [name for name in names if name == "attention"]
+    x_step1 = None
+    if list(names) != ["attention"]:
+        x_step1 = prepared.data.feats[prepared.rule.x_rows(prepared.test_starts)[:, 1]]
+    return {name: compute_map(name, attention, x_step1) for name in names}
+
+
+def draw_maps(
+    prepared: Prepared,
+    run_dir: Path,
+    attention: np.ndarray,
+    found: dict,
+    outline: np.ndarray | None = None,
+) -> dict:
+    """Draw the still maps, the control beside the attention; return their agreement with it.
+
+    With several targets the permutation and gradient maps are drawn once for each.
+    """
+    by_frame = frame_maps(prepared, attention)
+    control = by_frame.get("control")
+    agreement = {}
+    if control is not None:
+        agreement = {
+            name: map_agreement(values, control)
+            for name, values in by_frame.items()
+            if name != "control"
+        }
+    stills = {name: values.mean(axis=0) for name, values in by_frame.items()}
+    stills["attention"] = times_uniform(stills["attention"])
+    for position, label in enumerate(prepared.target_labels):
+        own = {name: found[name][position] for name in ("gradient", "permutation")}
+        if control is not None:
+            for name, values in own.items():
+                key = name if position == 0 else f"{name} {label}"
+                agreement[key] = map_agreement(values, control.mean(axis=0))
+        path = run_dir / "plots" / (f"maps_{label}.png" if position else "maps.png")
+        draw_still_maps(prepared, path, stills | own, agreement, outline)
+    return agreement
+
+
+def draw_still_maps(
+    prepared: Prepared,
+    path: Path,
+    values: dict[str, np.ndarray],
+    agreement: dict,
+    outline: np.ndarray | None,
+) -> None:
+    """Draw maps (N,) as images, or as bars for named series."""
+    if prepared.recording.shape is None:
+        names = [prepared.recording.columns[position] for position in prepared.features]
+        draw_bars(path, values, names)
+        return
+    notes = {
+        name: f"with the control: r {found['correlation']:.2f}, AUC {found['auc']:.2f}"
+        for name, found in agreement.items()
+        if name in values and found["auc"] is not None
+    }
+    images = {
+        name: to_image(vector, prepared.feature_pixels, prepared.recording.shape)
+        for name, vector in values.items()
+    }
+    draw_stills(
+        path,
+        images,
+        target_pixels=prepared.target_pixels,
+        notes=notes,
+        outline=outline,
+        outline_label="planted driver" if outline is not None else "",
+    )
+
+
+def draw_onset(prepared: Prepared, settings: RunSettings, run_dir: Path) -> dict | None:
+    """Write the CSD onset map, or say which scale it lacks and return None."""
+    recording = prepared.recording
+    if recording.shape is None:
+        return None
+    if missing := recording.scales.missing():
+        print(f"the onset map is left out: give {' and '.join(missing)}, or call onset.py")
+        return None
+    try:
+        recipe = OnsetSettings(seed=settings.seed)
+        return write_onset(run_dir, recording.movie(), recording.scales, recipe)
+    except InputError as error:
+        # A dF/F movie, for example, has no onset map, but its prediction stands.
+        print(f"the onset map is left out: {error}")
+        return None
+
+
+def background(prepared: Prepared, align: str) -> np.ndarray:
+    """Return the movie frames (n_test, H, W) that lie behind the map.
+
+    ``align``: "target" (published) is the frame that is predicted, "input" the frame whose
+    weighted input is drawn.
+    """
+    starts = prepared.test_starts
+    if align == "target":
+        rows = prepared.rule.target_rows(starts)
+    else:
+        rows = prepared.rule.x_rows(starts)[:, min(1, prepared.rule.steps - 1)]
+    return prepared.recording.movie()[rows]
+
+
+def draw_movies(
+    prepared: Prepared, settings: RunSettings, run_dir: Path, attention: np.ndarray
+) -> Path | None:
+    """Write heatmap.mp4 and heatmap.gif and a small GIF; return the small one's path."""
+    name, recording = settings.map, prepared.recording
+    values = frame_maps(prepared, attention, (name,)).get(name)
+    if values is None:
+        raise InputError(f"--map {name}: needs T >= 3; use --map attention")
+    if name == "attention":
+        values = times_uniform(values)
+    maps = to_image(values, prepared.feature_pixels, recording.shape)
+    frames = background(prepared, settings.align)
+    options = {
+        "clim": settings.clim,
+        "title": MAP_LABELS[name],
+        "target_pixels": [pixel for pixel in prepared.target_pixels if pixel >= 0],
+        "diverging": name == "signed",
+        "scales": recording.scales,
+        "first_frame": prepared.train_size,
+    }
+    kinds = settings.movie.split("+")
+    write_movie(run_dir / "heatmap", frames, maps, fps=settings.fps, kinds=kinds, **options)
+    small = write_movie(
+        run_dir / "heatmap_small",
+        frames,
+        maps,
+        fps=settings.fps,
+        kinds=("gif",),
+        most_gif_frames=SMALL_GIF_FRAMES,
+        **options,
+    )[0]
+    return small if small.stat().st_size < SMALL_GIF_BYTES else None

@@ -1,0 +1,115 @@
+"""Figures of training and evaluation: one function, one figure, saved and closed.
+
+Behind each lies a CSV: the training table, ``predictions.csv`` and ``patients.csv``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from common.files import atomic_path
+
+DPI = 120
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
+
+
+def _axes(figure, *place):
+    axis = figure.add_subplot(*place)
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis
+
+
+def _save(figure, path):
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+    return Path(path)
+
+
+def training_curves(
+    history: list[dict],
+    path: Path,
+    *,
+    panels: Sequence[tuple[str, str]],
+    best_epoch: int | None = None,
+) -> Path:
+    """Draw training (blue) and validation (orange) over the epochs; return the path.
+
+    Args:
+        history: list of rows of the training table.
+        panels: (column, label of the axis) of each panel; ``val_<column>`` is drawn beside it.
+        best_epoch: marked by a dashed line.
+    """
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for k, (column, label) in enumerate(panels, start=1):
+        axis = _axes(figure, 1, len(panels), k)
+        for name, colour, title in (
+            (column, BLUE, "training"),
+            (f"val_{column}", ORANGE, "validation"),
+        ):
+            if any(row.get(name) is not None for row in history):
+                values = [np.nan if row[name] is None else row[name] for row in history]
+                axis.plot(epochs, values, "o-", color=colour, label=title, markersize=3)
+        if best_epoch is not None:
+            axis.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def roc(curves: list[tuple], path: Path) -> Path:
+    """Draw ROC curves with the paper's two operating points; return the path.
+
+    Args:
+        curves: list of (label, y (n,), score (n,)); curves without both classes are left out.
+    """
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axis = _axes(figure, 1, 1, 1)
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    axis.axhline(0.8, color=GREY, linewidth=0.8, linestyle="--")
+    axis.axvline(0.2, color=GREY, linewidth=0.8, linestyle="--")
+    drawn = [curve for curve in curves if len(np.unique(curve[1])) == 2]
+    for (label, y, score), colour in zip(drawn, (ORANGE, BLUE, GREEN), strict=False):
+        false_rate, true_rate, _ = roc_curve(y, score)
+        axis.plot(false_rate, true_rate, color=colour, label=label)
+    axis.set(
+        xlabel="1 - specificity",
+        ylabel="sensitivity",
+        title="dashed: 80 % sensitivity, 80 % specificity",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
+    axis.title.set_fontsize(9)
+    if drawn:
+        axis.legend(frameon=False, loc="lower right")
+    else:
+        axis.text(0.5, 0.5, "one class only", ha="center")
+    return _save(figure, path)
+
+
+def calibration(curves: list[tuple], path: Path) -> Path:
+    """Draw observed share over mean probability in groups of equal size; return the path.
+
+    Args:
+        curves: list of (label, [(mean probability, observed share, n)]).
+    """
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axis = _axes(figure, 1, 1, 1)
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
+    for (label, bins), colour in zip(curves, (ORANGE, BLUE, GREEN), strict=False):
+        mean, share, _ = zip(*bins, strict=True)
+        axis.plot(mean, share, "o-", color=colour, label=label)
+    axis.set(
+        xlabel="mean predicted probability",
+        ylabel="observed share of RV failure",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
+    axis.legend(frameon=False)
+    return _save(figure, path)

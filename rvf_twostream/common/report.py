@@ -1,0 +1,158 @@
+"""report.html and summary.json of a run: one self-contained page, images inline, no scripts."""
+
+import base64
+import html
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.files import InputError, atomic_path, read_json, write_json
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
+--card:#f6f8fa;--good:#067a3c;--bad:#b42318}
+@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;
+--paper:#0d1117;--card:#161b22;--good:#4cc38a;--bad:#ff8b7e}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1100px;padding:24px 16px;
+background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:32px 0 8px}
+p{margin:8px 0}.soft{color:var(--soft)}.passed{color:var(--good)}.failed{color:var(--bad)}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px}
+figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;background:var(--card)}
+figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
+figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
+vertical-align:top;overflow-wrap:normal}
+"""
+MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+
+
+def image_tag(path: str | os.PathLike, alt: str) -> str:
+    """Return an <img> element with the picture at ``path`` (PNG, GIF, JPEG, SVG) inline."""
+    data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
+    mime = MIME[Path(path).suffix.lower()]
+    return f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{data}">'
+
+
+def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
+    """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt."""
+    blocks = []
+    for figure in figures:
+        picture = image_tag(Path(run_dir) / figure["path"], figure["alt"])
+        caption = html.escape(figure["caption"])
+        blocks.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return f'<div class="figures">{"".join(blocks)}</div>'
+
+
+def _cell(text):
+    verdict = f' class="{text}"' if text in ("passed", "failed") else ""
+    return f"<td{verdict}>{html.escape(text)}</td>"
+
+
+def table_block(header: Iterable, rows: Iterable[Iterable]) -> str:
+    """Return a table; every cell is turned into text and escaped, verdicts are coloured."""
+    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(_cell(str(cell)) for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def paragraph(text: str, *, links: Iterable[str] = ()) -> str:
+    """Return a paragraph of plain text, with links to files beside the report behind it."""
+    anchors = ", ".join(f'<a href="{html.escape(n)}">{html.escape(n)}</a>' for n in links)
+    return f"<p>{html.escape(text)} {anchors}</p>"
+
+
+def score_table(scores: Iterable[dict]) -> str:
+    """Return the table of planted-truth and quality scores (see write_summary)."""
+    rows = []
+    for score in scores:
+        value = "not available" if score["value"] is None else f"{score['value']:.4g}"
+        verdict = {True: "passed", False: "failed", None: ""}[score.get("passed")]
+        rows.append(
+            (score["name"], f"{value} {score.get('unit', '')}", score.get("target", ""), verdict)
+        )
+    return table_block(("score", "value", "target", "verdict"), rows)
+
+
+def settings_table(record: dict) -> str:
+    """Return the table of settings.json: settings (nested names with dots), versions, inputs."""
+
+    def flat(values, prefix=""):
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    rows = list(flat(record.get("settings", {})))
+    rows += [("python", record.get("python")), ("git commit", record.get("git_commit"))]
+    rows += [(f"library {name}", value) for name, value in record.get("libraries", {}).items()]
+    inputs = list(record.get("inputs", {}).items())
+    rows += [(f"SHA-256 of {name}", value) for name, value in inputs[:20]]
+    if len(inputs) > 20:
+        rows.append(("SHA-256 of more inputs", f"{len(inputs) - 20} in settings.json"))
+    return table_block(("setting", "value"), rows)
+
+
+def write_report(
+    run_dir: str | os.PathLike, title: str, lead: str, sections: Iterable[tuple[str, str]]
+) -> Path:
+    """Write ``report.html`` and return its path.
+
+    Args:
+        run_dir: folder of the run.
+        title: heading of the page.
+        lead: one or two sentences of plain text under the heading.
+        sections: list of (heading, html) pairs; build the html with the functions above.
+    """
+    body = "".join(
+        f"<section><h2>{html.escape(name)}</h2>{block}</section>" for name, block in sections
+    )
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p>'
+        f"{body}</body></html>\n"
+    )
+    path = Path(run_dir) / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def write_summary(run_dir: str | os.PathLike, summary: dict) -> None:
+    """Write ``summary.json``, the file by which results/index.html and run.py know a run.
+
+    Keys: format (1), folder, run, title, status ("complete"), seconds, seed, data (one line),
+    main_picture and main_picture_alt, figures (list of path, caption, alt), scores (list of name,
+    value, unit, target, passed, control), planted_truth (the one main score, same keys), report.
+    Paths are relative to the run's folder. Written last: its presence means the run is complete.
+    """
+    write_json(Path(run_dir) / "summary.json", {"format": 1, "status": "complete", **summary})
+
+
+def close_run(run_dir: str | os.PathLike) -> int:
+    """Print the scores that failed and the last line of a finished run; return its exit code.
+
+    Exit code 1 when any score with a target failed, be it the main one, a control or another, else
+    0. All is read from summary.json, so that a run and its reuse end alike.
+    """
+    path = Path(run_dir) / "summary.json"
+    summary = read_json(path, remedy="use --fresh")
+    try:
+        scores, report = summary["scores"], Path(run_dir) / summary["report"]
+        main = summary["planted_truth"] or next(iter(scores), None)
+        head = summary["data"]
+        if main is not None:
+            head = "not available" if main["value"] is None else f"{main['value']:.3f}"
+            head = f"{main['name']}: {head} {main['unit']}".rstrip()
+        missed = [score["name"] for score in scores if score["passed"] is False]
+        last_line = f"{head}; {summary['seconds']:.0f} s; {report}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not readable ({error}); use --fresh") from None
+    if missed:
+        print(f"missed: {'; '.join(missed)}")
+    print(last_line)
+    return 1 if missed else 0

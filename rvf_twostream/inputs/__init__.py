@@ -1,0 +1,1 @@
+"""Files to checked arrays: readers, preprocessing, flow, splits, clips."""

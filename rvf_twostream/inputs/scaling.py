@@ -1,0 +1,156 @@
+"""Mean and standard deviation of a data set, z-scored movies, and the options that made them.
+
+Source: specification section 5.5.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from common.files import InputError, read_json, write_json
+from inputs.utils import check_finite, load_movie, read_split, save_array, split_file
+from settings import Settings
+
+
+class Stream(NamedTuple):
+    """Where the movies of a stream lie below the root: as made, z-scored; their two numbers."""
+
+    made: str
+    scaled: str
+    stats_file: str
+    channels: int
+
+
+GREY_STREAM = Stream("processed_dicoms", "normalized_dicoms", "data_mean_std.json", 1)
+FLOW_STREAM = Stream("processed_OF", "normalized_OF", "data_mean_std_OF.json", 2)
+
+
+def movie_moments(path: Path, channels: int) -> tuple[float, float]:
+    """Return mean and population variance of one movie, float64."""
+    movie = np.asarray(load_movie(path, channels=channels), np.float64)
+    check_finite(path, movie)
+    return float(movie.mean()), float(movie.var())
+
+
+def dataset_mean_std(moments: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return mean and standard deviation of a data set from its movies' (mean, variance) pairs.
+
+    Mean of the means; root of the mean variance. Source: section 5.5.
+    """
+    means, variances = np.array(moments, np.float64).T
+    return float(means.mean()), float(np.sqrt(variances.mean()))
+
+
+def normalize_movie(
+    source: Path, target: Path, mean: float, std: float, channels: int | None
+) -> bool:
+    """Write (movie - mean) / std; return whether the file had to be written."""
+    movie = load_movie(source, channels=channels)
+    if target.exists() and _same_scaling(movie, target, mean, std, channels):
+        return False
+    save_array(target, zscore(movie, mean, std))
+    return True
+
+
+def zscore(movie: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """Return (movie - mean) / std as float32."""
+    return ((np.asarray(movie, np.float64) - mean) / std).astype(np.float32)
+
+
+def _same_scaling(movie, target, mean, std, channels):
+    """Say whether a normalised movie was made from ``movie`` with these two numbers."""
+    try:
+        old = load_movie(target, channels=channels)
+    except InputError:
+        return False
+    if old.shape != movie.shape:
+        return False
+    ends = [0, len(movie) - 1]
+    return bool(np.array_equal(old[ends], zscore(movie[ends], mean, std)))
+
+
+def normalize_movies(
+    root: Path, stems: list[str], stream: Stream, options: dict, settings: Settings
+) -> int:
+    """Z-score the movies ``stems`` of a stream by one mean and one deviation of the data set.
+
+    Writes the stream's JSON: mean, std, n_movies, files, movies_sha256, options.
+
+    Args:
+        options: how the movies were made, stored in the JSON.
+        settings: stats and splitnum (movies behind the two numbers), workers.
+
+    Returns:
+        number of files written.
+
+    Source: section 5.5. Differs: once, where the published code does it twice.
+    """
+    source, target = root / stream.made, root / stream.scaled
+    target.mkdir(exist_ok=True)
+    chosen, files = chosen_for_stats(root, stems, settings.stats, settings.splitnum)
+    moments = Parallel(n_jobs=settings.workers)(
+        delayed(movie_moments)(source / f"{stem}.npy", stream.channels) for stem in chosen
+    )
+    mean, std = dataset_mean_std(moments)
+    if not np.isfinite(mean) or not std > 0:
+        raise InputError(
+            f"{source}: standard deviation of the data set is {std}; movies are constant"
+        )
+    written = Parallel(n_jobs=settings.workers)(
+        delayed(normalize_movie)(
+            source / f"{stem}.npy", target / f"{stem}.npy", mean, std, stream.channels
+        )
+        for stem in stems
+    )
+    behind = json.dumps(sorted(zip(chosen, moments, strict=True)))
+    stats = {
+        "mean": mean,
+        "std": std,
+        "n_movies": len(chosen),
+        "files": files,
+        "movies_sha256": hashlib.sha256(behind.encode()).hexdigest(),
+        "options": options,
+    }
+    path = root / stream.stats_file
+    if not path.exists() or read_json(path) != stats:
+        write_json(path, stats)
+    return sum(written)
+
+
+def chosen_for_stats(
+    root: Path, stems: list[str], stats: str, splitnum: int
+) -> tuple[list[str], str]:
+    """Return the stems behind mean and standard deviation, and what to call them."""
+    if stats == "all":
+        return stems, "all"
+    sets = read_split(split_file(root, splitnum))
+    chosen = [stem for stem in stems if sets.get(stem[:-1]) == "train"]
+    if not chosen:
+        raise InputError(f"{split_file(root, splitnum)}: no training patient among the movies")
+    return chosen, f"train split {splitnum}"
+
+
+def check_options(root: Path, folder: str, options: dict, *, recalculate: bool) -> None:
+    """Compare ``options`` with those that made the movies of ``folder``; record them there.
+
+    Raises:
+        InputError: other options were used and ``recalculate`` is not set: movies would be mixed.
+    """
+    path = Path(root) / folder / "options.json"
+    old = read_json(path) if path.exists() else options
+    changed = [f"{k} {old.get(k)} -> {v}" for k, v in options.items() if old.get(k) != v]
+    if changed and not recalculate:
+        raise InputError(
+            f"{path.parent}: made with other options ({', '.join(changed)}); use the same, or "
+            "recalculate all"
+        )
+    if changed:
+        # An interrupted recalculation must not leave movies of both kinds side by side.
+        for movie in path.parent.glob("*.npy"):
+            movie.unlink()
+    if changed or not path.exists():
+        write_json(path, options)

@@ -1,0 +1,234 @@
+"""Names, tables and movie files shared by the scripts (specification sections 4.1, 4.2).
+
+Letters in shape comments: n frames, r rows, c columns, k channels (1 grey, 2 flow x and y).
+"""
+
+import argparse
+import csv
+import difflib
+import string
+import tokenize
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from joblib import cpu_count
+
+from common.files import InputError, atomic_path, raise_faults, read_json
+
+# data
+CLASSES = ("normal", "mild", "moderate", "severe")  # class index 0..3
+SETS = ("train", "val", "test")
+LETTERS = string.ascii_lowercase + string.digits  # one per movie of a patient
+
+
+def movie_id(name: str | Path) -> str:
+    """Return the patient id of a movie: the stem of its name without the last character."""
+    stem = Path(name).stem if str(name).endswith((".npy", ".dcm", ".pkl")) else Path(name).name
+    return stem[:-1]
+
+
+def movie_letter(k: int, patient: str) -> str:
+    """Return the character of movie ``k`` (0-based) of ``patient``: a-z, then 0-9.
+
+    Differs: the published code runs on into punctuation after z.
+    """
+    if k >= len(LETTERS):
+        raise InputError(
+            f"patient {patient}: more than {len(LETTERS)} movies; remove some or split the patient"
+        )
+    return LETTERS[k]
+
+
+def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
+    """Return {id: value} from a CSV whose first column is the id and second one of ``allowed``.
+
+    The header is optional. Upper case is accepted with a warning.
+
+    Raises:
+        InputError: file missing, a value not allowed (with row number), an id with two values.
+
+    Source: section 4.2. Differs: the published reader drops the first line without looking at it.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            rows = [(i, [x.strip() for x in row]) for i, row in enumerate(csv.reader(handle), 1)]
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; write a CSV with the columns id, value") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as a UTF-8 CSV file ({error})") from None
+    rows = [(i, row) for i, row in rows if any(row)]
+    if rows and _is_header(rows[0][1], allowed):
+        header, rows = rows[0][1], rows[1:]
+        if rows and len(header) > max(len(row) for _, row in rows):
+            raise InputError(
+                f"{path}: row 1 has {len(header)} fields, no other row has: a line break is lost"
+            )
+    table, faults, folded = {}, [], []
+    for i, row in rows:
+        value = row[1] if len(row) > 1 else ""
+        if value not in allowed and value.lower() in allowed:
+            folded.append(i)
+            value = value.lower()
+        if not row[0]:
+            faults.append(f"row {i}: the id is empty")
+        elif value not in allowed:
+            faults.append(f"row {i}: value '{value}' is unknown, allowed are {', '.join(allowed)}")
+        elif table.setdefault(row[0], value) != value:
+            faults.append(f"row {i}: id {row[0]} is both {table[row[0]]} and {value}")
+    raise_faults([f"{path}: {fault}" for fault in faults])
+    if not table:
+        raise InputError(f"{path}: no rows; expected id and one of {', '.join(allowed)}")
+    if folded:
+        warnings.warn(
+            f"{path}: upper-case values in rows {folded[:20]} read as lower case", stacklevel=2
+        )
+    return table
+
+
+def _is_header(row, allowed):
+    """Say whether the first row names columns.
+
+    It does when its second field is no allowed value. A digit in the first field, or a second field
+    close to an allowed value, makes it a faulty row instead: no patient is lost to a misspelling.
+    """
+    value = row[1].lower() if len(row) > 1 else ""
+    if value in allowed or any(char.isdigit() for char in row[0]):
+        return False
+    return not difflib.get_close_matches(value, allowed, n=1, cutoff=0.75)
+
+
+def read_classes(path: Path) -> dict[str, str]:
+    """Return {id: class name} of a class file."""
+    return read_table(path, CLASSES)
+
+
+def make_redcapmap(path: Path) -> dict[str, int]:
+    """Return {id: class index 0..3} of a class file."""
+    return {patient: CLASSES.index(name) for patient, name in read_classes(path).items()}
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Return {id: train|val|test} of a split file."""
+    return read_table(path, SETS)
+
+
+def split_file(root: Path, splitnum: int) -> Path:
+    """Return the path of split file ``splitnum`` of a data set."""
+    return Path(root) / f"split_allocation_{splitnum}.csv"
+
+
+def read_classmap(root: Path) -> dict[str, int]:
+    """Return {movie stem: class index 0..3} from ``<root>/classmap.json``."""
+    path = Path(root) / "classmap.json"
+    table = read_json(path, remedy="run preprocess.py first")
+    good = isinstance(table, dict) and all(v in range(len(CLASSES)) for v in table.values())
+    if not good:
+        raise InputError(
+            f"{path}: expected movie names with class indices 0..3; run preprocess.py -r"
+        )
+    return table
+
+
+def read_stats(
+    path: Path, *, remedy: str = "run preprocess.py and optical_flow_calculator.py"
+) -> dict:
+    """Return the content of ``data_mean_std*.json``: mean, std, n_movies, files, options.
+
+    Raises:
+        InputError: no such file, a key missing, a mean or deviation that is no finite number.
+    """
+    return checked_stats(path, read_json(path, remedy=remedy), remedy)
+
+
+def checked_stats(path: Path, stats: dict, remedy: str) -> dict:
+    """Return ``stats``, read from ``path``, or raise InputError (see ``read_stats``)."""
+    good = isinstance(stats, dict) and isinstance(stats.get("options"), dict)
+    numbers = [stats.get(key) for key in ("mean", "std")] if good else [None]
+    if not all(type(x) in (int, float) and np.isfinite(x) for x in numbers) or numbers[1] <= 0:
+        raise InputError(f"{path}: expected a finite mean, a positive std and options; {remedy}")
+    return stats
+
+
+def existing_root(root: str | Path) -> Path:
+    """Return ``root`` as a Path, or raise InputError when it is no folder."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --root names the folder with the DICOM files")
+    return root
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy``, atomically: a killed run leaves no truncated file."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.lib.format.write_array(handle, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def load_movie(
+    path: Path, *, channels: int | None = None, nrows: int | None = None, ncols: int | None = None
+) -> np.ndarray:
+    """Return the movie at ``path`` as a memory map (n, r, c, k); only its header is read here.
+
+    Raises:
+        InputError: no such file, not ``.npy``, not four axes, not float, another size.
+    """
+    try:
+        movie = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not found; run preprocess.py and optical_flow_calculator.py"
+        ) from None
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        # NumPy reads a damaged header as Python text.
+        raise InputError(
+            f"{path}: not a complete .npy movie ({error}); recalculate it with -r"
+        ) from None
+    excess = Path(path).stat().st_size - movie.offset - movie.nbytes
+    if excess:
+        # NumPy maps what the header asks for and never looks at the rest.
+        raise InputError(
+            f"{path}: {excess} bytes more than shape {movie.shape} {movie.dtype} needs; its header "
+            "is damaged, recalculate it with -r"
+        )
+    wanted = ("n", nrows or "rows", ncols or "columns", channels or "channels")
+    given = (None, nrows, ncols, channels)
+    fits = movie.ndim == 4 and all(w in (None, s) for w, s in zip(given, movie.shape, strict=True))
+    if not fits or movie.dtype.kind != "f":
+        raise InputError(
+            f"{path}: shape {movie.shape} {movie.dtype}, expected ({', '.join(map(str, wanted))}) "
+            "float; recalculate it with -r"
+        )
+    return movie
+
+
+def check_finite(path: Path, array: np.ndarray) -> None:
+    """Raise InputError when ``array``, read from ``path``, holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinite values; recalculate it with -r")
+
+
+def list_stems(folder: str | Path, suffix: str = ".npy") -> list[str]:
+    """Return the sorted stems of the movies in a folder (empty when there is no such folder)."""
+    folder = Path(folder)
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p.stem for p in found if p.suffix == suffix and not p.name.startswith("."))
+
+
+def num_movies(folder: str | Path) -> int:
+    """Return the number of movies in a folder."""
+    return len(list_stems(folder))
+
+
+def workers_of(args: argparse.Namespace) -> int:
+    """Return the number of processes that --multiprocess and --workers ask for."""
+    return args.workers or (cpu_count() if args.multiprocess else 1)
+
+
+def write_table(path: Path, rows: list[dict], columns: Sequence[str]) -> None:
+    """Write dicts as a CSV with a header."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)

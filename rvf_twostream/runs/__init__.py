@@ -1,0 +1,1 @@
+"""Training, prediction and pictures of whole data sets, and the report of a run."""

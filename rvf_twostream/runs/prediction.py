@@ -1,0 +1,298 @@
+"""Predict RV failure for every movie of a split, or for one DICOM file (specification 8.1, 8.2).
+
+The body of ``predict.py``, whose docstring lists the files.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.figures import calibration, roc
+from analysis.metrics import calibration_bins, summarise
+from common.files import atomic_path, write_json
+from common.report import figure_block, table_block, write_report
+from inputs.movies import Movie, clip_starts, list_pairs, movie_clips
+from inputs.recipe import fit_to_model
+from inputs.utils import CLASSES, movie_id, read_classmap, write_table
+from network.checkpoints import read_info
+from network.model_zoo import two_stream
+from runs.training import make_forward
+from settings import Settings, chosen_sets
+
+
+def predict_RVF(
+    forward: Callable,
+    movies: list[Movie],
+    *,
+    nframes: int = 32,
+    n_sample: int = 5,
+    sampling: str = "random",
+    seed: int = 0,
+    rescaling: dict[str, tuple[float, float]] | None = None,
+) -> list[dict]:
+    """Return one row per movie: mean probability of its clips, their sd and starts.
+
+    Args:
+        forward: ``make_forward(model)``.
+        movies: list of ``movies.Movie``.
+        nframes: frames of a clip.
+        rescaling: of ``recipe.fit_to_model``, or None.
+        n_sample, sampling: number and choice of clips; random ones come from [seed, movie index].
+
+    All clips of a movie go through the network in one batch.
+    """
+    rows = []
+    for index, movie in enumerate(movies):
+        rng = np.random.default_rng([seed, index])
+        starts = clip_starts(movie.n_frames, nframes, n_sample=n_sample, sampling=sampling, rng=rng)
+        outputs = forward(movie_clips(movie, starts, nframes, rescaling))[:, 0]  # (n_sample,)
+        rows.append(
+            {
+                "file": movie.stem,
+                "id": movie_id(movie.stem),
+                "class": CLASSES[movie.label_class],
+                "probability": float(outputs.mean(dtype=np.float64)),
+                "sd": float(outputs.std(dtype=np.float64)),
+                "starts": " ".join(map(str, starts)),
+            }
+        )
+    return rows
+
+
+def write_column(path: Path, values: Sequence) -> None:
+    """Write one value per line followed by a comma, as the published script did."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{value},\n" for value in values), encoding="utf-8")
+
+
+def write_set(folder: Path, name: str, rows: list[dict]) -> None:
+    """Write the four files of the published format for one set."""
+    write_column(folder / f"X_{name}.csv", [row["probability"] for row in rows])
+    write_column(folder / f"y_{name}.csv", [bool(row["y"]) for row in rows])
+    write_column(folder / f"{name}_filenames.csv", [f"{row['file']}.npy" for row in rows])
+    write_column(folder / f"{name}_redcaps.csv", [row["id"] for row in rows])
+
+
+def patient_rows(rows: list[dict]) -> list[dict]:
+    """Return one row per set and patient: the mean over the patient's movies."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["set"], row["id"]), []).append(row)
+    return [
+        {
+            "set": name,
+            "id": patient,
+            "class": movies[0]["class"],
+            "y": movies[0]["y"],
+            "probability": float(np.mean([movie["probability"] for movie in movies])),
+            "n_movies": len(movies),
+            "recipe": movies[0].get("recipe", ""),
+        }
+        for (name, patient), movies in groups.items()
+    ]
+
+
+def numbers_of(rows: list[dict], *, seed: int) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Return labels, scores and the summary of rows of movies or patients."""
+    y = np.array([row["y"] for row in rows], bool)
+    score = np.array([row["probability"] for row in rows], float)
+    return y, score, summarise(y, score, [row["id"] for row in rows], seed=seed)
+
+
+def write_results(
+    folder: Path, rows: list[dict], skipped: list[dict], *, seed: int, title: str
+) -> dict:
+    """Write tables, metrics, figures and report of all sets; return the metrics."""
+    patients = patient_rows(rows)
+    columns = ("set", "file", "id", "class", "y", "probability", "sd", "starts", "recipe")
+    write_table(folder / "predictions.csv", rows, columns)
+    write_table(folder / "patients.csv", patients, tuple(patients[0]))
+    write_table(folder / "skipped.csv", skipped, ("set", "file", "reason"))
+    result, curves, bins = {}, [], []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        result[name] = {}
+        for level, table in (("movies", rows), ("patients", patients)):
+            y, score, numbers = numbers_of([r for r in table if r["set"] == name], seed=seed)
+            result[name][level] = numbers
+            if level == "patients":
+                label = name if numbers["auc"] is None else f"{name}: AUC {numbers['auc']:.3f}"
+                curves.append((f"{label} ({numbers['n']} patients)", y, score))
+                bins.append((name, calibration_bins(y, score)))
+    write_json(folder / "metrics.json", result)
+    table = [
+        dict(zip(("set", "mean_probability", "observed_share", "n"), (name, *group), strict=True))
+        for name, groups in bins
+        for group in groups
+    ]
+    write_table(folder / "calibration.csv", table, tuple(table[0]))
+    draw_results(folder, result, curves, bins, skipped, title)
+    return result
+
+
+def draw_results(
+    folder: Path,
+    result: dict,
+    curves: list[tuple],
+    bins: list[tuple],
+    skipped: list[dict],
+    title: str,
+) -> None:
+    """Draw ROC and calibration and write the report."""
+    roc(curves, folder / "roc.png")
+    calibration(bins, folder / "calibration.png")
+    header = (
+        "set",
+        "of",
+        "n",
+        "failures",
+        "AUC",
+        "95 % DeLong",
+        "95 % bootstrap of patients",
+        "specificity at 80 % sensitivity",
+        "sensitivity at 80 % specificity",
+        "Brier",
+    )
+    table = [
+        (
+            name,
+            level,
+            m["n"],
+            m["n_positive"],
+            text(m["auc"]),
+            text(m["auc_ci95_delong"]),
+            text(m["auc_ci95_bootstrap"]),
+            text(m["spec_at_sens80"]),
+            text(m["sens_at_spec80"]),
+            text(m["brier"]),
+        )
+        for name, levels in result.items()
+        for level, m in levels.items()
+    ]
+    figures = [
+        {
+            "path": "roc.png",
+            "caption": "Receiver operating characteristic over patients.",
+            "alt": "ROC curves",
+        },
+        {
+            "path": "calibration.png",
+            "caption": "Calibration over patients in fifths.",
+            "alt": "calibration curves",
+        },
+    ]
+    sections = [("Numbers", table_block(header, table)), ("Figures", figure_block(folder, figures))]
+    if skipped:
+        rows = [(s["set"], s["file"], s["reason"]) for s in skipped]
+        sections.append(("Skipped", table_block(("set", "file", "reason"), rows)))
+    lead = "Probability of RV failure: mean over clips per movie, over movies per patient."
+    write_report(folder, title, lead, sections)
+
+
+def text(value: float | Sequence[float] | None) -> str:
+    """Return a number or an interval with three decimals, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if np.isscalar(value) else " to ".join(f"{v:.3f}" for v in value)
+
+
+def predict_weights(args: Settings) -> dict:
+    """Predict the sets of a split with the weights that ``args`` names; return the metrics.
+
+    TensorFlow is started (``network.start``).
+    """
+    info = read_info(args.weights, kind="two_stream")
+    if info.get("threshold", args.threshold) != args.threshold:
+        print(
+            f"warning: trained with threshold {info['threshold']}, labels use {args.threshold}",
+            file=sys.stderr,
+        )
+    return predict_split(args, info, make_forward(two_stream(args.weights)))
+
+
+def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
+    """Predict the chosen sets of a split, writing each set as soon as it is done."""
+    begun = time.perf_counter()
+    nframes, nrows, ncols = info["input_size"]
+    classmap = read_classmap(args.root)
+    recipe, rescaling = fit_to_model(args.root, args.splitnum, info, args.weights)
+    folder = args.out / "predictions" / f"output_split{args.splitnum}"
+    rows, skipped = [], []
+    for name in chosen_sets(args.sets):
+        short = []
+        movies = list_pairs(
+            args.root,
+            args.splitnum,
+            name,
+            classmap,
+            nframes=nframes,
+            nrows=nrows,
+            ncols=ncols,
+            short=short,
+        )
+        skipped += [
+            {"set": name, "file": stem, "reason": f"fewer than {nframes} frames"} for stem in short
+        ]
+        found = predict_RVF(
+            forward,
+            movies,
+            nframes=nframes,
+            n_sample=args.n_sample,
+            sampling=args.sampling,
+            seed=args.seed,
+            rescaling=rescaling,
+        )
+        for row in found:
+            row |= {
+                "recipe": recipe.hash if recipe else "",
+                "set": name,
+                "y": int(CLASSES.index(row["class"]) > args.threshold),
+            }
+        write_set(folder, name, found)
+        rows += found
+    for entry in skipped:
+        print(f"skipped {entry['file']} ({entry['set']}): {entry['reason']}", file=sys.stderr)
+    title = f"Predictions of {args.weights.name}, split {args.splitnum}"
+    result = write_results(folder, rows, skipped, seed=args.seed, title=title)
+    shown = ", ".join(
+        f"{name} AUC {text(levels['patients']['auc'])} ({levels['patients']['n']} patients)"
+        for name, levels in result.items()
+    )
+    print(f"{shown}, {time.perf_counter() - begun:.0f} s, {folder / 'report.html'}")
+    return result
+
+
+def predict_dicom(args: Settings, info: dict, given: tuple) -> dict:
+    """Print the probability of one DICOM movie with its spread over clips; return the result.
+
+    TensorFlow is started (``network.start``).
+
+    Args:
+        given: from ``dicom_clips``.
+    """
+    clips, starts, facts = given
+    outputs = make_forward(two_stream(args.weights))(clips)[:, 0]
+    result = {
+        "file": args.dicom.name,
+        "probability": float(outputs.mean(dtype=np.float64)),
+        "sd_over_clips": float(outputs.std(dtype=np.float64)),
+        "range_over_clips": [float(outputs.min()), float(outputs.max())],
+        "starts": starts,
+        **facts,
+        "class_rule": info.get(
+            "class_rule", f"failure when the class index is above {args.threshold}"
+        ),
+        "weights": args.weights.name,
+    }
+    if args.json:
+        print(json.dumps(result))
+    else:
+        low, high = result["range_over_clips"]
+        print(
+            f"{args.dicom.name}: probability of RV failure {result['probability']:.3f} "
+            f"({len(starts)} clips: {low:.3f} to {high:.3f})"
+        )
+    return result

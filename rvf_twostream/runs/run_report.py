@@ -1,0 +1,171 @@
+"""report.html and summary.json of a run of the whole story."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pydicom.uid import UID
+
+from common.files import DATA_DIR as DATA
+from common.files import read_json
+from common.report import (
+    close_run,
+    figure_block,
+    score_table,
+    settings_table,
+    table_block,
+    write_report,
+    write_summary,
+)
+from common.tables import read_rows
+
+
+def cohort_table(root: Path) -> tuple[tuple, list[tuple]]:
+    """Return (header, rows) of the cohort: each fact of the manifest with the number of files."""
+    rows = read_rows(Path(root) / "manifest.csv")
+    used = [row for row in rows if row["status"] not in ("skipped", "failed")]
+    facts = [("DICOM files", len(rows)), ("movies used", len(used))]
+    facts.append(("patients", len({row["id"] for row in used})))
+    for column, text, shown in (
+        ("class", "class", str),
+        ("fps", "frames per second", lambda rate: f"{float(rate):g}" if rate else "unknown"),
+        ("transfer_syntax", "transfer syntax", lambda uid: UID(uid).name),
+    ):
+        for value in sorted({row[column] for row in used}):
+            facts.append((f"{text} {shown(value)}", sum(row[column] == value for row in used)))
+    frames = sorted(int(row["frames"]) for row in used)
+    if frames:
+        facts.append(("frames per movie", f"{frames[0]} to {frames[-1]}"))
+    for reason in sorted({row["reason"] for row in rows if row["reason"]}):
+        facts.append((f"left out: {reason}", sum(row["reason"] == reason for row in rows)))
+    return ("fact", "number"), facts
+
+
+def result_figures(run_dir: Path, results: dict) -> list[dict]:
+    """Return the figure entries that every report shows: curves, ROC, calibration, gallery."""
+    run_dir = Path(run_dir)
+    figures = [
+        (
+            f"{results['name']}_curves.png",
+            "Training and validation over the epochs.",
+            "Curves of training and validation over the epochs",
+        ),
+        (
+            results["predictions"] / "roc.png",
+            "ROC over patients.",
+            "ROC curves of movies and patients",
+        ),
+        (
+            results["predictions"] / "calibration.png",
+            "Calibration over patients.",
+            "Observed share of RV failure over the predicted probability",
+        ),
+    ]
+    for row in read_rows(results["pictures"] / "index.csv"):
+        text = f"{row['name']}: {row['file']}, probability {float(row['probability']):.2f}"
+        for suffix, what in (
+            (".gif", "Input movie above the guided gradient of the logit"),
+            ("_gradcam.png", "Grad-CAM of both streams over the mean picture"),
+        ):
+            path = results["pictures"] / f"{row['name']}{suffix}"
+            figures.append((path, f"{text}. {what}.", what))
+    return [
+        {"path": str((run_dir / path).relative_to(run_dir)), "caption": caption, "alt": alt}
+        for path, caption, alt in figures
+    ]
+
+
+class Page(NamedTuple):
+    """What the report and the summary of a run say."""
+
+    title: str
+    lead: str
+    data: str  # one line
+    sections: list[tuple[str, str]]  # heading and HTML
+    figures: list[dict]
+    main_figure: dict
+    scores: list[dict]
+    planted_truth: dict | None  # the main score of a demo
+
+
+def finish_run(run_dir: Path, page: Page, *, seed: int, begun: float) -> int:
+    """Write report.html and summary.json and return the exit code of the run.
+
+    Args:
+        begun: ``time.perf_counter`` at the start of the run.
+    """
+    write_report(run_dir, page.title, page.lead, page.sections)
+    write_summary(
+        run_dir,
+        {
+            "folder": DATA.name,
+            "run": run_dir.name,
+            "title": page.title,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "seed": seed,
+            "data": page.data,
+            "main_picture": page.main_figure["path"],
+            "main_picture_alt": page.main_figure["alt"],
+            "figures": page.figures,
+            "scores": page.scores,
+            "planted_truth": page.planted_truth,
+            "report": "report.html",
+        },
+    )
+    return close_run(run_dir)
+
+
+def report_own_data(results: dict, run_dir: Path, settings: dict, *, begun: float) -> int:
+    """Report a run on the user's cohort and return its exit code.
+
+    Args:
+        results: of ``run_networks``.
+        run_dir, settings: of the run.
+        begun: ``time.perf_counter`` at its start.
+    """
+    root = Path(settings["root"])
+    shutil.copy(run_dir / "two_stream_csv" / f"{results['name']}.csv", run_dir / "log.csv")
+    figures = result_figures(run_dir, results)
+    patients = results["metrics"]["test"]["patients"]
+    low, high = patients["auc_ci95_bootstrap"] or (None, None)
+    scores = [
+        {
+            "name": f"test {name}",
+            "value": value,
+            "unit": "",
+            "target": "",
+            "passed": None,
+            "control": False,
+        }
+        for name, value in (
+            ("AUC over patients", patients["auc"]),
+            ("AUC, lower end of its 95 % interval (bootstrap of patients)", low),
+            ("AUC, upper end of its 95 % interval (bootstrap of patients)", high),
+            ("specificity at 80 % sensitivity", patients["spec_at_sens80"]),
+            ("sensitivity at 80 % specificity", patients["sens_at_spec80"]),
+            ("Brier score", patients["brier"]),
+            ("patients", patients["n"]),
+            ("patients with RV failure", patients["n_positive"]),
+        )
+    ]
+    record = read_json(run_dir / "settings.json")
+    # The name of a DICOM file may be that of a person: the page that is passed on leaves it out.
+    tables = {name: value for name, value in record["inputs"].items() if name.endswith(".csv")}
+    sections = [
+        ("Scores", score_table(scores)),
+        ("Cohort", table_block(*cohort_table(root))),
+        ("Figures", figure_block(run_dir, figures)),
+        ("Settings", settings_table(record | {"inputs": tables})),
+    ]
+    page = Page(
+        title=f"RV failure: {run_dir.name}",
+        lead="Two-stream network on your cohort.",
+        data=f"{patients['n']} test patients of {root.name}",
+        sections=sections,
+        figures=figures,
+        main_figure=figures[1],
+        scores=scores,
+        planted_truth=None,
+    )
+    return finish_run(run_dir, page, seed=settings["seed"], begun=begun)

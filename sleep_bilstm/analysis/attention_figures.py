@@ -1,0 +1,259 @@
+"""Attention weights: mean per state, in time, histograms, around transitions.
+
+Python port of the published visualize_attention_weights.m; specification section 8.5.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.io
+from matplotlib.collections import LineCollection
+
+from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
+from common.files import InputError
+from inputs.hypnogram import stretches
+from inputs.states import EPOCH_S, STATE_NAMES, STATE_RGB
+
+GAP = 30  # samples on each side of a transition
+BINS = 100
+HALF_HOUR_S = 1800
+
+
+def rescale_rows(weights: np.ndarray) -> np.ndarray:
+    """Rescale each row of weights (N, F) to 0..1; a constant row becomes 0."""
+    low = weights.min(axis=1, keepdims=True)
+    span = np.ptp(weights, axis=1, keepdims=True)
+    return np.divide(weights - low, span, out=np.zeros_like(weights, dtype=float), where=span > 0)
+
+
+def effective_steps(weights: np.ndarray) -> np.ndarray:
+    """Return (N,) over how many time steps the weights (N, F) of an epoch are spread, 1 to F.
+
+    Rescaled rows always reach from 0 to 1; this number tells sharp attention from even attention.
+    """
+    return weights.sum(axis=1) ** 2 / np.maximum((weights**2).sum(axis=1), 1e-30)
+
+
+def probability_histogram(values: np.ndarray) -> np.ndarray:
+    """Return the fraction of ``values`` in each of 100 bins on 0..1; zeros without values."""
+    counts = np.histogram(values, bins=BINS, range=(0, 1))[0]
+    return counts / max(values.size, 1)
+
+
+@dataclass(frozen=True)
+class AttentionStatistics:
+    """What the figures show.
+
+    Attributes:
+        names: of the states.
+        rescaled: (N, F) rows rescaled to 0..1.
+        means: per state mean over its predicted epochs (F,), NaN when absent.
+        counts: per state number of epochs.
+        effective: per state median of effective_steps, NaN when absent.
+        histograms: per state (100,).
+        transition, other: samples around transitions and the rest; None without true states.
+    """
+
+    names: tuple[str, ...]
+    rescaled: np.ndarray
+    means: list
+    counts: list
+    effective: list
+    histograms: list
+    transition: np.ndarray | None
+    other: np.ndarray | None
+
+
+def attention_statistics(
+    weights: np.ndarray,
+    y_pred: np.ndarray,
+    y_true: np.ndarray | None = None,
+    gap: int = GAP,
+    *,
+    num_classes: int = 3,
+    parts: list[slice] | None = None,
+) -> AttentionStatistics:
+    """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
+
+    Around every change from epoch i-1 to i lie the 2 gap + 1 samples centred on the last sample of
+    epoch i-1, clipped to the recording. Differs: epochs are joined row after row; the published
+    script interleaves them. With ``parts``, stretches of epochs that follow each other, neither a
+    change nor a sample is looked for across their borders; the published script joins them.
+    """
+    weights = np.asarray(weights, float)
+    rescaled, steps = rescale_rows(weights), effective_steps(weights)
+    n_frames = rescaled.shape[1]
+    names, means, counts, effective, histograms = STATE_NAMES[num_classes], [], [], [], []
+    for state in range(num_classes):
+        own = rescaled[y_pred == state]
+        counts.append(len(own))
+        effective.append(float(np.median(steps[y_pred == state])) if len(own) else np.nan)
+        means.append(own.mean(axis=0) if len(own) else np.full(n_frames, np.nan))
+        histograms.append(probability_histogram(own))
+    if y_true is None:
+        return AttentionStatistics(
+            names, rescaled, means, counts, effective, histograms, None, None
+        )
+    flat = rescaled.ravel()
+    near = np.zeros(flat.size, bool)
+    pooled = []
+    for part in parts or [slice(0, len(y_true))]:
+        first, last = part.start * n_frames, part.stop * n_frames
+        for epoch in part.start + np.flatnonzero(np.diff(y_true[part]) != 0) + 1:
+            centre = epoch * n_frames - 1
+            around = slice(max(first, centre - gap), min(last, centre + gap + 1))
+            pooled.append(flat[around])
+            near[around] = True
+    transition = np.concatenate(pooled) if pooled else np.empty(0)
+    return AttentionStatistics(
+        names, rescaled, means, counts, effective, histograms, transition, flat[~near]
+    )
+
+
+def plot_means(statistics: AttentionStatistics):
+    """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
+    figure, row = new_figure(11, 3.2, columns=len(statistics.names), sharey=True)
+    for state, axes in enumerate(row):
+        mean = statistics.means[state]
+        if statistics.counts[state]:
+            axes.bar(np.arange(1, mean.size + 1), mean, width=1, color=STATE_RGB[state])
+        title = f"{statistics.names[state]} ({statistics.counts[state]} epochs)"
+        if statistics.counts[state]:
+            title += f", spread over {statistics.effective[state]:.0f} of {mean.size} steps"
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("Time steps")
+    row[0].set_ylabel("Average attention weights")
+    return figure
+
+
+def plot_in_time(
+    statistics: AttentionStatistics, y_pred: np.ndarray, epoch_seconds: float = EPOCH_S
+):
+    """Return all weights of a recording in time order, coloured by predicted state."""
+    figure, axes = new_figure(11, 3.0)
+    n, n_frames = statistics.rescaled.shape
+    x = np.arange(n * n_frames) / n_frames
+    height = statistics.rescaled.ravel()
+    bars = np.stack([np.stack([x, np.zeros_like(x)], 1), np.stack([x, height], 1)], axis=1)
+    colours = np.array(STATE_RGB)[np.repeat(y_pred, n_frames)]
+    axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.5, rasterized=True))
+    step = HALF_HOUR_S / epoch_seconds
+    ticks = np.arange(1, n // step + 1)
+    if ticks.size:
+        axes.set_xticks(ticks * step, [f"{0.5 * tick:.1f}" for tick in ticks])
+        axes.set_xlabel("Time (hr)")
+    else:
+        axes.set_xlabel(f"Epoch ({epoch_seconds:g} s each)")
+    axes.set(xlim=(0, n), ylim=(0, 1.02), ylabel="Attention weights")
+    for state, name in enumerate(statistics.names):
+        axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
+    figure.legend(frameon=False, loc="outside upper right", ncols=3)
+    return figure
+
+
+def plot_histograms(statistics: AttentionStatistics):
+    """Return the distributions of the rescaled weights, one per predicted state."""
+    figure, row = new_figure(11, 3.0, columns=len(statistics.names), sharey=True)
+    edges = np.linspace(0, 1, BINS + 1)
+    for state, axes in enumerate(row):
+        axes.stairs(statistics.histograms[state], edges, fill=True, color=STATE_RGB[state])
+        axes.set_yscale("log")
+        axes.set_title(statistics.names[state], fontsize=10)
+        axes.set_xlabel("Attention weight (rescaled per epoch)")
+    row[0].set_ylabel("Probability")
+    return figure
+
+
+def plot_transitions(statistics: AttentionStatistics):
+    """Return both distributions: samples around transitions and all others."""
+    figure, axes = new_figure(5.5, 3.4)
+    edges = np.linspace(0, 1, BINS + 1)
+    for values, colour, label in (
+        (statistics.transition, ORANGE, "around transitions"),
+        (statistics.other, BLUE, "all other samples"),
+    ):
+        axes.stairs(
+            probability_histogram(values), edges, color=colour, label=f"{label} (n = {values.size})"
+        )
+    axes.set_yscale("log")
+    axes.set(xlabel="Attention weight (rescaled per epoch)", ylabel="Probability")
+    axes.legend(frameon=False)
+    return figure
+
+
+def save_attention_figures(
+    statistics: AttentionStatistics, y_pred: np.ndarray, out: Path, mouse: str
+) -> list[Path]:
+    """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures."""
+    look = {"dpi": PRINT_DPI, "pdf": True}
+    names, edges = statistics.names, np.linspace(0, 1, BINS + 1)[:-1]
+    n_frames = statistics.rescaled.shape[1]
+    steps = pd.DataFrame(
+        {
+            "time_step": np.arange(1, n_frames + 1),
+            **dict(zip(names, statistics.means, strict=True)),
+        }
+    )
+    bins = pd.DataFrame({"bin_low": edges, **dict(zip(names, statistics.histograms, strict=True))})
+    in_time = pd.DataFrame(statistics.rescaled, columns=[f"w{i}" for i in range(n_frames)]).assign(
+        pred=y_pred
+    )
+    saved = [
+        save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps, **look),
+        save_figure(
+            plot_in_time(statistics, y_pred),
+            out / f"{mouse}_attention_in_time.png",
+            in_time,
+            **look,
+        ),
+        save_figure(
+            plot_histograms(statistics), out / f"{mouse}_attention_histograms.png", bins, **look
+        ),
+    ]
+    if statistics.transition is not None and statistics.transition.size:
+        both = pd.DataFrame(
+            {
+                "bin_low": edges,
+                "transition": probability_histogram(statistics.transition),
+                "other": probability_histogram(statistics.other),
+            }
+        )
+        saved.append(
+            save_figure(
+                plot_transitions(statistics),
+                out / f"{mouse}_attention_transitions.png",
+                both,
+                **look,
+            )
+        )
+    return saved
+
+
+def read_weights(
+    path: Path, states: Path | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[slice] | None]:
+    """Read weights, predicted and true states, and the stretches of epochs that follow each other.
+
+    The states may lie in another result file; files without run and epoch have no stretches.
+    """
+    try:
+        held = scipy.io.loadmat(path)
+        other = scipy.io.loadmat(states) if states else held
+        weights = np.asarray(held["att_weights"], float)
+        y_pred = np.ravel(other["y_preds"]).astype(int)
+        y_true = np.ravel(other["y_trues"]).astype(int) if "y_trues" in other else None
+        parts = None
+        if {"run", "epoch"} <= set(other):
+            parts = stretches(*(np.ravel(other[key]).astype(int) for key in ("run", "epoch")))
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise InputError(
+            f"{path}: holds no attention weights with states ({error}); give --states FILE"
+        ) from error
+    if weights.ndim != 2 or len(y_pred) != len(weights):
+        raise InputError(
+            f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N "
+            "x F and N"
+        )
+    return weights, y_pred, y_true, parts

@@ -1,0 +1,1 @@
+"""Synthetic recordings, planted truth, benchmark cases; own data run without this wing."""

@@ -1,0 +1,1 @@
+"""Files to checked arrays: recordings, shards, splits, what the network sees."""

@@ -1,0 +1,358 @@
+"""Cut recordings (.mat) into normalised epochs and store them in TFRecord shards.
+
+Follows section 2.2 of the paper's preprocessing (specification section 5).
+"""
+
+import argparse
+import gzip
+import importlib.metadata
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import joblib
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from common.files import InputError, atomic_path, raise_faults, write_json
+from inputs.hypnogram import mouse_names
+from inputs.preprocess import (
+    NORMALIZE,
+    BlockAverage,
+    Composition,
+    compose,
+    frames_of,
+    to_frames,
+)
+from inputs.recordings import Name, Recording, find_recordings, map_labels, parse_name, size_faults
+from inputs.shards import (
+    FORMAT,
+    MANIFEST,
+    SIZE_128,
+    describe,
+    read_manifest,
+    read_shard_index,
+    walk,
+)
+from inputs.states import FRAME_RATE_HZ, STATE_NAMES
+from inputs.storage import PATTERN, WORKERS, Storage
+
+log = logging.getLogger(__name__)
+MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
+
+
+def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
+    """Yield the normalised epochs of an open recording, in time order.
+
+    Args:
+        recording: an open recording.
+        how: composition, block averaging and normalisation.
+        labelled: leave out artifacts and map the codes; otherwise every epoch comes, with label -1.
+
+    Yields:
+        (epoch, label, mask (H, W) bool, signals (F, P) float32).
+    """
+    labels = (
+        map_labels(recording, unknown=how.unknown) if labelled else np.full(recording.shape[0], -1)
+    )
+    average = BlockAverage(recording.mask, how.downsample) if how.downsample > 1 else None
+    mask = average.mask if average else recording.mask
+    composition = Composition(how.seconds, how.edge, how.artifact_neighbours == "use")
+    recent = {}  # an epoch serves itself and both neighbours: read from the disk once
+
+    def read(epoch):
+        if epoch not in recent:
+            for old in [e for e in recent if e < epoch - 2]:
+                del recent[old]
+            signals = recording.read(epoch)
+            recent[epoch] = average(signals) if average else signals
+        return recent[epoch]
+
+    for epoch in np.flatnonzero((labels >= 0) | (not labelled)):
+        signals = compose(read, int(epoch), composition, is_artifact=recording.is_artifact)
+        if signals is None:
+            continue
+        missing = np.isnan(signals).mean()
+        if missing > MOSTLY_NAN:
+            log.warning(
+                "%s: epoch %d is %.0f %% NaN inside the mask", recording.path, epoch, 100 * missing
+            )
+        signals, infinite = NORMALIZE[how.normalization](signals)
+        if infinite:
+            log.warning(
+                "%s: epoch %d has %d pixels with infinite values, set to 0",
+                recording.path,
+                epoch,
+                infinite,
+            )
+        yield int(epoch), int(labels[epoch]), mask, signals
+
+
+def serialise(features: dict) -> bytes:
+    """Return a tf.train.Example with one feature per key (bytes, float, int, or float array)."""
+    example = tf.train.Example()
+    for key, value in features.items():
+        # Filled in place: messages put into messages are copied, megabytes each.
+        feature = example.features.feature[key]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        elif isinstance(value, np.ndarray):
+            feature.float_list.value.extend(value)
+        elif isinstance(value, float):
+            feature.float_list.value.append(value)
+        else:
+            feature.int64_list.value.append(value)
+    return example.SerializeToString(deterministic=True)
+
+
+def shard_path(recording_path: Path, des_path: Path, seconds: int) -> Path:
+    """Return `<des_path>/<date>/<date>-<mouse>-fc<n>_<S>s.tfrecord`."""
+    name = parse_name(recording_path)
+    return des_path / name.date / f"{name.date}-{name.mouse}-fc{name.run}_{seconds}s.tfrecord"
+
+
+def _signal_bytes(signals: np.ndarray, mask: np.ndarray, how: Storage) -> dict:
+    values = to_frames(signals, mask) if how.layout == "dense" else signals.T  # (F, H, W) or (P, F)
+    raw = np.ascontiguousarray(values, "<f2" if how.dtype == "float16" else "<f4").tobytes()
+    return {"x_gzip": gzip.compress(raw, 6, mtime=0)} if how.compression == "gzip" else {"x": raw}
+
+
+def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> dict:
+    """Write the shard and the index of one recording; return the index."""
+    path = shard_path(source, des_path, how.seconds)
+    rows = []
+    with Recording(source, mask_file=mask_file) as recording, atomic_path(path) as temporary:
+        name, recording_codes = recording.name, recording.raw_labels
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
+                shared = {
+                    "base": source.stem.encode(),
+                    "date": name.date.encode(),
+                    "mouse": name.mouse.encode(),
+                    "run": name.run,
+                    "height": mask.shape[0],
+                    "width": mask.shape[1],
+                    "frames": len(signals),
+                    "fs": FRAME_RATE_HZ,
+                    "dense": int(how.layout == "dense"),
+                }
+                own = {
+                    "label": label,
+                    "raw_label": int(recording.raw_labels[epoch]),
+                    "epoch": epoch,
+                    "kept": kept,
+                }
+                signal = _signal_bytes(signals, mask, how)
+                payload = serialise(
+                    {**shared, **own, **signal, "mask": np.packbits(mask).tobytes()}
+                )
+                writer.write(payload)
+                rows.append(own)
+        if not rows:
+            raise InputError(
+                f"{source}: no epoch is left after artifacts are dropped; leave this recording out"
+            )
+        for row, (offset, length) in zip(rows, walk(temporary), strict=True):
+            row.update(offset=offset, length=length)
+        index = describe(temporary, rows, shared)
+    index["codes"] = [int(code) for code in recording_codes]
+    index["storage"] = asdict(how)
+    index["source_bytes"] = source.stat().st_size
+    write_json(path.with_suffix(".index.json"), index)
+    return index
+
+
+def write_reference(
+    source: Path, des_path: Path, how: Storage, mask_file: Path | None = None
+) -> dict:
+    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return its index."""
+    rows = []
+    with Recording(source, mask_file=mask_file) as recording:
+        for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
+            dense = to_frames(signals, mask).transpose(1, 2, 0)  # (H, W, F)
+            target = des_path / recording.name.date / f"{source.stem}_epoch{kept}.tfrecords"
+            payload = serialise({"features": dense.ravel(), "label": label})
+            with atomic_path(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+                writer.write(payload)
+            rows.append({"epoch": epoch, "label": label})
+        shape = (
+            {"frames": len(signals), "height": mask.shape[0], "width": mask.shape[1]}
+            if rows
+            else {}
+        )
+        return {"base": source.stem, "date": recording.name.date, "records": rows, **shape}
+
+
+def is_complete(source: Path, des_path: Path, how: Storage) -> bool:
+    """Tell whether the shard is there, whole, of these settings and of this source."""
+    path = shard_path(source, des_path, how.seconds)
+    try:
+        index = json.loads(path.with_suffix(".index.json").read_text(encoding="utf-8"))
+        return (
+            index["storage"] == asdict(how)
+            and index["bytes"] == path.stat().st_size
+            and index["source_bytes"] == source.stat().st_size
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _convert(source: Path, des_path: Path, how: Storage, mask_file: Path | None) -> dict:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    write = write_reference if how.reference_format else write_shard
+    return write(source, des_path, how, mask_file)
+
+
+def write_dataset_json(
+    des_path: Path, how: Storage, indexes: list[dict], sources: list[Path]
+) -> None:
+    """Write `dataset.json`: settings, counts per label and mouse, sources and software versions.
+
+    Sources of earlier calls stay as long as their shard is there.
+    """
+    counts, bases = {}, {index["base"] for index in indexes}
+    earlier = read_manifest(des_path).get("sources", {})
+    kept = {name: size for name, size in earlier.items() if Path(name).stem in bases}
+    for index, mouse in zip(
+        indexes, mouse_names([Name(i["date"], i["mouse"], 0) for i in indexes]), strict=True
+    ):
+        row = counts.setdefault(mouse, dict.fromkeys(STATE_NAMES[3], 0))
+        for record in index["records"]:
+            row[STATE_NAMES[3][record["label"]]] += 1
+    first = indexes[0]
+    write_json(
+        des_path / MANIFEST,
+        {
+            "format": FORMAT,
+            **asdict(how),
+            "fs": FRAME_RATE_HZ,
+            **{key: first[key] for key in ("frames", "height", "width")},
+            "counts": counts,
+            "sources": kept | {path.name: path.stat().st_size for path in sources},
+            "versions": {
+                name: importlib.metadata.version(name) for name in ("numpy", "h5py", "tensorflow")
+            },
+        },
+    )
+
+
+def _check_target(
+    des_path: Path, how: Storage, sizes: dict[Path, tuple], overwrite: bool, resume: bool
+) -> None:
+    """Refuse to mix settings or frame sizes in one folder, or to replace files that nobody asked to
+    replace.
+    """
+    held, sources = read_manifest(des_path), list(sizes)
+    if held:
+        wanted = asdict(how) | dict(zip(("height", "width"), sizes[sources[0]], strict=True))
+        differing = [
+            key
+            for key, value in wanted.items()
+            if held.get(key, getattr(Storage, key, value)) != value
+        ]
+        if differing:
+            raise InputError(
+                f"{des_path / MANIFEST}: made with another {', '.join(differing)}; give another "
+                "--des_path"
+            )
+    other = "*.tfrecord" if how.reference_format else "*.tfrecords"
+    if strange := next(des_path.rglob(other), None):
+        raise InputError(
+            f"{strange}: is of the other format, both would be read as different epochs; give "
+            "another --des_path"
+        )
+    if overwrite or resume:
+        return
+    if how.reference_format:
+        old = [
+            path for source in sources for path in des_path.rglob(f"{source.stem}_epoch*.tfrecords")
+        ]
+    else:
+        old = [
+            path
+            for source in sources
+            if (path := shard_path(source, des_path, how.seconds)).is_file()
+        ]
+    if old:
+        raise InputError(
+            f"{old[0]}: is already there ({len(old)} in all); give --resume or --overwrite"
+        )
+
+
+def create(
+    data_path: Path,
+    des_path: Path,
+    how: Storage,
+    *,
+    mice=(),
+    pattern: str = PATTERN,
+    mask_file: Path | None = None,
+    workers: int = WORKERS,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[dict]:
+    """Convert every recording below ``data_path``; check all of them before the first is written.
+
+    Returns:
+        the index of every recording, in order of date, mouse and run.
+    """
+    frames_of(how.seconds)
+    if workers < 1:
+        raise InputError(f"workers is {workers}: expected 1 or more")
+    sources = find_recordings(data_path, mice=mice, pattern=pattern)
+    faults, targets, sizes = [], {}, {}
+    for source in sources:
+        other = targets.setdefault(shard_path(source, des_path, how.seconds), source)
+        if other != source and not how.reference_format:
+            faults.append(f"{source}: has the same date, mouse and run as {other}")
+        try:
+            with Recording(source, mask_file=mask_file) as recording:
+                map_labels(recording, unknown=how.unknown)
+                sizes[source] = tuple(n // how.downsample for n in recording.shape[1:])
+        except InputError as error:
+            faults.append(str(error))
+    faults += size_faults(sizes)
+    if how.reference_format:
+        # Such files do not hold their shape: another one would be read as scrambled pixels.
+        faults += [
+            f"{source}: --reference_format holds frames of {SIZE_128} x {SIZE_128} pixels, these "
+            f"are {size[0]} x {size[1]} after --downsample {how.downsample}: leave "
+            "--reference_format out"
+            for source, size in sizes.items()
+            if size != (SIZE_128, SIZE_128)
+        ]
+    raise_faults(faults)
+    _check_target(des_path, how, sizes, overwrite, resume)
+    todo = sources
+    if resume and not how.reference_format:
+        todo = [source for source in sources if not is_complete(source, des_path, how)]
+    jobs = (joblib.delayed(_convert)(source, des_path, how, mask_file) for source in todo)
+    parallel = joblib.Parallel(n_jobs=min(workers, max(1, len(todo))), return_as="generator")
+    written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))
+    if how.reference_format:
+        return written
+    indexes = [read_shard_index(path) for path in sorted(des_path.rglob("*.tfrecord"))]
+    write_dataset_json(des_path, how, indexes, sources)
+    return [read_shard_index(shard_path(source, des_path, how.seconds)) for source in sources]
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Convert the recordings that the flags ``args`` of storage.build_parser name."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    how = Storage(**{key: getattr(args, key) for key in asdict(Storage())})
+    indexes = create(
+        args.data_path,
+        args.des_path,
+        how,
+        mice=args.mice,
+        pattern=args.pattern,
+        mask_file=args.mask,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        resume=args.resume,
+    )
+    epochs = sum(len(index["records"]) for index in indexes)
+    log.info("%d epochs of %d recordings in %s", epochs, len(indexes), args.des_path)

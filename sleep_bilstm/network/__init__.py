@@ -1,0 +1,1 @@
+"""Model, losses, checkpoints, forward pass."""

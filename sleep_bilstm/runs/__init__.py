@@ -1,0 +1,1 @@
+"""Training, tests, prediction of whole data sets."""

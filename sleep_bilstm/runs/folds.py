@@ -1,0 +1,67 @@
+"""Leave-mouse-out folds: train and test once per group of mice, then report them together.
+
+Called by main.py --mode train --folds k. Source: specification section 13, item 4.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.evaluation import prediction_table, write_results
+from common.files import write_settings
+from inputs.dataloader_sleep import Epochs, MouseSplit, fold_mice, read_mouse_split, split_records
+from inputs.hypnogram import hypnograms_of
+from inputs.shards import find_records, in_time_order
+from inputs.states import seconds_of
+from network.checkpoints import load_own
+from network.forward import run_over
+from runs.setup import LIBRARIES, choose_device, claim_run, fit_split, prepare, view_of
+from runs.train import STATE_FILE
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
+    """Train one network per fold in `<run>/fold<i>` and write the pooled results to `<run>/folds`.
+
+    The last training mouse of each fold validates. Each fold tests on mice that its network never
+    saw.
+    """
+    listed = read_mouse_split(Path(settings.split_file), allow_leak=True)
+    mice = tuple(dict.fromkeys((*listed.train, *listed.val, *listed.test)))
+    groups = fold_mice(mice, settings.folds)
+    records = find_records(folder)
+    choose_device(settings.device)
+    jobs = []
+    for number, test in enumerate(groups, start=1):
+        rest = tuple(mouse for mouse in mice if mouse not in test)
+        fold = MouseSplit(rest, (), test)
+        split = split_records(records, fold, "mouse", seed=settings.seed, where=folder)
+        fold_dir = run_dir / f"fold{number}"
+        resume = settings.model_continue and (fold_dir / STATE_FILE).is_file()
+        changes = {"split": "mouse", "fresh": False, "model_continue": resume}
+        one = Settings({**settings.values, **changes}, settings.given)
+        prepare(one, split, fold, folder, fold_dir)
+        jobs.append((one, split, fold, fold_dir))
+    claim_run(run_dir, settings)
+    write_settings(run_dir, settings.values, libraries=LIBRARIES)
+    tables, axes = [], {}
+    for number, (one, split, fold, fold_dir) in enumerate(jobs, start=1):
+        log.info("fold %d of %d: test mouse %s", number, len(groups), ", ".join(fold.test))
+        fit_split(one, split, fold, folder, fold_dir)
+        network, _ = load_own(fold_dir / "best.weights.h5")
+        epochs = Epochs(in_time_order(split.test), view_of(settings))
+        probs = run_over(network, epochs, settings)["probs"]
+        axes |= hypnograms_of(epochs.records, epochs.labels)
+        tables.append(prediction_table(epochs, probs).assign(fold=number))
+    text = f"{settings.folds} leave-mouse-out folds: no mouse is tested by a network that saw it"
+    write_results(
+        pd.concat(tables, ignore_index=True),
+        axes,
+        run_dir / "folds",
+        text,
+        seconds=seconds_of(settings.num_frames),
+    )
+    return 0

@@ -1,0 +1,161 @@
+"""The modes of main.py: train, test, maps of where and when the network looks, and prediction.
+
+Every function takes the resolved settings; results go to `<run>/<mode>/`. Source: specification
+section 8.1.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.band_power import baseline_predictions
+from analysis.evaluation import add_smoothed, prediction_table, write_results
+from analysis.learning_curve import save_learning_curve
+from analysis.maps import export_maps
+from analysis.utils import class_metrics, text_of
+from analysis.visualize_lstm_attention_weights import export_attention
+from common.figures import show_picture
+from common.files import InputError, write_json, write_settings
+from inputs.hypnogram import Hypnogram, hypnograms_of
+from inputs.states import seconds_of
+from network.forward import run_over
+from runs.folds import run_folds
+from runs.predict import predict_folder, write_predictions
+from runs.setup import (
+    LIBRARIES,
+    choose_device,
+    claim_run,
+    data_folder,
+    fit_split,
+    load_split,
+    prepare,
+    run_folder,
+    say_device,
+    seeded,
+)
+from runs.trained import load_network, test_sets
+from settings import Settings
+
+log = logging.getLogger(__name__)
+OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
+
+
+def run_train(settings: Settings) -> int:
+    """Train one network, or with --folds one per group of test mice."""
+    folder, run_dir = data_folder(settings), run_folder(settings)
+    settings = seeded(settings, run_dir)
+    if settings.folds:
+        return run_folds(settings, folder, run_dir)
+    split, mice = load_split(settings, folder)
+    choose_device(settings.device)
+    prepare(settings, split, mice, folder, run_dir)  # its faults come before --fresh removes a run
+    claim_run(run_dir, settings)
+    _, history = fit_split(settings, split, mice, folder, run_dir)
+    save_learning_curve(pd.DataFrame(history), run_dir / "learning_curve.png")
+    best = min(history, key=lambda row: row["val_loss"])
+    log.info(
+        "best validation loss %.4f in epoch %d, kappa %.3f (%s); weights in %s",
+        best["val_loss"],
+        best["epoch"],
+        best["val_kappa"],
+        split.text,
+        run_dir,
+    )
+    return 0
+
+
+def output_folder(settings: Settings, axes: dict[str, Hypnogram]) -> Path:
+    """Return the folder of the results of this mode, with settings.json in it; say what is read."""
+    for axis in axes.values():
+        log.info("%s", axis.describe())
+    out = (
+        Path(settings.result_savedir) if settings.result_savedir else run_folder(settings)
+    ) / settings.mode
+    recordings = {mouse: axis.record() for mouse, axis in axes.items()}
+    write_settings(out, {**settings.values, "recordings": recordings}, libraries=LIBRARIES)
+    return out
+
+
+def run_test(settings: Settings, *, subjectwise: bool) -> int:
+    """Test on the test part of the split, or on all epochs of the test mouse."""
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings, run_folder(settings), folder)
+    epochs, train, text = test_sets(settings, folder, network, data, subjectwise=subjectwise)
+    if settings.smooth == "hmm" and train is None:
+        raise InputError(
+            "smooth hmm learns its transitions on the training labels: they are not known for "
+            "this network"
+        )
+    if settings.baseline and train is None:
+        raise InputError(
+            "baseline needs the training epochs: they are not known for this network, or not in "
+            f"{folder}"
+        )
+    axes = hypnograms_of(epochs.records, epochs.labels)
+    out = output_folder(settings, axes)
+    probs = run_over(network, epochs, settings)["probs"]
+    table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
+    table = add_smoothed(table, settings.smooth, train)
+    seconds = seconds_of(network.architecture.num_frames)
+    metrics = write_results(table, axes, out, text, seconds=seconds, hypnograms=subjectwise)
+    if settings.baseline:
+        found = baseline_predictions(train, epochs)
+        metrics["band_power_baseline"] = class_metrics(
+            epochs.labels, found, network.architecture.num_classes
+        )
+        write_json(out / "metrics.json", metrics)
+        log.info("band-power baseline:\n%s", text_of(metrics["band_power_baseline"]))
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def show_pictures(settings: Settings, out: Path) -> None:
+    """Open the pictures of ``out`` in windows when --result_action asks for it."""
+    if settings.result_action != "save":
+        for path in sorted(out.rglob("*.png")):
+            show_picture(path)
+
+
+def run_optical(settings: Settings) -> int:
+    """Run gradcam, attention_weights or occlusion over the test mouse."""
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings, run_folder(settings), folder)
+    epochs, _, text = test_sets(settings, folder, network, data, subjectwise=True)
+    out = output_folder(settings, hypnograms_of(epochs.records, epochs.labels))
+    log.info("%s", text)
+    if settings.mode == "attention_weights":
+        export_attention(network, epochs, out, settings)
+    else:
+        export_maps(network, epochs, out, settings)
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def run_predict(settings: Settings) -> int:
+    """Predict the states of recordings (.mat) or tfrecords without looking at labels."""
+    folder = data_folder(settings)
+    choose_device(settings.device)
+    network, data = load_network(settings, run_folder(settings), folder)
+    table, axes = predict_folder(network, data, folder, settings)
+    out = output_folder(settings, axes)
+    write_predictions(table, axes, out, network.architecture.num_frames)
+    log.info("results in %s", out)
+    show_pictures(settings, out)
+    return 0
+
+
+def run_mode(settings: Settings) -> int:
+    """Run the mode of the settings; return the exit code."""
+    say_device(settings.device)
+    if settings.mode == "train":
+        return run_train(settings)
+    if settings.mode in ("test", "test_subjectwise"):
+        return run_test(settings, subjectwise=settings.mode == "test_subjectwise")
+    if settings.mode in OPTICAL_MODES:
+        return run_optical(settings)
+    return run_predict(settings)

@@ -1,0 +1,262 @@
+"""From settings to a run: device, folders, split, network, training, and what a run may continue.
+
+Source: specification sections 7 and 8.1.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import tensorflow as tf
+
+from common.device import describe_device, quiet_start, why_no_gpu
+from common.files import RESULTS_DIR, InputError, read_json, write_settings
+from inputs.dataloader_sleep import (
+    Epochs,
+    MouseSplit,
+    Split,
+    View,
+    read_mouse_split,
+    report_counts,
+    split_records,
+)
+from inputs.hypnogram import hypnograms_of
+from inputs.shards import find_records, read_manifest
+from inputs.states import STATE_NAMES
+from network.checkpoints import read_config, save_config
+from network.model_attention_bilstm import Architecture, build
+from runs.train import STATE_FILE, Training, fit
+from runs.trained import storage_rules
+from settings import Settings
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
+# Settings that decide which weights are best and how they are learnt: one run, one value of each.
+TRAINING_KEYS = ("loss", "gamma", "lr_init", "batch_size", "limit_val", "average")
+
+
+def choose_device(wanted: str) -> str:
+    """Hide the GPUs when the CPU is asked for, and return "cpu" or "gpu"."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_start():
+        gpus = tf.config.list_physical_devices("GPU")
+    if wanted == "gpu" and not gpus:
+        raise InputError(
+            f"--device gpu: TensorFlow sees no GPU ({why_no_gpu('tensorflow')}); use --device cpu"
+        )
+    if wanted == "cpu" or not gpus:
+        tf.config.set_visible_devices([], "GPU")
+        return "cpu"
+    return "gpu"
+
+
+def say_device(wanted: str) -> str:
+    """Choose the device, print the line that says so, and return "cpu" or "gpu"."""
+    device = choose_device(wanted)
+    print(describe_device("tensorflow", device, asked=wanted != "auto"), flush=True)
+    return device
+
+
+def strategy_scope():
+    """Return the scope in which to build the network: MirroredStrategy with several GPUs."""
+    if len(tf.config.get_visible_devices("GPU")) > 1:
+        strategy = tf.distribute.MirroredStrategy()
+        log.info("MirroredStrategy over %d GPUs", strategy.num_replicas_in_sync)
+        return strategy.scope()
+    return contextlib.nullcontext()
+
+
+def run_folder(settings: Settings) -> Path:
+    """Return the folder of the run."""
+    name = settings.run or settings.model_name
+    if not name:
+        parts = (settings.split, settings.loss, f"u{settings.num_rnn_units}")
+        name = "_".join((*parts, f"{settings.num_classes}c", f"seed{settings.seed}"))
+    return Path(settings.model_savedir) if settings.model_savedir else RESULTS_DIR / name
+
+
+def data_folder(settings: Settings) -> Path:
+    """Return the data folder, or say how to get data."""
+    if not settings.data_path:
+        raise InputError(
+            "data_path is not given: expected a folder with tfrecords. Convert recordings with "
+            "create_tfrecords.py, make synthetic ones with make_synthetic.py, or run main.py --demo"
+        )
+    return Path(settings.data_path)
+
+
+def view_of(settings: Settings) -> View:
+    """Return what the network sees of an epoch."""
+    return View(
+        settings.num_frames,
+        settings.num_classes,
+        settings.hemisphere if settings.hemispheric else None,
+    )
+
+
+def architecture_of(settings: Settings, shape) -> Architecture:
+    """Return the architecture of the settings for inputs of ``shape`` (F, H, W)."""
+    names = {field.name for field in fields(Architecture)} - {"num_frames", "height", "width"}
+    chosen = {name: settings.values[name] for name in names}
+    return Architecture(num_frames=shape[0], height=shape[1], width=shape[2], **chosen)
+
+
+def training_of(settings: Settings) -> Training:
+    """Return the training settings."""
+    return Training(**{field.name: settings.values[field.name] for field in fields(Training)})
+
+
+def load_split(settings: Settings, folder: Path):
+    """Return (split, mice) of the settings over the records in ``folder``."""
+    records = find_records(folder)
+    mice = read_mouse_split(
+        Path(settings.split_file),
+        test_mouse=[m for m in settings.test_mouse.split(",") if m],
+        allow_leak=settings.allow_leak,
+        leave_out=settings.leave_out,
+    )
+    return split_records(records, mice, settings.split, seed=settings.seed, where=folder), mice
+
+
+def claim_run(run_dir: Path, settings: Settings) -> None:
+    """Refuse to mix two runs; --fresh removes the one that is there."""
+    if settings.fresh and settings.model_continue:
+        raise InputError("fresh removes the run that model_continue goes on with: give one of them")
+    used = run_dir.is_dir() and any(run_dir.iterdir())
+    if used and settings.fresh:
+        if not (run_dir / "settings.json").is_file():
+            raise InputError(f"{run_dir}: holds files of something else; give another --run")
+        shutil.rmtree(run_dir)
+    elif any(run_dir.rglob("training_state.h5")) and not settings.model_continue:
+        raise InputError(
+            f"{run_dir}: holds a run already; give --model_continue, --fresh or another --run"
+        )
+
+
+def data_record(settings: Settings, mice: MouseSplit, folder: Path) -> dict:
+    """Return what config.json keeps about the data, to repeat the split and to check other data."""
+    return {
+        "hemisphere": settings.hemisphere if settings.hemispheric else None,
+        "split": settings.split,
+        "seed": settings.seed,
+        "mice": {"train": mice.train, "val": mice.val, "test": mice.test},
+        "limit_train": settings.limit_train,
+        "storage": storage_rules(read_manifest(folder)),
+    }
+
+
+def settings_of_run(run_dir: Path) -> dict:
+    """Return the settings in the `settings.json` of a run."""
+    path = run_dir / "settings.json"
+    remedy = "train anew in another --run"
+    settings = read_json(path, remedy=remedy).get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: no readable settings of a run; {remedy}")
+    return settings
+
+
+def differences(old: dict, new: dict, prefix: str = ""):
+    """Yield (name, old value, new value) of what differs; nested names are joined by dots."""
+    for key, value in new.items():
+        held = old.get(key)
+        if isinstance(value, dict) and isinstance(held, dict):
+            yield from differences(held, value, f"{prefix}{key}.")
+        elif held != value:
+            yield f"{prefix}{key}", held, value
+
+
+def check_resume(run_dir: Path, settings: Settings, architecture: Architecture, data: dict) -> None:
+    """Refuse to go on with a run of another network, other data or other training settings."""
+    if not (run_dir / STATE_FILE).is_file():
+        raise InputError(
+            f"{run_dir / STATE_FILE}: no such file; there is nothing to continue, leave "
+            "--model_continue out"
+        )
+    config, record = run_dir / "config.json", run_dir / "settings.json"
+    network, trained_on = read_config(config)
+    trained_on["storage"] = storage_rules(trained_on.get("storage", {}))
+    own = {key: settings.values[key] for key in TRAINING_KEYS}
+    for path, old, new in (
+        (config, network, architecture.to_json()),
+        (config, trained_on, data),
+        (record, {"average": 0.0, **settings_of_run(run_dir)}, own),  # older runs: no average
+    ):
+        # Tuples become lists, as they are in the file.
+        for name, held, value in differences(old, json.loads(json.dumps(new))):
+            raise InputError(
+                f"{path}: {name} of the run is {held}, now it is {value}: give the old one to "
+                "continue, or train anew in another --run"
+            )
+
+
+def prepare(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
+    """Check all that can be wrong with a training before anything is written or removed.
+
+    Returns:
+        training epochs, validation epochs, architecture, data record of config.json.
+    """
+    view = view_of(settings)
+    train = Epochs(split.train[: settings.limit_train or None], view)
+    val = Epochs(split.val[: settings.limit_val or None], view)
+    for name, epochs in (("training", train), ("validation", val)):
+        if not len(epochs):
+            raise InputError(f"{folder}: no epoch is left for {name} ({split.text})")
+    architecture = architecture_of(settings, train.shape)
+    data = data_record(settings, mice, folder)
+    if settings.model_continue:
+        check_resume(run_dir, settings, architecture, data)
+    return train, val, architecture, data
+
+
+def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
+    """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
+    train, val, architecture, data = prepare(settings, split, mice, folder, run_dir)
+    for name, epochs in (("training", train), ("validation", val)):
+        report_counts(name, epochs, STATE_NAMES[settings.num_classes])
+    records = [*split.train, *split.val, *split.test]
+    axes = hypnograms_of(records, [record.label for record in records])
+    for axis in axes.values():
+        log.info("%s", axis.describe())
+    inputs = [
+        path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
+    ]
+    write_settings(run_dir, settings.values, inputs=inputs, libraries=LIBRARIES)
+    save_config(run_dir, architecture, data)
+    with strategy_scope():
+        network = build(architecture, seed=settings.seed)
+        log.info("network: %d parameters", network.model.count_params())
+        history = fit(
+            network,
+            train,
+            val,
+            training_of(settings),
+            run_dir,
+            resume=settings.model_continue,
+            logs_dir=Path(settings.logs_dir) if settings.logs_dir else None,
+        )
+    return network, history
+
+
+def seeded(settings: Settings, run_dir: Path):
+    """Return the settings with a seed: a negative one is drawn, or taken from the run to continue.
+
+    A split that nobody can repeat would put training epochs into the test.
+    """
+    if settings.seed >= 0:
+        return settings
+    if settings.model_continue and (run_dir / "settings.json").is_file():
+        seed, origin = settings_of_run(run_dir).get("seed", -1), "taken from the run"
+        if seed < 0:
+            raise InputError(
+                f"{run_dir / 'settings.json'}: seed is {seed}, so the run cannot be repeated or "
+                "continued: train anew in another --run"
+            )
+    else:
+        seed, origin = secrets.randbelow(2**31), "drawn and stored"
+    log.info("seed is %d: %d is %s", settings.seed, seed, origin)
+    return Settings({**settings.values, "seed": seed}, settings.given)

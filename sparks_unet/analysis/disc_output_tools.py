@@ -1,0 +1,388 @@
+"""Write what a prediction gives: TIFF masks, tables, coloured overlays as TIFF, GIF or MP4.
+
+Sections 8.10 to 8.12 of the specification. T frames, H rows, W columns; n frames of a picture.
+"""
+
+import csv
+import functools
+import math
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from common.files import InputError, atomic_path
+from inputs.data_processing import class_contours
+from inputs.movie_io import write_stack
+from settings.config import CLASSES, EVENT_CLASSES
+
+COLOURS = {  # on the movie; numbers of section 8.12
+    "sparks": (178, 255, 102),
+    "puffs": (255, 102, 102),
+    "waves": (178, 102, 255),
+    "ignore": (224, 224, 224),
+}
+WHITE_COLOURS = {  # opaque, on white
+    "sparks": (0, 255, 0),
+    "puffs": (220, 20, 60),
+    "waves": (138, 43, 226),
+    "ignore": (80, 80, 80),
+}
+ALPHA = 50 / 255
+BALL_ALPHA = 45 / 255
+MATCHED_ALPHA = 0.8 * BALL_ALPHA
+BALL_RADIUS = 4  # voxels
+BRIGHT_PERCENTILES = (0.1, 99.9)  # grey values that become black and white
+SAMPLE = 2_000_000  # voxels from which the percentiles are taken
+VIEW_WIDTH = 384  # GIF and MP4 repeat pixels until they are this wide
+FOOTER = 34  # rows under a picture for time, scale bar and colours
+SCALE_BARS_UM = (1, 2, 5, 10, 20, 50, 100)
+PLAY_FPS = 25
+GREY_LEVELS = 32  # of a GIF; fewer levels compress noise better
+PALETTE = 128  # colours of a GIF
+
+
+def write_prediction(
+    out_dir, stem, movie, prediction, probabilities, *, calibration, table=None, **options
+):
+    """Write all files of one predicted movie.
+
+    Args:
+        out_dir: folder.
+        stem: beginning of all names, <run_name>_<epoch>_<id>_<inference>.
+        movie: (T, H, W) counts.
+        prediction: preds_processing_tools.Prediction, or None to write the probabilities only.
+        probabilities: (4, T, H, W) float32, or None.
+        calibration: Calibration of the movie.
+        table: DataFrame of kinetics.event_table.
+        options: raw (default True) writes probabilities, instances (True) the instance masks,
+            source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels as
+            <stem>_ys.tif.
+
+    Returns:
+        {kind: path}. Source: section 8.11.
+    """
+    out_dir, written = Path(out_dir), {}
+
+    def stack(kind, array):
+        path = out_dir / f"{stem}_{kind}.tif"
+        written[kind] = write_stack(path, array, calibration=calibration)
+
+    if options.get("raw", True) and probabilities is not None:
+        for name in EVENT_CLASSES:
+            stack(f"raw_{name}", np.asarray(probabilities[CLASSES[name]], np.float32))
+    if options.get("source"):
+        stack("xs", movie if movie.dtype in (np.uint8, np.uint16) else movie.astype(np.float32))
+    if options.get("truth") is not None:
+        stack("ys", options["truth"])
+    if prediction is None:
+        return written
+    stack("classes", prediction.classes)
+    for name in EVENT_CLASSES:
+        stack(f"segmented_{name}", prediction.classes == CLASSES[name])
+    if options.get("instances", True):
+        stack("instances", sixteen_bit(prediction.instances))
+        for name in EVENT_CLASSES:
+            stack(f"instances_{name}", sixteen_bit(prediction.instances_of(name)))
+    written["spark_locations"] = write_locations(
+        out_dir / f"{stem}_spark_locations.csv", prediction.spark_peaks
+    )
+    if table is not None:
+        written["events"] = write_table(out_dir / f"{stem}_events.csv", table)
+    return written
+
+
+def sixteen_bit(instances):
+    """Return event ids as uint16; more than 65535 events are an error instead of a wrap-around."""
+    highest = int(instances.max(initial=0))
+    if highest > np.iinfo(np.uint16).max:
+        raise InputError(
+            f"{highest} events in one movie do not fit a 16-bit mask; raise thresholds"
+        )
+    return instances.astype(np.uint16)
+
+
+def write_table(path, table):
+    """Write a DataFrame as CSV with six digits; empty cells are quantities that were not found."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    return Path(path)
+
+
+def write_rows(path, header, rows):
+    """Write a CSV from a header and rows of plain values."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return Path(path)
+
+
+def write_locations(path, peaks):
+    """Write spark peaks (N, 3) (t, y, x) as CSV with the columns frame,x,y."""
+    return write_rows(path, ("frame", "x", "y"), [(int(t), int(x), int(y)) for t, y, x in peaks])
+
+
+def simple_events(classes, events):
+    """Return a row for each event: id, class, first and last frame, x and y in the first frame.
+
+    Args:
+        classes: (T, H, W) class numbers.
+        events: (T, H, W) event ids.
+
+    Returns:
+        List of tuples; x and y are the centre of mass, rounded to 2 decimals. Source: section 8.10.
+    """
+    rows = []
+    for number, frames, region, box in _regions(events):
+        y, x = np.nonzero(region[0])
+        kind = int(np.bincount(classes[box][region]).argmax())
+        centre = (
+            round(float(x.mean()) + box[2].start, 2),
+            round(float(y.mean()) + box[1].start, 2),
+        )
+        rows.append((number, kind, frames.start, frames.stop - 1, *centre))
+    return rows
+
+
+def write_event_lists(folder, movie_id, classes, events):
+    """Write <id>_events_simple.csv (a row an event) and <id>_events_full.csv (a row a frame).
+
+    The full list gives the pixels of each event in each frame as "x:y" joined by blanks.
+    """
+    folder = Path(folder)
+    simple = write_rows(
+        folder / f"{movie_id}_events_simple.csv",
+        ("id", "class", "start_frame", "end_frame", "x", "y"),
+        simple_events(classes, events),
+    )
+    rows = []
+    for number, frames, region, box in _regions(events):
+        kind = int(np.bincount(classes[box][region]).argmax())
+        for frame, mask in enumerate(region, start=frames.start):
+            y, x = np.nonzero(mask)
+            pixels = " ".join(
+                f"{a}:{b}" for a, b in zip(x + box[2].start, y + box[1].start, strict=True)
+            )
+            rows.append((number, kind, frame, len(x), pixels))
+    header = ("id", "class", "frame", "n_pixels", "pixels_x_y")
+    return simple, write_rows(folder / f"{movie_id}_events_full.csv", header, rows)
+
+
+def _regions(events):
+    """Yield (id, frames, mask in the box, box) of every event."""
+    for number, box in enumerate(ndimage.find_objects(events.astype(np.int32)), start=1):
+        if box is not None:
+            yield number, box[0], events[box] == number, box
+
+
+def grey_movie(movie):
+    """Scale a movie (T, H, W) to 0..255 uint8 between its 0.1 and 99.9 percentile."""
+    sample = movie.ravel()[:: max(1, movie.size // SAMPLE)]
+    low, high = np.percentile(sample, BRIGHT_PERCENTILES)
+    scaled = (movie.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def overlay_frames(movie, classes, *, truth_classes=None, white=False):
+    """Colour a movie by class.
+
+    Args:
+        movie: (T, H, W) counts.
+        classes: (T, H, W) class numbers, drawn as transparent colours.
+        truth_classes: (T, H, W) annotation, drawn as opaque contours.
+        white: True draws opaque colours on a white ground instead of the movie.
+
+    Returns:
+        (T, H, W, 3) uint8. Source: section 8.12.
+    """
+    colours = WHITE_COLOURS if white else COLOURS
+    ground = np.full(movie.shape, 255, np.uint8) if white else grey_movie(movie)
+    frames = np.repeat(ground[..., None], 3, axis=-1)  # (T, H, W, 3)
+    alpha = 1.0 if white else ALPHA
+    for name, colour in colours.items():
+        blend(frames, classes == CLASSES[name], colour, alpha)
+    if truth_classes is not None:
+        contours = class_contours(truth_classes)
+        for name, colour in colours.items():
+            frames[contours == CLASSES[name]] = colour
+    return frames
+
+
+def instance_frames(movie, instances, *, seed=0):
+    """Colour every event by a random but seeded colour, (T, H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(60, 256, (int(instances.max(initial=0)) + 1, 3)).astype(np.uint8)
+    frames = np.repeat(grey_movie(movie)[..., None], 3, axis=-1)
+    inside = instances > 0
+    frames[inside] = (0.5 * frames[inside] + 0.5 * table[instances[inside]]).astype(np.uint8)
+    return frames
+
+
+def spark_check_frames(movie, matched_true, matched_pred, false_positive, false_negative):
+    """Mark spark locations by balls, (T, H, W, 3) uint8.
+
+    Args:
+        movie: (T, H, W) counts.
+        matched_true, matched_pred, false_positive, false_negative: (N, 3) points (t, y, x).
+    """
+    frames = np.repeat(grey_movie(movie)[..., None], 3, axis=-1)
+    marks = (
+        (matched_true, (0, 255, 0), MATCHED_ALPHA),
+        (matched_pred, (0, 255, 200), MATCHED_ALPHA),
+        (false_positive, (255, 255, 0), BALL_ALPHA),
+        (false_negative, (255, 0, 0), BALL_ALPHA),
+    )
+    for points, colour, alpha in marks:
+        blend(frames, balls(movie.shape, points), colour, alpha)
+    return frames
+
+
+def balls(shape, points):
+    """Return a mask (T, H, W) of balls of BALL_RADIUS voxels around points (N, 3)."""
+    mask = np.zeros(shape, bool)
+    for point in np.asarray(points).reshape(-1, 3):
+        box = tuple(
+            slice(max(0, math.ceil(p - BALL_RADIUS)), min(n, math.floor(p + BALL_RADIUS) + 1))
+            for p, n in zip(point, shape, strict=True)
+        )
+        distance = sum((axis - p) ** 2 for axis, p in zip(np.ogrid[box], point, strict=True))
+        mask[box] |= distance <= BALL_RADIUS**2
+    return mask
+
+
+def blend(frames, mask, colour, alpha):
+    """Mix a colour into the voxels of a mask; changes ``frames`` (T, H, W, 3)."""
+    mixed = (1 - alpha) * frames[mask] + alpha * np.array(colour)
+    frames[mask] = np.round(mixed).astype(np.uint8)
+
+
+def write_overlay(path, movie, classes, *, calibration, truth_classes=None, **options):
+    """Write a coloured overlay movie as .tif, .gif or .mp4.
+
+    Args:
+        path: file; its suffix decides.
+        movie: (T, H, W) counts.
+        classes: (T, H, W) class numbers.
+        calibration: Calibration of the movie.
+        truth_classes: (T, H, W) annotation, drawn as contours.
+        options: every (1): keep every k-th frame; max_mb (None): skip more frames until a GIF fits.
+
+    Returns:
+        Path written; ``_every<k>`` is part of its name when frames are left out.
+    """
+    path = Path(path)
+    frames = overlay_frames(movie, classes, truth_classes=truth_classes)
+    scale = {"calibration": calibration}
+    if path.suffix == ".tif":
+        return write_stack(path, frames, **scale)
+    return write_view(path, frames, note=truth_classes is not None, **scale, **options)
+
+
+def write_view(path, frames, *, calibration, every=1, max_mb=None, **footer):
+    """Write colour frames (T, H, W, 3) as GIF or MP4 with time, frame rate, scale bar and colours.
+
+    ``footer``: legend (default True) names the class colours, note (False) the contours.
+
+    Pixels are repeated a whole number of times where the movie is narrow: a GIF of 96 columns shows
+    nothing on a screen, and repeating changes no value.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise InputError(f"{path}: unknown kind of movie; expected .gif, .mp4 or .tif")
+    zoom = max(1, math.ceil(VIEW_WIDTH / frames.shape[2]))
+    while True:
+        target = path if every == 1 else path.with_stem(f"{path.stem}_every{every}")
+        pictures = (
+            decorated(frames[t], t, zoom, calibration=calibration, **footer)
+            for t in range(0, len(frames), every)
+        )
+        if path.suffix == ".mp4":
+            return _write_mp4(target, pictures)
+        _write_gif(target, pictures)
+        if max_mb is None or target.stat().st_size <= max_mb * 1e6 or every >= len(frames):
+            return target
+        target.unlink()
+        every += 1
+
+
+def decorated(frame, t, zoom, *, calibration, legend=True, note=False):
+    """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
+    pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
+    picture = np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
+    height, width = picture.shape[:2]
+    footer, clock_x = _footer(width, zoom, pixel_um, legend, note)
+    canvas = np.zeros((height + FOOTER + height % 2, width + width % 2, 3), np.uint8)
+    canvas[:height, :width] = picture
+    canvas[height : height + FOOTER] = footer
+    image = Image.fromarray(canvas)
+    clock = f"frame {t}  {t * frame_ms:7.1f} ms  {1e3 / frame_ms:.1f} frames/s"
+    ImageDraw.Draw(image).text((clock_x, height + 3), clock, fill=(255, 255, 255))
+    return np.asarray(image)
+
+
+@functools.lru_cache(maxsize=4)
+def _footer(width, zoom, pixel_um, legend, note):
+    """Return what the footers of all frames share, (FOOTER, w, 3) uint8, and x of the clock.
+
+    Kept for the next frame: drawing the same words again takes half of the time of a GIF.
+    """
+    image = Image.new("RGB", (width + width % 2, FOOTER))
+    draw = ImageDraw.Draw(image)
+    fitting = [um for um in SCALE_BARS_UM if um / pixel_um * zoom <= width / 4]
+    bar_um = fitting[-1] if fitting else SCALE_BARS_UM[0]
+    bar = round(bar_um / pixel_um * zoom)
+    draw.rectangle((4, 8, 4 + bar, 10), fill=(255, 255, 255))
+    draw.text((10 + bar, 3), f"{bar_um} um", fill=(255, 255, 255))
+    at = 4
+    for name in EVENT_CLASSES if legend else ():
+        draw.rectangle((at, 21, at + 8, 29), fill=COLOURS[name])
+        draw.text((at + 12, 19), name, fill=(255, 255, 255))
+        at += 64
+    if note:
+        draw.text((at, 19), "lines: annotation", fill=(255, 255, 255))
+    return np.asarray(image), 70 + bar
+
+
+def _write_gif(path, pictures):
+    """Write a GIF with grey levels and class colours in one palette."""
+    step = 256 // GREY_LEVELS
+    pictures = [picture // step * step for picture in pictures]
+    # Every third picture shows nearly every event; a palette for each picture takes far longer.
+    palette = Image.fromarray(np.concatenate(pictures[::3])).quantize(PALETTE)
+    images = [
+        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture in pictures
+    ]
+    with atomic_path(path) as temporary:
+        images[0].save(
+            temporary,
+            save_all=True,
+            append_images=images[1:],
+            duration=1000 // PLAY_FPS,
+            loop=0,
+            disposal=1,
+        )
+    return path
+
+
+def _write_mp4(path, pictures):
+    """Write an H.264 movie that browsers and QuickTime play."""
+    first = next(pictures)
+    with atomic_path(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary),
+            first.shape[1::-1],
+            fps=PLAY_FPS,
+            codec="libx264",
+            quality=7,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+        )
+        writer.send(None)
+        writer.send(np.ascontiguousarray(first))
+        for picture in pictures:
+            writer.send(np.ascontiguousarray(picture))
+        writer.close()
+    return path

@@ -1,0 +1,40 @@
+"""Events of one class by a threshold and 26-connected components.
+
+Source: section 8.6 of the specification.
+"""
+
+import numpy as np
+
+from analysis.disc_output_tools import sixteen_bit
+from analysis.preds_processing_tools import threshold_mask
+from inputs.data_processing import connected_components
+from inputs.movie_io import read_movie, write_stack
+
+
+def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
+    """Return event ids (T, H, W) of the objects at or above a threshold.
+
+    Args:
+        probability: (T, H, W) in 0..1.
+        threshold: voxels at or above it are event.
+        min_radius: 6-connected objects of fewer than (2 min_radius)^3 voxels are removed.
+        ignore_frames: this many first and last frames are emptied.
+    """
+    # threshold_mask keeps what is above its threshold; here the threshold itself belongs to events.
+    below = np.nextafter(probability.dtype.type(threshold), probability.dtype.type(-1))
+    mask = threshold_mask(probability, below, min_radius=min_radius, ignore_frames=ignore_frames)
+    return connected_components(mask)[0]
+
+
+def write_tracks(path, out=None, *, threshold, min_radius, ignore_frames):
+    """Write the labelled movie of the probabilities at ``path``; return (path, events)."""
+    movie = read_movie(path)
+    events = track_objects(
+        movie.data.astype(np.float32),
+        threshold,
+        min_radius=min_radius,
+        ignore_frames=ignore_frames,
+    )
+    out = out or path.with_name(f"{path.stem}_events.tif")
+    write_stack(out, sixteen_bit(events), calibration=movie.calibration)
+    return out, int(events.max(initial=0))

@@ -1,0 +1,1 @@
+"""From files to checked arrays that know their calibration."""

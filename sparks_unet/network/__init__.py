@@ -1,0 +1,1 @@
+"""The networks, their losses, their weights on disk and the way through them."""

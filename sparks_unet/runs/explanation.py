@@ -1,0 +1,49 @@
+"""Draw where the network of a run looks in one chunk of a movie."""
+
+import numpy as np
+import torch
+
+from analysis.attention import attention_maps, draw_maps, find_layer, grad_cam
+from analysis.preds_processing_tools import calibrated_post
+from common.files import InputError
+from inputs.dataset_tools import read_samples, with_given
+from inputs.datasets import MovieDataset
+from inputs.movie_io import write_stack
+from network.checkpoints import load_network
+from runs.training_tools import pick_place, seeded_model
+from settings.config import CLASSES
+
+
+def explain(params, checkpoint, movie_id, *, start, class_name, layer, device, threads):
+    """Write the maps of one chunk to <run>/attention/; return the path of the picture.
+
+    Args:
+        params: Params.
+        checkpoint: path of the network file.
+        movie_id: movie of the data folder.
+        start: first frame of the chunk.
+        class_name: class that Grad-CAM explains.
+        layer: name of its layer, None: the last block.
+        device, threads: of ``pick_place``.
+    """
+    sample = with_given(read_samples(params.data_dir, [movie_id], labels=False)[0], params)
+    place = pick_place(params, device, threads)
+    model = seeded_model(params, place.device).eval()
+    load_network(model, checkpoint)
+    dataset = MovieDataset(sample.movie.data, params, stride=1, name=sample.id)
+    if not 0 <= start < len(dataset):
+        raise InputError(f"--start {start}: expected 0 to {len(dataset) - 1}")
+    chunk = np.ascontiguousarray(dataset[start])
+    x = torch.from_numpy(chunk)[None].to(place.device)
+    x = x.unsqueeze(0) if x.dim() == 4 else x  # (1, C, D, H, W)
+    maps = attention_maps(model, x)
+    layer = find_layer(model, layer)
+    maps[f"Grad-CAM {class_name}"] = grad_cam(model, x, CLASSES[class_name], layer=layer)
+    folder = params.output_dir / "attention"
+    post = calibrated_post(sample.movie, post=params.postprocessing)
+    stem = f"{sample.id}_{start}"
+    for name, one in maps.items():
+        path = folder / f"{stem}_{name.replace(' ', '_')}.tif"
+        write_stack(path, one, calibration=post.calibration)
+    movie = chunk[0] if chunk.ndim == 4 else chunk
+    return draw_maps(folder / f"{stem}_maps.png", movie, maps)

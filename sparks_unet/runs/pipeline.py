@@ -1,0 +1,118 @@
+"""The whole story of a run: check the data, train, predict unseen movies, measure, draw, report."""
+
+import dataclasses
+import os
+import shutil
+import time
+
+import torch
+from joblib import Parallel, delayed
+
+from common.device import describe_device
+from common.files import atomic_path, open_run
+from common.report import close_run
+from inputs.dataset_tools import adapted, read_samples
+from network.checkpoints import available_iterations, checkpoint_path, load_network
+from runs.prediction import predict_and_write
+from runs.run_report import write_run_report
+from runs.train import calibrations, prepare, resumed, run, write_record
+from runs.training_tools import choose_device, seeded_model
+from settings.config import settings_of
+
+# settings that may differ between two calls of the same run
+FREE = (
+    "calibration",
+    "training.cuda",
+    "dataset.num_workers",
+    "general.verbosity",
+    "general.logfile",
+)
+
+
+def is_complete(run_dir, settings, *, fresh):
+    """Return whether ``run_dir`` holds a finished run of these settings; clear it when ``fresh``.
+
+    Raises:
+        InputError: the folder holds a run of other settings, or files of something else.
+    """
+    # import_checkpoint.py makes a folder with a network and without settings
+    imported = not (run_dir / "settings.json").is_file() and any(run_dir.glob("network_*.pth"))
+    return not imported and open_run(run_dir, settings, fresh=fresh, free=FREE)
+
+
+def copy_log(run_dir):
+    """Write log.csv, the name that all pipelines share, from the published loss.csv."""
+    if (run_dir / "loss.csv").is_file():
+        with atomic_path(run_dir / "log.csv") as temporary:
+            shutil.copyfile(run_dir / "loss.csv", temporary)
+
+
+def predict_all(params, place, ids):
+    """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}.
+
+    On a CPU each thread takes one movie at a time in a process of its own: the event tables and
+    overlays cost as much as the network.
+    """
+    iteration = available_iterations(params.output_dir)[-1]
+    model = seeded_model(params, place.device)
+    load_network(model, checkpoint_path(params.output_dir, "network", iteration))
+    samples = read_samples(
+        params.data_dir, ids, labels=None, events=None, sparks_type=params.sparks_type
+    )
+    samples = adapted(samples, params)
+    workers = 1 if place.device.type == "cuda" else min(torch.get_num_threads(), len(samples))
+    found = Parallel(n_jobs=workers)(
+        delayed(predict_and_write)(
+            *(model, sample, params),
+            out_dir=params.output_dir / "predictions",
+            stem=f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
+            overlay="gif",
+        )
+        for sample in samples
+    )
+    return {sample.id: (sample, *one) for sample, one in zip(samples, found, strict=True)}
+
+
+def say_device(params, wanted):
+    """Print where the run computes; the first of the processes of torchrun speaks for all."""
+    name, asked = choose_device(params, wanted)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(describe_device("torch", name, asked=asked), flush=True)
+
+
+def story(params, *, device="auto", threads=None, fresh=False, demo=None):
+    """Run everything for ``params``; return the exit code.
+
+    Args:
+        params: Params.
+        device, threads: of ``pick_place``.
+        fresh: start the run anew.
+        demo: None for own data, or (settings of the synthetic movies as a dict, function of the
+            data folder that makes them, id of the movie without events).
+    """
+    started = time.time()
+    extra = {} if demo is None else {"demo": demo[0]}
+    settings = settings_of(params) | extra
+    if not fresh and is_complete(params.output_dir, settings, fresh=False):
+        print(f"{params.output_dir} is complete; --fresh starts anew")
+        return close_run(params.output_dir)
+    say_device(params, device)  # before --fresh removes a run: it may be refused
+    is_complete(params.output_dir, settings, fresh=fresh)
+    control_id = None
+    if demo is not None:
+        _, make_movies, control_id = demo
+        make_movies(params.data_dir)
+    todo = resumed(params)
+    place, train, val = prepare(todo, device=device, threads=threads)
+    if place.first:
+        scales = calibrations([*(train or []), *val])
+        write_record(params, calibration=scales, **extra)
+    if params.training:
+        run(dataclasses.replace(todo, testing=False), place, train, val)
+    if not place.first:
+        return 0
+    ids = [*params.ids("test"), *([control_id] if demo else [])]
+    results = predict_all(params, place, ids)
+    copy_log(params.output_dir)
+    write_run_report(params, results, control_id=control_id, started=started)
+    return close_run(params.output_dir)

@@ -1,0 +1,303 @@
+"""Predict movies with a trained network: classes, event instances, tables, overlay and metrics.
+
+Source: section 8 of the specification.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+
+from analysis.disc_output_tools import write_overlay, write_prediction
+from analysis.kinetics import event_table
+from analysis.metrics_tools import (
+    bootstrap_intervals,
+    metrics_from_counts,
+    sample_counts,
+    sweep_metrics,
+)
+from analysis.preds_processing_tools import calibrated_post, process_predictions
+from common.files import InputError, atomic_path, write_json
+from inputs.calibration import scaled_post
+from inputs.dataset_tools import Sample, adapted, read_samples
+from inputs.movie_io import read_movie
+from network.checkpoints import available_iterations, checkpoint_path, load_network
+from network.inference_tools import predict_probabilities
+from runs.training_tools import pick_place, seeded_model
+from settings.config import logger
+
+SHOWN = (
+    *("average/detected", "average/correctly_classified", "total/detected"),
+    "total/correctly_classified",
+)
+
+
+def find_checkpoint(params, *, checkpoint=None, load_epoch=None):
+    """Return (path of the network file, iteration as text for the file names).
+
+    Args:
+        params: Params.
+        checkpoint: network file that the user named, or None.
+        load_epoch: iteration that the user named, or None: [inference] load_epoch or the newest.
+    """
+    if checkpoint:
+        stem = checkpoint.stem
+        return checkpoint, stem.rsplit("_", 1)[-1].lstrip("0") or stem
+    iteration = load_epoch
+    if iteration is None:
+        found = available_iterations(params.output_dir)
+        iteration = params.inference_load_epoch
+        if iteration not in found and found:
+            logger.warning(
+                "no network_%06d.pth in %s: the newest, %d, is loaded",
+                *(iteration, params.output_dir, found[-1]),
+            )
+            iteration = found[-1]
+    return checkpoint_path(params.output_dir, "network", iteration), str(iteration)
+
+
+def read_inputs(params, *, movies=None, ids=None):
+    """Return the recordings to predict (list of Sample); labels where there are any.
+
+    Args:
+        params: Params.
+        movies: TIFF files, or None.
+        ids: movies of the data folder in their place; None: the test set.
+    """
+    if movies:
+        samples = [Sample(_movie_id(path), read_movie(path)) for path in movies]
+        names = [sample.id for sample in samples]
+        if len(set(names)) < len(names):
+            raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
+    else:
+        ids = ids or list(params.ids("test"))
+        options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
+        samples = read_samples(params.data_dir, ids, **options)
+    return adapted(samples, params)
+
+
+def _movie_id(path):
+    return path.stem.removesuffix("_video").replace("_", "-")
+
+
+def predict_and_write(
+    model,
+    sample,
+    params,
+    *,
+    out_dir,
+    stem,
+    raw_only=False,
+    instances=True,
+    overlay=None,
+    source=False,
+    **options,
+):
+    """Predict one recording and write its files.
+
+    Args:
+        model: network.
+        sample: Sample; with class labels and event ids the prediction is measured.
+        params: Params.
+        out_dir: folder to write into.
+        stem: first part of the file names.
+        raw_only: write the probabilities only.
+        instances: write the event instances.
+        overlay: kind of the coloured movie: gif, mp4, tif or None.
+        source: write the movie as <stem>_xs.tif and its class labels as <stem>_ys.tif.
+        options: method, stride, batch_size of ``predict_probabilities``.
+
+    Returns:
+        (Prediction, event table, counts); counts is None without labels, all are with raw_only.
+    """
+    movie = sample.movie.data
+    probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
+    post = calibrated_post(sample.movie, post=params.postprocessing)
+    physical = {"calibration": post.calibration}
+    inputs = {"source": True, "truth": sample.classes} if source else {}
+    if raw_only:
+        write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
+        return None, None, None
+    found = process_predictions(clean, probabilities, post)
+    table = event_table(movie, found, probabilities=probabilities, **physical)
+    kinds = {"table": table, "instances": instances, **inputs}
+    write_prediction(out_dir, stem, movie, found, probabilities, **kinds, **physical)
+    if overlay:
+        path = out_dir / f"{stem}_overlay.{overlay}"
+        write_overlay(path, movie, found.classes, truth_classes=sample.classes, **physical)
+    counts = None
+    if sample.classes is not None and sample.events is not None:
+        counts = sample_counts(sample, found, params, post)
+    return found, table, counts
+
+
+def predict_one(model, sample, params, *, compare, threads, **options):
+    """Predict one recording, in a process of its own when there are several workers.
+
+    Args:
+        model, sample, params: of predict_and_write, as are ``options``.
+        compare: also predict with the stride of the configuration.
+        threads: CPU threads of this process.
+
+    Returns:
+        (counts or None, mean absolute difference of the two strides or None).
+    """
+    torch.set_num_threads(threads)
+    counts = predict_and_write(model, sample, params, **options)[2]
+    if not compare:
+        return counts, None
+    assembly = {name: options[name] for name in ("method", "batch_size")}
+    return counts, stride_difference(model, sample, params, options["stride"], **assembly)
+
+
+def stride_difference(model, sample, params, stride, **options):
+    """Return the mean absolute difference of the probabilities at two strides."""
+
+    first, second = (
+        predict_probabilities(model, sample.movie.data, params, stride=one, **options)[0]
+        for one in (stride, None)
+    )
+    return float(np.abs(first - second).mean())
+
+
+def write_metrics(out_dir, counts):
+    """Write metrics.json and summary.csv of labelled movies {id: counts}.
+
+    metrics.json also holds the counts of each movie, so that two runs can be compared.
+
+    Returns:
+        (metrics, intervals) of metrics_tools.
+    """
+    metrics = metrics_from_counts(list(counts.values()))
+    numbers = [
+        name for name, value in metrics.items() if value is None or not hasattr(value, "__len__")
+    ]
+    intervals = bootstrap_intervals(list(counts.values()), numbers)
+    record = {
+        "movies": list(counts),
+        "metrics": metrics,
+        "intervals_95": intervals,
+        "iomin_sweep": sweep_metrics(list(counts.values())),
+        "counts": counts,
+    }
+    write_json(out_dir / "metrics.json", record)
+    with atomic_path(out_dir / "summary.csv") as temporary:
+        rows = ["metric,value,low_95,high_95"]
+        for name in numbers:
+            low, high = intervals[name]
+            cells = ("" if v is None else f"{v:.6g}" for v in (metrics[name], low, high))
+            rows.append(",".join((name, *cells)))
+        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return metrics, intervals
+
+
+def gathered(counts, place):
+    """Return the counts of all processes in one dict, on every process."""
+    if place.world == 1:
+        return counts
+
+    parts = [None] * place.world
+    torch.distributed.all_gather_object(parts, counts)
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def predict_movie(model, movie, params, *, calibration, training_mode=False, **options):
+    """Predict one movie from arrays alone.
+
+    Args:
+        model: network.
+        movie: (T, H, W) counts.
+        params: Params.
+        calibration: Calibration of the movie.
+        training_mode: post-processing as during validation (sections 8.4).
+        options: method, stride, batch_size, name of ``predict_probabilities``.
+
+    Returns:
+        (class_mask uint8 (T, H, W), instance_mask int32 (T, H, W), probabilities float32
+        (4, T, H, W), spark_peaks (n, 3) t, y, x).
+    """
+    probabilities, clean = predict_probabilities(model, movie, params, **options)
+    post = scaled_post(calibration, params.postprocessing)
+    found = process_predictions(clean, probabilities, post, training_mode=training_mode)
+    return found.classes, found.instances, probabilities, found.spark_peaks
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a call of load_trainings_predict.py asks for, beside the settings of the run.
+
+    Attributes:
+        methods: ways of assembly; empty: [inference] inference.
+        stride: frames between chunks; None: [inference] data_stride.
+        batch_size: chunks at a time; None: [inference] batch_size.
+        workers: movies at a time, one a process.
+        compare_strides: also predict with the stride of the configuration.
+        out: folder for the results; None: the run's own.
+        files: options of ``predict_and_write``: raw_only, instances, overlay, source.
+    """
+
+    methods: tuple = ()
+    stride: int | None = None
+    batch_size: int | None = None
+    workers: int = 1
+    compare_strides: bool = False
+    out: Path | None = None
+    files: dict = field(default_factory=dict)
+
+
+def predict_data(params, samples, checkpoint, wanted, *, device, threads):
+    """Predict recordings with a network by every method asked for, measure what has labels.
+
+    Args:
+        params: Params.
+        samples: list of Sample.
+        checkpoint: (path of the network file, iteration as text).
+        wanted: Wanted.
+        device, threads: of ``pick_place``.
+    """
+    methods = wanted.methods or (params.inference,)
+    stride = params.chunk[1]
+    place = pick_place(params, device, threads)
+    if wanted.workers > 1 and place.device.type == "cuda":
+        raise InputError(
+            f"--workers {wanted.workers}: a GPU takes one process, expected --device cpu; several "
+            "GPUs: torchrun --nproc_per_node N load_trainings_predict.py ..."
+        )
+    model = seeded_model(params, place.device)
+    path, iteration = checkpoint
+    load_network(model, path)
+    for method in methods:
+        out_dir = (wanted.out or params.output_dir) / f"inference_{method}"
+        own = samples[place.rank :: place.world]
+        work = [
+            delayed(predict_one)(
+                *(model, sample, params),
+                compare=wanted.compare_strides,
+                threads=max(1, torch.get_num_threads() // wanted.workers),
+                out_dir=out_dir,
+                stem=f"{params.run_name}_{iteration}_{sample.id}_{method}",
+                method=method,
+                stride=wanted.stride,
+                batch_size=wanted.batch_size,
+                **wanted.files,
+            )
+            for sample in own
+        ]
+        counts = {}
+        results = Parallel(n_jobs=wanted.workers)(work)
+        for sample, (counts[sample.id], change) in zip(own, results, strict=True):
+            if change is not None:
+                print(
+                    f"{sample.id}: mean absolute difference of stride {wanted.stride or stride} "
+                    f"and {stride}: {change:.3g}"
+                )
+        counts = {key: value for key, value in gathered(counts, place).items() if value}
+        if place.first and counts:
+            metrics, _ = write_metrics(out_dir, counts)
+            for name in SHOWN:
+                value = "n/a" if name in metrics["not_available"] else f"{metrics[name]:.3f}"
+                print(f"{name}: {value}")
+        if place.first:
+            print(f"{method}: {len(samples)} movies in {out_dir}")

@@ -1,0 +1,56 @@
+"""Separate the events in the probabilities of one movie and write masks, tables and overlays."""
+
+import dataclasses
+
+import numpy as np
+
+from analysis.disc_output_tools import (
+    instance_frames,
+    overlay_frames,
+    write_event_lists,
+    write_overlay,
+    write_prediction,
+    write_view,
+)
+from analysis.kinetics import event_table
+from analysis.preds_processing_tools import calibrated_post, process_predictions
+from inputs.movie_io import read_movie, same_shape, write_stack
+from settings.config import EVENT_CLASSES
+
+
+def separate(
+    movie_path, stacks, out, *, fill_holes=False, overlay=False, pixel_um=None, frame_ms=None
+):
+    """Write what was found in a movie into ``out``; return {class: events}.
+
+    Args:
+        movie_path: recording (TIFF).
+        stacks: {"sparks", "waves", "puffs"}: probabilities (TIFF).
+        out: folder.
+        fill_holes: fill the holes of events.
+        overlay: write coloured movies.
+        pixel_um, frame_ms: given by the user, else None.
+    """
+    movie = read_movie(movie_path)
+    probabilities = {}
+    for name in EVENT_CLASSES:
+        stack = read_movie(stacks[name])
+        same_shape(stack, movie)
+        probabilities[name] = stack.data
+    post = calibrated_post(movie, pixel_um=pixel_um, frame_ms=frame_ms)
+    post = dataclasses.replace(post, fill_holes=fill_holes)
+    physical = {"calibration": post.calibration}
+    found = process_predictions(movie.data - movie.data.min(), probabilities, post)
+    channels = [probabilities[name].astype(np.float32) for name in EVENT_CLASSES]
+    channels = np.stack([1 - sum(channels), *channels])
+    table = event_table(movie.data, found, probabilities=channels, **physical)
+    stem = movie_path.stem
+    write_prediction(out, stem, movie.data, found, None, table=table, raw=False, **physical)
+    write_event_lists(out, stem, found.classes, found.instances)
+    if overlay:
+        write_overlay(out / f"{stem}_overlay.gif", movie.data, found.classes, **physical)
+        coloured = instance_frames(movie.data, found.instances)
+        write_view(out / f"{stem}_instances.gif", coloured, legend=False, **physical)
+        white = overlay_frames(movie.data, found.classes, white=True)
+        write_stack(out / f"{stem}_white.tif", white, **physical)
+    return found.counts()

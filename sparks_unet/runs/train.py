@@ -1,0 +1,165 @@
+"""A training from its data to its last validation: checks, record, run, and the dry run.
+
+Source: section 7 of the specification (training of the paper, Cell Calcium 2024, 102893).
+"""
+
+import dataclasses
+
+import torch
+
+from common.files import (
+    InputError,
+    atomic_path,
+    write_json,
+    write_settings,
+)
+from inputs.dataset_tools import adapted, read_samples
+from inputs.datasets import SparkDataset
+from inputs.preprocessing import count_chunks, padding
+from network.architecture import build_model
+from network.checkpoints import available_iterations
+from runs.training_tools import TrainingRun, open_loggers, pick_place, rows_before, set_up_logging
+from settings.config import describe, logger, settings_of, to_dict, to_ini
+
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")
+
+
+def resumed(params):
+    """Return ``params`` that continue the run from its newest checkpoint up to train_epochs."""
+    found = available_iterations(params.output_dir)
+    if not found:
+        return params
+    done = min(found[-1], params.train_epochs)
+    logger.info("resuming after iteration %d of %d", done, params.train_epochs)
+    return dataclasses.replace(
+        params, load_run_name="", load_epoch=done, train_epochs=params.train_epochs - done
+    )
+
+
+def check_run_folder(params):
+    """Refuse to mix a new run with the checkpoints of another one."""
+    found = available_iterations(params.output_dir)
+    newer = [n for n in found if n > params.load_epoch]
+    own = params.load_epoch and params.load_dir == params.output_dir
+    if params.training and (newer or (found and not own)):
+        raise InputError(
+            f"{params.output_dir}: holds a run with checkpoints up to iteration {found[-1]}; use "
+            f"--resume, load_epoch = {found[-1]}, another run_name, or remove the folder"
+        )
+
+
+def read_data(params):
+    """Return (training samples or None, validation samples) of the configuration."""
+
+    def read(ids, **options):
+        samples = read_samples(params.data_dir, ids, sparks_type=params.sparks_type, **options)
+        return adapted(samples, params)
+
+    train = read(params.ids("train")) if params.training else None
+    return train, read(params.ids("val"), events=True)
+
+
+def memory_estimate(params, shape):
+    """Return (parameters, bytes of the activations of one training batch).
+
+    The network runs without data (meta tensors); every layer's output is counted once.
+    """
+
+    with torch.device("meta"):
+        model = build_model(params)
+        x = torch.empty(params.batch_size, params.input_channels, params.data_duration, *shape)
+    sizes = []
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _m, _i, output: sizes.append(output.numel()))
+    model(x)
+    return sum(p.numel() for p in model.parameters()), 4 * sum(sizes)
+
+
+def dry_run(params):
+    """Print the settings, the size of the data sets and of the network."""
+    print("\n".join(describe(params)))
+    train, val = read_data(dataclasses.replace(params, training=True))
+    for title, samples, (duration, stride) in (
+        ("training", train, (params.data_duration, params.data_stride)),
+        ("validation", val, params.chunk),
+    ):
+        frames = [len(sample.movie.data) for sample in samples]
+        chunks = [
+            count_chunks(n + sum(padding(n, duration, stride)), duration, stride) for n in frames
+        ]
+        print(f"{title}: {len(samples)} movies, {sum(frames)} frames, {sum(chunks)} chunks")
+    parameters, activations = memory_estimate(params, train[0].movie.data.shape[1:])
+    states = 16 * parameters  # weights, gradients and two moments of Adam, float32
+    print(
+        f"network: {parameters} parameters; estimate for training: {activations / 1e9:.2f} GB of "
+        f"activations (batch {params.batch_size}) + {states / 1e9:.2f} GB of weights and optimiser"
+    )
+
+
+def write_record(params, **more):
+    """Write the resolved settings of the run before work starts; ``more`` joins settings.json."""
+    folder = params.output_dir
+    ids = dict.fromkeys((*params.ids("train"), *params.ids("val")))
+    inputs = [params.data_dir / f"{one}_video.tif" for one in ids]
+    inputs = [path for path in inputs if path.is_file()]
+    write_settings(folder, settings_of(params) | more, inputs=inputs, libraries=LIBRARIES)
+    write_json(folder / "params.json", to_dict(params))
+    with atomic_path(folder / "config.ini") as temporary:
+        temporary.write_text(to_ini(params), encoding="utf-8")
+
+
+def prepare(params, *, device="auto", threads=None):
+    """Check folder and data, open the log, choose the device.
+
+    Returns:
+        (Place, training samples or None, validation samples).
+    """
+    check_run_folder(params)
+    train, val = read_data(params)
+    folder = params.output_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        set_up_logging(params, folder / "log.txt")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); choose another folder") from None
+    tell_calibrations([*(train or []), *val])
+    return pick_place(params, device, threads), train, val
+
+
+def tell_calibrations(samples):
+    """Log the scale of recordings and its origin, once for all that share it."""
+    ids = {}
+    for sample in samples:
+        ids.setdefault(sample.movie.calibration.line(), []).append(sample.id)
+    for line, names in ids.items():
+        logger.info("%s: %s", ", ".join(names), line)
+
+
+def calibrations(samples):
+    """Return {id: values and origins} of recordings for settings.json."""
+    return {sample.id: sample.movie.calibration.record() for sample in samples}
+
+
+def run(params, place, train, val):
+    """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None."""
+    folder = params.output_dir
+    dataset = SparkDataset(train, params, augment=True) if params.training else None
+    training_run = TrainingRun(params, dataset, val, place)
+    if params.load_epoch:
+        training_run.load(params.load_dir, params.load_epoch)
+    if place.first:
+        for line in describe(params):
+            logger.debug(line)
+        rows_before(folder / "loss.csv", params.load_epoch)
+        rows_before(folder / "metrics.csv", params.load_epoch)
+        training_run.loggers = open_loggers(params, folder)
+    result = training_run.validate() if params.load_epoch and params.training else None
+    if params.training:
+        try:
+            training_run.train(params.train_epochs)
+        except KeyboardInterrupt:
+            training_run.save()
+            logger.warning("stopped at iteration %d; --resume goes on", training_run.iteration)
+            raise
+    return training_run.validate() if params.testing else result

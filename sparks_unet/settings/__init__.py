@@ -1,0 +1,1 @@
+"""Every setting once: its name, kind, default, and the INI files that give it."""

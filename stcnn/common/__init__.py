@@ -1,0 +1,1 @@
+"""What every folder needs and no folder owns: the same bytes in all five."""
