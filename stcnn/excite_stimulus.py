@@ -3,57 +3,17 @@
     python excite_stimulus.py --checkpoint RUN --cell-type lc11 --seconds 1 --steps 60
 
 Reads a checkpoint; writes <type>_excite.npz (movie (T, rows, columns) 0..1, rate_hz, deg_per_px),
-which
-generate_ca_predictions.py reads again, <type>_excite.csv (objective per step) and a figure. The
-movie
-starts from grey with faint noise, stays between black and white, and is judged by the largest
-calcium after its onset; a penalty keeps neighbouring pixels and frames alike.
+which generate_ca_predictions.py reads again, <type>_excite.csv (objective per step) and a figure.
+The movie starts from grey with faint noise, stays between black and white, and is judged by the
+largest calcium after its onset; a penalty keeps neighbouring pixels and frames alike.
 """
 
 import sys
 from pathlib import Path
 
-import numpy as np
+from common.files import RESULTS_DIR, InputError, Parser, one_line_faults, seed_number
 
-from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number
-
-HERE = Path(__file__).resolve().parent
-DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "excite"
-LEAD_S = 1.0  # grey before the movie
-TAIL_S = 0.3  # grey after it, while calcium still rises
-SMOOTHNESS = 0.02  # weight of the mean squared difference between neighbours
-
-
-def excite(model, cell_type, *, seconds, steps, seed=0, learning_rate=0.05):
-    """Return (movie (T, rows, columns) float32 0..1, objective per step).
-
-    The objective is the largest predicted dF/F after onset, minus its value on grey.
-    """
-    import torch
-
-    from adam import Adam
-    from stimuli import BACKGROUND, BRIGHT, DARK
-
-    rate = round(1.0 / model.dt)
-    n_lead, n_movie, n_tail = (round(part * rate) for part in (LEAD_S, seconds, TAIL_S))
-    generator = torch.Generator().manual_seed(seed)
-    pixels = (0.02 * torch.randn(n_movie, *model.field, generator=generator)).requires_grad_()
-    optimiser = Adam([pixels], lr=learning_rate)
-    lead, tail = (torch.zeros(n, *model.field) for n in (n_lead, n_tail))
-    objective = []
-    for _ in range(steps):
-        movie = torch.cat([lead, pixels, tail])[None, :, None]  # (1, T, 1, rows, columns)
-        features = model.trunk(model.pr.sample(movie))
-        curve = model.population(model.voltage(features, cell_type), cell_type)[0]
-        gain = torch.logsumexp(20.0 * (curve[n_lead:] - curve[n_lead - 1].detach()), 0) / 20.0
-        rough = sum((pixels.diff(dim=axis) ** 2).mean() for axis in range(3))
-        optimiser.zero_grad()
-        (-gain + SMOOTHNESS * rough).backward()
-        optimiser.step()
-        with torch.no_grad():
-            pixels.clamp_(DARK, BRIGHT)
-        objective.append(float(curve.detach()[n_lead:].max() - curve.detach()[n_lead - 1]))
-    return (pixels.detach() + BACKGROUND).clamp(0, 1).numpy(), objective
+DEFAULT_OUT = RESULTS_DIR / "excite"
 
 
 def parse(argv):
@@ -78,13 +38,8 @@ def parse(argv):
 def main(argv=None):
     """Find the movie, write it and say how strong the response is."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    import torch
-
-    from checkpoints import load_model
-    from predict import predict_movies
-    from stimuli import BACKGROUND
-    from training import write_csv
-    from util_analysis import plot_movie_traces
+    from network.checkpoints import load_model
+    from runs.excite import excite, write_excitation
 
     model = load_model(args.checkpoint, config=args.config)
     if args.cell_type not in model.cell_types:
@@ -96,24 +51,8 @@ def main(argv=None):
     movie, objective = excite(
         model, args.cell_type, seconds=args.seconds, steps=args.steps, seed=args.seed
     )
-    rate = round(1.0 / model.dt)
-    stem = args.out / f"{args.cell_type}_excite"
-    with atomic_path(stem.with_suffix(".npz")) as temporary:
-        np.savez(temporary, movie=movie, rate_hz=rate, deg_per_px=1.0)
-    rows = [{"step": i, "peak_above_grey": value} for i, value in enumerate(objective)]
-    write_csv(stem.with_suffix(".csv"), rows)
-    shown = np.linspace(0, len(movie) - 1, 8).astype(int)
-    n_shown = len(movie) + rate
-    curves = predict_movies(model, [torch.from_numpy(movie - BACKGROUND)], n_frames=n_shown)
-    plot_movie_traces(
-        stem.with_suffix(".png"),
-        movie[shown] - BACKGROUND,
-        shown / rate,
-        np.arange(n_shown) / rate,
-        {name: curve[0] for name, curve in curves.items()},
-        f"{args.cell_type}: most exciting movie found, peak {objective[-1]:.2f} dF/F",
-    )
-    print(f"{args.cell_type}: {objective[0]:.3f} -> {objective[-1]:.3f} dF/F: {stem}.npz")
+    path = write_excitation(model, args.cell_type, movie, objective, args.out)
+    print(f"{args.cell_type}: {objective[0]:.3f} -> {objective[-1]:.3f} dF/F: {path}")
 
 
 if __name__ == "__main__":

@@ -7,254 +7,13 @@ Writes <out>/ca_traces/<type>/synthetic.pt and <out>/movies/vstim_<n>.pt (specif
 <out>/truth.json (planted tuning, gains, shifts, noise-free peaks) and <out>/README. Source: 4.4.
 """
 
-import contextlib
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
+from common.files import DATA_DIR, Parser, one_line_faults, seed_number
+from settings import SETS
 
-from common.files import InputError, Parser, atomic_path, one_line_faults, seed_number, write_json
-
-HERE = Path(__file__).resolve().parent
-DEFAULT_OUT = HERE.parent / "data" / "stcnn" / "synthetic_small"
-SETS = ("tiny", "small", "full")  # number of stimuli: 9, 57, 146
-RECIPE = 2  # raised when a set of the same settings would differ from an older one
-PRE_S, POST_S = 0.5, 2.5  # recorded before and after stimulus onset, seconds
-N_TRIALS = 3
-SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
-GAIN_MU, GAIN_SIGMA = -0.35, 0.35  # of the log-normal neuron gain
-SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0)
-
-
-def synthetic_stimuli(which, *, rate_hz, size):
-    """Return the stimuli of a set: rectangles, discs, rings, gratings, flicker, grey.
-
-    Numbers: 1000s rectangles, 300s expanding and contracting, 500s gratings, 600s flicker, 900
-    grey."""
-    from stimuli import (
-        BRIGHT,
-        DARK,
-        Stimulus,
-        approaching,
-        disc,
-        flicker,
-        grating,
-        growing,
-        moving_rectangle,
-        shrinking,
-    )
-
-    end = min(45.0, min(size) - 6.0)
-    found = []
-
-    def add(barcode, label, family, contrast):
-        limit = round(POST_S * rate_hz)
-        found.append(Stimulus(barcode, label, family, contrast[:limit]))
-
-    def rectangle(barcode, w, h, direction, speed, level):
-        word = "dark" if level == DARK else "bright"
-        frames = moving_rectangle(
-            along=w, across=h, speed=speed, direction=direction, rate_hz=rate_hz, size=size,
-            start=-30.0, seconds=(60.0 + w) / speed, level=level,
-        )  # fmt: skip
-        add(barcode, f"{word} {w:g} x {h:g} deg {direction} {speed:g} deg/s", "rectangle", frames)
-
-    sizes = SIZES_DEG if which != "tiny" else (4.5, 9.0)
-    for i, w in enumerate(sizes):
-        for j, h in enumerate(sizes):
-            number = 1000 + 20 * i + 2 * j
-            ways = ("right", "left") if which == "full" else (("right", "left")[(i + j) % 2],)
-            for way in ways:
-                rectangle(number + (way == "left"), w, h, way, 60.0, DARK)
-                if which == "full" and (i + j) % 2:
-                    rectangle(number + 200 + (way == "left"), w, h, way, 100.0, DARK)
-    if which != "tiny":
-        for i, w in enumerate((9.0, 15.0)):
-            rectangle(1400 + i, w, w, "right", 60.0, BRIGHT)
-    speeds = (20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0) if which != "tiny" else (100.0,)
-    for i, speed in enumerate(speeds):
-        for number, wall in ((300, None), (320, 5.0)) if which == "full" else ((300, None),):
-            kind = "disc" if wall is None else "ring"
-            label = f"expanding {kind} {speed:g} deg/s"
-            add(
-                number + i,
-                label,
-                "expanding",
-                disc(growing(speed, rate_hz=rate_hz, end=end), size=size, wall=wall),
-            )
-    shrink = {"full": speeds, "small": (50.0, 200.0), "tiny": (100.0,)}[which]
-    for i, speed in enumerate(shrink):
-        frames = disc(shrinking(speed, rate_hz=rate_hz, start=end), size=size)
-        add(340 + i, f"contracting disc {speed:g} deg/s", "contracting", frames)
-    if which == "small":
-        frames = disc(growing(100.0, rate_hz=rate_hz, end=end), size=size, wall=5.0)
-        add(320, "expanding ring 100 deg/s", "expanding", frames)
-    for i, ms in enumerate((10, 20, 40, 80) if which != "tiny" else ()):
-        diameter = approaching(ms / 1000, rate_hz=rate_hz, end=end)
-        add(360 + i, f"looming disc r/v {ms} ms", "expanding", disc(diameter, size=size))
-    if which != "tiny":
-        for i, speed in enumerate((50.0, 100.0) if which == "full" else (100.0,)):
-            frames = disc(growing(speed, rate_hz=rate_hz, end=end), size=size, level=BRIGHT)
-            add(380 + i, f"bright expanding disc {speed:g} deg/s", "expanding bright", frames)
-    periods = ((9.0, 25.0), (9.0, 100.0), (30.0, 25.0), (30.0, 100.0))
-    for i, (period, speed) in enumerate(periods[:: 1 if which == "full" else 3]):
-        frames = grating(period=period, speed=speed, rate_hz=rate_hz, size=size)
-        add(500 + i, f"grating {period:g} deg {speed:g} deg/s", "grating", frames)
-    for hertz in {"full": (1, 2, 4, 8), "small": (2,), "tiny": ()}[which]:
-        add(
-            600 + hertz,
-            f"flicker {hertz} Hz",
-            "flicker",
-            flicker(hertz, rate_hz=rate_hz, size=size),
-        )
-    add(900, "grey", "blank", flicker(1, rate_hz=rate_hz, size=size, seconds=0.5, level=0.0))
-    return sorted(found, key=lambda stimulus: stimulus.barcode)
-
-
-def make_synthetic(out, *, seed=0, hz=60, px=51, neurons=3, stimuli="small", teacher="analytic",
-                   config=None):  # fmt: skip
-    """Write the data set below ``out``; an older set there is replaced only when it was made by us.
-
-    Args:
-        out: folder.
-        seed: of gains, shifts and noise.
-        hz: frame and sampling rate.
-        px: rows and columns of the movies, one degree each.
-        neurons: per cell type.
-        stimuli: tiny, small or full.
-        teacher: analytic, or the path of a checkpoint that gives the responses.
-        config: config.json of the checkpoint, default beside it.
-    """
-    if stimuli not in SETS:
-        raise InputError(f"stimuli={stimuli}: expected one of {', '.join(SETS)}")
-    if hz < 20 or px < 35 or neurons < 1:
-        raise InputError(f"hz={hz}, px={px}, neurons={neurons}: expected at least 20, 35 and 1")
-    out = Path(out)
-    if out.exists() and any(out.iterdir()) and not (out / "truth.json").is_file():
-        raise InputError(
-            f"{out}: holds files that are no finished synthetic set; choose another folder"
-        )
-    replaces = out.exists()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of its own: the jobs of a sweep may make the set at the same time.
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config)
-        building.chmod(0o755)
-        if replaces:
-            shutil.rmtree(out)
-        with contextlib.suppress(OSError):  # another job was first: its set stays
-            building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    if not (out / "truth.json").is_file():
-        raise InputError(f"{out}: the finished set could not be moved there")
-    return out
-
-
-def _write_set(out, seed, hz, px, neurons, which, teacher, config):
-    import torch
-
-    from ca_dataloader import shift_movie
-    from stimuli import BACKGROUND
-    from teacher import TYPES, noisy_trials
-
-    shown = synthetic_stimuli(which, rate_hz=hz, size=(px, px))
-    generator = np.random.default_rng(seed)
-    n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
-    t_axis = (torch.arange(n_t) - n_pre) / hz
-    (out / "movies").mkdir()
-    for stimulus in shown:
-        frames = stimulus.movie
-        entry = {"rect_mov": frames, "t_axis": torch.arange(len(frames)) / hz}
-        with atomic_path(out / "movies" / f"vstim_{stimulus.barcode}.pt") as temporary:
-            torch.save({f"vstim_{stimulus.barcode}": entry}, temporary)
-    respond, types = (
-        _analytic(hz) if teacher == "analytic" else _from_checkpoint(teacher, config, hz)
-    )
-    types = TYPES if types is None else types
-    truth = {"recipe": RECIPE, "seed": seed, "hz": hz, "px": px, "stimuli": which,
-             "teacher": Path(teacher).name,
-             "noise": {"trial_gain_sd": 0.1, "white_sd": 0.02, "slow_sd": 0.02, "imaging_hz": 7.5},
-             "families": {str(s.barcode): [s.family, s.label] for s in shown},
-             "types": {}}  # fmt: skip
-    padded = [_pad_frames(stimulus.contrast, n_t - n_pre) for stimulus in shown]
-    for k, kind in enumerate(types):
-        shifts = generator.uniform(-SHIFT_DEG, SHIFT_DEG, (neurons, 2))
-        gains = np.exp(generator.normal(GAIN_MU, GAIN_SIGMA, neurons))
-        centred = respond(padded, kind)  # (stimuli, frames)
-        best = centred.max() if teacher == "analytic" else 1.0
-        session = {f"vstim_{s.barcode}": {"t_axis": t_axis, "Hz": hz, "neuron": {}} for s in shown}
-        record = truth["types"][kind] = {
-            "centred_peak": {
-                str(s.barcode): float(c.max() / best) for s, c in zip(shown, centred, strict=True)
-            },
-            "neurons": {},
-        }
-        for i in range(neurons):
-            uid = 2019010100 + 100 * k + i + 1
-            azimuth, elevation = (float(np.float32(v)) for v in shifts[i])
-            step = (-int(np.rint(elevation)), int(np.rint(azimuth)))
-            clean = (
-                respond([shift_movie(frames, step) for frames in padded], kind) * gains[i] / best
-            )
-            peaks = {}
-            for stimulus, curve in zip(shown, clean, strict=True):
-                trace = np.concatenate([np.zeros(n_pre), curve])
-                trials = noisy_trials(trace, N_TRIALS, generator, rate_hz=hz)
-                session[f"vstim_{stimulus.barcode}"]["neuron"][uid] = {
-                    "traces": torch.from_numpy(trials.astype(np.float32)),
-                    "azi_shift": torch.tensor(azimuth),
-                    "ele_shift": torch.tensor(elevation),
-                }
-                peaks[str(stimulus.barcode)] = float(trace.max())
-            record["neurons"][str(uid)] = {
-                "gain": float(gains[i]), "azi_shift": azimuth, "ele_shift": elevation,
-                "peak": peaks,
-            }  # fmt: skip
-        (out / "ca_traces" / kind).mkdir(parents=True)
-        with atomic_path(out / "ca_traces" / kind / "synthetic.pt") as temporary:
-            torch.save(session, temporary)
-    (out / "README").write_text(
-        f"Synthetic recordings made by make_synthetic.py (seed {seed}): not measured from "
-        "any animal.\n"
-        f"Format: README.md of stcnn; background {BACKGROUND}; planted tuning in truth.json.\n",
-        encoding="utf-8",
-    )
-    write_json(out / "truth.json", truth)
-
-
-def _pad_frames(contrast, n):
-    import torch
-
-    return torch.cat([contrast, contrast.new_zeros(n - len(contrast), *contrast.shape[1:])])
-
-
-def _analytic(hz):
-    from teacher import analytic_calcium
-
-    def respond(movies, kind):
-        return np.stack([analytic_calcium(frames, kind, 1.0 / hz) for frames in movies])
-
-    return respond, None
-
-
-def _from_checkpoint(path, config, hz):
-    from checkpoints import load_model
-    from predict import predict_movies
-
-    model = load_model(path, config=config)
-    if round(1.0 / model.dt) != hz:
-        raise InputError(
-            f"{path}: trained at {1 / model.dt:.0f} Hz, the set is asked at {hz} Hz; use --hz"
-        )
-
-    def respond(movies, kind):
-        return predict_movies(model, movies)[kind].astype(np.float64)
-
-    return respond, model.cell_types
+DEFAULT_OUT = DATA_DIR / "synthetic_small"
 
 
 def parse(argv):
@@ -280,11 +39,20 @@ def parse(argv):
 def main(argv=None):
     """Make the set and say where it is."""
     args = parse(sys.argv[1:] if argv is None else argv)
+    from demo.synthetic import make_synthetic
+
     out = make_synthetic(
         args.out, seed=args.seed, hz=args.hz, px=args.px, neurons=args.neurons,
         stimuli=args.stimuli, teacher=args.teacher, config=args.config,
     )  # fmt: skip
     print(f"synthetic set: {out}")
+
+
+def __getattr__(name):
+    """Give ``from make_synthetic import make_synthetic`` and its likes what they ask for."""
+    from demo import synthetic
+
+    return getattr(synthetic, name)
 
 
 if __name__ == "__main__":

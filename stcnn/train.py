@@ -15,30 +15,7 @@ scores.csv, items.csv. Source: specification 7.
 import os
 import sys
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
-
-from common.files import InputError, fault_line, one_line_faults
-from configuration import HERE, check_keys, compose_settings, is_override, root_override
-
-
-@hydra.main(version_base=None, config_path="conf", config_name="config")
-def run(config):
-    """Train with one resolved configuration; Hydra calls this once per job."""
-    from training import train
-
-    given = [entry.lstrip("+~").split("=")[0] for entry in HydraConfig.get().overrides.task]
-    settings = OmegaConf.to_container(config, resolve=True)
-    try:
-        run_dir = train(settings, explicit=[k for k in given if k not in ("repo_root", "debug")])
-    except (InputError, OSError) as error:
-        if settings["debug"]:
-            raise
-        # Hydra would print a page; SystemExit passes through it.
-        print(fault_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
-    print(f"run: {run_dir}")
+from common.files import FOLDER, one_line_faults
 
 
 @one_line_faults
@@ -48,19 +25,27 @@ def main(argv=None):
     if "--help" in arguments or "-h" in arguments:
         print(f"{__doc__}\n--help, --multirun, --debug; --cfg job prints every key with its value")
         return
+    import hydra
+
+    from runs.configuration import is_override, plain_settings, root_override
+    from runs.jobs import run_job
+
     if "--debug" in arguments:
         arguments[arguments.index("--debug")] = "debug=true"
     overrides = [argument for argument in arguments if is_override(argument)]
     flags = [argument for argument in arguments if not is_override(argument)]
+    settings = plain_settings(overrides)
+    if settings["dataset"].get("make") and "--cfg" not in flags:
+        from demo.synthetic import make_on_first_use
+
+        make_on_first_use(settings)
     if any(flag in ("-m", "--multirun") for flag in flags):
-        check_keys(overrides)
         # A cluster job starts from another script and must find the modules of this folder.
-        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    else:
-        compose_settings(overrides)
     sys.argv = [sys.argv[0], *flags, *overrides, root_override()]
-    run()
+    conf = str(FOLDER / "conf")
+    hydra.main(version_base=None, config_path=conf, config_name="config")(run_job)()
 
 
 if __name__ == "__main__":

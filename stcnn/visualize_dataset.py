@@ -12,61 +12,13 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
+from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
 
-from common.files import InputError, Parser, one_line_faults
-
-HERE = Path(__file__).resolve().parent
-DEFAULT_OUT = HERE.parent / "results" / "stcnn" / "dataset"
+DEFAULT_OUT = RESULTS_DIR / "dataset"
+SYNTHETIC = DATA_DIR / "synthetic_small"
 PUBLISHED_LIST = (321, 322, 325, 327, 329, 5688, 5689)
 SYNTHETIC_LIST = (302, 304, 320, 340, 1021, 1066, 500)
 MAPPING_LIST = tuple(48_000_090 + 100_000 * r + 1000 * c for r in range(7) for c in range(9))
-
-
-def panels_of(dataset, barcodes, who, rate_hz):
-    """Return one panel per barcode: title, movie, seconds from movie start, traces of its items.
-
-    Args:
-        dataset: CalciumDataset without pre-pad.
-        barcodes: stimuli; one that is missing leaves an empty panel.
-        who: cell type or UID.
-        rate_hz: frames per second.
-    """
-    panels = []
-    for barcode in barcodes:
-        rows = dataset.rows_of(who, barcode)
-        panel = {"title": str(barcode), "movie": [], "seconds": [], "traces": [], "uids": []}
-        if rows:
-            items = [dataset.items[row] for row in rows]
-            start = dataset.onset(items[0])
-            panel["movie"] = dataset.movie(items[0])[start:, 0].numpy()
-            panel["traces"] = [dataset.trace(item)[start:].numpy() for item in items]
-            panel["seconds"] = np.arange(len(panel["movie"])) / rate_hz
-            panel["uids"] = [item.uid for item in items]
-        panels.append(panel)
-    if not any(len(panel["movie"]) for panel in panels):
-        raise InputError(f"{who}: none of the stimuli {', '.join(map(str, barcodes))} was recorded")
-    return panels
-
-
-def write_panel_table(path, panels):
-    """Write the drawn traces: seconds, stimulus, neuron, dF/F."""
-    from training import write_csv
-
-    write_csv(
-        path,
-        [
-            {
-                "stimulus": panel["title"],
-                "uid": uid,
-                "seconds": f"{second:.5f}",
-                "dff": f"{value:.5f}",
-            }
-            for panel in panels
-            for uid, trace in zip(panel["uids"], panel["traces"], strict=True)
-            for second, value in zip(panel["seconds"], trace, strict=True)
-        ],
-    )
 
 
 def parse(argv):
@@ -75,7 +27,7 @@ def parse(argv):
     add = parser.add_argument
     add("--ca-path", type=Path, default=None, help="recordings; default: the synthetic set")
     add("--mov-path", type=Path, default=None, help="their movies")
-    add("--rate", type=float, default=None, help="Hz; default 180, 60 for the synthetic set")
+    add("--rate", type=float, default=None, help="Hz; default: as in the files")
     add("--cell-type", default=None, help="default: all")
     add("--uid", type=int, default=None, help="one neuron, drawn as a grid")
     add("--stimuli", default=None, help="comma-separated numbers")
@@ -94,63 +46,31 @@ def parse(argv):
     return args
 
 
-def load(args):
-    """Return (dataset, rate, default stimuli) for the flags."""
-    from ca_dataloader import CalciumDataset, Layout
-    from make_synthetic import DEFAULT_OUT as SYNTHETIC
-    from make_synthetic import make_synthetic
-    from recordings import read_movies, read_recordings
-
-    ca_path, mov_path, rate, shown = args.ca_path, args.mov_path, args.rate or 180, PUBLISHED_LIST
-    if ca_path is None:
-        if not SYNTHETIC.is_dir():
-            make_synthetic(SYNTHETIC)
-        ca_path, mov_path = SYNTHETIC / "ca_traces", SYNTHETIC / "movies"
-        rate, shown = args.rate or 60, SYNTHETIC_LIST
-    recordings = read_recordings(ca_path, rate_hz=rate)
-    movies = read_movies(mov_path, rate_hz=rate)
-    return CalciumDataset(recordings, movies, Layout(n_prepad=0, loss_start_s=0.0)), rate, shown
-
-
-def draw(dataset, rate, shown, args):
-    """Write the animations that the flags ask for; return their paths."""
-    from animations import animate_grid, animate_row
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    suffix = ".gif" if args.gif else ".mp4"
-    if args.stimuli:
-        shown = [int(number) for number in args.stimuli.split(",")]
-    if args.uid is not None:
-        known = {item.uid for item in dataset.items}
-        if args.uid not in known:
-            raise InputError(
-                f"--uid {args.uid}: not recorded; known are {', '.join(map(str, known))}"
-            )
-        shape = tuple(int(n) for n in args.grid.split("x"))
-        codes = (shown if args.stimuli else MAPPING_LIST)[: shape[0] * shape[1]]
-        panels = panels_of(dataset, codes, args.uid, rate)
-        write_panel_table(args.out / f"{args.uid}_rf.csv", panels)
-        path = args.out / f"{args.uid}_rf{suffix}"
-        return [animate_grid(path, panels, shape=shape, step=args.step)]
-    kinds = [args.cell_type] if args.cell_type else dataset.cell_types
-    if args.cell_type and args.cell_type not in dataset.cell_types:
-        raise InputError(
-            f"--cell-type {args.cell_type}: not recorded; known are {', '.join(dataset.cell_types)}"
-        )
-    paths = []
-    for kind in kinds:
-        panels = panels_of(dataset, shown, kind, rate)
-        write_panel_table(args.out / f"{kind}_looming.csv", panels)
-        path = args.out / f"{kind}_looming{suffix}"
-        paths.append(animate_row(path, panels, step=args.step))
-    return paths
-
-
 @one_line_faults
 def main(argv=None):
     """Draw the data set and say where the animations are."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    paths = draw(*load(args), args)
+    from runs.dataset_figures import draw_neuron, draw_types, load_dataset
+
+    ca_path, mov_path, shown = args.ca_path, args.mov_path, PUBLISHED_LIST
+    if ca_path is None:
+        if not SYNTHETIC.is_dir():
+            from demo.synthetic import make_synthetic
+
+            make_synthetic(SYNTHETIC)
+        ca_path, mov_path, shown = SYNTHETIC / "ca_traces", SYNTHETIC / "movies", SYNTHETIC_LIST
+    dataset = load_dataset(ca_path, mov_path, args.rate)
+    print(dataset.display.describe())
+    args.out.mkdir(parents=True, exist_ok=True)
+    chosen = [int(number) for number in args.stimuli.split(",")] if args.stimuli else None
+    how = {"step": args.step, "suffix": ".gif" if args.gif else ".mp4"}
+    if args.uid is not None:
+        shape = tuple(int(n) for n in args.grid.split("x"))
+        codes = chosen or MAPPING_LIST
+        paths = [draw_neuron(dataset, args.uid, codes, args.out, shape=shape, **how)]
+    else:
+        kinds = [args.cell_type] if args.cell_type else dataset.cell_types
+        paths = draw_types(dataset, kinds, chosen or shown, args.out, **how)
     print(f"{len(paths)} animations: {args.out}")
 
 

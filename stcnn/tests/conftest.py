@@ -51,6 +51,25 @@ def script():
     return run_script
 
 
+@pytest.fixture
+def here(capsys):
+    """Return a function that calls a script's main in this process, without a new interpreter.
+
+    It returns the captured (out, err); each script is started for real once, by another test.
+    """
+
+    def call(main, *args, check=0):
+        try:
+            code = main([str(arg) for arg in args]) or 0
+        except SystemExit as stopped:
+            code = stopped.code
+        captured = capsys.readouterr()
+        assert code == check, f"{args}: {code}\n{captured.out}\n{captured.err}"
+        return captured
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory):
     """Folder of a tiny synthetic set: 9 stimuli, 3 types, 1 neuron each, 60 Hz, 51 pixels."""

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ca_dataloader import Layout
-from models import STCNN, Photoreceptor, SpatioTemporalLayer
+from inputs.ca_dataloader import Layout
+from network.models import STCNN, Photoreceptor, SpatioTemporalLayer
 
 DT = 1 / 180
 FMAP_STEP = 13  # feature maps are recorded every 13th frame

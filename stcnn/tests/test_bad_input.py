@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 
-from checkpoints import load_model, read_config
 from common.files import InputError
-from recordings import read_movies, read_recordings
-from safe_load import load_tree, read_pickled_history
-from training import open_dataset, train
+from inputs.recordings import read_movies, read_recordings
+from inputs.safe_load import load_tree, read_pickled_history
+from network.checkpoints import load_model, read_config
+from runs.data import open_dataset
+from runs.training import train
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_missing_movie_is_named_before_training(script, folder):
 
 
 def test_type_without_read_out(folder, tmp_path):
-    from configuration import compose_settings
+    from runs.configuration import compose_settings
 
     (folder[0] / "ca" / "lc11").rename(folder[0] / "ca" / "lc77")
     settings = compose_settings(["dataset=lc_small", *overrides(folder[0])])
@@ -170,7 +171,7 @@ def test_type_without_read_out(folder, tmp_path):
 
 
 def test_types_of_a_configuration_and_of_the_data_must_agree(folder):
-    from configuration import compose_settings
+    from runs.configuration import compose_settings
 
     settings = compose_settings(["dataset=lc_small", *overrides(folder[0])])
     with pytest.raises(InputError, match="cell types lc12 are in the data or in the configuration"):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ca_dataloader import (
+from common.files import InputError
+from inputs.ca_dataloader import (
     CalciumDataset,
     EpochOrder,
     Layout,
@@ -15,7 +16,6 @@ from ca_dataloader import (
     shift_movie,
     split_rows,
 )
-from common.files import InputError
 
 
 def small_dataset(azimuth=0.0, elevation=0.0, **layout):

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-import configuration
-from checkpoints import load_history, load_model, model_from_config, read_config
 from common.files import InputError
 from convert_checkpoint import main as convert
-from recordings import read_movies, read_recordings
-from safe_load import read_pickled_history
-from user_movies import UserMovie
+from inputs.display import Display
+from inputs.recordings import read_movies, read_recordings
+from inputs.safe_load import read_pickled_history
+from inputs.user_movies import UserMovie
+from network.checkpoints import load_history, load_model, model_from_config, read_config
+from runs import configuration
 
 pytestmark = pytest.mark.slow
 COPIES = 1000
@@ -74,7 +75,7 @@ def read_films(path):
 
 def read_user_movie(path, rate_hz=60):
     movie = UserMovie(path, rate_hz=rate_hz)
-    return [torch.cat(list(movie.pieces(rate_hz=60, size=(21, 21)))).numpy()]
+    return [torch.cat(list(movie.pieces(Display(60, 1.0, 0.498, (21, 21))))).numpy()]
 
 
 def read_images(path):
@@ -189,8 +190,8 @@ def test_thousand_damaged_files(name, tmp_path, tiny_run, monkeypatch, limited_t
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     if name == "config.yaml":
-        shutil.copytree(configuration.HERE / "conf", path.parent, dirs_exist_ok=True)
-        monkeypatch.setattr(configuration, "HERE", tmp_path)
+        shutil.copytree(configuration.FOLDER / "conf", path.parent, dirs_exist_ok=True)
+        monkeypatch.setattr(configuration, "FOLDER", tmp_path)
     elif write is None:
         shutil.copy(tiny_run / path.name, path)
         if path.name != "config.json":

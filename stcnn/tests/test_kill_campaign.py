@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoints import checkpoint_epochs
+from network.checkpoints import checkpoint_epochs
 
 pytestmark = pytest.mark.slow
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from conftest import run_script
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -50,30 +53,33 @@ def test_demo_from_end_to_end(tiny_demo, tmp_path, monkeypatch, capsys):
 
 
 def test_a_set_of_an_older_recipe_is_made_again(tmp_path):
-    import main
-    from make_synthetic import RECIPE
+    from demo.synthetic import RECIPE, ensure_data
+    from main import parse
+    from runs.configuration import run_settings
 
     folder = tmp_path / "set"
-    settings = main.settle(main.parse([
+    settings = run_settings(parse([
         "--demo", "dataset.make.stimuli=tiny", "dataset.make.neurons=1",
         f"dataset.ca_path={folder}/ca_traces", f"dataset.mov_path={folder}/movies",
     ]))  # fmt: skip
     folder.mkdir()
     old = {"seed": 0, "hz": 30, "px": 51, "stimuli": "tiny", "teacher": "analytic"}
     (folder / "truth.json").write_text(json.dumps(old))
-    assert main.ensure_data(settings, 0)["recipe"] == RECIPE
+    assert ensure_data(settings, 0)["recipe"] == RECIPE
     assert (folder / "ca_traces" / "lc11").is_dir()
 
 
 def test_a_single_core_starts_no_second_process(monkeypatch):
-    import main
+    from main import parse
+    from runs import pipeline
+    from runs.configuration import run_settings
 
-    monkeypatch.setattr(main, "n_cores", lambda: 1)
-    with main.side_process() as pool:
+    monkeypatch.setattr(pipeline, "n_cores", lambda: 1)
+    with pipeline.side_process(run_settings(parse(["--demo"]))) as pool:
         assert pool is None
     monkeypatch.undo()
     if hasattr(os, "sched_getaffinity"):
-        assert main.n_cores() == len(os.sched_getaffinity(0))
+        assert pipeline.n_cores() == len(os.sched_getaffinity(0))
 
 
 PEAKS = {  # planted: {cell type: {stimulus: dF/F}}
@@ -96,7 +102,7 @@ def write_items(folder, shift):
 
 
 def test_control_passes_only_when_shuffled_labels_teach_nothing(tmp_path):
-    from story import planted_scores
+    from demo.planted import planted_scores
 
     truth = {"types": {kind: {"neurons": {"1": {"peak": p}}} for kind, p in PEAKS.items()}}
     model, shuffled, leaky = (
@@ -114,11 +120,12 @@ def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     import main
     from common.files import write_settings
     from common.report import write_summary
-    from story import score
+    from demo.planted import score
+    from runs.configuration import run_settings
 
     monkeypatch.setattr(main, "RESULTS", tmp_path)
     run = tmp_path / "demo"
-    write_settings(run, main.settle(main.parse(["--demo"])))
+    write_settings(run, run_settings(main.parse(["--demo"])))
     scores = [score("lower", 0.8, ">= 0.7", True), score("control", 0.9, "< 0.6", False)]
     summary = {"scores": scores, "planted_truth": scores[0], "data": "", "seconds": 6.7}
     write_summary(run, {**summary, "report": "report.html"})
@@ -151,14 +158,43 @@ def test_fresh_leaves_foreign_files(tmp_path, monkeypatch, capsys):
         (["--demo", "--seed", "-1"], "--seed -1: expected a whole number of 0 or more"),
     ],
 )
-def test_bad_flags(script, flags, words):
-    assert script("main.py", *flags, check=2).stderr == f"error: {words}\n"
+def test_bad_flags(here, flags, words):
+    from main import main
+
+    assert here(main, *flags, check=2).err == f"error: {words}\n"
 
 
-def test_help_and_unknown_flags(script):
+def test_help_and_unknown_flags(script, here):
+    from main import main
+
     assert "--fresh" in script("main.py", "--help").stdout
-    assert "did you mean --fresh" in script("main.py", "--fres", check=2).stderr
-    assert "unknown key lrr" in script("main.py", "--demo", "lrr=1", check=2).stderr
+    assert "did you mean --fresh" in here(main, "--fres", check=2).err
+    assert "unknown key lrr" in here(main, "--demo", "lrr=1", check=2).err
+
+
+def test_own_data_run_without_the_demo(tiny_set, tmp_path):
+    """The folder demo/ can be taken away: own recordings still run, a demo says what is missing."""
+    home = tmp_path / FOLDER.name
+    left_out = shutil.ignore_patterns("demo", "tests", "notebooks", "__pycache__", ".*")
+    shutil.copytree(FOLDER, home, ignore=left_out)
+    own = [
+        "dataset=lc_small", "model=stcnn_small", f"dataset.ca_path={tiny_set}/ca_traces",
+        f"dataset.mov_path={tiny_set}/movies", "dataset.sampling_rate=60",
+        "dataset.loss_meas_t_start=-0.25", "dataset.num_t_pts_prepad=5",
+        "model.network.out_channels=[2,2]", "model.network.x_kernel_size=[3,3]",
+        "model.network.x_stride=[1,1]", "model.network.x_padding=[1,1]",
+        "model.network.activation=[identity,leaky_relu]", "n_epochs=1", "batch_size=9",
+    ]  # fmt: skip
+    (tiny_set / "truth.json").rename(tiny_set / "truth.away")  # recordings have none
+    try:
+        done = run_script(home / "main.py", *own, "--device", "cpu", cwd=home)
+    finally:
+        (tiny_set / "truth.away").rename(tiny_set / "truth.json")
+    run = tmp_path / "results" / FOLDER.name / "main"
+    assert json.loads((run / "summary.json").read_text())["status"] == "complete"
+    assert "display: 60 Hz" in done.stdout + done.stderr
+    done = run_script(home / "main.py", "--demo", cwd=home, check=2)
+    assert "the folder demo/, which makes synthetic sets, is not here" in done.stderr
 
 
 def test_install_files_agree():

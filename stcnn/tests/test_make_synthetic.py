@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from common.files import InputError
-from make_synthetic import SIZES_DEG, make_synthetic, synthetic_stimuli
-from recordings import read_movies, read_recordings
-from stimuli import disc, growing, moving_rectangle, shrinking
-from teacher import analytic_calcium, noisy_trials
+from demo.synthetic import SIZES_DEG, make_synthetic, synthetic_stimuli
+from demo.teacher import analytic_calcium, noisy_trials
+from inputs.recordings import read_movies, read_recordings
+from inputs.stimuli import disc, growing, moving_rectangle, shrinking
 
 
 def peak(contrast, kind):
@@ -84,10 +84,11 @@ def test_foreign_folders_are_left_alone(tmp_path):
     assert (tmp_path / "set" / "mine.txt").read_text() == "keep"
 
 
-def test_a_checkpoint_can_be_the_teacher(script, tiny_run, tmp_path):
-    script(
-        "make_synthetic.py", "--out", tmp_path / "set", "--teacher", tiny_run, "--stimuli", "tiny",
-        "--neurons", 1,
-    )  # fmt: skip
+def test_a_checkpoint_can_be_the_teacher(here, tiny_run, tmp_path):
+    from make_synthetic import main
+
+    here(
+        main, "--out", tmp_path / "set", "--teacher", tiny_run, "--stimuli", "tiny", "--neurons", 1
+    )
     truth = json.loads((tmp_path / "set" / "truth.json").read_text())
     assert list(truth["types"]) == ["lc11", "lc12", "lplc2"]

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from adam import Adam
 from common.files import InputError
-from configuration import compose_settings
-from model_factory import build_model, read_out_blocks
-from models import batch_loss
-from training import clip_parameters
+from network.adam import Adam
+from network.model_factory import build_model, read_out_blocks
+from network.models import batch_loss
+from runs.configuration import compose_settings
+from runs.training import clip_parameters
 
 RELEASED = {"lc11": 10, "lc18": 19, "lc17": 20, "lc12": 10, "lc21": 7}
 

@@ -9,9 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adam import Adam
-from ca_dataloader import CalciumDataset
-from checkpoints import load_model, read_config
 from from_fixture import (
     DT,
     contrast_of,
@@ -32,7 +29,11 @@ from from_fixture import (
     tensor,
     two,
 )
-from models import (
+from inputs.ca_dataloader import CalciumDataset
+from inputs.stimuli import looming_family, size_tuning_family
+from network.adam import Adam
+from network.checkpoints import load_model, read_config
+from network.models import (
     STCNN,
     Photoreceptor,
     SpatioTemporalLayer,
@@ -40,11 +41,10 @@ from models import (
     filtered_drive,
     scale_activity,
 )
-from predict import predict_movies
-from stimuli import looming_family, size_tuning_family
-from temporal import IMPLEMENTATIONS, temporal_filter
-from training import bounds_of, clip_parameters
-from util_conv import exponential_kernel, gaussian_kernel, power_exponential_kernel
+from network.predict import predict_movies
+from network.temporal import IMPLEMENTATIONS, temporal_filter
+from network.util_conv import exponential_kernel, gaussian_kernel, power_exponential_kernel
+from runs.training import bounds_of, clip_parameters
 
 RESOLUTIONS = (1.0, 2.0, 0.5, 3.0, 4.0, 5.0, 0.25, 0.75, 1.5, 2.5)  # degrees per pixel
 DENORMAL = 1e-38  # below it float32 has no digits to compare
@@ -454,10 +454,9 @@ def test_anchor_curves(request):
     """Size tuning and looming of the released weights, streamed, both time constants."""
     for path in paths(request, "anchor"):
         d, model = np.load(path, allow_pickle=False), released_of(request, path)
-        shown = {"rate_hz": round(1 / model.dt), "size": (83, 83)}
-        loom = {stimulus.barcode: stimulus for stimulus in looming_family(**shown)}
+        loom = {stimulus.barcode: stimulus for stimulus in looming_family(model.display)}
         families = {
-            "size": size_tuning_family(**shown),
+            "size": size_tuning_family(model.display),
             "loom": [loom[int(barcode)] for barcode in d["loom_protocols"]],
         }
         n_frames = 3 * d["size_trace_model"].shape[2]  # every third is recorded

@@ -1,6 +1,7 @@
 """Stimuli, any movie as input, predictions, conversion, figures and animations."""
 
 import csv
+import json
 import zipfile
 
 import imageio.v3 as imageio
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import load_model
 from common.files import InputError
-from predict import predict_long, predict_movies
-from recordings import read_recordings
-from stimuli import FAMILIES, disc, flicker, grating, make_family, moving_rectangle
-from user_movies import UserMovie
+from inputs.display import Display
+from inputs.recordings import read_recordings
+from inputs.stimuli import FAMILIES, disc, flicker, grating, make_family, moving_rectangle
+from inputs.user_movies import UserMovie
+from network.checkpoints import load_model
+from network.predict import predict_long, predict_movies
+
+DISPLAY = Display(60, 1.0, 0.498, (51, 51))
 
 
 def rows_of(path):
@@ -23,7 +27,7 @@ def rows_of(path):
 
 def test_families_fit_the_field():
     for name in FAMILIES:
-        stimuli = make_family(name, rate_hz=60, size=(51, 51))
+        stimuli = make_family(name, DISPLAY)
         codes = [stimulus.barcode for stimulus in stimuli]
         assert len(set(codes)) == len(codes)
         for stimulus in stimuli:
@@ -139,7 +143,7 @@ def test_user_movies_of_every_kind(tmp_path):
     found = []
     for name in ("m.npz", "m.npy", "folder"):
         movie = UserMovie(tmp_path / name, rate_hz=30.0, deg_per_px=1.0)
-        found.append(torch.cat(list(movie.pieces(rate_hz=60, size=(51, 51)))))
+        found.append(torch.cat(list(movie.pieces(DISPLAY))))
     for contrast in found:
         assert contrast.shape == (20, 51, 51)
         torch.testing.assert_close(contrast, found[0], atol=1e-5, rtol=0)
@@ -153,24 +157,28 @@ def test_user_movies_of_every_kind(tmp_path):
         UserMovie(tmp_path / "bad.npy", rate_hz=1)
 
 
-def test_a_user_movie_is_predicted(script, tiny_run, tmp_path):
+def test_a_user_movie_is_predicted(here, tiny_run, tmp_path):
+    from generate_ca_predictions import main
+
     movie = np.full((30, 51, 51), 0.498, dtype=np.float32)
     movie[10:20, 20:30, 20:30] = 0.0
     np.savez(tmp_path / "spot.npz", movie=movie, rate_hz=30.0, deg_per_px=1.0)
-    done = script(
-        "generate_ca_predictions.py", "--checkpoint", tiny_run, "--stimulus", tmp_path / "spot.npz",
+    done = here(
+        main, "--checkpoint", tiny_run, "--stimulus", tmp_path / "spot.npz",
         "--feature-maps", "norm_layer_1",
         "--out", tmp_path / "out",
     )  # fmt: skip
-    assert "resampled to 60 Hz and 1 degree per pixel" in done.stdout
+    assert "display: 60 Hz (dataset.sampling_rate" in done.out
+    assert "resampled to 60 Hz and 1 degree per pixel" in done.out
+    record = json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]
+    assert record["display"]["background"] == 0.498
     assert (tmp_path / "out" / "spot_norm_layer_1.mp4").stat().st_size > 1000
     with np.load(tmp_path / "out" / "spot_traces.npz") as arrays:
         assert len(arrays["seconds"]) == 60
-    done = script(
-        "generate_ca_predictions.py", "--checkpoint", tiny_run, "--stimulus", "loming", check=2
-    )
-    assert "no family" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    done = here(main, "--checkpoint", tiny_run, "--stimulus", "loming,data", check=2)
+    assert "loming: no family" in done.err
+    assert "--stimulus data needs --ca-path and --mov-path" in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_dataset_animations(tiny_set, tmp_path):
@@ -225,8 +233,10 @@ def test_parameter_figures_and_tables(tiny_run, tmp_path):
     assert table["network.1.x_weight"] == "2 x 2 x 3 x 3"
 
 
-def test_twins_read_back_the_same(script, tiny_set, tiny_run, tmp_path):
-    script("convert_checkpoint.py", tiny_set / "ca_traces", "--out", tmp_path / "npz", "--npz")
+def test_twins_read_back_the_same(script, here, tiny_set, tiny_run, tmp_path):
+    from convert_checkpoint import main
+
+    here(main, tiny_set / "ca_traces", "--out", tmp_path / "npz", "--npz")
     script("convert_checkpoint.py", tiny_set / "ca_traces", tiny_run, "--out", tmp_path / "st")
     plain = read_recordings(tiny_set / "ca_traces", rate_hz=60)
     (tmp_path / "clean").mkdir()

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-import temporal
-from temporal import IMPLEMENTATIONS, FilterStream, KernelStream, convolve, temporal_filter
-from util_conv import exponential_kernel, power_exponential_kernel
+from network import temporal
+from network.temporal import IMPLEMENTATIONS, FilterStream, KernelStream, convolve, temporal_filter
+from network.util_conv import exponential_kernel, power_exponential_kernel
 
 DT = 1 / 180
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from adam import Adam
-from checkpoints import checkpoint_epochs, load_history, model_state
 from common.files import InputError
-from configuration import compose_settings
-from training import dealt, expand_barcodes, train
+from network.adam import Adam
+from network.checkpoints import checkpoint_epochs, load_history, model_state
+from runs.configuration import compose_settings
+from runs.data import dealt, expand_barcodes
+from runs.training import train
 
 FOLDER = Path(__file__).resolve().parents[1]
 OLD_KEYS = {
@@ -135,12 +136,16 @@ def test_multirun_trains_one_run_a_seed(script, tiny_args, tmp_path):
         ("+lr2=0.1", "unknown key lr2"),
         ("dataset=nope", "expected one of lc_small, synthetic_small"),
         ("model.network.out_chanels=[3]", "did you mean model.network.out_channels"),
+        ("n_epochs=two", "n_epochs: Value 'two' of type 'str' could not be converted to Integer"),
+        ("dataset.mov_res=wide", "dataset.mov_res: Value 'wide'"),
     ],
 )
-def test_wrong_keys_are_one_line(script, argument, message):
-    done = script("train.py", argument, check=2)
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_wrong_keys_are_one_line(here, argument, message):
+    from train import main
+
+    done = here(main, argument, check=2)
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_wrong_values_are_named_together(tiny_args, tmp_path):
@@ -155,6 +160,13 @@ def test_a_launcher_that_is_not_installed_is_one_line(script):
     assert "hydra/launcher=absent" in done.stderr
     assert "pip install -r requirements-launchers.txt" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("word", ["no", "off", "false"])
+def test_no_means_false_on_the_command_line(word):
+    settings = compose_settings([f"dataset.avg_xTrials={word}", f"shuffle_labels={word}"])
+    assert settings["dataset"]["avg_xTrials"] is False
+    assert settings["shuffle_labels"] is False
 
 
 def test_barcode_ranges():
@@ -203,7 +215,7 @@ def test_adam_is_torchs_without_its_compiler():
     for i, values in expected["state"].items():
         assert all(torch.equal(state["state"][i][key], value) for key, value in values.items())
     code = (
-        "import sys, torch; from adam import Adam; w = torch.nn.Parameter(torch.ones(1)); "
+        "import sys, torch; from network.adam import Adam; w = torch.nn.Parameter(torch.ones(1)); "
         "o = Adam([w]); o.zero_grad(); w.sum().backward(); o.step(); o.state_dict(); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )

@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import save
 
 from common.files import InputError, atomic_path, read_json
-from model_factory import build_model
-from safe_load import load_tree, read_pickled_history
+from inputs.display import Display
+from inputs.safe_load import load_tree, read_pickled_history
+from network.model_factory import build_model
+from network.models import STCNN
 
 CONFIG_KEYS = ("pr_config", "network_config", "L_config", "ca_config", "sampling_rate")
 NAME = re.compile(r"model_chkpnt_(\d+)\.(pt|safetensors)")
 
 
-def checkpoint_epochs(run_dir):
+def checkpoint_epochs(run_dir: Path) -> dict[int, Path]:
     """Return {epoch: path} of the checkpoints in ``run_dir``, by epoch; .pt is preferred."""
     found = {}
     for path in sorted(Path(run_dir).glob("model_chkpnt_*"), key=lambda p: p.suffix, reverse=True):
@@ -30,7 +32,7 @@ def checkpoint_epochs(run_dir):
     return dict(sorted(found.items()))
 
 
-def resolve_checkpoint(path):
+def resolve_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint file meant by ``path``: a file, or a run folder (its last epoch)."""
     path = Path(path)
     if path.is_dir():
@@ -49,7 +51,7 @@ def resolve_checkpoint(path):
     return path
 
 
-def read_config(path):
+def read_config(path: Path) -> dict:
     """Read and check a config.json."""
     path = Path(path)
     config = read_json(path, remedy="restore it from the run, or give it with --config")
@@ -59,7 +61,14 @@ def read_config(path):
     return config
 
 
-def load_model(path, *, config=None, readout=None, impl="recursive", device="cpu"):
+def load_model(
+    path: str | Path,
+    *,
+    config: Path | None = None,
+    readout: str | None = None,
+    impl: str = "recursive",
+    device: str | torch.device = "cpu",
+) -> STCNN:
     """Return the model of a checkpoint, evaluating.
 
     Args:
@@ -76,7 +85,9 @@ def load_model(path, *, config=None, readout=None, impl="recursive", device="cpu
     return model.to(device).eval()
 
 
-def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
+def model_from_config(
+    settings: dict, *, readout: str | None = None, impl: str = "recursive", seed: int = 0
+) -> STCNN:
     """Build the (untrained) model that a config.json describes; ``field`` is its movies' size."""
     try:
         model = build_model(
@@ -87,16 +98,17 @@ def model_from_config(settings, *, readout=None, impl="recursive", seed=0):
             seed=seed,
             impl=impl,
         )
+        model.display = Display.of_config(settings)
     except KeyError as error:
         raise InputError(f"model configuration: key {error} is missing") from None
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model configuration: a value is of the wrong kind ({reason})") from None
-    model.field = tuple(settings.get("field", (83, 83)))
+    model.field = model.display.field
     return model
 
 
-def model_state(path):
+def model_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the state dict in a checkpoint file."""
     tree = load_tree(path)
     if path.suffix == ".npz":
@@ -107,7 +119,7 @@ def model_state(path):
     return state
 
 
-def load_state(model, state, path):
+def load_state(model: STCNN, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load ``state`` strictly; a difference is one line that names it."""
     own = model.state_dict()
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
@@ -128,9 +140,18 @@ def load_state(model, state, path):
     model.load_state_dict(state, strict=True)
 
 
-def load_trunk(model, path):
+def load_trunk(model: STCNN, path: str | Path) -> None:
     """Copy lens, hidden layers and batch norm of the checkpoint ``path`` into ``model``."""
     path = resolve_checkpoint(path)
+    config = path.parent / "config.json"
+    if config.is_file():
+        # the filters' time constants and the lens are those of the trunk's own rate and pixels
+        other = model.display.differences(Display.of_config(read_config(config)))
+        if other:
+            raise InputError(
+                f"{path}: its trunk was trained on another display than this data set "
+                f"({'; '.join(other)}); resample the data set or train a trunk on it"
+            )
     own = model.state_dict()
     state = model_state(path)
     for name in [key for key in own if key.startswith(("pr.", "network.", "norm_layers."))]:
@@ -142,7 +163,9 @@ def load_trunk(model, path):
     model.load_state_dict(own)
 
 
-def save_checkpoint(run_dir, epoch, model, optimiser):
+def save_checkpoint(
+    run_dir: Path, epoch: int, model: STCNN, optimiser: torch.optim.Optimizer
+) -> None:
     """Write model_chkpnt_<epoch>.safetensors, then .pt, whose presence makes the epoch count."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.safetensors") as temporary:
@@ -151,7 +174,9 @@ def save_checkpoint(run_dir, epoch, model, optimiser):
         torch.save({"model": state, "optim": optimiser.state_dict()}, temporary)
 
 
-def save_history(run_dir, history, epochs):
+def save_history(
+    run_dir: Path, history: dict[str, list[float]], epochs: dict[str, list[int]]
+) -> None:
     """Write the losses per batch and the epoch of each as loss_hist.npz and loss_hist.csv.
 
     Args:
@@ -174,7 +199,7 @@ def save_history(run_dir, history, epochs):
                 writer.writerow((name, i, epoch, repr(loss)))
 
 
-def load_history(run_dir):
+def load_history(run_dir: Path) -> tuple[dict, dict | None]:
     """Return ({type: losses}, {type: epochs}); the published pickle knows no epochs: None."""
     run_dir = Path(run_dir)
     if (run_dir / "loss_hist.npz").is_file():

@@ -4,13 +4,14 @@ Source: specification 6.4, 9.3.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from common.files import InputError
-from models import ACTIVATIONS, LEAKY_SLOPE, STCNN, Photoreceptor, SpatioTemporalLayer
-from temporal import IMPLEMENTATIONS
-from util_conv import gaussian_kernel
+from network.models import ACTIVATIONS, LEAKY_SLOPE, STCNN, Photoreceptor, SpatioTemporalLayer
+from network.temporal import IMPLEMENTATIONS
+from network.util_conv import gaussian_kernel
 
 KINDS = {"spatiotemporal_exp": "exp", "spatiotemporal_pwrexp": "pwrexp", "spatial": "spatial"}
 FAST_HIDDEN_SCALE, FAST_READ_OUT_SCALE = 1.0, 0.03
@@ -18,7 +19,7 @@ FAST_GAIN_RAW, FAST_READ_OUT_BIAS = -3.5, -1.5
 RUN_TIME_KEYS = ("pr", "network", "lobula", "ca", "readout", "readout_default")
 
 
-def read_out_blocks(model_config, cell_types):
+def read_out_blocks(model_config: dict, cell_types: Sequence[str]) -> tuple[dict, list[str]]:
     """Return (lobula block with its lists filled for ``cell_types``, types that used the default).
 
     Args:
@@ -50,7 +51,15 @@ def read_out_blocks(model_config, cell_types):
     return lobula, defaulted
 
 
-def build_model(configs, *, rate_hz, readout="legacy", init="reference", seed=0, impl="recursive"):
+def build_model(
+    configs: dict,
+    *,
+    rate_hz: float,
+    readout: str = "legacy",
+    init: str = "reference",
+    seed: int = 0,
+    impl: str = "recursive",
+) -> STCNN:
     """Build the model with initial values drawn from ``seed``.
 
     Args:

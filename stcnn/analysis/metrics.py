@@ -3,10 +3,13 @@
 Letters: N items, T frames.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from ca_dataloader import EpochOrder, make_loader
+from inputs.ca_dataloader import CalciumDataset, EpochOrder, Item, make_loader
+from network.models import STCNN
 
 COLUMNS = (
     "mse",
@@ -18,7 +21,7 @@ COLUMNS = (
 )
 
 
-def correlation(a, b):
+def correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Return Pearson's correlation, or NaN when either side is constant."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(a) < 2 or a.std() < 1e-12 or b.std() < 1e-12:
@@ -27,7 +30,14 @@ def correlation(a, b):
 
 
 @torch.no_grad()
-def predict_rows(model, dataset, rows, *, batch_size=8, device="cpu"):
+def predict_rows(
+    model: STCNN,
+    dataset: CalciumDataset,
+    rows: Sequence[int],
+    *,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> np.ndarray:
     """Return predicted traces of the items ``rows`` (N, T), float32 numpy, in that order."""
     model.eval()
     loader = make_loader(dataset, EpochOrder(rows, seed=0, shuffle=False), batch_size=batch_size)
@@ -40,7 +50,7 @@ def predict_rows(model, dataset, rows, *, batch_size=8, device="cpu"):
     return torch.cat(curves).numpy()
 
 
-def reliability(dataset, item):
+def reliability(dataset: CalciumDataset, item: Item) -> tuple[float, int]:
     """Return (mean correlation between trials, trials) of an averaged item; NaN for one trial."""
     traces = dataset.session_of(item)["neuron"][item.uid]["traces"]
     start, stop = (frame - dataset.layout.n_prepad for frame in dataset.window(item))
@@ -51,7 +61,9 @@ def reliability(dataset, item):
     return float(matrix[np.triu_indices(n, 1)].mean()), n
 
 
-def score_rows(model, dataset, rows, *, device="cpu"):
+def score_rows(
+    model: STCNN, dataset: CalciumDataset, rows: Sequence[int], *, device: str = "cpu"
+) -> tuple[dict, list[dict]]:
     """Return ({type: {score: value}}, item table) for the items ``rows``.
 
     Scores: mse and r2 over all scored frames; trace_correlation, mean over items;

@@ -1,10 +1,10 @@
 """Read any movie as a stimulus: array, .npy, .npz, video or image folder, on the model's grid.
 
 A movie is held frame by frame at the model's rate (the last frame shown before each tick) and
-averaged
-over areas onto one pixel per degree; outside the picture lies the grey background. Letters: T
-frames."""
+averaged over areas onto the model's pixels; outside the picture lies the grey background of the
+model's display. Letters: T frames."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from common.files import InputError
-from recordings import natural_key
-from safe_load import DAMAGE
-from stimuli import BACKGROUND
+from inputs.display import TOLERANCE, Display
+from inputs.recordings import natural_key
+from inputs.safe_load import DAMAGE
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -43,6 +43,10 @@ class UserMovie:
         self.rate_hz, self.deg_per_px = rate_hz or own_rate, deg_per_px or own_scale
         if not self.rate_hz:
             raise InputError(f"{path}: holds no frame rate; give it with --movie-rate HZ")
+        self.origin = {
+            "rate_hz": _origin("--movie-rate", rate_hz, own_rate),
+            "deg_per_px": _origin("--deg-per-px", deg_per_px, own_scale, unknown="just fits"),
+        }
 
     def _open(self):
         suffix = self.path.suffix.lower()
@@ -51,7 +55,7 @@ class UserMovie:
             files.sort(key=lambda p: natural_key(p.name))
             if not files:
                 raise InputError(f"{self.path}: no image inside (looked for {', '.join(IMAGES)})")
-            size = _read_image(files[0]).shape
+            size = _read_image(files[0]).shape[:2]
             return None, None, len(files), size, lambda: _images(files, size)
         if suffix in (".npy", ".npz"):
             array, rate, scale = _read_array(self.path)
@@ -80,17 +84,19 @@ class UserMovie:
             f"{', '.join(VIDEOS)}"
         )
 
-    def pieces(self, *, rate_hz, size):
-        """Yield contrast pieces (n, rows, columns) at the model's rate on its grid."""
-        rows, columns = self._matrices(size)
+    def pieces(self, display: Display) -> Iterator[torch.Tensor]:
+        """Yield contrast pieces (n, rows, columns) at the rate and on the pixels of ``display``."""
+        rows, columns = self._matrices(display)
+        background = display.background
         outside = 1.0 - torch.outer(
             rows.sum(1), columns.sum(1)
         )  # share of each pixel off the picture
         waiting, shown = [], 0
         for i, frame in enumerate(self._frames()):
+            frame = _opaque(frame, background)
             picture = rows @ torch.from_numpy(np.ascontiguousarray(frame)).float() @ columns.T
-            contrast = picture + outside * BACKGROUND - BACKGROUND
-            until = round((i + 1) * rate_hz / self.rate_hz)
+            contrast = picture + outside * background - background
+            until = round((i + 1) * display.rate_hz / self.rate_hz)
             waiting += [contrast] * (until - shown)
             shown = until
             while len(waiting) >= PIECE_FRAMES:
@@ -99,24 +105,35 @@ class UserMovie:
         if waiting:
             yield torch.stack(waiting)
 
-    def describe(self, *, rate_hz, size):
-        """Return one line that says how the movie is resampled."""
-        scale = self._scale(size)
-        return (
+    def describe(self, display: Display) -> str:
+        """Return one line that says how the movie is resampled, and what lies off the field."""
+        scale, (rows, columns) = self._scale(display), display.field
+        degrees = [n * display.deg_per_px for n in display.field]
+        text = (
             f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px at "
-            f"{self.rate_hz:g} Hz, resampled to {rate_hz:g} Hz and 1 degree per pixel "
-            f"({scale:.3g} degrees per file pixel) on a field of {size[0]} x {size[1]} degrees"
+            f"{self.rate_hz:g} Hz ({self.origin['rate_hz']}), resampled to {display.rate_hz:g} Hz "
+            f"and {display.deg_per_px:g} degree per pixel ({scale:.3g} degrees per file pixel, "
+            f"{self.origin['deg_per_px']}) on a field of {degrees[0]:g} x {degrees[1]:g} degrees"
         )
+        for own, n, name in zip(self.size, (rows, columns), ("height", "width"), strict=True):
+            off = 1.0 - n * display.deg_per_px / (own * scale)
+            if off > 0.005:
+                text += f"; {off:.0%} of its {name} lies off the field and is not seen"
+        return text
 
-    def _scale(self, size):
-        return self.deg_per_px or min(n / own for n, own in zip(size, self.size, strict=True))
+    def _scale(self, display):
+        """Return degrees per pixel of the file."""
+        if self.deg_per_px:
+            return self.deg_per_px
+        sides = zip(display.field, self.size, strict=True)
+        return min(n * display.deg_per_px / own for n, own in sides)
 
-    def _matrices(self, size):
+    def _matrices(self, display):
         """Return the (rows, file rows) and (columns, file columns) matrices of area averaging."""
-        scale = self._scale(size)
+        scale = self._scale(display) / display.deg_per_px  # pixels of the field per file pixel
         found = []
-        for n, own in zip(size, self.size, strict=True):
-            edges = (np.arange(own + 1) - own / 2) * scale + n // 2  # file pixel edges, degrees
+        for n, own, centre in zip(display.field, self.size, display.centre, strict=True):
+            edges = (np.arange(own + 1) - own / 2) * scale + centre  # of file pixels, field pixels
             low = np.arange(n)[:, None] - 0.5
             overlap = np.minimum(edges[1:], low + 1.0) - np.maximum(edges[:-1], low)
             found.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
@@ -169,8 +186,22 @@ def _unit(array, path):
     return array.astype(np.float32)
 
 
+def _origin(flag, given, own, unknown=""):
+    """Return where a value comes from; a flag that differs from the file by 1 % is said."""
+    if given and own and abs(given - own) > TOLERANCE * own:
+        return f"flag {flag}, the file says {own:g}"
+    return f"flag {flag}" if given else "file" if own else unknown
+
+
+def _opaque(frame, background):
+    """Return a grey frame; where its second plane, opacity, is below 1 the background shows."""
+    if frame.ndim == 2:
+        return frame
+    return frame[..., 1] * frame[..., 0] + (1.0 - frame[..., 1]) * np.float32(background)
+
+
 def _grey(picture):
-    """Return luminance 0..1 of a grey, RGB or RGBA picture; transparent parts are background."""
+    """Return luminance 0..1 of a grey, RGB or RGBA picture; with opacity as a second plane."""
     values = np.asarray(picture)
     top = 255.0 if values.dtype == np.uint8 else float(np.iinfo(values.dtype).max)
     values = values.astype(np.float32) / top
@@ -178,7 +209,7 @@ def _grey(picture):
         return values
     grey = values[..., :3] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     if values.shape[-1] == 4:
-        grey = values[..., 3] * grey + (1.0 - values[..., 3]) * BACKGROUND
+        return np.stack([grey, values[..., 3]], axis=-1)
     return grey
 
 
@@ -192,9 +223,9 @@ def _read_image(path):
 def _images(files, size):
     for path in files:
         frame = _read_image(path)
-        if frame.shape != size:
+        if frame.shape[:2] != size:
             raise InputError(
-                f"{path}: {frame.shape} pixels, the first image has {size}; expected one size"
+                f"{path}: {frame.shape[:2]} pixels, the first image has {size}; expected one size"
             )
         yield frame
 

@@ -5,6 +5,8 @@ whole compiler (torch._dynamo) when it is first met: 3 to 5 s of CPU in each pro
 The methods themselves lie under the marks; steps and state are bit for bit the same.
 """
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -21,6 +23,6 @@ class Adam(torch.optim.Adam):
     load_state_dict = _unmarked(torch.optim.Adam.load_state_dict)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable | None = None) -> float | None:
         """Do one step; see torch.optim.Adam."""
         return _unmarked(torch.optim.Adam.step)(self, closure)

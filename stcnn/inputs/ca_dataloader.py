@@ -6,6 +6,7 @@ photoreceptors."""
 import bisect
 import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.files import InputError, raise_faults
-from recordings import TIME_TOLERANCE_S
+from inputs.display import Display
+from inputs.recordings import TIME_TOLERANCE_S
 
 log = logging.getLogger(__name__)
 START_SAMPLES = 18  # samples averaged for the padding before a trace
@@ -44,7 +46,12 @@ class Layout:
     n_prepad: int = 360
 
     @classmethod
-    def from_config(cls, config):
+    def of_display(cls, display: Display) -> "Layout":
+        """Return the layout of a data set as it was recorded: no padding, loss from the onset."""
+        return cls(True, display.deg_per_px, display.background, 0.0, 0)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Layout":
         """Read the keys of ``conf/dataset/*.yaml``."""
         return cls(
             config["avg_xTrials"],
@@ -137,12 +144,12 @@ class CalciumDataset(Dataset):
     def __len__(self):
         return len(self.items)
 
-    def rows_of(self, who, barcode):
+    def rows_of(self, who: str | int, barcode: int) -> list[int]:
         """Return item numbers by (cell type | "any" | uid, barcode)."""
         return list(self._rows.get((who, barcode), []))
 
     @property
-    def data_count(self):
+    def data_count(self) -> dict[str, int]:
         """Items per type, counted from the index."""
         counts = dict.fromkeys(self.cell_types, 0)
         for item in self.items:
@@ -150,15 +157,15 @@ class CalciumDataset(Dataset):
         return counts
 
     @property
-    def n_frames(self):
+    def n_frames(self) -> int:
         """T: frames of every item."""
         return self.layout.n_prepad + self.n_max
 
-    def session_of(self, item):
+    def session_of(self, item: Item) -> dict:
         """Return the stimulus entry (t_axis, neuron) of an Item."""
         return self.recordings[item.cell_type][item.file][item.barcode]
 
-    def trace(self, item):
+    def trace(self, item: Item) -> torch.Tensor:
         """Return the padded trace (T,) of an Item, dF/F."""
         traces = self.session_of(item)["neuron"][item.uid]["traces"]
         trace = traces.mean(0) if item.trial is None else traces[item.trial]
@@ -167,7 +174,7 @@ class CalciumDataset(Dataset):
         head = trace[:START_SAMPLES].mean().expand(self.layout.n_prepad)
         return torch.cat([head, trace])
 
-    def window(self, item):
+    def window(self, item: Item) -> tuple[int, int]:
         """Return (start, stop) of the loss. Faithful: the last recorded sample is not scored."""
         t_axis = self.session_of(item)["t_axis"]
         pad = self.layout.n_prepad
@@ -176,17 +183,17 @@ class CalciumDataset(Dataset):
     def _first_scored(self, t_axis):
         return last_index_before(t_axis, self.layout.loss_start_s)
 
-    def onset(self, item):
+    def onset(self, item: Item) -> int:
         """Return the frame of the item at which the movie starts."""
         return last_index_before(self.session_of(item)["t_axis"], 0.0) + self.layout.n_prepad
 
-    def pixel_shift(self, item):
+    def pixel_shift(self, item: Item) -> tuple[int, int]:
         """Return (row_shift, col_shift) in pixels, rounded half to even."""
         neuron = self.session_of(item)["neuron"][item.uid]
         res = self.layout.px_res_deg
         return -int(np.rint(neuron["ele_shift"] / res)), int(np.rint(neuron["azi_shift"] / res))
 
-    def movie(self, item):
+    def movie(self, item: Item) -> torch.Tensor:
         """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item."""
         first, frames = self._placed_frames(item)
         # numpy hands out zero pages untouched; torch.zeros would write all 50 MB
@@ -199,7 +206,7 @@ class CalciumDataset(Dataset):
         )
         return out
 
-    def sampled(self, item):
+    def sampled(self, item: Item) -> torch.Tensor:
         """Return the sampled stimulus (T, 1, H, W) of an Item; grey frames sample to zero."""
         first, frames = self._placed_frames(item)
         key = (item.barcode, self.pixel_shift(item), len(frames))
@@ -215,7 +222,7 @@ class CalciumDataset(Dataset):
         out[first : first + len(small), 0] = small
         return out
 
-    def forget_sampled(self):
+    def forget_sampled(self) -> None:
         """Empty the cache; needed when movies or lens have changed."""
         self._cache.clear()
         self._cache_bytes = 0
@@ -249,7 +256,7 @@ class CalciumDataset(Dataset):
         }
 
 
-def last_index_before(t_axis, seconds):
+def last_index_before(t_axis: torch.Tensor, seconds: float) -> int:
     """Return the last index with t <= ``seconds`` (tolerance 1e-4 s)."""
     index = bisect.bisect_right(t_axis.tolist(), seconds + TIME_TOLERANCE_S) - 1
     if index < 0:
@@ -261,7 +268,9 @@ def last_index_before(t_axis, seconds):
     return index
 
 
-def shift_slices(shift, size):
+def shift_slices(
+    shift: tuple[int, int], size: tuple[int, int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return (destination, source) slices that move a picture rows up and columns left."""
     into, source = [], []
     for step, n in zip(shift, size, strict=True):
@@ -271,7 +280,7 @@ def shift_slices(shift, size):
     return tuple(into), tuple(source)
 
 
-def shift_movie(contrast, shift):
+def shift_movie(contrast: torch.Tensor, shift: tuple[int, int]) -> torch.Tensor:
     """Return contrast frames (T, rows, columns) moved by ``shift``; vacated pixels are 0."""
     if shift == (0, 0):
         return contrast
@@ -300,14 +309,28 @@ class EpochOrder(Sampler):
         return iter(rows.tolist())
 
 
-def make_loader(dataset, order, *, batch_size, num_workers=0, pin=False):
+def make_loader(
+    dataset: CalciumDataset,
+    order: Sampler,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    pin: bool = False,
+) -> DataLoader:
     """Return the loader of ``dataset`` in ``order``; the last, smaller batch is kept."""
     return DataLoader(
         dataset, batch_size=batch_size, sampler=order, num_workers=num_workers, pin_memory=pin
     )
 
 
-def split_rows(dataset, *, fraction, by="stimulus", seed=0, held_out=()):
+def split_rows(
+    dataset: CalciumDataset,
+    *,
+    fraction: float,
+    by: str = "stimulus",
+    seed: int = 0,
+    held_out: Collection[int] = (),
+) -> tuple[list[int], list[int]]:
     """Return (training rows, validation rows).
 
     Args:

@@ -5,6 +5,7 @@ import csv
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,9 +15,14 @@ from safetensors.torch import save
 from torch.nn import functional
 from tqdm import tqdm
 
-from adam import Adam
-from ca_dataloader import CalciumDataset, EpochOrder, Layout, make_loader, split_rows
-from checkpoints import (
+from analysis.metrics import COLUMNS, score_rows
+from common.device import why_no_gpu
+from common.files import InputError, atomic_path, git_commit, read_json, write_json, write_settings
+from common.tables import write_rows
+from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader, split_rows
+from inputs.safe_load import load_tree
+from network.adam import Adam
+from network.checkpoints import (
     checkpoint_epochs,
     load_history,
     load_trunk,
@@ -25,23 +31,23 @@ from checkpoints import (
     save_checkpoint,
     save_history,
 )
-from common.device import why_no_gpu
-from common.files import InputError, atomic_path, git_commit, read_json, write_json, write_settings
-from make_synthetic import make_synthetic
-from metrics import COLUMNS, score_rows
-from model_factory import read_out_blocks
-from models import batch_loss
-from recordings import read_movies, read_recordings
-from safe_load import load_tree
+from network.model_factory import read_out_blocks
+from network.models import STCNN, batch_loss
+from runs.data import (
+    data_files,
+    draws_per_epoch,
+    expand_barcodes,
+    open_dataset,
+    shuffled_movies,
+)
 
 log = logging.getLogger(__name__)
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
 FREE_ON_RESUME = ("n_epochs", "device", "num_workers", "print_freq", "resume")
 LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors")
 
 
-def pick_device(wish):
+def pick_device(wish: str) -> torch.device:
     """Return the torch device for auto, cpu, gpu or cuda."""
     if wish not in ("auto", "cpu", "gpu", "cuda"):
         raise InputError(f"device={wish}: expected auto, cpu, gpu or cuda")
@@ -53,13 +59,13 @@ def pick_device(wish):
     return torch.device("cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
-def bounds_of(clip_param):
+def bounds_of(clip_param: dict) -> list[tuple]:
     """Return [(substring, low, high)] from the clip_param block; None is unbounded."""
     return [(rule["name"], rule["min"], rule["max"]) for rule in clip_param.values()]
 
 
 @torch.no_grad()
-def clip_parameters(model, rules):
+def clip_parameters(model: torch.nn.Module, rules: list[tuple]) -> None:
     """Keep parameters inside their bounds: the first rule whose substring the name contains."""
     for name, parameter in model.named_parameters():
         for pattern, low, high in rules:
@@ -68,41 +74,7 @@ def clip_parameters(model, rules):
                 break
 
 
-def expand_barcodes(entries):
-    """Return the set of barcodes meant by entries such as 321 or "321-329"."""
-    barcodes = set()
-    for entry in entries:
-        low, _, high = str(entry).partition("-")
-        try:
-            barcodes.update(range(int(low), int(high or low) + 1))
-        except ValueError:
-            raise InputError(f"stimulus {entry!r}: expected a number or first-last") from None
-    return barcodes
-
-
-def open_dataset(settings, *, lc_types=None, neuron_uids=None):
-    """Return the configured data set; a synthetic one is made on first use."""
-    config = settings["dataset"]
-    recipe = config.get("make")
-    if recipe and not Path(config["ca_path"]).is_dir():
-        folder = Path(config["ca_path"]).parent
-        log.info("making the synthetic set in %s (first use)", folder)
-        make_synthetic(folder, **recipe)
-    rate = config["sampling_rate"]
-    recordings = read_recordings(config["ca_path"], rate_hz=rate, nan=config.get("nan", "reject"))
-    needed = {
-        barcode
-        for sessions in recordings.values()
-        for session in sessions.values()
-        for barcode in session
-    }
-    movies = read_movies(config["mov_path"], rate_hz=rate, needed=needed)
-    return CalciumDataset(
-        recordings, movies, Layout.from_config(config), lc_types=lc_types, neuron_uids=neuron_uids
-    )
-
-
-def model_settings(settings, dataset):
+def model_settings(settings: dict, dataset: CalciumDataset) -> dict:
     """Return the contents of config.json (without the run's path) for a data set."""
     model = settings["model"]
     lobula, defaulted = read_out_blocks(model, dataset.cell_types)
@@ -117,7 +89,8 @@ def model_settings(settings, dataset):
         "data_count": dataset.data_count,
         "sampling_rate": settings["dataset"]["sampling_rate"],
         "dataset_config": settings["dataset"],
-        "field": list(next(iter(dataset.movies.values())).shape[1:]),
+        "field": list(dataset.display.field),
+        "display": dataset.display.record(),
         "readout": settings["readout"],
         "init": settings["init"],
         "seed": settings["seed"],
@@ -125,7 +98,7 @@ def model_settings(settings, dataset):
     }
 
 
-def new_run_dir(settings):
+def new_run_dir(settings: dict) -> Path:
     """Make <expt_path>/<date_time>_<expt_name>; a number is added when it exists."""
     stamp = time.strftime("%Y%m%d_%H%M%S")
     base = Path(settings["expt_path"]) / f"{stamp}_{settings['expt_name']}"
@@ -139,7 +112,7 @@ def new_run_dir(settings):
     raise InputError(f"{base}: exists a thousand times; choose another expt_name")
 
 
-def check_settings(settings):
+def check_settings(settings: dict) -> None:
     """Refuse values out of range, all faults in one line."""
     faults = []
     for key, low in (
@@ -161,7 +134,7 @@ def check_settings(settings):
         raise InputError("; ".join(faults))
 
 
-def resume_settings(run_dir, given, explicit):
+def resume_settings(run_dir: Path, given: dict, explicit: Iterable[str]) -> dict:
     """Return the settings a run was started with; only n_epochs and the machine may be changed."""
     path = Path(run_dir) / "settings.json"
     if not path.is_file():
@@ -178,7 +151,13 @@ def resume_settings(run_dir, given, explicit):
     return settings | {key: given[key] for key in explicit if key in FREE_ON_RESUME}
 
 
-def train(settings, *, explicit=(), run_dir=None, score_training=True):
+def train(
+    settings: dict,
+    *,
+    explicit: Iterable[str] = (),
+    run_dir: Path | None = None,
+    score_training: bool = True,
+) -> Path:
     """Train a model and return its run folder.
 
     Args:
@@ -199,6 +178,7 @@ def train(settings, *, explicit=(), run_dir=None, score_training=True):
         lc_types=old["L_config"]["lc_types"] if old else None,
         neuron_uids=old.get("neuron_uids"),
     )
+    log.info("%s", dataset.display.describe())
     config = model_settings(settings, dataset)
     model = model_from_config(config, impl=settings["temporal_impl"], seed=settings["seed"])
     if settings["trunk"]:
@@ -229,7 +209,15 @@ def train(settings, *, explicit=(), run_dir=None, score_training=True):
     return run_dir
 
 
-def fit(model, dataset, settings, *, run_dir, rows, val_rows):
+def fit(
+    model: STCNN,
+    dataset: CalciumDataset,
+    settings: dict,
+    *,
+    run_dir: Path,
+    rows: Sequence[int],
+    val_rows: Sequence[int],
+) -> None:
     """Run the epochs that are left, from the last checkpoint in ``run_dir`` when there is one."""
     device = next(model.parameters()).device
     dataset.sample = sampler_of(model)
@@ -297,7 +285,9 @@ def fit(model, dataset, settings, *, run_dir, rows, val_rows):
     model.eval()
 
 
-def train_step(model, batch, optimiser, settings):
+def train_step(
+    model: STCNN, batch: dict, optimiser: torch.optim.Optimizer, settings: dict
+) -> tuple[dict, dict]:
     """Do one step; return ({type: loss}, {type: sd of the indicator's activity})."""
     device = next(model.parameters()).device
     types, neurons = batch["lc_type"], batch["neuron_num"][:, 0].to(device, non_blocking=True)
@@ -333,7 +323,9 @@ def train_step(model, batch, optimiser, settings):
     return {name: float(value.detach()) for name, value in losses.items()}, spread
 
 
-def restore(run_dir, model, optimiser):
+def restore(
+    run_dir: Path, model: STCNN, optimiser: torch.optim.Optimizer
+) -> tuple[int | None, dict, dict]:
     """Load the last checkpoint; return (epoch or None, history, epochs per entry)."""
     history = {name: [] for name in model.cell_types}
     epochs = {name: [] for name in model.cell_types}
@@ -362,7 +354,15 @@ class Quality:
         self.path, self.settings = Path(run_dir) / "log.csv", settings
         self.best, self.since = math.inf, 0
 
-    def log_epoch(self, epoch, model, history, epochs, scores, seconds):
+    def log_epoch(
+        self,
+        epoch: int,
+        model: STCNN,
+        history: dict[str, list[float]],
+        epochs: dict[str, list[int]],
+        scores: dict,
+        seconds: float,
+    ) -> bool:
         """Append the epoch's row; return True when training should stop early."""
         row = {"epoch": epoch, "seconds": round(seconds, 3)}
         for name in model.cell_types:
@@ -390,10 +390,17 @@ class Quality:
         if self.path.is_file():
             with open(self.path, newline="") as handle:
                 rows = [old for old in csv.DictReader(handle) if int(old["epoch"]) < row["epoch"]]
-        write_csv(self.path, [*rows, row])
+        write_rows(self.path, [*rows, row])
 
 
-def write_scores(model, dataset, run_dir, *, rows, val_rows):
+def write_scores(
+    model: STCNN,
+    dataset: CalciumDataset,
+    run_dir: Path,
+    *,
+    rows: Sequence[int],
+    val_rows: Sequence[int],
+) -> None:
     """Write scores.csv (type by score, training and held-out) and items.csv (one line an item)."""
     device = next(model.parameters()).device
     dataset.sample = sampler_of(model)
@@ -404,57 +411,11 @@ def write_scores(model, dataset, run_dir, *, rows, val_rows):
         scores, items = score_rows(model, dataset, chosen, device=device)
         summary += [{"part": part, "cell_type": name, **values} for name, values in scores.items()]
         table += [{"part": part, **entry} for entry in items]
-    write_csv(Path(run_dir) / "scores.csv", summary)
-    write_csv(Path(run_dir) / "items.csv", table)
+    write_rows(Path(run_dir) / "scores.csv", summary)
+    write_rows(Path(run_dir) / "items.csv", table)
 
 
-def write_csv(path, rows):
-    """Write a list of dicts with the same keys as CSV, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def sampler_of(model):
+def sampler_of(model: STCNN) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that samples contrast frames with the model's lens, on the CPU."""
     lens = copy.deepcopy(model.pr).cpu()
     return torch.no_grad()(lens.sample)
-
-
-def shuffled_movies(dataset, rows, seed):
-    """Return the movies with those of the training stimuli dealt round: the negative control."""
-    barcodes = sorted({dataset.items[row].barcode for row in rows})
-    other = dict(zip(barcodes, dealt(barcodes, seed), strict=True))
-    return {code: dataset.movies[other.get(code, code)] for code in dataset.movies}
-
-
-def dealt(cards, seed):
-    """Return ``cards`` dealt round so that neighbours get cards from all over the list.
-
-    Numbers of stimuli count along families, sizes and speeds. A plain shuffle now and then deals
-    the stimuli of a family to one another, and a control then learns the family; steps of the
-    golden section spread every run of neighbours evenly. No card stays where it is, except alone.
-    """
-    n = len(cards)
-    steps = [step for step in range(1, n) if math.gcd(step, n) == 1]
-    step = min(steps, key=lambda value: abs(value - GOLDEN * n), default=1)
-    start = np.random.default_rng([seed, 2]).integers(n)
-    other = (start + step * np.arange(n)) % n
-    for i in np.flatnonzero(other == np.arange(n)) if n > 1 else ():
-        after = (i + 1) % n
-        other[[i, after]] = other[[after, i]]
-    return [cards[i] for i in other]
-
-
-def draws_per_epoch(dataset, rows, oversample):
-    """Return how often each of ``rows`` is drawn in an epoch."""
-    times = {code: n for entry, n in oversample.items() for code in expand_barcodes([entry])}
-    return [times.get(dataset.items[row].barcode, 1) for row in rows]
-
-
-def data_files(settings):
-    """Return the data files that settings.json records by their hash, up to 200."""
-    config = settings["dataset"]
-    found = [*Path(config["ca_path"]).glob("*/*.*"), *Path(config["mov_path"]).glob("vstim_*.*")]
-    return sorted(found)[:200]

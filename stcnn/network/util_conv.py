@@ -4,11 +4,12 @@ Source: specification 6.1. Letters: C channels, K taps.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 
-def exponential_kernel(tau, *, dt, n_taps):
+def exponential_kernel(tau: torch.Tensor, *, dt: float, n_taps: int) -> torch.Tensor:
     """Return exp(-k dt/tau), k = 0..K-1, scaled to unit energy: sum(w^2) * dt = 1.
 
     Args:
@@ -23,7 +24,9 @@ def exponential_kernel(tau, *, dt, n_taps):
     return _unit_energy(torch.exp(-t / tau.reshape(-1, 1)), dt)
 
 
-def power_exponential_kernel(tau, n_power, *, dt, n_taps):
+def power_exponential_kernel(
+    tau: torch.Tensor, n_power: torch.Tensor, *, dt: float, n_taps: int
+) -> torch.Tensor:
     """Return (t/tau)^n exp(-n (t/tau - 1)), scaled to unit energy; 0 at t = 0, peak at t = tau.
 
     Args:
@@ -42,7 +45,9 @@ def power_exponential_kernel(tau, n_power, *, dt, n_taps):
     return _unit_energy(torch.nn.functional.pad(body, (1, 0)), dt)  # (C, K)
 
 
-def gaussian_kernel(sigma, ds, size):
+def gaussian_kernel(
+    sigma: Sequence[float], ds: Sequence[float], size: Sequence[int]
+) -> torch.Tensor:
     """Return the acceptance function of a photoreceptor, peak in the middle, sum 1.
 
     Args:

@@ -8,14 +8,16 @@ Faithful: the published code passes the two in swapped order wherever it uses th
 released number follows Ca = alpha + softplus(beta) * filter(act(v) + shift).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from temporal import FilterStream, KernelStream, convolve, temporal_filter
-from util_conv import power_exponential_kernel
+from network.temporal import FilterStream, KernelStream, convolve, temporal_filter
+from network.util_conv import power_exponential_kernel
 
 LEAKY_SLOPE = 0.01
 ACTIVATIONS = ("identity", "relu", "tanh", "leaky_relu", "elu")
@@ -23,7 +25,7 @@ CHANNELS_LAST = torch.channels_last
 NORM_MOMENTUM, NORM_EPS = 0.1, 1e-5
 
 
-def activate(x, name, *, inplace=False):
+def activate(x: torch.Tensor, name: str, *, inplace: bool = False) -> torch.Tensor:
     """Apply the activation called ``name``; ``inplace`` allows the input to be overwritten."""
     if name == "identity":
         return x
@@ -38,7 +40,15 @@ def activate(x, name, *, inplace=False):
     raise ValueError(f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}")
 
 
-def filtered_drive(v, tau, *, activation, dt, n_taps, impl="recursive"):
+def filtered_drive(
+    v: torch.Tensor,
+    tau: torch.Tensor,
+    *,
+    activation: str,
+    dt: float,
+    n_taps: int,
+    impl: str = "recursive",
+) -> torch.Tensor:
     """Return filter(act(v) + shift) for voltages (N, T): what the indicator sees.
 
     The shift is 1 for elu, so that the drive is never negative, and 0 otherwise.
@@ -47,12 +57,14 @@ def filtered_drive(v, tau, *, activation, dt, n_taps, impl="recursive"):
     return temporal_filter(drive[..., None], tau, dt=dt, n_taps=n_taps, impl=impl)[..., 0]
 
 
-def scale_activity(activity, gain_raw, offset):
+def scale_activity(
+    activity: torch.Tensor, gain_raw: torch.Tensor, offset: torch.Tensor
+) -> torch.Tensor:
     """Return calcium offset + softplus(gain_raw) * activity (N, T); gain and offset (N,) or one."""
     return offset.reshape(-1, 1) + functional.softplus(gain_raw).reshape(-1, 1) * activity
 
 
-def full_precision(x):
+def full_precision(x: torch.Tensor) -> torch.Tensor:
     """Return ``x`` in float32 when mixed precision made it shorter: the filters sum many frames."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
@@ -94,7 +106,7 @@ class Photoreceptor(nn.Module):
         self.impl = "recursive"
         self._matrices = (None, None)
 
-    def sample(self, contrast):
+    def sample(self, contrast: torch.Tensor) -> torch.Tensor:
         """Sample contrast frames (..., rows, columns) on the coarse grid, (..., H, W).
 
         A Gaussian is a product of a row and a column profile, so two small matrix products replace
@@ -130,11 +142,11 @@ class Photoreceptor(nn.Module):
         stride, padding = self.stride[axis], self.padding[axis]
         return functional.conv1d(unit, profile[None, None], stride=stride, padding=padding)[:, 0].T
 
-    def forward(self, sampled):
+    def forward(self, sampled: torch.Tensor) -> torch.Tensor:
         """Filter sampled frames (B, T, 1, H, W) in time."""
         return temporal_filter(sampled, self.tau, dt=self.dt, n_taps=self.n_taps, impl=self.impl)
 
-    def stream(self):
+    def stream(self) -> FilterStream | KernelStream | None:
         """Return the temporal filter as a stream."""
         return FilterStream(self.tau, dt=self.dt, n_taps=self.n_taps)
 
@@ -156,7 +168,9 @@ class SpatioTemporalLayer(nn.Module):
         self.bias = nn.Parameter(bias)
         self.impl = "recursive"
 
-    def spatial(self, x, weight, *, inplace=False):
+    def spatial(
+        self, x: torch.Tensor, weight: torch.Tensor, *, inplace: bool = False
+    ) -> torch.Tensor:
         """Activate and convolve ``x`` (B, T, C, H, W) with ``weight``, without bias."""
         x = activate(x, self.activation, inplace=inplace)
         frames = x.flatten(0, 1)  # (B T, C, H, W)
@@ -166,7 +180,7 @@ class SpatioTemporalLayer(nn.Module):
             y = _Convolution.apply(frames, weight, self.stride, self.padding)
         return full_precision(y).unflatten(0, x.shape[:2])
 
-    def temporal(self, u, bias):
+    def temporal(self, u: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Filter ``u`` (B, T, C, ...) in time and add ``bias`` (C,) or None."""
         if self.kind == "exp":
             return temporal_filter(
@@ -178,11 +192,11 @@ class SpatioTemporalLayer(nn.Module):
             )
         return u if bias is None else u + bias.reshape(-1, *[1] * (u.ndim - 3))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the whole output map for ``x`` (B, T, C, H, W)."""
         return self.temporal(self.spatial(x, self.x_weight), self.bias)
 
-    def patch_drive(self, x, start):
+    def patch_drive(self, x: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
         """Return the convolution at one output position only, (B, T, 1).
 
         Args:
@@ -198,7 +212,7 @@ class SpatioTemporalLayer(nn.Module):
         ]
         return full_precision(patch.flatten(2) @ taps.flatten()[:, None].to(patch.dtype))
 
-    def stream(self):
+    def stream(self) -> FilterStream | KernelStream | None:
         """Return the temporal filter as a stream, or None for a spatial layer."""
         if self.kind == "exp":
             return FilterStream(self.tau, dt=self.dt, n_taps=self.n_taps)
@@ -249,31 +263,31 @@ class STCNN(nn.Module):
             # loaded.
             layer.bias.requires_grad_(False)
 
-    def set_temporal_impl(self, impl):
+    def set_temporal_impl(self, impl: str) -> None:
         """Choose the route of every temporal filter: recursive, chunk, fft or conv."""
         self.impl = self.pr.impl = impl
         for layer in [*self.network, *self.lc_layers]:
             layer.impl = impl
 
-    def freeze_trunk(self):
+    def freeze_trunk(self) -> None:
         """Keep lens, hidden layers and batch norm as they are; only read-outs and calcium train."""
         for parameter in [*self.network.parameters(), *self.norm_layers.parameters()]:
             parameter.requires_grad_(False)
         self.trunk_frozen = True
         self.norm_layers.eval()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "STCNN":
         """Switch between training and evaluation; a frozen trunk always evaluates."""
         super().train(mode)
         if self.trunk_frozen:
             self.norm_layers.eval()
         return self
 
-    def read_out_of(self, cell_type):
+    def read_out_of(self, cell_type: str) -> SpatioTemporalLayer:
         """Return the read-out layer of ``cell_type``."""
         return self.lc_layers[self.cell_types.index(cell_type)]
 
-    def trunk(self, sampled):
+    def trunk(self, sampled: torch.Tensor) -> torch.Tensor:
         """Return the map that all read-outs see, before their activation.
 
         Args:
@@ -283,9 +297,7 @@ class STCNN(nn.Module):
             (B, T, C, H, W).
         """
         x = self.pr(sampled)  # (B, T, 1, H, W)
-        overwrite = (
-            False  # the first layer's input belongs to the caller when the filter is skipped
-        )
+        overwrite = False  # the first layer's input may belong to the caller
         for layer, norm in zip(self.network, self.norm_layers, strict=True):
             if norm.training:
                 u = layer.spatial(x, layer.x_weight, inplace=overwrite)
@@ -327,7 +339,7 @@ class STCNN(nn.Module):
         norm.num_batches_tracked += 1
         return out
 
-    def start_of(self, cell_type, map_size):
+    def start_of(self, cell_type: str, map_size: Sequence[int]) -> list[int]:
         """Return (row, column) of the first tap of the used read-out position.
 
         Faithful: legacy is position n_out // 2 of a strided convolution, on the released geometry
@@ -345,18 +357,18 @@ class STCNN(nn.Module):
                 starts.append((n_out // 2) * stride - pad)
         return starts
 
-    def voltage(self, features, cell_type):
+    def voltage(self, features: torch.Tensor, cell_type: str) -> torch.Tensor:
         """Return the voltage of ``cell_type`` (B, T) from the trunk's map (B, T, C, H, W)."""
         layer = self.read_out_of(cell_type)
         drive = layer.patch_drive(features, self.start_of(cell_type, features.shape[3:]))
         return layer.temporal(drive, layer.bias)[..., 0]
 
-    def voltages(self, movie):
+    def voltages(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {type: (B, T)} for contrast movies (B, T, 1, rows, columns), from zero history."""
         features = self.trunk(self.pr.sample(movie))
         return {name: self.voltage(features, name) for name in self.cell_types}
 
-    def calcium_tau(self, cell_type, tau="auto"):
+    def calcium_tau(self, cell_type: str, tau: str = "auto") -> torch.Tensor:
         """Return the indicator's time constant: auto is the trained one, legacy the type's own.
 
         Differs: the published inference uses the per-type value, which a shared tau leaves
@@ -365,7 +377,7 @@ class STCNN(nn.Module):
             return self.global_ca_tau
         return self.ca_param[cell_type]["ca_tau"]
 
-    def activity(self, v, cell_type, tau="auto"):
+    def activity(self, v: torch.Tensor, cell_type: str, tau: str = "auto") -> torch.Tensor:
         """Return the filtered drive of the indicator (B, T), before gain and offset."""
         return filtered_drive(
             v,
@@ -376,13 +388,17 @@ class STCNN(nn.Module):
             impl=self.impl,
         )
 
-    def calcium(self, v, cell_type, *, neurons, tau="auto"):
+    def calcium(
+        self, v: torch.Tensor, cell_type: str, *, neurons: torch.Tensor, tau: str = "auto"
+    ) -> torch.Tensor:
         """Return calcium (N, T) of the given neurons for voltages (N, T) of the same items."""
         param = self.ca_param[cell_type]
         activity = self.activity(v, cell_type, tau)
         return scale_activity(activity, param["beta"][neurons], param["alpha"][neurons])
 
-    def respond(self, activity, cell_type, who="mean_param"):
+    def respond(
+        self, activity: torch.Tensor, cell_type: str, who: str | int = "mean_param"
+    ) -> torch.Tensor:
         """Return the calcium of a type for its filtered drive (B, T).
 
         Args:
@@ -407,11 +423,15 @@ class STCNN(nn.Module):
         ).unflatten(0, (len(activity), n))  # (B, neurons, T)
         return curves.mean(1) if who == "mean_response" else curves
 
-    def population(self, v, cell_type, *, who="mean_param", tau="auto"):
+    def population(
+        self, v: torch.Tensor, cell_type: str, *, who: str | int = "mean_param", tau: str = "auto"
+    ) -> torch.Tensor:
         """Return calcium predicted for voltages (B, T) by type; see ``respond``."""
         return self.respond(self.activity(v, cell_type, tau), cell_type, who)
 
-    def predict_items(self, sampled, types, neurons):
+    def predict_items(
+        self, sampled: torch.Tensor, types: Sequence[str], neurons: torch.Tensor
+    ) -> torch.Tensor:
         """Return calcium (N, T) of each item, computing only the read-outs that the batch needs.
 
         Args:
@@ -430,7 +450,7 @@ class STCNN(nn.Module):
         position = torch.argsort(torch.tensor(order, device=sampled.device))
         return torch.cat(curves)[position]
 
-    def generate_feature_maps(self, movie):
+    def generate_feature_maps(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return every layer's output before the next activation, for (B, T, 1, rows, columns).
 
         Keys: pr, hidden_layer<i>, norm_layer_<i> and every cell type (all read-out positions).
@@ -445,7 +465,9 @@ class STCNN(nn.Module):
         return maps
 
 
-def batch_loss(predicted, recorded, windows, types):
+def batch_loss(
+    predicted: torch.Tensor, recorded: torch.Tensor, windows: torch.Tensor, types: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss of a batch and {type: loss} for the types in it.
 
     Loss of an item: mean over frames start..stop-1 of the squared difference; of a type: mean over
@@ -465,7 +487,9 @@ def batch_loss(predicted, recorded, windows, types):
     return sum(losses.values()), losses
 
 
-def fold_norm(layer, norm):
+def fold_norm(
+    layer: SpatioTemporalLayer, norm: nn.BatchNorm2d
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return spatial weights and shift that hold the layer's bias and its evaluating batch norm.
 
     The temporal filter between them is linear and per channel, so a scale may pass through it.

@@ -27,7 +27,7 @@ DAMAGE = (
 )  # fmt: skip
 
 
-def load_tree(path):
+def load_tree(path: Path) -> dict:
     """Return the nested dict held by a .pt, .npz or .safetensors file; tensors only, never code."""
     path = Path(path)
     try:
@@ -66,7 +66,7 @@ def _nest(flat):
     return tree
 
 
-def flatten_tree(tree, prefix=""):
+def flatten_tree(tree: dict, prefix: str = "") -> dict[str, torch.Tensor]:
     """Return {path/with/slashes: tensor} of a nested dict, the layout of the .npz twins."""
     flat = {}
     for key, value in tree.items():
@@ -89,7 +89,7 @@ class _PlainUnpickler(pickle._Unpickler):
         raise InputError(f"it asks for {module}.{name}, which is refused")
 
 
-def read_pickled_history(path):
+def read_pickled_history(path: Path) -> dict[str, list[float]]:
     """Return {type: [float, ...]} from a published ``avg_loss_hist.pkl``."""
     try:
         history = _PlainUnpickler(io.BytesIO(Path(path).read_bytes())).load()

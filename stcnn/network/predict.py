@@ -3,11 +3,13 @@
 Source: specification 8.3, 12.3 (5), D29. Letters: B movies side by side, n frames of a piece.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
 import numpy as np
 import torch
 
-from models import activate, fold_norm
-from temporal import FilterStream
+from network.models import STCNN, activate, fold_norm
+from network.temporal import FilterStream
 
 LEAD_IN_S = 4.0  # 720 frames at 180 Hz: from zero history the filters need it to settle on grey
 PIECE_FRAMES = 120
@@ -31,7 +33,7 @@ class NetworkStream:
         }
 
     @torch.no_grad()
-    def push(self, sampled):
+    def push(self, sampled: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {type: indicator activity (B, n)} for the next sampled frames (B, n, 1, H, W)."""
         x = self.lens.push(sampled)
         for i, (layer, weight, shift, stream) in enumerate(self.layers):
@@ -48,7 +50,7 @@ class NetworkStream:
             activity[name] = self.indicators[name].push(drive)[..., 0]
         return activity
 
-    def repeat(self, batch):
+    def repeat(self, batch: int) -> "NetworkStream":
         """Return a copy of this stream, settled on one movie, for ``batch`` movies."""
         twin = NetworkStream.__new__(NetworkStream)
         twin.__dict__.update(self.__dict__)
@@ -59,7 +61,9 @@ class NetworkStream:
         return twin
 
 
-def settled_stream(model, size, *, tau="auto", lead_in_s=LEAD_IN_S):
+def settled_stream(
+    model: STCNN, size: tuple[int, int], *, tau: str = "auto", lead_in_s: float = LEAD_IN_S
+) -> NetworkStream:
     """Return a stream that has seen ``lead_in_s`` seconds of grey on a picture of ``size``."""
     device = model.pr.x_weight.device
     grey = model.pr.sample(torch.zeros(1, *size, device=device))  # (1, H, W)
@@ -72,7 +76,15 @@ def settled_stream(model, size, *, tau="auto", lead_in_s=LEAD_IN_S):
     return stream
 
 
-def predict_movies(model, contrasts, *, n_frames=None, tau="auto", who="mean_param", progress=None):
+def predict_movies(
+    model: STCNN,
+    contrasts: Sequence[torch.Tensor],
+    *,
+    n_frames: int | None = None,
+    tau: str = "auto",
+    who: str | int = "mean_param",
+    progress: Callable | None = None,
+) -> dict[str, np.ndarray]:
     """Predict calcium for contrast movies of one size, grey before and after each.
 
     Args:
@@ -113,7 +125,14 @@ def predict_movies(model, contrasts, *, n_frames=None, tau="auto", who="mean_par
     return {name: torch.cat(rows).numpy() for name, rows in curves.items()}
 
 
-def predict_long(model, pieces, size, *, tau="auto", who="mean_param"):
+def predict_long(
+    model: STCNN,
+    pieces: Iterable[torch.Tensor],
+    size: tuple[int, int],
+    *,
+    tau: str = "auto",
+    who: str | int = "mean_param",
+) -> Iterator[dict[str, np.ndarray]]:
     """Yield {type: calcium (n,)} for a movie that arrives as contrast pieces (n, rows, columns).
 
     Memory does not depend on the movie's length; a piece may be a single frame (closed loop).

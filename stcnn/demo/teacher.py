@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from models import Photoreceptor
-from stimuli import BACKGROUND
-from util_conv import gaussian_kernel
+from inputs.stimuli import BACKGROUND
+from network.models import Photoreceptor
+from network.util_conv import gaussian_kernel
 
 GRID_DEG = 4.0  # between sampling points
 TYPES = ("lc11", "lc12", "lplc2")  # small objects, unselective control, looming
@@ -20,14 +20,14 @@ RINGS_DEG = (0.0, 7.0, 13.0, 19.0, 25.0)
 TAU_TRANSIENT_S, TAU_DELAY_S, TAU_SMOOTH_S, TAU_CALCIUM_S = 0.15, 0.08, 0.03, 0.4
 
 
-def low_pass(x, tau_s, dt):
+def low_pass(x: np.ndarray, tau_s: float, dt: float) -> np.ndarray:
     """Return y_t = rho y_{t-1} + (1 - rho) x_t along axis 0, rho = exp(-dt / tau)."""
     rho = np.exp(-dt / tau_s)
     return lfilter([1.0 - rho], [1.0, -rho], x, axis=0)
 
 
 @functools.lru_cache(maxsize=4)
-def lens_for(size):
+def lens_for(size: tuple[int, int]) -> Photoreceptor:
     """Return the lens of frames of ``size`` (rows, columns); a point lies on the centre pixel."""
     return Photoreceptor(
         gaussian_kernel((5, 5), (1, 1), (35, 35)),
@@ -39,7 +39,7 @@ def lens_for(size):
     )
 
 
-def off_transient(contrast, dt):
+def off_transient(contrast: torch.Tensor, dt: float) -> np.ndarray:
     """Return the OFF transient (T, P, P) of contrast frames (T, rows, columns)."""
     lens = lens_for(tuple(contrast.shape[1:]))
     with torch.no_grad():
@@ -48,7 +48,7 @@ def off_transient(contrast, dt):
     return np.maximum(darkness - low_pass(darkness, TAU_TRANSIENT_S, dt), 0.0)
 
 
-def grid_degrees(size):
+def grid_degrees(size: tuple[int, int]) -> list[np.ndarray]:
     """Return (row, column) of the sampling points relative to the centre pixel, degrees."""
     axes = []
     for n in size:
@@ -58,7 +58,7 @@ def grid_degrees(size):
     return np.meshgrid(*axes, indexing="ij")
 
 
-def small_object_drive(o, y, x, dt):
+def small_object_drive(o: np.ndarray, y: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
     """Return the drive (T,) of the type that prefers small objects: centre minus broad surround."""
     del dt
     near = np.maximum(np.abs(y), np.abs(x)) <= 2 * GRID_DEG
@@ -68,7 +68,7 @@ def small_object_drive(o, y, x, dt):
     return np.maximum(o[:, near] - 0.06 * surround, 0.0) @ weight
 
 
-def looming_drive(o, y, x, dt):
+def looming_drive(o: np.ndarray, y: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
     """Return the drive (T,) of the looming type: outward motion in all four quadrants at once."""
     radius = np.hypot(y, x)
     quadrant = np.floor(np.degrees(np.arctan2(y, x)) % 360 / 90).astype(int)
@@ -84,7 +84,7 @@ def looming_drive(o, y, x, dt):
     return outward**0.25
 
 
-def broad_drive(o, y, x, dt):
+def broad_drive(o: np.ndarray, y: np.ndarray, x: np.ndarray, dt: float) -> np.ndarray:
     """Return the drive (T,) of the unselective control: everything that darkens in a wide field."""
     del dt
     return np.tensordot(o, np.exp(-(y**2 + x**2) / (2 * 14.0**2)), axes=2)
@@ -93,14 +93,21 @@ def broad_drive(o, y, x, dt):
 DRIVES = {"lc11": small_object_drive, "lplc2": looming_drive, "lc12": broad_drive}
 
 
-def analytic_calcium(contrast, cell_type, dt):
+def analytic_calcium(contrast: torch.Tensor, cell_type: str, dt: float) -> np.ndarray:
     """Return the noise-free calcium (T,) for contrast (T, rows, columns), before any gain."""
     o = off_transient(contrast, dt)
     y, x = grid_degrees(contrast.shape[1:])
     return low_pass(DRIVES[cell_type](o, y, x, dt), TAU_CALCIUM_S, dt)
 
 
-def noisy_trials(clean, n_trials, generator, *, rate_hz, imaging_hz=7.5):
+def noisy_trials(
+    clean: np.ndarray,
+    n_trials: int,
+    generator: np.random.Generator,
+    *,
+    rate_hz: float,
+    imaging_hz: float = 7.5,
+) -> np.ndarray:
     """Return (trials, T) recordings of a noise-free trace (T,).
 
     Each trial: gain N(1, 0.1), white noise sd 0.02, slow noise (0.1 s) sd 0.02, then sample and

@@ -13,7 +13,7 @@ import math
 import torch
 from torch.autograd.function import once_differentiable
 
-from util_conv import exponential_kernel
+from network.util_conv import exponential_kernel
 
 IMPLEMENTATIONS = ("recursive", "chunk", "fft", "conv")
 BLOCK_FRAMES = 64  # L of the chunk route
@@ -21,7 +21,15 @@ SMALL_FRAME = 512  # below this many values a frame, the interpreter costs more 
 SUM_FRAMES = 64  # frames summed at a time for the gradient of tau: the product stays in the cache
 
 
-def temporal_filter(x, tau, *, dt, n_taps, impl="recursive", bias=None):
+def temporal_filter(
+    x: torch.Tensor,
+    tau: torch.Tensor,
+    *,
+    dt: float,
+    n_taps: int,
+    impl: str = "recursive",
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Filter every channel of ``x`` with its own truncated exponential, from zero history.
 
     Args:
@@ -42,7 +50,9 @@ def temporal_filter(x, tau, *, dt, n_taps, impl="recursive", bias=None):
     return convolve(x, exponential_kernel(tau, dt=dt, n_taps=n_taps), impl=impl, bias=bias)
 
 
-def convolve(x, kernel, *, impl="fft", bias=None):
+def convolve(
+    x: torch.Tensor, kernel: torch.Tensor, *, impl: str = "fft", bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Convolve every channel of ``x`` (B, T, C, ...) causally with ``kernel`` (C, K)."""
     n_frames, n_taps = x.shape[1], kernel.shape[1]
     series = x.movedim(1, -1)  # (B, C, ..., T)
@@ -64,7 +74,7 @@ def convolve(x, kernel, *, impl="fft", bias=None):
     return y if bias is None else y + _per_channel(bias, y)
 
 
-def coefficients(tau, dt, n_taps):
+def coefficients(tau: torch.Tensor, dt: float, n_taps: int) -> tuple[torch.Tensor, ...]:
     """Return r, g, r^K and the normaliser's slope kbar per channel, (C,) float64.
 
     Float64 because 1 - q loses its digits in float32 for slow filters.
@@ -146,7 +156,7 @@ class FilterStream:
         self.ring = None  # (B, K, C, S)
         self.position = 0
 
-    def push(self, x):
+    def push(self, x: torch.Tensor) -> torch.Tensor:
         """Return the filtered piece for ``x`` (B, n, C, ...), n of any size."""
         flat = x.reshape(*x.shape[:3], -1)  # (B, n, C, S)
         if self.ring is None:
@@ -169,7 +179,7 @@ class FilterStream:
         self.last = y[:, -1].clone()
         return y.view(x.shape)
 
-    def repeat(self, batch):
+    def repeat(self, batch: int) -> "FilterStream":
         """Return a copy whose state is repeated for ``batch`` movies (made from a batch of one)."""
         twin = FilterStream(self.tau, dt=self.dt, n_taps=self.n_taps)
         twin.__dict__.update(self.__dict__)
@@ -184,7 +194,7 @@ class KernelStream:
     def __init__(self, kernel):
         self.kernel, self.past = kernel.detach(), None
 
-    def push(self, x):
+    def push(self, x: torch.Tensor) -> torch.Tensor:
         """Return the filtered piece for ``x`` (B, n, C, ...)."""
         n_taps = self.kernel.shape[1]
         if self.past is None:
@@ -193,7 +203,7 @@ class KernelStream:
         self.past = joined[:, joined.shape[1] - (n_taps - 1) :]
         return convolve(joined, self.kernel)[:, n_taps - 1 :]
 
-    def repeat(self, batch):
+    def repeat(self, batch: int) -> "KernelStream":
         """Return a copy whose state is repeated for ``batch`` movies."""
         twin = KernelStream(self.kernel)
         twin.past = self.past.repeat(batch, *[1] * (self.past.ndim - 1))

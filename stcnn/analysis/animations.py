@@ -4,6 +4,9 @@ The movie plays and the traces grow; artists are updated in place and everything
 Source: specification 8.1, 9.4.
 """
 
+from pathlib import Path
+
+import imageio_ffmpeg
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.animation import FFMpegWriter, PillowWriter
@@ -18,7 +21,14 @@ PANEL_IN, DPI = 2.5, 72
 TRACE_Y = (-0.5, 2.0)
 
 
-def animate_row(path, panels, *, step=STEP, y=TRACE_Y, fps=FPS):
+def animate_row(
+    path: Path,
+    panels: list[dict],
+    *,
+    step: int = STEP,
+    y: tuple[float, float] = TRACE_Y,
+    fps: float = FPS,
+) -> Path:
     """Draw one movie per column above the traces of all its neurons.
 
     Args:
@@ -34,7 +44,14 @@ def animate_row(path, panels, *, step=STEP, y=TRACE_Y, fps=FPS):
     return _animate(path, figure, list(zip(axes[0], axes[1], strict=True)), panels, step, y, fps)
 
 
-def animate_grid(path, panels, *, shape, step=STEP, y=TRACE_Y):
+def animate_grid(
+    path: Path,
+    panels: list[dict],
+    *,
+    shape: tuple[int, int],
+    step: int = STEP,
+    y: tuple[float, float] = TRACE_Y,
+) -> Path:
     """Draw a grid of movies above a grid of traces, first stimulus bottom left."""
     rows, columns = shape
     figure = Figure(figsize=(PANEL_IN * columns, PANEL_IN * 2 * rows))
@@ -43,7 +60,9 @@ def animate_grid(path, panels, *, shape, step=STEP, y=TRACE_Y):
     return _animate(path, figure, list(pairs)[: len(panels)], panels, step, y, FPS)
 
 
-def animate_maps(path, maps, name, *, rate_hz, step=STEP):
+def animate_maps(
+    path: Path, maps: np.ndarray, name: str, *, rate_hz: float, step: int = STEP
+) -> Path:
     """Draw the channels of one layer (T, C, rows, columns), each with its own grey range."""
     n = maps.shape[1]
     figure = Figure(figsize=(PANEL_IN * max(n, 2), PANEL_IN * 1.3))
@@ -97,8 +116,6 @@ def _animate(path, figure, pairs, panels, step, y, fps):
 
 def _write(path, figure, draw, frames, fps):
     """Write the frames to .mp4 (H.264 of imageio-ffmpeg) or .gif, padded to even size."""
-    import imageio_ffmpeg
-
     width, height = (2 * int(np.ceil(inches * DPI / 2)) for inches in figure.get_size_inches())
     figure.set_size_inches(width / DPI, height / DPI)
     with rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):

@@ -7,29 +7,30 @@ the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and ``vs
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from common.files import InputError, raise_faults
-from safe_load import load_tree
+from inputs.safe_load import load_tree
 
 SUFFIXES = (".pt", ".npz", ".safetensors")
 RATE_TOLERANCE = 0.01  # relative, of the median frame step
 TIME_TOLERANCE_S = 1e-4
 
 
-def natural_key(text):
+def natural_key(text: str | int) -> list:
     """Sort key that orders vstim_9 before vstim_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(text))]
 
 
-def read_recordings(ca_path, *, rate_hz, nan="reject"):
+def read_recordings(ca_path: Path, *, rate_hz: float | None, nan: str = "reject") -> dict:
     """Read all traces below ``ca_path``.
 
     Args:
         ca_path: folder with one folder per cell type.
-        rate_hz: expected sampling rate.
+        rate_hz: expected sampling rate; None takes the files' own.
         nan: reject (an error names file, stimulus and neuron) or drop_trial.
 
     Returns:
@@ -141,7 +142,9 @@ def _check_neuron(neuron, n_t, nan):
     return {"traces": traces, **{key: _degrees(neuron, key) for key in ("azi_shift", "ele_shift")}}
 
 
-def read_movies(mov_path, *, rate_hz, needed=None):
+def read_movies(
+    mov_path: Path, *, rate_hz: float, needed: Collection[int] | None = None
+) -> dict[int, torch.Tensor]:
     """Read the stimulus movies ``vstim_*`` in ``mov_path``.
 
     Args:
@@ -185,6 +188,32 @@ def read_movies(mov_path, *, rate_hz, needed=None):
     return movies
 
 
+def recorded_rate(recordings: dict) -> float:
+    """Return the rate of the time axes of all recordings, Hz; refuse different ones."""
+    rates = {}
+    for kind, sessions in recordings.items():
+        for file, session in sessions.items():
+            for barcode, entry in session.items():
+                if len(entry["t_axis"]) > 1:
+                    step = float(torch.diff(entry["t_axis"].double()).median())
+                    # float32 seconds: steps of one rate differ in their last digits
+                    rate = float(f"{1 / step:.4g}") if step > 0 else 0.0
+                    rates.setdefault(rate, f"{kind}/{file}, vstim_{barcode}")
+    if len(rates) != 1 or min(rates) <= 0:
+        named = "; ".join(f"{rate:g} Hz in {place}" for rate, place in sorted(rates.items())[:3])
+        raise InputError(
+            f"the recordings have no one rate ({named or 'no time axis'}); give --rate"
+        )
+    return next(iter(rates))
+
+
+def commonest_grey(movies: dict) -> float:
+    """Return the grey level of most corner pixels of all movies, where a stimulus is seldom."""
+    corners = torch.cat([m[:, [0, 0, -1, -1], [0, -1, 0, -1]].flatten() for m in movies.values()])
+    values, counts = corners.unique(return_counts=True)
+    return float(values[counts.argmax()])
+
+
 def _check_movie(entry, rate_hz):
     if not isinstance(entry, dict) or not {"rect_mov", "hex_mov"} & set(entry):
         raise InputError("expected the keys rect_mov (or hex_mov) and t_axis")
@@ -210,6 +239,8 @@ def _rate_fault(t_axis, rate_hz):
     if t_axis.ndim != 1 or not len(t_axis) or not torch.isfinite(t_axis).all():
         return "t_axis must be a list of finite seconds"
     if len(t_axis) < 2:
+        return None
+    if rate_hz is None:
         return None
     step = float(torch.diff(t_axis.double()).median())
     if abs(step * rate_hz - 1.0) > RATE_TOLERANCE:

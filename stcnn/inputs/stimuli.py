@@ -1,9 +1,9 @@
 """Stimuli of the fly-vision laboratory: rectangles, discs, rings, gratings, flicker, on any grid.
 
-A stimulus is contrast (frames, rows, columns): movie minus the background 0.498, so 0 is grey,
--0.498
-black, +0.502 white. Row 0 is the top, column 0 the left, one pixel is one degree; pixel g covers
-[g - 0.5, g + 0.5]. The centre pixel is (rows // 2, columns // 2).
+A stimulus is contrast (frames, rows, columns): movie minus the background, so 0 is grey and, with
+the published background 0.498, -0.498 black and +0.502 white. Row 0 is the top, column 0 the left;
+pixel g covers [g - 0.5, g + 0.5]. The centre pixel is (rows // 2, columns // 2). Lengths are
+degrees; a pixel covers ``deg_per_px`` of them.
 
 Source: specification 4.2, 8.4.
 """
@@ -14,21 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from inputs.display import Display
+
 BACKGROUND = 0.498
 DARK, BRIGHT = -BACKGROUND, 1.0 - BACKGROUND
 SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0, 90.0)
 HOLD_S = 0.5  # static phases before and after the motion
 DIRECTIONS = {"right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
-FAMILIES = (
-    "size_tuning",
-    "looming",
-    "grating",
-    "flicker",
-    "speed",
-    "direction",
-    "loom_rv",
-    "rf_map",
-)
 
 
 @dataclass(frozen=True)
@@ -40,14 +32,15 @@ class Stimulus:
     family: str
     contrast: torch.Tensor = field(repr=False)
     parameters: dict = field(default_factory=dict)
+    background: float = BACKGROUND
 
     @property
-    def movie(self):
+    def movie(self) -> torch.Tensor:
         """Return the frames as stored on disk, 0 black to 1 white."""
-        return (self.contrast + BACKGROUND).clamp(0.0, 1.0)
+        return (self.contrast + self.background).clamp(0.0, 1.0)
 
 
-def coverage(low, high, n):
+def coverage(low: np.ndarray | float, high: np.ndarray | float, n: int) -> np.ndarray:
     """Return how much of each of ``n`` pixels the interval [low, high] covers, 0 to 1.
 
     Args:
@@ -62,8 +55,20 @@ def coverage(low, high, n):
     return np.clip(np.minimum(high, pixel + 0.5) - np.maximum(low, pixel - 0.5), 0.0, None)
 
 
-def moving_rectangle(*, along, across, speed, direction, rate_hz, size, start=-37.0, seconds=0.9,
-                     row_offset=0.0, level=DARK):  # fmt: skip
+def moving_rectangle(
+    *,
+    along: float,
+    across: float,
+    speed: float,
+    direction: str,
+    rate_hz: float,
+    size: tuple[int, int],
+    start: float = -37.0,
+    seconds: float = 0.9,
+    row_offset: float = 0.0,
+    level: float = DARK,
+    deg_per_px: float = 1.0,
+) -> torch.Tensor:
     """Return a rectangle that moves through the centre.
 
     Args:
@@ -76,7 +81,11 @@ def moving_rectangle(*, along, across, speed, direction, rate_hz, size, start=-3
         seconds: duration.
         row_offset: shift of the path across the motion, degrees.
         level: contrast.
+        deg_per_px: degrees per pixel.
     """
+    along, across, speed, start, row_offset = (
+        degrees / deg_per_px for degrees in (along, across, speed, start, row_offset)
+    )
     frame = np.arange(_frames(seconds, rate_hz))
     axis_row, axis_col = DIRECTIONS[direction]
     lead = start + speed * frame / rate_hz
@@ -94,12 +103,19 @@ def moving_rectangle(*, along, across, speed, direction, rate_hz, size, start=-3
     return _contrast(contrast * level)
 
 
-def disc(diameter, *, size, wall=None, level=DARK):
-    """Return a centred disc whose diameter (frames,) changes, or a ring with a ``wall`` in degrees.
+def disc(
+    diameter: np.ndarray,
+    *,
+    size: tuple[int, int],
+    wall: float | None = None,
+    level: float = DARK,
+    deg_per_px: float = 1.0,
+) -> torch.Tensor:
+    """Return a centred disc whose diameter (frames,) changes, or a ring with a ``wall``, degrees.
 
     A pixel belongs to the disc when the squared distance of its middle is at most (d/2)^2.
     """
-    rows, cols = (np.arange(n) - n // 2 for n in size)
+    rows, cols = ((np.arange(n) - n // 2) * deg_per_px for n in size)
     squared = rows[:, None] ** 2 + cols[None, :] ** 2  # (rows, columns)
     radius = np.asarray(diameter, dtype=np.float64)[:, None, None] / 2
     inside = squared <= radius**2
@@ -108,7 +124,18 @@ def disc(diameter, *, size, wall=None, level=DARK):
     return _contrast(np.where(inside, level, 0.0))
 
 
-def grating(*, period, speed, rate_hz, size, angle_deg=0.0, seconds=1.0, hold=HOLD_S, level=DARK):
+def grating(
+    *,
+    period: float,
+    speed: float,
+    rate_hz: float,
+    size: tuple[int, int],
+    angle_deg: float = 0.0,
+    seconds: float = 1.0,
+    hold: float = HOLD_S,
+    level: float = DARK,
+    deg_per_px: float = 1.0,
+) -> torch.Tensor:
     """Return a square grating: half a period dark, half grey; static, drifting, static.
 
     Args:
@@ -117,7 +144,7 @@ def grating(*, period, speed, rate_hz, size, angle_deg=0.0, seconds=1.0, hold=HO
     n_hold, n_move = _frames(hold, rate_hz), _frames(seconds, rate_hz)
     frame = np.arange(2 * n_hold + n_move)
     travelled = speed / rate_hz * np.clip(frame - n_hold, 0, n_move)
-    rows, cols = (np.arange(n) - n // 2 for n in size)
+    rows, cols = ((np.arange(n) - n // 2) * deg_per_px for n in size)
     angle = math.radians(angle_deg)
     along = math.cos(angle) * cols[None, :] - math.sin(angle) * rows[:, None]  # (rows, columns)
     # 1e-9 keeps a pixel on an edge from flipping with the rounding of cos and sin.
@@ -125,19 +152,38 @@ def grating(*, period, speed, rate_hz, size, angle_deg=0.0, seconds=1.0, hold=HO
     return _contrast(np.where(phase < period / 2, level, 0.0))
 
 
-def windowed_grating(row, col, *, rate_hz, size):
+def windowed_grating(
+    row: int,
+    col: int,
+    *,
+    rate_hz: float,
+    size: tuple[int, int],
+    level: float = DARK,
+    deg_per_px: float = 1.0,
+) -> torch.Tensor:
     """Return the receptive-field mapping stimulus 48rrcc090: a 15-degree window of a grating.
 
     Window centres are 7.5 degrees apart, (3, 4) in the middle; the grating of period 30 drifts up
     at 200 degrees per second for 1 s.
     """
-    frames = grating(period=30.0, speed=200.0, angle_deg=90.0, rate_hz=rate_hz, size=size, hold=0.0)
-    middle = (size[0] // 2 + 7.5 * (row - 3), size[1] // 2 + 7.5 * (col - 4))
-    window = [coverage(m - 7.5, m + 7.5, n)[0] for m, n in zip(middle, size, strict=True)]
+    frames = grating(
+        period=30.0, speed=200.0, angle_deg=90.0, hold=0.0,
+        rate_hz=rate_hz, size=size, level=level, deg_per_px=deg_per_px,
+    )  # fmt: skip
+    step = 7.5 / deg_per_px
+    middle = (size[0] // 2 + step * (row - 3), size[1] // 2 + step * (col - 4))
+    window = [coverage(m - step, m + step, n)[0] for m, n in zip(middle, size, strict=True)]
     return frames * torch.from_numpy(np.outer(*window)).float()
 
 
-def flicker(hertz, *, rate_hz, size, seconds=2.0, level=DARK):
+def flicker(
+    hertz: float,
+    *,
+    rate_hz: float,
+    size: tuple[int, int],
+    seconds: float = 2.0,
+    level: float = DARK,
+) -> torch.Tensor:
     """Return full-field square-wave flicker between ``level`` and grey."""
     frame = np.arange(_frames(seconds, rate_hz))
     dark = np.mod(frame * hertz / rate_hz, 1.0) < 0.5
@@ -146,20 +192,24 @@ def flicker(hertz, *, rate_hz, size, seconds=2.0, level=DARK):
     )
 
 
-def growing(speed, *, rate_hz, end=60.0, hold=HOLD_S):
+def growing(speed: float, *, rate_hz: float, end: float = 60.0, hold: float = HOLD_S) -> np.ndarray:
     """Return diameters that grow from 0 at ``speed`` degrees per second to ``end``, then hold."""
     n = _frames(end / speed, rate_hz)
     return np.minimum(speed * np.arange(n + _frames(hold, rate_hz)) / rate_hz, end)
 
 
-def shrinking(speed, *, rate_hz, start=60.0, hold=HOLD_S):
+def shrinking(
+    speed: float, *, rate_hz: float, start: float = 60.0, hold: float = HOLD_S
+) -> np.ndarray:
     """Return diameters that hold at ``start``, then shrink at ``speed`` degrees per second to 0."""
     n_hold = _frames(hold, rate_hz)
     frame = np.arange(n_hold + _frames(start / speed, rate_hz))
     return start - speed * np.clip(frame - n_hold, 0, None) / rate_hz
 
 
-def approaching(r_over_v, *, rate_hz, start=4.5, end=60.0, hold=HOLD_S):
+def approaching(
+    r_over_v: float, *, rate_hz: float, start: float = 4.5, end: float = 60.0, hold: float = HOLD_S
+) -> np.ndarray:
     """Return the diameters of an object on collision course: d = 2 atan(r/v / (tc - t)).
 
     It holds at ``start`` degrees, approaches, and holds at ``end``. ``r_over_v`` in seconds.
@@ -171,7 +221,7 @@ def approaching(r_over_v, *, rate_hz, start=4.5, end=60.0, hold=HOLD_S):
     return np.maximum(2 * np.degrees(np.arctan(r_over_v / remaining)), start)
 
 
-def size_tuning_family(*, rate_hz, size):
+def size_tuning_family(display: Display) -> list[Stimulus]:
     """Return the 49 rectangles 5619..5667: height index r, width index c, number 5619 + 7 r + c.
 
     Source: 8.4. The path lies one degree below the centre pixel, as fitted to the published
@@ -182,113 +232,135 @@ def size_tuning_family(*, rate_hz, size):
             f"{width:g} x {height:g} deg",
             "size_tuning",
             moving_rectangle(
-                along=width, across=height, speed=100.0, direction="right", rate_hz=rate_hz,
-                size=size, row_offset=1.0,
+                along=width, across=height, speed=100.0, direction="right", row_offset=1.0,
+                **_screen(display),
             ),
             {"width_deg": width, "height_deg": height, "speed_deg_s": 100.0},
+            display.background,
         )
         for r, height in enumerate(SIZES_DEG)
         for c, width in enumerate(SIZES_DEG)
     ]  # fmt: skip
 
 
-def looming_family(*, rate_hz, size):
+def looming_family(display: Display) -> list[Stimulus]:
     """Return the five known stimuli of the looming family: 321, 322, 325, 327, 329."""
+    rate = display.rate_hz
     diameters = {
-        321: ("disc grows 50 deg/s", growing(50.0, rate_hz=rate_hz), None),
-        322: ("disc grows 200 deg/s", growing(200.0, rate_hz=rate_hz), None),
-        325: ("ring grows 200 deg/s", growing(200.0, rate_hz=rate_hz), 2.5),
-        327: ("disc shrinks 200 deg/s", shrinking(200.0, rate_hz=rate_hz), None),
-        329: ("disc looms r/v 40 ms", approaching(0.04, rate_hz=rate_hz), None),
+        321: ("disc grows 50 deg/s", growing(50.0, rate_hz=rate), None),
+        322: ("disc grows 200 deg/s", growing(200.0, rate_hz=rate), None),
+        325: ("ring grows 200 deg/s", growing(200.0, rate_hz=rate), 2.5),
+        327: ("disc shrinks 200 deg/s", shrinking(200.0, rate_hz=rate), None),
+        329: ("disc looms r/v 40 ms", approaching(0.04, rate_hz=rate), None),
     }
     return [
-        Stimulus(barcode, label, "looming", disc(d, size=size, wall=wall), {"wall_deg": wall})
+        Stimulus(barcode, label, "looming", _disc(d, display, wall), {"wall_deg": wall},
+                 display.background)
         for barcode, (label, d, wall) in diameters.items()
-    ]
+    ]  # fmt: skip
 
 
-def grating_family(*, rate_hz, size):
+def grating_family(display: Display) -> list[Stimulus]:
     """Return the gratings 5688 (25 deg/s) and 5689 (100 deg/s), period 9 degrees."""
     return [
         Stimulus(
             barcode, f"grating {speed:g} deg/s", "grating",
-            grating(period=9.0, speed=speed, rate_hz=rate_hz, size=size), {"speed_deg_s": speed},
+            grating(period=9.0, speed=speed, **_screen(display)), {"speed_deg_s": speed},
+            display.background,
         )
         for barcode, speed in ((5688, 25.0), (5689, 100.0))
     ]  # fmt: skip
 
 
-def flicker_family(*, rate_hz, size):
+def flicker_family(display: Display) -> list[Stimulus]:
     """Return full-field flicker at 1, 2, 4 and 8 Hz."""
     return [
-        Stimulus(700 + hz, f"flicker {hz} Hz", "flicker", flicker(hz, rate_hz=rate_hz, size=size),
-                 {"hertz": hz})
+        Stimulus(
+            700 + hz, f"flicker {hz} Hz", "flicker",
+            flicker(hz, rate_hz=display.rate_hz, size=display.field, level=display.dark),
+            {"hertz": hz}, display.background,
+        )
         for hz in (1, 2, 4, 8)
     ]  # fmt: skip
 
 
-def speed_family(*, rate_hz, size):
+def speed_family(display: Display) -> list[Stimulus]:
     """Return a 9 x 9 degree dark square moving right at 12.5 to 200 degrees per second."""
     return [
         Stimulus(
             800 + i, f"{speed:g} deg/s", "speed",
-            moving_rectangle(along=9.0, across=9.0, speed=speed, direction="right", rate_hz=rate_hz,
-                             size=size, start=-31.5, seconds=74.0 / speed),
-            {"speed_deg_s": speed},
+            moving_rectangle(along=9.0, across=9.0, speed=speed, direction="right", start=-31.5,
+                             seconds=74.0 / speed, **_screen(display)),
+            {"speed_deg_s": speed}, display.background,
         )
         for i, speed in enumerate((12.5, 25.0, 50.0, 100.0, 200.0))
     ]  # fmt: skip
 
 
-def direction_family(*, rate_hz, size):
+def direction_family(display: Display) -> list[Stimulus]:
     """Return a 4.5 x 30 degree dark bar moving right, up, left, down at 100 degrees a second."""
     return [
         Stimulus(
             820 + i, direction, "direction",
             moving_rectangle(along=4.5, across=30.0, speed=100.0, direction=direction,
-                             rate_hz=rate_hz, size=size),
-            {"angle_deg": 90.0 * i},
+                             **_screen(display)),
+            {"angle_deg": 90.0 * i}, display.background,
         )
         for i, direction in enumerate(("right", "up", "left", "down"))
     ]  # fmt: skip
 
 
-def loom_rv_family(*, rate_hz, size):
+def loom_rv_family(display: Display) -> list[Stimulus]:
     """Return looming discs of r/v 10, 20, 40 and 80 ms."""
     return [
         Stimulus(
             840 + i, f"r/v {ms} ms", "loom_rv",
-            disc(approaching(ms / 1000, rate_hz=rate_hz), size=size), {"r_over_v_ms": ms},
+            _disc(approaching(ms / 1000, rate_hz=display.rate_hz), display), {"r_over_v_ms": ms},
+            display.background,
         )
         for i, ms in enumerate((10, 20, 40, 80))
     ]  # fmt: skip
 
 
-def rf_map_family(*, rate_hz, size):
+def rf_map_family(display: Display) -> list[Stimulus]:
     """Return the receptive-field mapping windows 48rrcc090, 7 rows by 9 columns."""
     return [
         Stimulus(
             48_000_090 + 100_000 * r + 1000 * c, f"row {r} column {c}", "rf_map",
-            windowed_grating(r, c, rate_hz=rate_hz, size=size), {"row": r, "column": c},
+            windowed_grating(r, c, **_screen(display)), {"row": r, "column": c},
+            display.background,
         )
         for r in range(7)
         for c in range(9)
     ]  # fmt: skip
 
 
-def make_family(name, *, rate_hz, size):
-    """Return the stimuli of the family called ``name`` (one of FAMILIES)."""
-    makers = {
-        "size_tuning": size_tuning_family,
-        "looming": looming_family,
-        "grating": grating_family,
-        "flicker": flicker_family,
-        "speed": speed_family,
-        "direction": direction_family,
-        "loom_rv": loom_rv_family,
-        "rf_map": rf_map_family,
-    }
-    return makers[name](rate_hz=rate_hz, size=size)
+FAMILIES = {
+    "size_tuning": size_tuning_family,
+    "looming": looming_family,
+    "grating": grating_family,
+    "flicker": flicker_family,
+    "speed": speed_family,
+    "direction": direction_family,
+    "loom_rv": loom_rv_family,
+    "rf_map": rf_map_family,
+}
+
+
+def make_family(name: str, display: Display) -> list[Stimulus]:
+    """Return the stimuli of the family called ``name`` (one of FAMILIES) for a display."""
+    return FAMILIES[name](display)
+
+
+def _screen(display):
+    return {"rate_hz": display.rate_hz, "size": display.field, "level": display.dark,
+            "deg_per_px": display.deg_per_px}  # fmt: skip
+
+
+def _disc(diameter, display, wall=None):
+    return disc(
+        diameter, size=display.field, wall=wall, level=display.dark, deg_per_px=display.deg_per_px
+    )
 
 
 def _frames(seconds, rate_hz):

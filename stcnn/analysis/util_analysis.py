@@ -4,8 +4,11 @@ Every function takes arrays, writes one PNG and returns its path. Source: specif
 """
 
 import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.files import atomic_path
@@ -21,14 +24,14 @@ LOSS_RANGE = (1e-3, 1e-1)
 HISTOGRAM_BINS = 20
 
 
-def save(figure, path):
+def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` and return its path."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI, bbox_inches="tight")
     return path
 
 
-def save_table(path, header, rows):
+def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write the numbers behind a figure as CSV beside it."""
     with (
         atomic_path(path.with_suffix(".csv")) as temporary,
@@ -39,14 +42,26 @@ def save_table(path, header, rows):
         writer.writerows(rows)
 
 
-def bare(axis):
+def bare(axis: Axes) -> Axes:
     """Remove the top and right spines."""
     axis.spines[["top", "right"]].set_visible(False)
     return axis
 
 
-def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, recorded=None, y=TRACE_Y,
-                    rows_reversed=True, onset_s=None, strong=False):  # fmt: skip
+def plot_trace_grid(
+    path: Path,
+    seconds: np.ndarray,
+    curves: np.ndarray,
+    titles: Sequence[str],
+    *,
+    shape: tuple[int, int],
+    spread: np.ndarray | None = None,
+    recorded: list[tuple] | None = None,
+    y: tuple[float, float] = TRACE_Y,
+    rows_reversed: bool = True,
+    onset_s: float | None = None,
+    strong: bool = False,
+) -> Path:
     """Draw one panel per stimulus: model thick blue, recorded neurons thin orange.
 
     Args:
@@ -93,7 +108,7 @@ def plot_trace_grid(path, seconds, curves, titles, *, shape, spread=None, record
     return save(figure, path)
 
 
-def plot_size_tuning(path, peaks, sizes, title):
+def plot_size_tuning(path: Path, peaks: np.ndarray, sizes: Sequence[float], title: str) -> Path:
     """Draw peak responses (height, width) as a map, small sizes bottom left."""
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axis = figure.add_subplot()
@@ -106,7 +121,15 @@ def plot_size_tuning(path, peaks, sizes, title):
     return save(figure, path)
 
 
-def plot_peaks(path, labels, peaks, *, spread=None, title="", xlabel="stimulus"):
+def plot_peaks(
+    path: Path,
+    labels: Sequence[str],
+    peaks: dict[str, np.ndarray],
+    *,
+    spread: dict[str, np.ndarray] | None = None,
+    title: str = "",
+    xlabel: str = "stimulus",
+) -> Path:
     """Draw peak responses per stimulus as points; ``peaks`` is {cell type: (stimuli,)}."""
     figure = Figure(figsize=(max(5.0, 0.55 * len(labels) + 2), 3.6), layout="constrained")
     axis = bare(figure.add_subplot())
@@ -121,7 +144,14 @@ def plot_peaks(path, labels, peaks, *, spread=None, title="", xlabel="stimulus")
     return save(figure, path)
 
 
-def plot_movie_traces(path, frames, frame_seconds, seconds, curves, title):
+def plot_movie_traces(
+    path: Path,
+    frames: Sequence[np.ndarray],
+    frame_seconds: Sequence[float],
+    seconds: np.ndarray,
+    curves: dict[str, np.ndarray],
+    title: str,
+) -> Path:
     """Draw stills of a movie above the predicted traces.
 
     Args:
@@ -146,7 +176,7 @@ def plot_movie_traces(path, frames, frame_seconds, seconds, curves, title):
     return save(figure, path)
 
 
-def plot_loss_history(path, history, n_epochs):
+def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int) -> Path:
     """Draw the loss per batch and its rolling mean over a quarter epoch, log scale, with CSV."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     raw, smooth = (bare(axis) for axis in figure.subplots(2, 1, sharex=True))
@@ -175,7 +205,7 @@ def plot_loss_history(path, history, n_epochs):
     return save(figure, path)
 
 
-def plot_kernels(path, weights, name):
+def plot_kernels(path: Path, weights: np.ndarray, name: str) -> Path:
     """Draw kernels (out, in, rows, columns): a row per output, gray, own range, with CSV."""
     n_out, n_in = weights.shape[:2]
     figure = Figure(figsize=(KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out))
@@ -189,7 +219,7 @@ def plot_kernels(path, weights, name):
     return save(figure, path)
 
 
-def plot_parameter_histograms(path, groups):
+def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray]]) -> Path:
     """Draw a histogram per parameter; ``groups`` is {pattern: {name: values}}, a column each."""
     rows = max(len(group) for group in groups.values())
     figure = Figure(figsize=(KERNEL_IN * 2 * len(groups), KERNEL_IN * rows))
@@ -210,7 +240,13 @@ def plot_parameter_histograms(path, groups):
     return save(figure, path)
 
 
-def plot_planted(path, truth, predicted, names, title):
+def plot_planted(
+    path: Path,
+    truth: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
+    names: dict[str, str],
+    title: str,
+) -> Path:
     """Draw predicted against planted peaks, a panel per cell type, held-out stimuli only.
 
     Args:

@@ -1,11 +1,14 @@
 """Numbers from peaks: preferred size, speed and direction, looming selectivity."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from inputs.stimuli import Stimulus
 
-def tuning_indices(family, stimuli, peaks):
+
+def tuning_indices(family: str, stimuli: Sequence[Stimulus], peaks: np.ndarray) -> dict:
     """Return {index: value} for the peaks (stimuli,) of one cell type in a stimulus family.
 
     size_tuning: preferred width and height, and small_object_index = (s - l) / (s + l), s the mean

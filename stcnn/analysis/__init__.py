@@ -1,0 +1,1 @@
+"""Arrays to numbers and figures: scores, tuning indices, still figures, animations."""

@@ -1,0 +1,1 @@
+"""Synthetic recordings with planted tuning, their scores, the benchmark; can be taken away."""

@@ -1,0 +1,1 @@
+"""Files to checked arrays: recordings, stimulus movies, any movie of a user, the data set."""

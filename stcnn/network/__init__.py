@@ -1,0 +1,1 @@
+"""The network: kernels, temporal filters, layers, building, checkpoints, streamed forward pass."""

@@ -1,0 +1,1 @@
+"""Whole jobs: training, predictions for any stimulus, figures of a set or a run, the report."""

@@ -1,0 +1,142 @@
+"""The parts of a whole run of main.py: device, model and control side by side, its log."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from common.device import describe_device
+from common.files import atomic_path
+from common.tables import read_rows
+from runs import story
+from runs.data import data_files
+from runs.training import pick_device, train
+
+
+def say_device(wanted: str) -> None:
+    """Print where the run computes, and from now on what the training says."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    place = pick_device(wanted)
+    print(describe_device("torch", str(place), asked=wanted != "auto"), flush=True)
+
+
+def train_both(
+    run_dir: Path, settings: dict, with_control: bool, pool: ProcessPoolExecutor | None
+) -> None:
+    """Train the model and its control, beside it in the process of ``pool`` or after it."""
+    control = {**settings, "shuffle_labels": True}
+    place = {"run_dir": run_dir / "control", "score_training": False}
+    beside = pool.submit(train, control, **place) if pool and with_control else None
+    train(settings, run_dir=run_dir / "model")
+    if beside:
+        beside.result()
+    elif with_control:
+        train(control, **place)
+
+
+def n_cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinity
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: the same numbers whatever the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def side_process(settings: dict) -> Iterator[ProcessPoolExecutor | None]:
+    """Yield a pool of one process that imports the framework while the data is made, or None.
+
+    For the control of a synthetic set on the CPU; this process then computes on one thread, too. A
+    fault or Ctrl-C ends the other at once. On a single core it would only take memory.
+    """
+    if not (holds_out(settings) and settings["dataset"].get("make")) or (
+        settings["device"] == "cuda"
+    ):
+        yield None
+        return
+    with one_thread(), contextlib.ExitStack() as stack:
+        yield stack.enter_context(_pool()) if n_cores() > 1 else None
+
+
+@contextlib.contextmanager
+def _pool():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_prepare_process) as pool:
+        # The process inherits it, while it starts as well: Ctrl-C is answered by the parent.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        pool.submit(int)  # starts the process; nothing else to do yet
+        signal.signal(signal.SIGINT, answer)
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _prepare_process():
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+
+
+def truth_file(settings: dict) -> Path:
+    """Return the path of the planted truth of a synthetic set."""
+    return Path(settings["dataset"]["ca_path"]).parent / "truth.json"
+
+
+def holds_out(settings: dict) -> bool:
+    """Return whether stimuli are held out: planted tuning is scored on those only."""
+    return settings["val_fraction"] > 0 or bool(settings["val_stimuli"])
+
+
+def is_synthetic(settings: dict) -> bool:
+    """Return whether the data set is made by us, now or earlier."""
+    return bool(settings["dataset"].get("make")) or truth_file(settings).is_file()
+
+
+def inputs_of(settings: dict, planted: bool) -> list[Path]:
+    """Return the files that settings.json records by their hash."""
+    return [truth_file(settings)] if planted else data_files(settings)
+
+
+def tell(run_dir: Path, settings: dict, planted, *, begun: float) -> None:
+    """Write figures, report and summary of a trained run and print its scores.
+
+    Args:
+        run_dir: folder with model/ and, with planted tuning, control/.
+        settings: of the run.
+        planted: demo.planted.Planted or None; its scores and figures come first.
+        begun: time.monotonic() at the start.
+    """
+    with atomic_path(run_dir / "log.csv") as temporary:
+        shutil.copyfile(run_dir / "model" / "log.csv", temporary)
+    main_score, scores = planted.scores(run_dir) if planted else (None, [])
+    figures = planted.draw(run_dir) if planted else []
+    figures += story.draw_story(run_dir, run_dir / "model", settings)
+    kind = "synthetic recordings with planted tuning" if planted else settings["dataset"]["name"]
+    story.write_story(
+        run_dir, title="Calcium of fly visual neurons from movies", data=kind,
+        seconds=time.monotonic() - begun, seed=settings["seed"], scores=scores,
+        main_score=main_score, figures=figures,
+        quality=read_rows(run_dir / "model" / "scores.csv"),
+    )  # fmt: skip
+    for entry in scores:
+        print(f"{entry['name']}: {entry['value']} ({entry['target'] or 'no target'})")
