@@ -275,7 +275,7 @@ def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):
     assert first[1].endswith("report.html")
     assert main.main(words) == 1
     again = capsys.readouterr().out.splitlines()
-    assert again[0].endswith("is complete; --fresh starts anew")
+    assert again[1].endswith("is complete; --fresh starts anew")
     assert again[-2:] == first
 
 

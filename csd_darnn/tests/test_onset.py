@@ -22,6 +22,8 @@ def scales_of(rate_hz, pixel_um):
     return Scales(Known(rate_hz, "flag"), row_um=size, column_um=size)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("depression", [False, True])
 def test_planted_speed_and_origin_are_found(seed, depression):
     movie, truth = synthesise(DemoMovie(seed=seed, depression=depression))
     scales = scales_of(truth["frame_rate_hz"], truth["pixel_um"])
