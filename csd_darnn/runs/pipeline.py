@@ -41,7 +41,7 @@ from runs.run_report import write_run_report
 from runs.training import Course, train
 from settings import RunSettings, number_settings
 
-LIBRARIES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "tifffile", "pillow", "safetensors")
+LIBRARIES = ("torch", "numpy", "scipy", "matplotlib", "tifffile", "pillow", "safetensors")
 REPORT_EVERY = 5  # epochs between two looks at the test part
 LOG_COLUMNS = ("epoch", "loss", "rate", "seconds", "validation", "test_mae")
 GIGABYTE = 1e9
