@@ -191,9 +191,6 @@ def install_with_uv(environment, device, uv, log):
         problem = uv_install.explain(log)
         return problem if wanted == sys.executable else f"no Python {wanted} can be had: {problem}"
     install = ["pip", "install", "--python", python, *uv_install.pip_flags()]
-    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        # Each start would compile a framework anew, 2 to 5 s; pip compiles by itself.
-        install.append("--compile-bytecode")
     needed = [*install, *requirement_flags(environment, device)]
     choices = torch_choices(environment, device, uv)
     for choice in choices:

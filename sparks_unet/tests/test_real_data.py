@@ -25,12 +25,14 @@ def real_file(folder, name):
     return path
 
 
-def test_exactly_one_event_at_the_known_place(real_dir, tmp_path):
+def test_exactly_one_event_at_the_known_place(real_dir, tmp_path, capsys):
     path = real_file(real_dir, "adu340_4small_tyx.tif")
-    # The file tells no scale; its filters need one: that of the published movies.
-    scale = ["--pixel-um", "0.2", "--frame-ms", "6.8"]
-    options = ["--threshold-sd", "5", "--detrend", "--whole-frame", *scale]
-    classical([str(path), *options, "--out", str(tmp_path)])
+    options = ["--threshold-sd", "5", "--detrend", "--whole-frame", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        classical([str(path), *options])
+    assert "does not say its pixel size" in capsys.readouterr().err
+    # the file does not say its scale: that of the published recordings decides the sizes
+    classical([str(path), *options, "--pixel-um", "0.2", "--frame-ms", "6.8"])
     instances = read_movie(tmp_path / f"{path.stem}_instances.tif").data
     assert instances.max() == 1
     frames, rows, columns = np.nonzero(instances)
