@@ -7,18 +7,18 @@ does, and beside them scores against the planted truth: TAPSE decides the failur
 heart rate does not (negative control). Source: specification 4.7 and 8.4.
 """
 
-import subprocess
+import runpy
 import sys
+from pathlib import Path
 
-from common.files import FOLDER, one_line_faults
+MAIN = Path(__file__).resolve().parent / "main.py"
 
 
-@one_line_faults
 def main(argv=None):
-    """Hand the flags to ``main.py --demo``, which is started as a user starts it."""
-    words = sys.argv[1:] if argv is None else argv
-    return subprocess.call([sys.executable, str(FOLDER / "main.py"), "--demo", *words])
+    """Run main.py with ``--demo``, as a user starts it."""
+    sys.argv = [str(MAIN), "--demo", *(sys.argv[1:] if argv is None else argv)]
+    runpy.run_path(str(MAIN), run_name="__main__")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
