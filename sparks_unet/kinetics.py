@@ -171,21 +171,6 @@ def spot(radius, half_width, order):
     return np.exp(-math.log(2) * (radius / half_width) ** order)
 
 
-def course_slopes(t, height, onset, rise, tau):
-    """Return the derivatives (N, 4) of ``height`` times the sharp spark_course at times t (N,).
-
-    Columns: height, onset, rise, tau. At a kink it is the derivative of what follows.
-    """
-    since = t - onset
-    ramp = (since >= 0) & (since < rise)
-    lasts = (since >= rise) & (since < rise + 50 * tau)  # spark_course stands still afterwards
-    course = spark_course(t, onset, rise, tau)
-    fall = np.where(lasts, height * course / tau, 0.0)
-    climb = np.where(ramp, height / rise, 0.0)
-    slopes = (course, fall - climb, fall - climb * since / rise, fall * (since - rise) / tau)
-    return np.stack(slopes, axis=1)
-
-
 def spot_slopes(rows, columns, height, half_width, order):
     """Return the derivatives (N, 5) of ``height`` times a spot at offsets from its centre (N,).
 
@@ -406,18 +391,16 @@ def _fit_course(t, trace, weight, peak_frame):
     def model(t, height, onset, rise, tau, baseline, blur=0.0):
         return baseline + height * spark_course(t, onset, rise, tau, blur)
 
-    def slopes(t, height, onset, rise, tau, baseline):
-        return np.column_stack([course_slopes(t, height, onset, rise, tau), np.ones(len(t))])
-
-    def fit(start, low, high, slopes=None):
-        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma, slopes)
+    # no exact slopes here: at its kinks they lead into a wrong minimum that differences step over
+    def fit(start, low, high):
+        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma)
         misfit = float((((model(t[used], *found) - trace[used]) / sigma) ** 2).sum())
         return found, misfit
 
     start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
     low = [0, -5, 0.2, 0.3, -BASELINE]
     high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
-    sharp, misfit = fit(start, low, high, slopes)
+    sharp, misfit = fit(start, low, high)
     if course_times(*sharp[2:4], 0.0)[2] < BLUR_FRAMES:
         return (*sharp[:4], 0.0)
     blurred, less = fit([*sharp, 1.0], [*low, 0.2], [*high, len(t) / 4])

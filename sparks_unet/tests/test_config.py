@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import FOLDER, KEYS, PostParams, to_dict, to_ini
@@ -173,6 +173,7 @@ IDS = st.lists(st.from_regex(r"[0-9]{2}", fullmatch=True), max_size=5).map(tuple
     wanted=st.booleans(),
     iomin=st.floats(0.001, 1.0),
 )
+@settings(deadline=None)
 def test_settings_survive_the_resolved_copy(
     tmp_path_factory, notes, path, rate, ids, wanted, iomin
 ):
