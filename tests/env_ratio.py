@@ -96,7 +96,7 @@ def main():
 
 
 def tell(names, rows, disk):
-    """Print the table of times ``rows`` and gigabytes ``disk``; return 1 when a target is missed."""
+    """Print times (``rows``) and gigabytes (``disk``); return 1 when a target is missed."""
     print(f"{', '.join(names)}; Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     print(f"{'':18}{'seconds':>9}{'CPU s':>9}{'GB':>7}")
     for (what, seconds, busy), gigabytes in zip(rows, disk):
