@@ -38,7 +38,7 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Print the table of all recordings, then fail with all faults in one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
     table, faults = check_folder(
         args.data_path,

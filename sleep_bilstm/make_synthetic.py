@@ -44,7 +44,7 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Write the data set that the flags describe."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
     plan = Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
     check_plan(plan)

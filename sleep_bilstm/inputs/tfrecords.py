@@ -341,7 +341,7 @@ def create(
 
 def convert(args: argparse.Namespace) -> None:
     """Convert the recordings that the flags ``args`` of storage.build_parser name."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     how = Storage(**{key: getattr(args, key) for key in asdict(Storage())})
     indexes = create(
         args.data_path,
