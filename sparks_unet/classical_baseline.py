@@ -29,10 +29,8 @@ def main(argv=None):
     parser.add_argument("--threshold-sd", type=float, default=THRESHOLD_SD, help="in noise SD")
     parser.add_argument("--detrend", action="store_true", help="remove slow bleaching first")
     parser.add_argument("--whole-frame", action="store_true", help="search outside the cell too")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
-    parser.add_argument(
-        "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
-    )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.classical import write_classical

@@ -36,6 +36,8 @@ def make_parser():
     parser.add_argument(
         "--mark-margins", type=int, default=0, help="events touching n end frames become label 4"
     )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 

@@ -32,10 +32,8 @@ def make_parser():
     parser.add_argument("--classes", type=Path, help="annotated class mask to compare with")
     parser.add_argument("--events", type=Path, help="annotated event mask to compare with")
     parser.add_argument("--bandstop", action="store_true", help="remove oscillations first")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
-    parser.add_argument(
-        "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
-    )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 

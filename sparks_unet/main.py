@@ -63,7 +63,9 @@ def configured(args):
     path = args.config or CONFIG
     if args.demo:
         if not (FOLDER / "demo").is_dir():
-            raise InputError("--demo: the folder demo/ is not here; bring it back, or give own data")
+            raise InputError(
+                "--demo: the folder demo/ is not here; bring it back, or give own data"
+            )
         if args.config:
             raise InputError(f"--demo has its own settings; leave {args.config} out or --demo")
         path = FULL_CONFIG if args.full else DEMO_CONFIG

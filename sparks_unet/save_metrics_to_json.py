@@ -24,6 +24,8 @@ def main(argv=None):
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of recordings")
     parser.add_argument("--ids", nargs="+", help="ids of the movies, with --preds")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "results", help="folder")
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.voxel_counts import write_count_metrics, write_counts
@@ -32,7 +34,8 @@ def main(argv=None):
     if args.preds:
         if not args.ids:
             raise InputError("--preds needs --ids: the ids of the movies to count")
-        write_counts(args.preds, args.data, args.ids, results)
+        given = (args.pixel_um, args.frame_ms)
+        write_counts(args.preds, args.data, args.ids, results, given=given)
         print(f"counts of {len(args.ids)} movies in {results}")
     write_count_metrics(results, args.out)
     print(f"metrics in {args.out}")

@@ -31,11 +31,16 @@ def main(argv=None):
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=list(THRESHOLDS), help="rising numbers"
     )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.voxel_counts import write_counts
 
-    write_counts(args.preds, args.data, args.ids, args.out, thresholds=args.thresholds)
+    given = (args.pixel_um, args.frame_ms)
+    write_counts(
+        *(args.preds, args.data, args.ids, args.out), thresholds=args.thresholds, given=given
+    )
     print(f"counts of {len(args.ids)} movies in {args.out}")
 
 

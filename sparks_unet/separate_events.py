@@ -27,10 +27,8 @@ def make_parser():
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "events", help="folder")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
     parser.add_argument("--overlay", action="store_true", help="write coloured movies")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default from the file, else .2")
-    parser.add_argument(
-        "--frame-ms", type=float, help="frame time; default from the file, else 6.8"
-    )
+    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
+    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 

@@ -33,7 +33,7 @@ def main(argv=None):
     """Run the command line; return the exit code."""
     args = make_parser().parse_args(argv)
     params = configured(args)
-    from runs.train import dry_run, prepare, resumed, run, write_record
+    from runs.train import calibrations, dry_run, prepare, resumed, run, write_record
 
     if args.dry_run:
         dry_run(params)
@@ -48,7 +48,7 @@ def main(argv=None):
         )
     place, train, val = prepare(todo, device=args.device, threads=args.threads)
     if place.first:
-        write_record(params)
+        write_record(params, calibration=calibrations([*(train or []), *val]))
     result = run(todo, place, train, val)
     for name in SHOWN if result else ():
         value = result[0].get(name)

@@ -60,8 +60,8 @@ def classes_by_size(mask, post):
     for number, box in enumerate(boxes, start=1):
         if volume[number] < MIN_VOXELS:
             continue
-        duration = (box[0].stop - box[0].start) * post.frame_ms
-        width = max(one.stop - one.start for one in box[1:]) * post.pixel_size_um
+        duration = (box[0].stop - box[0].start) * post.calibration.frame_ms
+        width = max(one.stop - one.start for one in box[1:]) * post.calibration.pixel_um
         if width >= WAVE_WIDTH_UM:
             kind = "waves"
         elif width >= PUFF_WIDTH_UM and duration >= PUFF_MS:
@@ -84,7 +84,7 @@ def write_classical(path, out, *, pixel_um=None, frame_ms=None, **options):
     movie = read_movie(path)
     post = calibrated_post(movie, pixel_um=pixel_um, frame_ms=frame_ms)
     found = classical_events(movie.data, post, **options)
-    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    physical = {"calibration": post.calibration}
     table = event_table(movie.data, found, **physical)
     write_prediction(out, path.stem, movie.data, found, None, table=table, **physical)
     return found.counts()

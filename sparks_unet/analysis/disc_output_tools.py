@@ -45,7 +45,7 @@ PALETTE = 128  # colours of a GIF
 
 
 def write_prediction(
-    out_dir, stem, movie, prediction, probabilities, *, pixel_um, frame_ms, table=None, **options
+    out_dir, stem, movie, prediction, probabilities, *, calibration, table=None, **options
 ):
     """Write all files of one predicted movie.
 
@@ -55,7 +55,7 @@ def write_prediction(
         movie: (T, H, W) counts.
         prediction: preds_processing_tools.Prediction, or None to write the probabilities only.
         probabilities: (4, T, H, W) float32, or None.
-        pixel_um, frame_ms: size of a voxel.
+        calibration: Calibration of the movie.
         table: DataFrame of kinetics.event_table.
         options: raw (default True) writes probabilities, instances (True) the instance masks,
             source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels as
@@ -68,7 +68,7 @@ def write_prediction(
 
     def stack(kind, array):
         path = out_dir / f"{stem}_{kind}.tif"
-        written[kind] = write_stack(path, array, pixel_um=pixel_um, frame_ms=frame_ms)
+        written[kind] = write_stack(path, array, calibration=calibration)
 
     if options.get("raw", True) and probabilities is not None:
         for name in EVENT_CLASSES:
@@ -259,14 +259,14 @@ def blend(frames, mask, colour, alpha):
     frames[mask] = np.round(mixed).astype(np.uint8)
 
 
-def write_overlay(path, movie, classes, *, pixel_um, frame_ms, truth_classes=None, **options):
+def write_overlay(path, movie, classes, *, calibration, truth_classes=None, **options):
     """Write a coloured overlay movie as .tif, .gif or .mp4.
 
     Args:
         path: file; its suffix decides.
         movie: (T, H, W) counts.
         classes: (T, H, W) class numbers.
-        pixel_um, frame_ms: size of a voxel.
+        calibration: Calibration of the movie.
         truth_classes: (T, H, W) annotation, drawn as contours.
         options: every (1): keep every k-th frame; max_mb (None): skip more frames until a GIF fits.
 
@@ -275,13 +275,13 @@ def write_overlay(path, movie, classes, *, pixel_um, frame_ms, truth_classes=Non
     """
     path = Path(path)
     frames = overlay_frames(movie, classes, truth_classes=truth_classes)
-    scale = {"pixel_um": pixel_um, "frame_ms": frame_ms}
+    scale = {"calibration": calibration}
     if path.suffix == ".tif":
         return write_stack(path, frames, **scale)
     return write_view(path, frames, note=truth_classes is not None, **scale, **options)
 
 
-def write_view(path, frames, *, pixel_um, frame_ms, every=1, max_mb=None, **footer):
+def write_view(path, frames, *, calibration, every=1, max_mb=None, **footer):
     """Write colour frames (T, H, W, 3) as GIF or MP4 with time, frame rate, scale bar and colours.
 
     ``footer``: legend (default True) names the class colours, note (False) the contours.
@@ -295,7 +295,7 @@ def write_view(path, frames, *, pixel_um, frame_ms, every=1, max_mb=None, **foot
     while True:
         target = path if every == 1 else path.with_stem(f"{path.stem}_every{every}")
         pictures = (
-            decorated(frames[t], t, zoom, pixel_um=pixel_um, frame_ms=frame_ms, **footer)
+            decorated(frames[t], t, zoom, calibration=calibration, **footer)
             for t in range(0, len(frames), every)
         )
         if path.suffix == ".mp4":
@@ -307,8 +307,9 @@ def write_view(path, frames, *, pixel_um, frame_ms, every=1, max_mb=None, **foot
         every += 1
 
 
-def decorated(frame, t, zoom, *, pixel_um, frame_ms, legend=True, note=False):
+def decorated(frame, t, zoom, *, calibration, legend=True, note=False):
     """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
+    pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     picture = np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
     height, width = picture.shape[:2]
     footer, clock_x = _footer(width, zoom, pixel_um, legend, note)

@@ -149,19 +149,20 @@ def plot_curves(path, loss_csv, metrics_csv=None):
     return _save(figure, path, ("iteration", "quantity", "value"), rows)
 
 
-def plot_event(path, movie, event, *, pixel_um, frame_ms, radius_um=0.6, context_frames=20):
+def plot_event(path, movie, event, *, calibration, radius_um=0.6, context_frames=20):
     """Draw one event: its trace in a circle around the peak, and the surface of its peak frame.
 
     Args:
         path: PNG to write.
         movie: (T, H, W) counts.
         event: row of kinetics.event_table.
-        pixel_um, frame_ms: size of a voxel.
+        calibration: Calibration of the movie.
         radius_um: of the circle.
         context_frames: shown before and after the event.
 
     dF/F0 here is relative to the mean of the shown frames before the event, as in the event table.
     """
+    pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     t, y, x = (int(event[f"{axis}_peak"]) for axis in "tyx")
     first = max(0, int(event["start_frame"]) - context_frames)
     last = min(len(movie), int(event["end_frame"]) + context_frames + 1)
@@ -194,16 +195,17 @@ def plot_event(path, movie, event, *, pixel_um, frame_ms, radius_um=0.6, context
     return _save(figure, path, ("time_ms", "df_f0"), list(zip(time_ms, ratio, strict=True)))
 
 
-def plot_montage(path, movie, classes, truth_classes, *, pixel_um, frame_ms, frames=None):
+def plot_montage(path, movie, classes, truth_classes, *, calibration, frames=None):
     """Draw some frames, annotation left of the prediction.
 
     Args:
         path: PNG to write.
         movie: (T, H, W) counts.
         classes, truth_classes: (T, H, W) predicted and annotated class numbers.
-        pixel_um, frame_ms: size of a voxel.
+        calibration: Calibration of the movie.
         frames: numbers of the frames; None spreads MONTAGE_FRAMES of the busiest ones over time.
     """
+    pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     frames = _busy_frames(truth_classes) if frames is None else list(frames)
     grey = grey_movie(movie)[frames]
     aspect = movie.shape[1] / movie.shape[2]

@@ -10,7 +10,6 @@ Letters: T frames, H rows, W columns; t, y, x the same in the box of one event.
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,6 +32,7 @@ COLUMNS = (
     ),
     *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
     *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
+    *("pixel_um", "pixel_origin", "frame_ms", "frame_origin"),  # the scale of all of these
 )
 MASS_FACTOR = (
     1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
@@ -54,39 +54,37 @@ MIN_FRONT_BLOCKS = 6  # a plane through fewer arrival times is not fitted
 CLASS_NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Size of a voxel."""
-
-    pixel_um: float
-    frame_ms: float
-
-
-def event_table(movie, prediction, *, pixel_um, frame_ms, probabilities=None, background=None):
+def event_table(movie, prediction, *, calibration, probabilities=None, background=None):
     """Measure all events of a movie.
 
     Args:
         movie: (T, H, W) counts of the camera, before any normalisation.
         prediction: preds_processing_tools.Prediction.
-        pixel_um: edge of a pixel in um.
-        frame_ms: time between frames in ms.
+        calibration: Calibration of the movie, pixel size and frame interval known.
         probabilities: (4, T, H, W) of the network, for the column mean_probability.
         background: counts without light, subtracted in dF/F0 = (F - F0) / (F0 - background); None
-            takes the left-most column where it lies outside the cell, else 0.
+            takes the offset of the calibration, else the left-most column where it lies outside the
+            cell, else 0.
 
     Returns:
         DataFrame with the columns COLUMNS, one row for each event in the order of ids. A quantity
         that the data do not determine is NaN (an empty cell in the CSV).
     """
-    scale = Calibration(pixel_um, frame_ms)
+    scale = calibration
+    if background is None:
+        background = calibration.offset_counts
     background = background_counts(movie) if background is None else float(background)
+    origins = {
+        **{"pixel_um": scale.pixel_um, "pixel_origin": scale.pixel_origin},
+        **{"frame_ms": scale.frame_ms, "frame_origin": scale.frame_origin},
+    }
     busy = prediction.instances > 0
     rows = []
     for number, box in enumerate(ndimage.find_objects(prediction.instances), start=1):
         if box is None or prediction.class_of_id[number] not in CLASS_NAMES:
             continue
         inside = prediction.instances[box] == number
-        row = {"id": number, "class": CLASS_NAMES[prediction.class_of_id[number]]}
+        row = {"id": number, "class": CLASS_NAMES[prediction.class_of_id[number]], **origins}
         row |= _extent(prediction.instances, number, box, scale)
         if probabilities is not None:
             channel = probabilities[prediction.class_of_id[number]][box]
@@ -109,21 +107,21 @@ def background_counts(movie):
     return column if column < OUTSIDE_RATIO * inside else 0.0
 
 
-def event_frequency(table, movie, *, pixel_um, frame_ms):
+def event_frequency(table, movie, *, calibration):
     """Return the number of events of every class and their rate in the cell.
 
     Args:
         table: DataFrame of event_table.
         movie: (T, H, W) counts.
-        pixel_um, frame_ms: size of a voxel.
+        calibration: Calibration of the movie.
 
     Returns:
         DataFrame with one row for each class: n, cell area in um2, duration in s, events per
         100 um2 and second, events per 100 um (longer side of the frame) and second.
     """
-    area = float(cell_mask(movie).sum() or movie[0].size) * pixel_um**2
-    seconds = len(movie) * frame_ms / 1e3
-    length = max(movie.shape[1:]) * pixel_um
+    area = float(cell_mask(movie).sum() or movie[0].size) * calibration.pixel_um**2
+    seconds = len(movie) * calibration.frame_ms / 1e3
+    length = max(movie.shape[1:]) * calibration.pixel_um
     rows = []
     for name in EVENT_CLASSES:
         n = int((table["class"] == name).sum())
@@ -169,21 +167,6 @@ def course_times(rise, tau, blur):
 def spot(radius, half_width, order):
     """Return a spatial profile of amplitude 1: 1/2 at ``half_width``; order 2 is a Gaussian."""
     return np.exp(-math.log(2) * (radius / half_width) ** order)
-
-
-def course_slopes(t, height, onset, rise, tau):
-    """Return the derivatives (N, 4) of ``height`` times the sharp spark_course at times t (N,).
-
-    Columns: height, onset, rise, tau. At a kink it is the derivative of what follows.
-    """
-    since = t - onset
-    ramp = (since >= 0) & (since < rise)
-    lasts = (since >= rise) & (since < rise + 50 * tau)  # spark_course stands still afterwards
-    course = spark_course(t, onset, rise, tau)
-    fall = np.where(lasts, height * course / tau, 0.0)
-    climb = np.where(ramp, height / rise, 0.0)
-    slopes = (course, fall - climb, fall - climb * since / rise, fall * (since - rise) / tau)
-    return np.stack(slopes, axis=1)
 
 
 def spot_slopes(rows, columns, height, half_width, order):
@@ -406,18 +389,16 @@ def _fit_course(t, trace, weight, peak_frame):
     def model(t, height, onset, rise, tau, baseline, blur=0.0):
         return baseline + height * spark_course(t, onset, rise, tau, blur)
 
-    def slopes(t, height, onset, rise, tau, baseline):
-        return np.column_stack([course_slopes(t, height, onset, rise, tau), np.ones(len(t))])
-
-    def fit(start, low, high, slopes=None):
-        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma, slopes)
+    # no exact slopes here: at its kinks they lead into a wrong minimum that differences step over
+    def fit(start, low, high):
+        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma)
         misfit = float((((model(t[used], *found) - trace[used]) / sigma) ** 2).sum())
         return found, misfit
 
     start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
     low = [0, -5, 0.2, 0.3, -BASELINE]
     high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
-    sharp, misfit = fit(start, low, high, slopes)
+    sharp, misfit = fit(start, low, high)
     if course_times(*sharp[2:4], 0.0)[2] < BLUR_FRAMES:
         return (*sharp[:4], 0.0)
     blurred, less = fit([*sharp, 1.0], [*low, 0.2], [*high, len(t) / 4])

@@ -6,7 +6,6 @@ the result equals the plain computation on whole movies.
 Letters: T frames, H rows, W columns, N events or points. Arrays are ordered (t, y, x).
 """
 
-import dataclasses
 import warnings
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from common.files import InputError
+from inputs.calibration import scaled_post
 from inputs.data_processing import (
     CUBE,
     TRUNCATE,
@@ -30,7 +30,7 @@ from inputs.data_processing import (
     spark_groups,
     spark_maxima,
 )
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
 
 OTSU_BINS = 256
 CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output channels
@@ -326,19 +326,18 @@ def ignore_marginal(prediction, margin):
 
 
 def calibrated_post(movie, *, pixel_um=None, frame_ms=None, post=None):
-    """Return PostParams with the calibration of a movie.
+    """Return ScaledPost with the calibration of a movie.
 
     Args:
-        movie: movie_io.Movie.
-        pixel_um, frame_ms: given by the user; they win over the file, the file over ``post``.
-        post: config.PostParams; None takes the defaults.
+        movie: inputs.movie_io.Movie.
+        pixel_um, frame_ms: given by a flag; they win over the file.
+        post: settings.config.PostParams; None takes the defaults.
+
+    Raises:
+        InputError: neither the file nor the user says the scale.
     """
-    post = PostParams() if post is None else post
-    return dataclasses.replace(
-        post,
-        pixel_size_um=pixel_um or movie.pixel_um or post.pixel_size_um,
-        frame_ms=frame_ms or movie.frame_ms or post.frame_ms,
-    )
+    calibration = movie.calibration.given(pixel_um, frame_ms, origin="flag", source=movie.source)
+    return scaled_post(calibration, post, source=movie.source)
 
 
 def _event_channels(probabilities, shape):

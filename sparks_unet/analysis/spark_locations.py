@@ -88,7 +88,7 @@ def write_check(stem, movie, annotation, peaks, post):
     }
     paired_true, paired_found, extra, missed = match_sparks(true, peaks, **distance)
     frames = spark_check_frames(movie.data, paired_true, paired_found, extra, missed)
-    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    physical = {"calibration": post.calibration}
     write_view(stem.with_name(f"{stem.name}_check.gif"), frames, legend=False, **physical)
     lines = [
         "green: annotated and found; cyan: found and annotated; yellow: extra; red: missed",
@@ -145,7 +145,7 @@ def write_spark_locations(
     post = dataclasses.replace(post, ignore_frames=ignore_frames)
     data = movie.data
     if bandstop:
-        data = bandstop_filter(data, 1e3 / post.frame_ms)
+        data = bandstop_filter(data, 1e3 / post.calibration.frame_ms)
     mask = threshold_mask(prediction.data, threshold, min_radius=min_radius)
     peaks = spark_peaks(
         data - data.min(),

@@ -36,5 +36,5 @@ def write_tracks(path, out=None, *, threshold, min_radius, ignore_frames):
         ignore_frames=ignore_frames,
     )
     out = out or path.with_name(f"{path.stem}_events.tif")
-    write_stack(out, sixteen_bit(events), pixel_um=movie.pixel_um, frame_ms=movie.frame_ms)
+    write_stack(out, sixteen_bit(events), calibration=movie.calibration)
     return out, int(events.max(initial=0))

@@ -19,7 +19,7 @@ from analysis.preds_processing_tools import calibrated_post, otsu_classes, thres
 from common.files import InputError, raise_faults, read_json, write_json
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import read_class_labels, read_event_labels, read_movie, same_shape
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
 
 GROUPS = {
     "sparks": ("sparks",),
@@ -137,7 +137,7 @@ def _with_sum(results):
     return results | {"sum": total, "average": total}
 
 
-def _read(preds, data, movie_id):
+def _read(preds, data, movie_id, given):
     """Return (movie counts, probabilities, classes, true peaks, PostParams) of one recording."""
     movie = read_movie(data / f"{movie_id}_video.tif")
     classes = read_class_labels(data / f"{movie_id}_class_label.tif", movie.data.shape)
@@ -148,10 +148,11 @@ def _read(preds, data, movie_id):
         same_shape(stack, movie)
         probabilities[name] = stack.data.astype(np.float32)
     peaks = annotated_spark_peaks(movie.data, classes, events)
-    return movie.data, probabilities, classes, peaks, calibrated_post(movie, post=PostParams())
+    post = calibrated_post(movie, pixel_um=given[0], frame_ms=given[1])
+    return movie.data, probabilities, classes, peaks, post
 
 
-def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS):
+def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=(None, None)):
     """Count recordings; write ``per_pixel_results`` and ``spark_peaks_results`` into ``out``.
 
     Args:
@@ -160,6 +161,7 @@ def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS):
         ids: ids of the movies.
         out: folder.
         thresholds: rising numbers from 0 to 1.
+        given: pixel size in um and frame time in ms that the user gave, or None.
     """
     thresholds = list(thresholds)
     if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:
@@ -168,7 +170,7 @@ def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS):
         find_predictions(preds, movie_id)
     by_group, peaks = {group: {} for group in GROUPS}, {}
     for movie_id in ids:
-        movie, probabilities, classes, true_peaks, post = _read(preds, data, movie_id)
+        movie, probabilities, classes, true_peaks, post = _read(preds, data, movie_id, given)
         argmax = otsu_classes(probabilities)
         for group, results in by_group.items():
             results[movie_id] = pixel_results(

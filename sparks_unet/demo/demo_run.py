@@ -7,9 +7,9 @@ from pathlib import Path
 from common.files import read_json
 from demo.synthetic import SMALL, DemoSettings, make_demo_data
 
-# demo data: 24 training movies, every second with a wave (12 give too few waves to learn from), 6
+# demo data: 32 training movies, every second with a wave (12 give too few waves to learn from), 6
 # unseen ones with a wave each, 3 without events: two for training, the last as negative control
-DEMO_WAVES = (0, 1) * 12 + (1,) * 6 + (0,) * 3
+DEMO_WAVES = (0, 1) * 16 + (1,) * 6 + (0,) * 3
 DEMO_DATA = {"movies": len(DEMO_WAVES), "waves": DEMO_WAVES, "empty": 3}
 DEMO_RATES = (10, 8, 0.5)  # sparks, puffs, waves of a movie: 5 puffs were too few to learn from
 DEMO_GAIN = (

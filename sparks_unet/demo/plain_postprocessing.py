@@ -15,10 +15,11 @@ from skimage.segmentation import watershed
 from analysis.metrics_tools import annotated_instances, event_scores
 from analysis.preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions
 from demo.synthetic import DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 from inputs.data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
 from inputs.dataset_tools import class_weights
 from inputs.preprocessing import pad_frames, padding
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
 
 STANDARD = (904, 64, 512)
 EVENTS = (70, 21)  # sparks and puffs planted, beside two waves
@@ -192,7 +193,8 @@ def rows(movie_shape=STANDARD, seed=0):
         AssertionError: our numbers differ from the plain ones.
     """
     movie, classes, events, probabilities = make_case(movie_shape, seed)
-    post, table = PostParams(), []
+    settings, table = DemoSettings(), []
+    post = scaled_post(Calibration.of(settings.pixel_um, settings.frame_ms, "synthetic"))
     process_predictions(movie[:32], probabilities[:, :32], post)  # loads what is loaded lazily
 
     ours = measured(process_predictions, movie, probabilities, post, memory=True)

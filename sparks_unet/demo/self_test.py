@@ -8,6 +8,7 @@ import numpy as np
 from analysis.metrics_tools import metrics_from_counts, movie_counts
 from analysis.preds_processing_tools import process_predictions
 from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 from network.inference_tools import predict_probabilities
 from settings.config import EVENT_CLASSES
 
@@ -45,7 +46,9 @@ def self_test(model, params, *, seed, size):
     movie, classes, events = planted_movie(frames, size, seed)
     probabilities, clean = predict_probabilities(model, movie, params, name="self-test")
     again, _ = predict_probabilities(model, movie, params, name="self-test")
-    post = params.postprocessing
+    settings = DemoSettings()
+    scale = Calibration.of(settings.pixel_um, settings.frame_ms, "synthetic")
+    post = scaled_post(scale, params.postprocessing)
     found = process_predictions(clean, probabilities, post)
     counts = movie_counts(
         classes, events, found, post=post, ignore_frames=params.ignore_frames_loss

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from common.files import InputError, atomic_path, write_json
+from inputs.calibration import Calibration
 from inputs.movie_io import write_stack
 from settings.config import CLASSES, IGNORE_INDEX
 
@@ -85,7 +86,7 @@ def make_demo_data(out_dir, **settings):
     for index in range(settings.movies):
         movie_id = f"{settings.first_id + index:02d}"
         data, classes, events, truths = make_movie(settings, index)
-        calibration = {"pixel_um": settings.pixel_um, "frame_ms": settings.frame_ms}
+        calibration = {"calibration": Calibration.of(settings.pixel_um, settings.frame_ms)}
         write_stack(out_dir / f"{movie_id}_video.tif", data, **calibration)
         write_stack(out_dir / f"{movie_id}_class_label.tif", classes, **calibration)
         write_stack(out_dir / f"{movie_id}_event_label.tif", events, **calibration)

@@ -4,10 +4,13 @@ Source: section 5.6 of the specification. One module for what were two scripts i
 project.
 """
 
+import dataclasses
+
 import numpy as np
 from scipy import ndimage
 
 from common.files import InputError
+from inputs.calibration import scaled_post
 from inputs.data_processing import (
     TRUNCATE,
     connected_components,
@@ -25,7 +28,7 @@ from inputs.movie_io import (
     read_movie,
     write_stack,
 )
-from settings.config import CLASSES, IGNORE_INDEX, PostParams
+from settings.config import CLASSES, IGNORE_INDEX
 
 SUFFIX = {
     "peaks": "class_label_peaks",
@@ -39,12 +42,15 @@ CROSS_3D = ndimage.generate_binary_structure(3, 1)
 MIN_CORE_EXTENT = 2  # voxels along each axis; a smaller core grows by one voxel
 
 
-def peak_annotations(movie, classes, *, radius=3, ignore_radius=1, ignore_frames=0, sigma=2.0):
+def peak_annotations(
+    movie, classes, *, calibration, radius=3, ignore_radius=1, ignore_frames=0, sigma=2.0
+):
     """Replace every spark by a ball around its peak.
 
     Args:
         movie: (T, H, W) counts.
         classes: (T, H, W) class labels.
+        calibration: Calibration of the movie: how near two peaks may be.
         radius: of the ball of class 1, in voxels of time and space alike.
         ignore_radius: thickness of the shell of class 4 around it.
         ignore_frames: peaks in this many first and last frames are dropped.
@@ -53,7 +59,7 @@ def peak_annotations(movie, classes, *, radius=3, ignore_radius=1, ignore_frames
     Returns:
         (labels (T, H, W) uint8, peaks (N, 3)). Balls may overwrite neighbours.
     """
-    post = PostParams()
+    post = scaled_post(calibration)
     peaks = spark_peaks(
         movie,
         classes == CLASSES["sparks"],
@@ -173,13 +179,14 @@ def ignore_marginal_events(classes, events, margin):
     return np.where(touching[events], IGNORE_INDEX, classes).astype(np.uint8)
 
 
-def annotated(movie, classes, events, args):
+def annotated(movie, classes, events, args, calibration):
     """Return the labels of one recording as the flags ``args`` of the script want them."""
     if args.mark_margins:
         classes = ignore_marginal_events(classes, events, args.mark_margins)
     if args.sparks_type == "peaks":
         reach = {"radius": args.peak_radius, "ignore_radius": args.ignore_radius}
-        return peak_annotations(movie, classes, ignore_frames=args.ignore_frames, **reach)[0]
+        reach |= {"ignore_frames": args.ignore_frames, "calibration": calibration}
+        return peak_annotations(movie, classes, **reach)[0]
     if args.sparks_type == "small":
         return small_annotations(movie, classes, events)
     if args.sparks_type == "dilated":
@@ -191,6 +198,12 @@ def annotated(movie, classes, events, args):
 def _read(args, movie_id):
     """Return (Movie, classes, events) of one recording; print warnings about its masks."""
     movie = read_movie(args.data / f"{movie_id}_{args.movies_suffix}.tif")
+    given = movie.calibration.given(
+        args.pixel_um, args.frame_ms, origin="flag", source=movie.source
+    )
+    if args.sparks_type == "peaks":
+        given.needed(movie.source)
+    movie = dataclasses.replace(movie, calibration=given)
     shape = movie.data.shape
     classes = read_class_labels(args.data / f"{movie_id}_class_label.tif", shape)
     event_path = args.data / f"{movie_id}_event_label.tif"
@@ -219,7 +232,7 @@ def write_annotations(args):
         return
     suffix = SUFFIX.get(args.sparks_type, "class_label_margins")
     for one, (movie, classes, events) in zip(args.ids or available, recordings, strict=True):
-        labels = annotated(movie.data, classes, events, args)
+        labels = annotated(movie.data, classes, events, args, movie.calibration)
         path = (args.out or args.data) / f"{one}_{suffix}.tif"
-        write_stack(path, labels, pixel_um=movie.pixel_um, frame_ms=movie.frame_ms)
+        write_stack(path, labels, calibration=movie.calibration)
         print(f"{path}: {int((labels == IGNORE_INDEX).sum())} voxels to ignore")

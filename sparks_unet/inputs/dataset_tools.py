@@ -119,18 +119,26 @@ def adapted(samples, params):
 
     Args:
         samples: list of Sample.
-        params: Params; split_jumps, new_fps, new_pixel_um, and the calibration of
-            [postprocessing] for files that do not say their own.
+        params: Params; split_jumps, new_fps, new_pixel_um, and the calibration that
+            [postprocessing] gives.
     """
-    post = params.postprocessing
+    samples = [with_given(one, params) for one in samples]
     if params.split_jumps:
         samples = [part for one in samples for part in split_at_jumps(one, params.split_jumps)]
     if params.new_fps:
-        samples = [resampled(one, params.new_fps, frame_ms=post.frame_ms) for one in samples]
+        samples = [resampled(one, params.new_fps) for one in samples]
     if params.new_pixel_um:
-        old = post.pixel_size_um
-        samples = [resized(one, params.new_pixel_um, pixel_um=old) for one in samples]
+        samples = [resized(one, params.new_pixel_um) for one in samples]
     return samples
+
+
+def with_given(sample, params):
+    """Return the sample whose scale is that of the configuration where it gives one."""
+    movie = sample.movie
+    calibration = movie.calibration.given(
+        params.pixel_size_um, params.frame_ms, origin="config", source=movie.source
+    )
+    return dataclasses.replace(sample, movie=dataclasses.replace(movie, calibration=calibration))
 
 
 def intensity_jumps(movie, share):
@@ -174,18 +182,20 @@ def split_at_jumps(sample, share):
     parts = []
     for number, ends in enumerate(itertools.pairwise([0, *jumps, None]), start=1):
         part = slice(*ends)
-        times = sample.movie.frame_times_s
+        times = sample.movie.calibration.frame_times_s
         movie = dataclasses.replace(
             sample.movie,
             data=sample.movie.data[part],
-            frame_times_s=None if times is None else times[part],
+            calibration=dataclasses.replace(
+                sample.movie.calibration, frame_times_s=None if times is None else times[part]
+            ),
         )
         masks = [m if m is None else m[part] for m in (sample.classes, sample.events)]
         parts.append(Sample(f"{sample.id}-{number}", movie, *masks))
     return parts
 
 
-def resized(sample, new_pixel_um, *, pixel_um):
+def resized(sample, new_pixel_um):
     """Return the sample with another pixel size: movie linear, smoothed first where it shrinks.
 
     Labels and ids take the nearest pixel.
@@ -193,10 +203,9 @@ def resized(sample, new_pixel_um, *, pixel_um):
     Args:
         sample: Sample.
         new_pixel_um: edge of the new pixels in um.
-        pixel_um: edge of the present pixels, used when the file does not say it.
     """
     movie = sample.movie
-    factor = (movie.pixel_um or pixel_um) / new_pixel_um
+    factor = movie.calibration.needed(movie.source, frame=False).pixel_um / new_pixel_um
     size = tuple(max(1, round(n * factor)) for n in movie.data.shape[1:])
     data = np.stack(
         [
@@ -212,29 +221,33 @@ def resized(sample, new_pixel_um, *, pixel_um):
         None if mask is None else mask[:, rows][:, :, columns]
         for mask in (sample.classes, sample.events)
     ]
-    movie = dataclasses.replace(movie, data=data, pixel_um=new_pixel_um)
+    calibration = dataclasses.replace(
+        movie.calibration, pixel_x_um=new_pixel_um, pixel_y_um=new_pixel_um
+    )
+    movie = dataclasses.replace(movie, data=data, calibration=calibration)
     return Sample(sample.id, movie, *masks)
 
 
-def resampled(sample, fps, *, frame_ms):
+def resampled(sample, fps):
     """Return the sample at ``fps`` frames per second: movie cubic, labels and ids nearest.
 
     Args:
         sample: Sample.
         fps: new frames per second, > 0.
-        frame_ms: time between frames in ms, used when the file has neither times nor an interval.
     """
     movie = sample.movie
-    times = movie.frame_times_s
+    times = movie.calibration.frame_times_s
     if times is None:
-        times = np.arange(len(movie.data)) * (movie.frame_ms or frame_ms) / 1000
+        frame_ms = movie.calibration.needed(movie.source, pixel=False).frame_ms
+        times = np.arange(len(movie.data)) * frame_ms / 1000
     new = resample_times(times, fps)
     masks = [
         None if mask is None else resample_labels(mask, times, new)
         for mask in (sample.classes, sample.events)
     ]
     data = resample_movie(movie.data, times, new)
-    movie = dataclasses.replace(movie, data=data, frame_ms=1000 / fps, frame_times_s=new)
+    calibration = dataclasses.replace(movie.calibration, frame_ms=1000 / fps, frame_times_s=new)
+    movie = dataclasses.replace(movie, data=data, calibration=calibration)
     return Sample(sample.id, movie, *masks)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import tifffile
 
 from common.files import InputError, atomic_path
+from inputs.calibration import UNKNOWN, Calibration, interval_of_times
 
 CLASS_VALUES = (0, 1, 2, 3, 4)
 LENGTH_UM = {
@@ -37,7 +38,11 @@ LENGTH_UM = {
     "mm": 1e3,
     "cm": 1e4,
     "m": 1e6,
+    "inch": 25400.0,
+    "inches": 25400.0,
+    "in": 25400.0,
 }
+LARGEST_PIXEL_UM = 20.0  # of a microscope; coarser resolutions are those of a screen or a printer
 TIME_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "msec": 1.0, "s": 1e3, "sec": 1e3, "min": 6e4}
 FRAME_TIME_LINE = re.compile(r"^\s*(\d+)\t([-+0-9.eE]+)")
 READ_ERRORS = (
@@ -64,17 +69,13 @@ class Movie:
 
     Attributes:
         data: (T, H, W), integer type of the file in native byte order, or float32; camera counts.
-        pixel_um: edge of a pixel in um, None when the file does not say it.
-        frame_ms: time between frames in ms, None when the file does not say it.
+        calibration: Calibration, with unknown values where the file does not say them.
         source: path of the file.
-        frame_times_s: (T,) float64 times of the frames in s, None when the file has none.
     """
 
     data: np.ndarray
-    pixel_um: float | None
-    frame_ms: float | None
+    calibration: Calibration
     source: Path
-    frame_times_s: np.ndarray | None = None
 
 
 class _Messages(logging.Handler):
@@ -132,8 +133,7 @@ def read_movie(path):
             f"{path}: damaged or truncated TIFF, {len(data)} pages read, more expected "
             f"({messages.texts[0]}); copy or export the file again"
         )
-    pixel_um, frame_ms, times = calibration
-    return Movie(_checked_values(path, data), pixel_um, frame_ms, path, times)
+    return Movie(_checked_values(path, data), calibration, path)
 
 
 def read_class_labels(path, shape):
@@ -190,18 +190,19 @@ def label_warnings(name, classes, events):
     return warnings
 
 
-def write_stack(path, array, *, pixel_um=None, frame_ms=None):
+def write_stack(path, array, *, calibration=None):
     """Write a movie as ImageJ TIFF, atomically.
 
     Args:
         path: file to write.
         array: (T, H, W) bool, uint8, uint16 or float32, or (T, H, W, 3) uint8 colours.
-        pixel_um: edge of a pixel in um.
-        frame_ms: time between frames in ms.
+        calibration: Calibration; what it does not know is left out of the file.
 
     Returns:
         The path.
     """
+    calibration = calibration or Calibration()
+    pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     array = np.asarray(array)
     if array.dtype == bool:
         array = array.view(np.uint8)
@@ -244,7 +245,7 @@ def movie_ids(folder, suffix="video"):
 
 
 def _read_open_file(path, tif):
-    """Return (data, (pixel_um, frame_ms, frame times)) of an open TIFF after all checks."""
+    """Return (data, Calibration) of an open TIFF after all checks."""
     if len(tif.pages) == 0:
         raise InputError(f"{path}: no image in the file; expected a (t, y, x) stack")
     first = tif.pages[0]
@@ -273,10 +274,7 @@ def _read_open_file(path, tif):
     ij = tif.imagej_metadata or {}
     if ij.get("cf") == 0 and ij.get("c0") is not None:
         data = _imagej_values(data, float(ij["c0"]), float(ij.get("c1", 1.0)))
-    pixel_um, frame_ms = _calibration(path, tif, ij)
-    if times is not None:
-        frame_ms = 1e3 * float(np.mean(np.diff(times)))
-    return data, (pixel_um, frame_ms, times)
+    return data, _calibration(path, tif, ij, times)
 
 
 def _check_complete(path, tif):
@@ -336,8 +334,12 @@ def _frame_times(path, description, n_frames):
     return times
 
 
-def _calibration(path, tif, ij):
-    """Return (pixel_um, frame_ms) from OME or ImageJ metadata; None where the file is silent."""
+def _calibration(path, tif, ij, times):
+    """Return the Calibration that OME, ImageJ or TIFF metadata hold, with the tags as origins.
+
+    ``times``: frame times of tag 270 in s, or None; they win over an interval.
+    """
+    frame, frame_tag = None, "tag 270"
     if tif.ome_metadata:
         pixels = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
         pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
@@ -345,21 +347,69 @@ def _calibration(path, tif, ij):
             _scaled(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
             for axis in "XY"
         )
-        frame = _scaled(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), TIME_MS)
+        pixel_tag = "OME PhysicalSize"
+        if times is None:
+            frame = _scaled(
+                pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), TIME_MS
+            )
+            frame_tag = "OME TimeIncrement"
+            if frame is None:
+                times, frame_tag = _plane_times(pixels), "OME DeltaT"
     else:
-        page = tif.pages[0]
-        unit = str(ij.get("unit", ""))
-        width, height = (_scaled(_pixel_size(page, f"{axis}Resolution"), unit) for axis in "XY")
-        interval = ij.get("finterval")
-        if interval is None and ij.get("fps"):
-            interval = 1.0 / float(ij["fps"])
-        frame = _scaled(interval, str(ij.get("tunit", "sec")), TIME_MS)
+        width, height, pixel_tag = _tiff_pixel(tif.pages[0], str(ij.get("unit", "")))
+        if times is None:
+            # fps of ImageJ is how fast the movie was played, not how fast it was recorded
+            frame = _scaled(ij.get("finterval"), str(ij.get("tunit", "sec")), TIME_MS)
+            frame_tag = "ImageJ finterval"
     if width and height and abs(width - height) > 0.01 * width:
         raise InputError(
             f"{path}: pixels of {width:.4g} x {height:.4g} um; expected square pixels: "
             "resample the movie"
         )
-    return width, frame
+    if times is not None:
+        frame = interval_of_times(times, path)
+    return Calibration(
+        *(width, height, frame),
+        frame_times_s=times,
+        pixel_origin=f"file: {pixel_tag}" if width else UNKNOWN,
+        frame_origin=f"file: {frame_tag}" if frame else UNKNOWN,
+    )
+
+
+def _plane_times(pixels):
+    """Return the times in s of the planes of OME metadata, or None where some have none."""
+    planes = pixels.get("Plane", [])
+    planes = planes if isinstance(planes, list) else [planes]
+    if len(planes) != int(pixels.get("SizeT", 1)) or len(planes) < 2:
+        return None
+    planes = sorted(planes, key=lambda plane: int(plane.get("TheT", 0)))
+    times = [_scaled_time(plane.get("DeltaT"), plane.get("DeltaTUnit", "s")) for plane in planes]
+    if None in times or not np.all(np.diff(times) > 0):
+        return None
+    return np.array(times) / 1e3
+
+
+def _scaled_time(value, unit):
+    """Return a time in ms, None when it or its unit is missing."""
+    scale = TIME_MS.get(unit.strip().lower())
+    return None if value is None or scale is None else float(value) * scale
+
+
+def _tiff_pixel(page, unit):
+    """Return (width, height, tag) of a pixel in um from the resolution of a TIFF.
+
+    ImageJ names the unit; else that of the TIFF counts, if the pixel is as small as those of a
+    microscope: scanners and screens write 72 or 300 pixels an inch.
+    """
+    sizes = [_pixel_size(page, f"{axis}Resolution") for axis in "XY"]
+    if unit.strip().lower() in LENGTH_UM:
+        return *(_scaled(size, unit) for size in sizes), f"ImageJ resolution, unit {unit}"
+    tag = page.tags.get("ResolutionUnit")
+    unit = {2: "inch", 3: "cm"}.get(int(tag.value) if tag else 0, "")
+    sizes = [_scaled(size, unit) for size in sizes]
+    if None in sizes or max(sizes) > LARGEST_PIXEL_UM:
+        return None, None, ""
+    return *sizes, f"TIFF resolution per {unit}"
 
 
 def _pixel_size(page, tag):

@@ -15,12 +15,18 @@ from inputs.dataset_tools import adapted, read_samples
 from network.checkpoints import available_iterations, checkpoint_path, load_network
 from runs.prediction import predict_and_write
 from runs.run_report import write_run_report
-from runs.train import prepare, resumed, run, write_record
+from runs.train import calibrations, prepare, resumed, run, write_record
 from runs.training_tools import choose_device, seeded_model
 from settings.config import settings_of
 
 # settings that may differ between two calls of the same run
-FREE = ("training.cuda", "dataset.num_workers", "general.verbosity", "general.logfile")
+FREE = (
+    "calibration",
+    "training.cuda",
+    "dataset.num_workers",
+    "general.verbosity",
+    "general.logfile",
+)
 
 
 def is_complete(run_dir, settings, *, fresh):
@@ -99,7 +105,8 @@ def story(params, *, device="auto", threads=None, fresh=False, demo=None):
     todo = resumed(params)
     place, train, val = prepare(todo, device=device, threads=threads)
     if place.first:
-        write_record(params, **extra)
+        scales = calibrations([*(train or []), *val])
+        write_record(params, calibration=scales, **extra)
     if params.training:
         run(dataclasses.replace(todo, testing=False), place, train, val)
     if not place.first:

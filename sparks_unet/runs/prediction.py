@@ -20,6 +20,7 @@ from analysis.metrics_tools import (
 )
 from analysis.preds_processing_tools import calibrated_post, process_predictions
 from common.files import InputError, atomic_path, write_json
+from inputs.calibration import scaled_post
 from inputs.dataset_tools import Sample, adapted, read_samples
 from inputs.movie_io import read_movie
 from network.checkpoints import available_iterations, checkpoint_path, load_network
@@ -114,7 +115,7 @@ def predict_and_write(
     movie = sample.movie.data
     probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
     post = calibrated_post(sample.movie, post=params.postprocessing)
-    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    physical = {"calibration": post.calibration}
     inputs = {"source": True, "truth": sample.classes} if source else {}
     if raw_only:
         write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
@@ -202,14 +203,14 @@ def gathered(counts, place):
     return {key: value for part in parts for key, value in part.items()}
 
 
-def predict_movie(model, movie, params, *, post=None, training_mode=False, **options):
+def predict_movie(model, movie, params, *, calibration, training_mode=False, **options):
     """Predict one movie from arrays alone.
 
     Args:
         model: network.
         movie: (T, H, W) counts.
         params: Params.
-        post: PostParams; default those of ``params``.
+        calibration: Calibration of the movie.
         training_mode: post-processing as during validation (sections 8.4).
         options: method, stride, batch_size, name of ``predict_probabilities``.
 
@@ -218,7 +219,7 @@ def predict_movie(model, movie, params, *, post=None, training_mode=False, **opt
         (4, T, H, W), spark_peaks (n, 3) t, y, x).
     """
     probabilities, clean = predict_probabilities(model, movie, params, **options)
-    post = post or params.postprocessing
+    post = scaled_post(calibration, params.postprocessing)
     found = process_predictions(clean, probabilities, post, training_mode=training_mode)
     return found.classes, found.instances, probabilities, found.spark_peaks
 

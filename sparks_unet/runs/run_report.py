@@ -162,8 +162,7 @@ def draw_figures(params, results, metrics, intervals, labelled):
                 plot_event,
                 sample.movie.data,
                 row,
-                pixel_um=post.pixel_size_um,
-                frame_ms=post.frame_ms,
+                calibration=post.calibration,
                 caption=f"Strongest of the {kind}: movie {sample.id}, event {row['id']}.",
                 alt=f"Trace over time and peak frame of the strongest event among the {kind}",
             )
@@ -187,8 +186,7 @@ def _label_figures(folder, params, results, metrics, intervals, labelled):
             sample.movie.data,
             found.classes,
             sample.classes,
-            pixel_um=post.pixel_size_um,
-            frame_ms=post.frame_ms,
+            calibration=post.calibration,
             caption=f"Movie {first}, annotation left, prediction right.",
             alt="Frames of a test movie, annotated events left and predicted ones right",
         ),
@@ -337,9 +335,7 @@ def _frequencies(run_dir, params, results):
     parts = []
     for name, (sample, _, table, _) in results.items():
         post = calibrated_post(sample.movie, post=params.postprocessing)
-        part = event_frequency(
-            table, sample.movie.data, pixel_um=post.pixel_size_um, frame_ms=post.frame_ms
-        )
+        part = event_frequency(table, sample.movie.data, calibration=post.calibration)
         part.insert(0, "movie", name)
         parts.append(part)
     rates = pd.concat(parts, ignore_index=True)
@@ -367,8 +363,7 @@ def _overlay(run_dir, params, results, labelled):
         sample.movie.data,
         found.classes,
         truth_classes=sample.classes,
-        pixel_um=post.pixel_size_um,
-        frame_ms=post.frame_ms,
+        calibration=post.calibration,
         max_mb=PICTURE_MB,
     )
     return str(path.relative_to(run_dir))

@@ -39,7 +39,7 @@ def separate(
         probabilities[name] = stack.data
     post = calibrated_post(movie, pixel_um=pixel_um, frame_ms=frame_ms)
     post = dataclasses.replace(post, fill_holes=fill_holes)
-    physical = {"pixel_um": post.pixel_size_um, "frame_ms": post.frame_ms}
+    physical = {"calibration": post.calibration}
     found = process_predictions(movie.data - movie.data.min(), probabilities, post)
     channels = [probabilities[name].astype(np.float32) for name in EVENT_CLASSES]
     channels = np.stack([1 - sum(channels), *channels])

@@ -123,7 +123,22 @@ def prepare(params, *, device="auto", threads=None):
         set_up_logging(params, folder / "log.txt")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); choose another folder") from None
+    tell_calibrations([*(train or []), *val])
     return pick_place(params, device, threads), train, val
+
+
+def tell_calibrations(samples):
+    """Log the scale of recordings and its origin, once for all that share it."""
+    ids = {}
+    for sample in samples:
+        ids.setdefault(sample.movie.calibration.line(), []).append(sample.id)
+    for line, names in ids.items():
+        logger.info("%s: %s", ", ".join(names), line)
+
+
+def calibrations(samples):
+    """Return {id: values and origins} of recordings for settings.json."""
+    return {sample.id: sample.movie.calibration.record() for sample in samples}
 
 
 def run(params, place, train, val):

@@ -67,8 +67,7 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
                 write_stack(
                     path,
                     probabilities[index],
-                    pixel_um=post.pixel_size_um,
-                    frame_ms=post.frame_ms,
+                    calibration=post.calibration,
                 )
     model.train(was_training)
     return {"loss": float(np.mean(losses)), **metrics_from_counts(counts)}, counts

@@ -24,11 +24,11 @@ def show(path, paths):
             "napari is not installed; pip install -r requirements-view.txt, or open the TIFF files "
             "in ImageJ"
         ) from None
-    scale = (1, movie.pixel_um or 1, movie.pixel_um or 1)
+    scale = (1, movie.calibration.pixel_um or 1, movie.calibration.pixel_um or 1)
     viewer = napari.Viewer(title=path.name)
     viewer.add_image(movie.data, name="movie", scale=scale)
     for name, stack in labels.items():
         viewer.add_labels(stack.data.astype(int), name=name, scale=scale)
     viewer.scale_bar.visible = True
-    viewer.scale_bar.unit = "um" if movie.pixel_um else "px"
+    viewer.scale_bar.unit = "um" if movie.calibration.pixel_um else "px"
     napari.run()

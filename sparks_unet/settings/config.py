@@ -50,11 +50,9 @@ def _key(section, default, kind, *, name=None):
 
 @dataclass(frozen=True)
 class PostParams:
-    """Settings of post-processing and matching; sizes in um and ms, see the pixel properties."""
+    """Settings of post-processing and matching; sizes in um and ms, whatever the recording."""
 
     segmentation: str = _key("postprocessing", "argmax", choice("argmax", "threshold"))
-    pixel_size_um: float = _key("postprocessing", 0.2, number(0, above=True))
-    frame_ms: float = _key("postprocessing", 6.8, number(0, above=True))
     min_spark_distance_um: float = _key("postprocessing", 1.8, number(0, above=True))
     min_spark_distance_ms: float = _key("postprocessing", 20.0, number(0, above=True))
     sigma_peaks: float = _key("postprocessing", 3.0, number(0))
@@ -78,21 +76,6 @@ class PostParams:
     convex_puffs: bool = _key("postprocessing", False, BOOL)
     mark_margins: int = _key("postprocessing", 0, COUNT)  # events touching n end frames: ignored
     ignore_frames: int = 6  # a copy of [training] ignore_frames_loss
-
-    @property
-    def spark_distance_px(self):
-        """Minimum distance of two spark peaks in pixels."""
-        return round(self.min_spark_distance_um / self.pixel_size_um)
-
-    @property
-    def spark_distance_frames(self):
-        """Minimum distance of two spark peaks in frames."""
-        return round(self.min_spark_distance_ms / self.frame_ms)
-
-    @property
-    def wave_width_px(self):
-        """Minimum extent of a wave in pixels."""
-        return round(self.min_wave_width_um / self.pixel_size_um)
 
 
 @dataclass(frozen=True)
@@ -212,6 +195,9 @@ class Params:
 
     tile: tuple = _key("inference", (0, 0), integers(2))  # rows, columns; 0: the whole frame
 
+    # of the recordings, where their files do not say it or say it wrong; None: as in the file
+    pixel_size_um: float | None = _key("postprocessing", None, number(0, above=True))
+    frame_ms: float | None = _key("postprocessing", None, number(0, above=True))
     postprocessing: PostParams = PostParams()
     config_path: Path | None = None
 
@@ -280,6 +266,12 @@ def _keys():
 KEYS = _keys()
 
 
+def _value(params, one):
+    """Return the value of a field of Params or of its PostParams."""
+    owner = params if hasattr(Params, one.name) else params.postprocessing
+    return getattr(owner, one.name)
+
+
 def _as_text(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -293,10 +285,9 @@ def to_ini(params):
     lines = []
     for section in dict.fromkeys(section for section, _ in KEYS):
         lines.append(f"[{section}]")
-        owner = params.postprocessing if section == "postprocessing" else params
         for (part, key), one in KEYS.items():
             if part == section:
-                lines.append(f"{key} = {_as_text(getattr(owner, one.name))}".rstrip())
+                lines.append(f"{key} = {_as_text(_value(params, one))}".rstrip())
         lines.append("")
     return "\n".join(lines)
 
@@ -305,8 +296,7 @@ def to_dict(params):
     """Return {section: {key: value}} for JSON and for the loggers."""
     record = {}
     for (section, key), one in KEYS.items():
-        owner = params.postprocessing if section == "postprocessing" else params
-        value = getattr(owner, one.name)
+        value = _value(params, one)
         record.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
     return record
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from inputs.augmentation import draw_flips, flip
+from inputs.calibration import Calibration
 from inputs.dataset_tools import Sample, instance_weights
 from inputs.datasets import SparkDataset
 from inputs.movie_io import Movie
@@ -64,7 +65,7 @@ def check_preprocessing(arrays, _name):
     shorter = int(arrays["original_durations"][1])
     movies = [(movie, labels), (movie[:shorter], labels[:shorter]), (movie[::-1], labels[::-1])]
     samples = [
-        Sample(str(n), Movie(data, None, None, Path("memory")), classes)
+        Sample(str(n), Movie(data, Calibration(), Path("memory")), classes)
         for n, (data, classes) in enumerate(movies)
     ]
     dataset = SparkDataset(samples, params)

@@ -47,6 +47,7 @@ from analysis.preds_processing_tools import (
 from analysis.spark_locations import bandstop_filter, one_sided_spectrum
 from analysis.tracking import track_objects
 from inputs.annotations import dilated_annotations, peak_annotations, small_annotations
+from inputs.calibration import Calibration, scaled_post
 from inputs.data_processing import (
     annotated_spark_peaks,
     blank_margins,
@@ -60,9 +61,10 @@ from inputs.data_processing import (
     signal_to_noise,
     spark_peaks,
 )
-from settings.config import CLASSES, EVENT_CLASSES, PostParams
+from settings.config import CLASSES, EVENT_CLASSES
 
-POST = PostParams()
+SCALE = Calibration.of(0.2, 6.8)  # of the published recordings
+POST = scaled_post(SCALE)
 SUBSAMPLED = (slice(None), slice(None, None, 4), slice(None, None, 6))
 MOVING_FRAMES = 32  # half window of the analysis helper's moving background
 
@@ -117,12 +119,14 @@ def check_annotations(arrays, stem):
     for recorded, (percentile, sigma) in settings_in_names(arrays, r"reduced_sparks_k(\d+)_s(\d+)"):
         small = small_annotations(movie, classes, events, percentile=percentile, sigma=sigma)
         assert_array_equal(small, recorded)
-    labels, peaks = peak_annotations(movie, classes)
+    labels, peaks = peak_annotations(movie, classes, calibration=SCALE)
     assert_array_equal(peaks, arrays["peaks_locs"])
     assert_array_equal(labels, arrays["class_label_peaks"])
     pattern = r"class_label_peaks_r(\d+)_ignore(\d+)"
     for recorded, (shell, frames) in settings_in_names(arrays, pattern):
-        labels, peaks = peak_annotations(movie, classes, ignore_radius=shell, ignore_frames=frames)
+        labels, peaks = peak_annotations(
+            movie, classes, calibration=SCALE, ignore_radius=shell, ignore_frames=frames
+        )
         assert_array_equal(peaks, arrays[f"peaks_locs_ignore{frames}"])
         assert_array_equal(labels, recorded)
     assert_array_equal(dilated_annotations(classes), arrays["dilated_CORRECT"])
@@ -263,8 +267,8 @@ def post_of_footprint(footprint):
     # radius 5 stands for 9 and 10 pixels: the footprint is the same
     return dataclasses.replace(
         POST,
-        min_spark_distance_um=(2 * radius_px - 1) * POST.pixel_size_um,
-        min_spark_distance_ms=len(footprint) * POST.frame_ms,
+        min_spark_distance_um=(2 * radius_px - 1) * SCALE.pixel_um,
+        min_spark_distance_ms=len(footprint) * SCALE.frame_ms,
     )
 
 

@@ -15,6 +15,7 @@ from analysis.run_comparison import read_counts
 from analysis.voxel_counts import read_counts as read_pixel_counts
 from common.files import InputError
 from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 from inputs.movie_io import read_class_labels, read_event_labels, read_movie, write_stack
 from network.checkpoints import load_network, save_state
 from runs.training_tools import seeded_model
@@ -26,6 +27,7 @@ COPIES = 1000
 SLOWEST_S = 5  # the longest that one file may take
 MEMORY_MB = 300  # growth of the process over one reader's campaign
 STACK = np.random.default_rng(0).integers(0, 60000, (5, 8, 9)).astype(np.uint16)
+POST = scaled_post(Calibration.of(0.2, 6.8))
 NETWORK = Params(unet_steps=1, first_layer_channels=2)
 
 
@@ -46,8 +48,8 @@ def write_ini_file(path):
 
 def write_counts(path):
     movie, classes, events, _ = make_movie(DemoSettings(**SMALL | {"frames": 40}), 1)
-    found = instances_from_classes(movie, np.where(classes == 4, 0, classes), Params.postprocessing)
-    counts = movie_counts(classes, events, found, post=Params.postprocessing, ignore_frames=0)
+    found = instances_from_classes(movie, np.where(classes == 4, 0, classes), POST)
+    counts = movie_counts(classes, events, found, post=POST, ignore_frames=0)
     path.write_text(json.dumps({"counts": {"01": counts}}))
 
 
@@ -63,7 +65,7 @@ def as_text(read):
 READERS = {  # name: (file, writer, reader)
     "TIFF movie": (
         "a.tif",
-        lambda p: write_stack(p, STACK, frame_ms=7),
+        lambda p: write_stack(p, STACK, calibration=Calibration(frame_ms=7)),
         lambda p: read_movie(p).data,
     ),
     "TIFF classes": (

@@ -1,14 +1,14 @@
 """The INI reader: strict, complete, and the same for old and new layouts."""
 
-import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.files import FOLDER, InputError
-from settings.config import KEYS, PostParams, to_dict, to_ini
+from inputs.calibration import Calibration, scaled_post
+from settings.config import KEYS, to_dict, to_ini
 from settings.config_kinds import BOOL, TEXT
 from settings.read_config import load_config, make_params
 
@@ -153,9 +153,9 @@ def test_override_replaces_the_old_spelling(tmp_path):
 
 
 def test_sizes_in_pixels_follow_the_pixel_size():
-    post = PostParams()
+    post = scaled_post(Calibration.of(0.2, 6.8))
     assert (post.spark_distance_px, post.spark_distance_frames, post.wave_width_px) == (9, 3, 75)
-    post = dataclasses.replace(post, pixel_size_um=0.267)
+    post = scaled_post(Calibration.of(0.267, 6.8))
     assert (post.spark_distance_px, post.wave_width_px) == (7, 56)
 
 
@@ -173,6 +173,7 @@ IDS = st.lists(st.from_regex(r"[0-9]{2}", fullmatch=True), max_size=5).map(tuple
     wanted=st.booleans(),
     iomin=st.floats(0.001, 1.0),
 )
+@settings(deadline=None)
 def test_settings_survive_the_resolved_copy(
     tmp_path_factory, notes, path, rate, ids, wanted, iomin
 ):
@@ -202,7 +203,7 @@ def test_any_text_is_read_or_refused(place, text):
     if refused is not None:
         assert place[1] in refused
         return
-    owner = params.postprocessing if place[0] == "postprocessing" else params
+    owner = params if hasattr(params, KEYS[place].name) else params.postprocessing
     value = getattr(owner, KEYS[place].name)
     if kind is BOOL:
         assert isinstance(value, bool)

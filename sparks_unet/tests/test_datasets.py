@@ -13,6 +13,7 @@ from common.files import InputError
 from demo.synthetic import DemoSettings, make_movie
 from helpers import make_tiny_data
 from inputs.augmentation import add_noise
+from inputs.calibration import Calibration
 from inputs.dataset_tools import (
     Sample,
     adapted,
@@ -41,8 +42,8 @@ from settings.config import Params
 SMALL = Params(data_duration=8, data_stride=4, unet_steps=1, norm_video="movie")
 
 
-def sample_of(movie, classes, **more):
-    return Sample("01", Movie(movie, None, None, Path("memory"), **more), classes)
+def sample_of(movie, classes, **scale):
+    return Sample("01", Movie(movie, Calibration(**scale), Path("memory")), classes)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +55,10 @@ def test_recordings_are_read_with_their_calibration(data):
     samples = read_samples(data, ["01", "03"], events=True)
     assert [sample.id for sample in samples] == ["01", "03"]
     assert samples[0].movie.data.shape == samples[0].classes.shape == samples[0].events.shape
-    post = dataclasses.replace(SMALL.postprocessing, pixel_size_um=9.0)
-    post = calibrated_post(samples[0].movie, post=post)
-    assert (post.pixel_size_um, post.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
+    scale = calibrated_post(samples[0].movie, post=SMALL.postprocessing).calibration
+    assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
+    assert scale.pixel_origin == "file: ImageJ resolution, unit um"
+    assert scale.frame_origin == "file: ImageJ finterval"
 
 
 def test_all_faults_are_reported_together(data, tmp_path):
@@ -191,29 +193,32 @@ def test_resampling_follows_real_frame_times():
     labels = np.zeros((6, 2, 2), np.uint8)
     labels[3] = 1
     sample = sample_of(ramp.astype(np.float32), labels, frame_times_s=times)
-    new = resampled(sample, 50, frame_ms=10.0)
+    new = resampled(sample, 50)
     np.testing.assert_allclose(new.movie.data[:, 0, 0], [1000, 2000, 3000, 4000], rtol=1e-5)
     assert new.classes[:, 0, 0].tolist() == [0, 0, 1, 0]
-    assert new.movie.frame_ms == 20.0
+    assert new.movie.calibration.frame_ms == 20.0
 
 
 def test_pixels_of_another_size():
     movie = np.zeros((3, 8, 12), np.float32)
     movie[:, 2:6, 4:8] = 900.0
     classes = (movie > 0).astype(np.uint8)
-    sample = dataclasses.replace(sample_of(movie, classes), events=classes.astype(np.int32) * 7)
+    sample = sample_of(movie, classes, pixel_x_um=0.2, pixel_y_um=0.2)
+    sample = dataclasses.replace(sample, events=classes.astype(np.int32) * 7)
     for new, size in ((0.1, (16, 24)), (0.4, (4, 6))):
-        found = resized(sample, new, pixel_um=0.2)
+        found = resized(sample, new)
         assert found.movie.data.shape == found.classes.shape == found.events.shape == (3, *size)
-        assert found.movie.pixel_um == new
+        assert found.movie.calibration.pixel_um == new
         # the area in um2 stays
         area = np.count_nonzero(found.classes) * new**2
         assert area == pytest.approx(np.count_nonzero(classes) * 0.2**2)
         np.testing.assert_array_equal(found.events, found.classes.astype(int) * 7)
         assert found.movie.data.mean() == pytest.approx(movie.mean(), rel=1e-3)
-    # a file that says its pixel size wins over the setting
-    said = dataclasses.replace(sample, movie=dataclasses.replace(sample.movie, pixel_um=0.4))
-    assert resized(said, 0.4, pixel_um=0.2).movie.data.shape == movie.shape
+    # a size that the configuration gives wins over that of the file
+    params = dataclasses.replace(SMALL, pixel_size_um=0.4, new_pixel_um=0.4)
+    assert adapted([sample], params)[0].movie.data.shape == movie.shape
+    with pytest.raises(InputError, match=r"memory: the file does not say its pixel size: give"):
+        resized(sample_of(movie, classes), 0.4)
 
 
 def test_a_movie_is_split_where_its_brightness_jumps():
@@ -229,7 +234,9 @@ def test_a_movie_is_split_where_its_brightness_jumps():
     assert [part.id for part in parts] == ["01-1", "01-2"]
     np.testing.assert_array_equal(np.concatenate([one.movie.data for one in parts]), movie)
     np.testing.assert_array_equal(np.concatenate([one.events for one in parts]), events)
-    params = dataclasses.replace(SMALL, split_jumps=0.2, new_fps=50, unscored=("01:waves",))
+    params = dataclasses.replace(
+        SMALL, frame_ms=6.8, split_jumps=0.2, new_fps=50, unscored=("01:waves",)
+    )
     assert [len(part.movie.data) for part in adapted([sample], params)] == [10, 10]
     assert params.unscored_classes("01-2") == ("waves",)
     assert params.unscored_classes("02") == ()

@@ -30,11 +30,12 @@ from analysis.metrics_tools import bootstrap_intervals, metrics_from_counts, mov
 from analysis.preds_processing_tools import instances_from_classes
 from common.files import InputError
 from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 from inputs.movie_io import read_movie
-from settings.config import PostParams
 
-SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
-POST = PostParams()
+CALIBRATION = Calibration.of(0.2, 6.8)
+SCALE = {"calibration": CALIBRATION}
+POST = scaled_post(CALIBRATION)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,8 @@ def test_all_files_of_a_prediction(case, tmp_path):
     instances = read_movie(written["instances"])
     assert instances.data.dtype == np.uint16
     np.testing.assert_array_equal(instances.data, found.instances)
-    assert (instances.pixel_um, instances.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
+    scale = instances.calibration
+    assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
     np.testing.assert_array_equal(read_movie(written["xs"]).data, movie)
     sparks = read_movie(written["segmented_sparks"]).data
     np.testing.assert_array_equal(sparks, found.classes == 1)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from common.files import InputError
 from compare_runs import main as compare_main
 from helpers import make_tiny_data, script, write_ini
+from inputs.calibration import Calibration
 from inputs.datasets import MovieDataset
 from inputs.preprocessing import count_chunks, normalise, padding
 from load_trainings_predict import main
@@ -92,7 +93,9 @@ def test_prediction_has_the_size_of_the_movie(method):
     assert found.shape == (4, 21, 9, 10)
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-4)
     assert clean.min() == 0
-    classes, instances, probabilities, peaks = predict_movie(model, movie, params)
+    classes, instances, probabilities, peaks = predict_movie(
+        model, movie, params, calibration=Calibration.of(0.2, 6.8)
+    )
     assert classes.shape == instances.shape == movie.shape
     assert probabilities.shape == (4, *movie.shape)
     assert peaks.shape[1] == 3

@@ -6,9 +6,7 @@ from scipy import ndimage
 
 from analysis.kinetics import (
     COLUMNS,
-    Calibration,
     background_counts,
-    course_slopes,
     course_times,
     event_frequency,
     event_table,
@@ -19,10 +17,12 @@ from analysis.kinetics import (
 )
 from analysis.preds_processing_tools import instances_from_classes
 from demo.synthetic import SMALL, DemoSettings, make_movie
-from settings.config import CLASSES, PostParams
+from inputs.calibration import Calibration, scaled_post
+from settings.config import CLASSES
 
-SCALE = {"pixel_um": 0.2, "frame_ms": 6.8}
-POST = PostParams()
+CALIBRATION = Calibration.of(0.2, 6.8)
+SCALE = {"calibration": CALIBRATION}
+POST = scaled_post(CALIBRATION)
 
 
 def measured(settings, n_movies):
@@ -77,7 +77,7 @@ def test_fit_of_a_noise_free_spark(blur):
     t, y, x = np.arange(60.0), *np.mgrid[:31, :41]
     course = spark_course(t, 20.0, 5.0, 8.0, blur)
     ratio = 0.8 * course[:, None, None] * spot(np.hypot(y - 14, x - 22), 5.0, 2.0)
-    fitted = fit_event(ratio, np.ones(ratio.shape), (25, 14, 22), Calibration(0.2, 6.8), flat=False)
+    fitted = fit_event(ratio, np.ones(ratio.shape), (25, 14, 22), CALIBRATION, flat=False)
     top, _, duration = course_times(5.0, 8.0, blur)
     assert fitted["amplitude_df_f0"] == pytest.approx(0.8 * top, rel=0.02)
     assert fitted["fwhm_um"] == pytest.approx(2.0, rel=0.01)
@@ -95,7 +95,7 @@ def test_linescan_is_a_movie_of_one_row():
     t, x = np.arange(50.0), np.arange(60)
     ratio = 1.5 * spark_course(t, 10, 4, 9)[:, None] * spot(np.abs(x - 30.0), 8.0, 2.0)
     fitted = fit_event(
-        ratio[:, None], np.ones((50, 1, 60)), (14, 0, 30), Calibration(1, 1), flat=False
+        ratio[:, None], np.ones((50, 1, 60)), (14, 0, 30), Calibration.of(1, 1), flat=False
     )
     assert fitted["amplitude_df_f0"] == pytest.approx(1.5, rel=0.02)
     assert fitted["fwhm_um"] == pytest.approx(16, rel=0.01)
@@ -134,13 +134,7 @@ def numeric_slopes(model, values, step=1e-6):
     return np.stack([(model(values + d) - model(values - d)) / (2 * step) for d in shifts], axis=1)
 
 
-def test_slopes_of_the_models_are_their_derivatives():
-    t = np.arange(40.0)
-    found = course_slopes(t, 0.7, 4.3, 1.6, 0.5)  # tau so short that the course ends
-    numeric = numeric_slopes(
-        lambda v: v[0] * spark_course(t, *v[1:]), np.array([0.7, 4.3, 1.6, 0.5])
-    )
-    np.testing.assert_allclose(found, numeric, atol=1e-7)
+def test_slopes_of_a_spot_are_its_derivatives():
     rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[:15, :17])
 
     def model(values):

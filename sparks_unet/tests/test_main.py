@@ -127,7 +127,7 @@ def test_bad_flags(flags, words, capsys):
 
 
 def test_interrupt_is_told_in_one_line(monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("runs.pipeline.story", stop)

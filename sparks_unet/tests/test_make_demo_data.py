@@ -20,7 +20,8 @@ def test_command_writes_files_and_truth(tmp_path):
     assert truth["movies"][1]["waves"] + truth["movies"][1]["ignored"] >= 1
     movie = read_movie(tmp_path / "02_video.tif")
     assert (movie.data.shape, movie.data.dtype) == ((160, 32, 96), np.uint16)
-    assert (movie.pixel_um, movie.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
+    scale = movie.calibration
+    assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
     classes = read_movie(tmp_path / "02_class_label.tif").data
     events = read_movie(tmp_path / "02_event_label.tif").data
     np.testing.assert_array_equal(classes > 0, events > 0)

@@ -19,9 +19,9 @@ from analysis.metrics_tools import (
 )
 from analysis.preds_processing_tools import Prediction, instances_from_classes
 from demo.synthetic import SMALL, DemoSettings, make_movie
-from settings.config import PostParams
+from inputs.calibration import Calibration, scaled_post
 
-POST = PostParams()
+POST = scaled_post(Calibration.of(0.2, 6.8))
 
 
 def prediction(instances, classes_of_ids):

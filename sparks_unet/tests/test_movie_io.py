@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.files import InputError
+from inputs.calibration import Calibration
 from inputs.movie_io import (
     label_warnings,
     movie_ids,
@@ -19,7 +20,7 @@ from inputs.movie_io import (
 STACK = (np.random.default_rng(0).random((6, 9, 11)) * 60000).astype(np.uint16)
 FRAME_TIMES = "\r\n".join(f"{i}\t{0.0072 * i:.4f}\tx" for i in range(len(STACK)))
 WRITERS = {
-    "imagej": lambda path: write_stack(path, STACK, pixel_um=0.2, frame_ms=6.8),
+    "imagej": lambda path: write_stack(path, STACK, calibration=Calibration.of(0.2, 6.8)),
     "pages": lambda path: tifffile.imwrite(path, STACK, contiguous=False, metadata=None),
     "shaped": lambda path: tifffile.imwrite(path, STACK),
     "zlib": lambda path: tifffile.imwrite(path, STACK, compression="zlib"),
@@ -43,10 +44,11 @@ def test_every_layout_reads_back(tmp_path, kind):
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "float32"])
 def test_written_stack_has_axes_and_calibration(tmp_path, dtype):
     array = (STACK > 30000) if dtype == "bool" else STACK.astype(dtype)
-    path = write_stack(tmp_path / "a.tif", array, pixel_um=0.267, frame_ms=7.2)
+    path = write_stack(tmp_path / "a.tif", array, calibration=Calibration.of(0.267, 7.2))
     movie = read_movie(path)
     np.testing.assert_array_equal(movie.data, array)
-    assert (movie.pixel_um, movie.frame_ms) == (pytest.approx(0.267), pytest.approx(7.2))
+    scale = movie.calibration
+    assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.267), pytest.approx(7.2))
     with tifffile.TiffFile(path) as tif:
         assert tif.is_imagej
         assert tif.series[0].axes == "TYX"
@@ -56,7 +58,7 @@ def test_written_stack_has_axes_and_calibration(tmp_path, dtype):
 def test_colour_stack_is_written_for_imagej(tmp_path):
     colours = np.zeros((4, 8, 10, 3), np.uint8)
     colours[..., 1] = np.arange(4)[:, None, None]
-    path = write_stack(tmp_path / "c.tif", colours, pixel_um=0.2, frame_ms=6.8)
+    path = write_stack(tmp_path / "c.tif", colours, calibration=Calibration.of(0.2, 6.8))
     np.testing.assert_array_equal(tifffile.imread(path), colours)
 
 
@@ -64,8 +66,8 @@ def test_frame_times_of_tag_270(tmp_path):
     path = tmp_path / "01_video.tif"
     tifffile.imwrite(path, STACK, description=FRAME_TIMES, metadata=None)
     movie = read_movie(path)
-    assert movie.frame_ms == pytest.approx(7.2)
-    np.testing.assert_allclose(movie.frame_times_s, 0.0072 * np.arange(6))
+    assert movie.calibration.frame_ms == pytest.approx(7.2)
+    np.testing.assert_allclose(movie.calibration.frame_times_s, 0.0072 * np.arange(6))
 
 
 def test_ome_calibration(tmp_path):
@@ -74,14 +76,14 @@ def test_ome_calibration(tmp_path):
     metadata = {"axes": "TYX", **size, "TimeIncrement": 8, "TimeIncrementUnit": "ms"}
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, metadata=metadata)
     movie = read_movie(tmp_path / "a.ome.tif")
-    assert (movie.pixel_um, movie.frame_ms) == (pytest.approx(0.3), pytest.approx(8))
+    scale = movie.calibration
+    assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.3), pytest.approx(8))
 
 
 def test_plain_file_has_no_invented_calibration(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", STACK)
     movie = read_movie(tmp_path / "a.tif")
-    assert movie.pixel_um is None
-    assert movie.frame_ms is None
+    assert movie.calibration == Calibration()
 
 
 def test_signed_imagej_stack_loses_its_offset(tmp_path):
@@ -106,7 +108,7 @@ def faulty(path, kind):
         two = np.stack([STACK, STACK], axis=1)
         tifffile.imwrite(path, two, imagej=True, metadata={"axes": "TCYX"})
     elif kind == "of 6 pages are complete":
-        write_stack(path, STACK, pixel_um=0.2, frame_ms=6.8)
+        write_stack(path, STACK, calibration=Calibration.of(0.2, 6.8))
         path.write_bytes(path.read_bytes()[:700])
     elif kind == "square pixels":
         metadata = {"unit": "um", "axes": "TYX"}

@@ -19,6 +19,7 @@ from analysis.preds_processing_tools import (
 from common.files import InputError
 from demo.plain_postprocessing import plain_annotated_peaks, plain_processing
 from demo.synthetic import SMALL, DemoSettings, make_movie
+from inputs.calibration import Calibration, scaled_post
 from inputs.data_processing import (
     annotated_spark_peaks,
     connected_components,
@@ -27,9 +28,9 @@ from inputs.data_processing import (
     spark_peaks,
 )
 from inputs.movie_io import read_movie, write_stack
-from settings.config import CLASSES, EVENT_CLASSES, PostParams
+from settings.config import CLASSES, EVENT_CLASSES
 
-POST = PostParams()
+POST = scaled_post(Calibration.of(0.2, 6.8))
 
 
 def spots(shape, centres, *, radius=6.0, frames=3, fwhm=10.0):
@@ -231,7 +232,7 @@ def test_shapes_must_agree():
 
 
 def test_pixel_size_decides_distances():
-    post = dataclasses.replace(POST, pixel_size_um=0.267)
+    post = scaled_post(Calibration.of(0.267, 6.8))
     assert (post.spark_distance_px, post.wave_width_px) == (7, 56)
     classes = np.zeros((20, 20, 90), np.uint8)
     classes[5:15, 2:18, 10:70] = CLASSES["waves"]

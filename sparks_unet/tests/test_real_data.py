@@ -9,11 +9,11 @@ import scipy.io
 import tifffile
 from scipy import ndimage
 
-from analysis.kinetics import Calibration, event_table, fit_event
+from analysis.kinetics import event_table, fit_event
 from analysis.preds_processing_tools import threshold_mask
 from classical_baseline import main as classical
+from inputs.calibration import Calibration, scaled_post
 from inputs.movie_io import read_movie
-from settings.config import PostParams
 
 pytestmark = pytest.mark.data
 
@@ -25,11 +25,14 @@ def real_file(folder, name):
     return path
 
 
-def test_exactly_one_event_at_the_known_place(real_dir, tmp_path):
+def test_exactly_one_event_at_the_known_place(real_dir, tmp_path, capsys):
     path = real_file(real_dir, "adu340_4small_tyx.tif")
-    classical(
-        [str(path), "--threshold-sd", "5", "--detrend", "--whole-frame", "--out", str(tmp_path)]
-    )
+    options = ["--threshold-sd", "5", "--detrend", "--whole-frame", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        classical([str(path), *options])
+    assert "does not say its pixel size" in capsys.readouterr().err
+    # the file does not say its scale: that of the published recordings decides the sizes
+    classical([str(path), *options, "--pixel-um", "0.2", "--frame-ms", "6.8"])
     instances = read_movie(tmp_path / f"{path.stem}_instances.tif").data
     assert instances.max() == 1
     frames, rows, columns = np.nonzero(instances)
@@ -50,7 +53,7 @@ def test_real_sparks_of_line_scans(real_dir):
                 ratio[:, None],
                 np.ones((len(ratio), 1, ratio.shape[1])),
                 (t, 0, x),
-                Calibration(1, 1),
+                Calibration.of(1, 1),
                 flat=False,
             )
             peak = ratio[mask > 0].max()
@@ -86,7 +89,9 @@ def test_signed_imagej_stack_of_astrocytes(real_dir):
     assert movie.data.shape == (75, 100, 100)
     assert movie.data.min() >= 0
     assert movie.data.max() < 1000
-    empty = event_table(movie.data, classical_nothing(movie.data), pixel_um=1.0, frame_ms=100.0)
+    empty = event_table(
+        movie.data, classical_nothing(movie.data), calibration=Calibration.of(1.0, 100.0)
+    )
     assert len(empty) == 0
 
 
@@ -94,4 +99,4 @@ def classical_nothing(data):
     """Return the prediction of a threshold that nothing reaches."""
     from analysis.classical import classical_events
 
-    return classical_events(data, PostParams(), threshold_sd=1e6)
+    return classical_events(data, scaled_post(Calibration.of(1.0, 100.0)), threshold_sd=1e6)
