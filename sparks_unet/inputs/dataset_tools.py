@@ -205,7 +205,8 @@ def resized(sample, new_pixel_um):
         new_pixel_um: edge of the new pixels in um.
     """
     movie = sample.movie
-    factor = movie.calibration.needed(movie.source, frame=False).pixel_um / new_pixel_um
+    before = movie.calibration.needed(movie.source, frame=False)
+    factor = before.pixel_um / new_pixel_um
     size = tuple(max(1, round(n * factor)) for n in movie.data.shape[1:])
     data = np.stack(
         [
@@ -222,7 +223,10 @@ def resized(sample, new_pixel_um):
         for mask in (sample.classes, sample.events)
     ]
     calibration = dataclasses.replace(
-        movie.calibration, pixel_x_um=new_pixel_um, pixel_y_um=new_pixel_um
+        before,
+        pixel_x_um=new_pixel_um,
+        pixel_y_um=new_pixel_um,
+        pixel_origin=f"{before.pixel_origin}; new_pixel_um of the config from {before.pixel_um:g}",
     )
     movie = dataclasses.replace(movie, data=data, calibration=calibration)
     return Sample(sample.id, movie, *masks)
@@ -246,7 +250,12 @@ def resampled(sample, fps):
         for mask in (sample.classes, sample.events)
     ]
     data = resample_movie(movie.data, times, new)
-    calibration = dataclasses.replace(movie.calibration, frame_ms=1000 / fps, frame_times_s=new)
+    calibration = dataclasses.replace(
+        movie.calibration,
+        frame_ms=1000 / fps,
+        frame_times_s=new,
+        frame_origin=f"{movie.calibration.frame_origin}; new_fps of the config",
+    )
     movie = dataclasses.replace(movie, data=data, calibration=calibration)
     return Sample(sample.id, movie, *masks)
 

@@ -197,6 +197,7 @@ def test_resampling_follows_real_frame_times():
     np.testing.assert_allclose(new.movie.data[:, 0, 0], [1000, 2000, 3000, 4000], rtol=1e-5)
     assert new.classes[:, 0, 0].tolist() == [0, 0, 1, 0]
     assert new.movie.calibration.frame_ms == 20.0
+    assert new.movie.calibration.frame_origin.endswith("new_fps of the config")
 
 
 def test_pixels_of_another_size():
@@ -209,6 +210,7 @@ def test_pixels_of_another_size():
         found = resized(sample, new)
         assert found.movie.data.shape == found.classes.shape == found.events.shape == (3, *size)
         assert found.movie.calibration.pixel_um == new
+        assert found.movie.calibration.pixel_origin.endswith("new_pixel_um of the config from 0.2")
         # the area in um2 stays
         area = np.count_nonzero(found.classes) * new**2
         assert area == pytest.approx(np.count_nonzero(classes) * 0.2**2)
