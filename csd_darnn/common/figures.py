@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from common.files import atomic_path
-from common.tables import write_columns, write_table
+from common.tables import safe_frame, write_columns, write_table
 
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"  # Okabe-Ito
 PURPLE, RED, GREY = "#CC79A7", "#D55E00", "#777777"  # the last one is ours
@@ -57,7 +57,7 @@ def save_figure(
     numbers = path.with_suffix(".csv")
     if hasattr(table, "to_csv"):
         with atomic_path(numbers) as temporary:
-            table.to_csv(temporary, index=False)
+            safe_frame(table).to_csv(temporary, index=False)
     elif isinstance(table, Mapping):
         write_columns(numbers, table)
     elif table is not None:

@@ -1,13 +1,10 @@
-"""Faults in one line, atomic files, the settings record of a run, and the rules of its folder.
+"""Atomic files, the settings record of a run, and the rules of its folder.
 
 ``FOLDER`` is the pipeline's own folder; data lie in ``DATA_DIR``, everything produced in
 ``RESULTS_DIR``/<run>/.
 """
 
-import argparse
 import contextlib
-import difflib
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -15,88 +12,36 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+# Scripts and wings find faults, parser and digest here, beside what they use with them.
+from common.faults import (  # noqa: F401
+    DefaultsHelp,
+    InputError,
+    Parser,
+    fault_line,
+    is_disk_full,
+    one_line_faults,
+    raise_faults,
+)
+from common.hashes import sha256
+from common.limits import check_free_space
+from common.locks import clear_folder, hold
+from common.names import file_name
 
 FOLDER = Path(__file__).resolve().parents[1]
 DATA_DIR = FOLDER.parent / "data" / FOLDER.name
 RESULTS_DIR = FOLDER.parent / "results" / FOLDER.name
 
 
-class InputError(Exception):
-    """A fault in what the user gave: its text names file, found, expected and remedy."""
-
-
-class DefaultsHelp(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that names a default where there is one to name."""
-
-    def _get_help_string(self, action):
-        if action.default is None or action.default is False or action.default in ("", []):
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """ArgumentParser without abbreviations that answers an unknown flag with the nearest one."""
-
-    def __init__(self, *args, **kwargs):
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", DefaultsHelp)
-        super().__init__(*args, **kwargs)
-
-    def parse_args(self, args=None, namespace=None):
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            known = [flag for action in self._actions for flag in action.option_strings]
-            name = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else "see --help"
-            self.error(f"unknown argument {unknown[0]}: {hint}")
-        return parsed
-
-    def error(self, message):
-        """Print one line and leave with exit code 2."""
-        self.exit(2, f"error: {message}\n")
-
-
-def fault_line(error: Exception) -> str:
-    """Return the one line that tells an InputError or an OSError (full disk, no permission)."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError):
-        text += "; check free space and permission of the folder"
-    return f"error: {text}"
-
-
-def one_line_faults(main: Callable) -> Callable:
-    """Turn what stops ``main(argv)`` into one line on stderr and an exit code.
-
-    InputError and OSError give 2, ``--debug`` among the arguments lets their traceback through;
-    Ctrl-C gives 130.
-    """
-
-    @functools.wraps(main)
-    def wrapped(argv=None):
-        try:
-            return main(argv)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
-        except (InputError, OSError) as error:
-            if "--debug" in (sys.argv[1:] if argv is None else argv):
-                raise
-            print(fault_line(error), file=sys.stderr)
-            raise SystemExit(2) from None
-
-    return wrapped
-
-
-def raise_faults(faults: list[str], limit: int = 20) -> None:
-    """Raise one InputError for all ``faults`` (list of str): the first ``limit``, then a count."""
-    if not faults:
-        return
-    more = f"; and {len(faults) - limit} more" if len(faults) > limit else ""
-    raise InputError("; ".join(faults[:limit]) + more)
+def _temporary_name(path):
+    """Return the hidden name under which ``path`` is written; locks.TEMPORARY knows its form."""
+    ending = f".{os.getpid()}.tmp{path.suffix}"
+    stem = path.stem
+    if len(os.fsencode(stem + ending)) > 254:  # a name has 255 bytes at most
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
+    return f".{stem}{ending}"
 
 
 @contextlib.contextmanager
@@ -104,17 +49,45 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success flush it to disk and move it into place.
 
     When the block fails the temporary file is removed and an older ``path`` stays as it was.
+
+    Raises:
+        InputError: the disk or the quota is full, whatever exception the library made of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(_temporary_name(path))
     try:
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        if is_disk_full(error) or (
+            # PyTorch and HDF5 say only that a write failed
+            isinstance(error, OSError | RuntimeError)
+            and not isinstance(error, FileNotFoundError)
+            and shutil.disk_usage(path.parent).free < 1 << 16
+        ):
+            reason = getattr(error, "strerror", None) or "no space left"
+            raise InputError(
+                f"{path}: not written ({reason}), an older file stays as it was; "
+                "check free space and quota, then start again"
+            ) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes | bytearray | memoryview) -> None:
+    """Write bytes atomically, after asking whether the disk has room for them.
+
+    For libraries that crash on a full disk (HDF5 does when it closes): let them fill a BytesIO.
+    """
+    path = Path(path)
+    check_free_space(path.parent, memoryview(content).nbytes, path.name)
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        handle.write(content)
 
 
 def write_json(path: str | os.PathLike, value) -> None:
@@ -158,16 +131,6 @@ def read_json(
     return value
 
 
-def sha256(path: str | os.PathLike, limit: int | None = None) -> str:
-    """Return the SHA-256 hex digest of a file, or of its first ``limit`` bytes."""
-    digest, left = hashlib.sha256(), limit
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20 if left is None else min(1 << 20, left)):
-            digest.update(block)
-            left = None if left is None else left - len(block)
-    return digest.hexdigest()
-
-
 def git_commit() -> str | None:
     """Return the commit of the folder's repository, or None outside one."""
     try:
@@ -183,25 +146,33 @@ def write_settings(
     run_dir: str | os.PathLike,
     settings: dict,
     *,
-    inputs: Iterable[str | os.PathLike] = (),
+    inputs: Iterable[str | os.PathLike] | Mapping[str, str] = (),
     libraries: Iterable[str] = (),
 ) -> None:
-    """Write ``settings.json``: settings, versions, git commit and SHA-256 of the inputs."""
+    """Write ``settings.json``: settings, versions, git commit and SHA-256 of the inputs.
+
+    Args:
+        run_dir: folder of the run.
+        settings: resolved settings.
+        inputs: {name: SHA-256} of what was read, taken while reading (``hashes.hashed_file``), or
+            paths of files that are hashed now.
+        libraries: packages whose versions are recorded.
+    """
+    if not isinstance(inputs, Mapping):
+        inputs = {Path(path).name: sha256(path) for path in inputs}
     record = {
         "settings": {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()},
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
         "git_commit": git_commit(),
-        "inputs": {Path(path).name: sha256(path) for path in inputs},
+        "inputs": dict(inputs),
     }
     write_json(Path(run_dir) / "settings.json", record)
 
 
 def plain_name(name: str) -> str:
     """Return the name of a run; refuse one that leads out of the folder of the results."""
-    if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(f"--run {name}: expected a plain name")
-    return name
+    return file_name(name, "--run")
 
 
 def seed_number(text: str | int) -> int:
@@ -252,23 +223,38 @@ def check_own(
 def open_run(
     run_dir: str | os.PathLike, settings: dict, *, fresh: bool = False, free: Iterable[str] = ()
 ) -> bool:
-    """Return whether ``run_dir`` holds this very run, complete.
+    """Return whether ``run_dir`` holds this very run, complete; else hold it as its one writer.
 
-    A run that stopped before its first result, at a fault of the data, may change its settings.
+    A run that stopped before its first result, at a fault of the data, may change its settings. A
+    complete run is only looked at: it may lie on a read-only disk, and several may look.
 
     Args:
         run_dir: folder of the run.
         settings: resolved settings.
         fresh: remove the run that is there; a folder without settings.json is never removed.
         free: names of settings that may differ between two calls of one run.
+
+    Raises:
+        InputError: another process writes in the folder, or it holds something else.
     """
-    record = Path(run_dir) / "settings.json"
+    run_dir, record = Path(run_dir), Path(run_dir) / "settings.json"
+    complete = run_dir / "summary.json"
+    if not fresh and complete.is_file() and check_own(run_dir):
+        _check_record(run_dir, settings, free)
+        return True
+    hold(run_dir)
     if fresh and record.is_file():
-        shutil.rmtree(run_dir)
+        clear_folder(run_dir)
     if not check_own(run_dir):
         return False
+    _check_record(run_dir, settings, free)
+    return complete.is_file()  # another process may have completed it just before
+
+
+def _check_record(run_dir, settings, free):
+    """Refuse a run whose record is damaged or tells other settings."""
+    record = run_dir / "settings.json"
     old = read_json(record, remedy="use --fresh")
     if not isinstance(old.get("settings"), dict):
         raise InputError(f"{record}: not readable (no settings in it); use --fresh")
     check_same(run_dir, old["settings"], settings, free=free)
-    return (Path(run_dir) / "summary.json").is_file()

@@ -154,7 +154,10 @@ def test_fresh_leaves_foreign_files(tmp_path, monkeypatch, capsys):
     ("flags", "words"),
     [
         (["--full"], "--full belongs to --demo"),
-        (["--demo", "--run", "../demo"], "--run ../demo: expected a plain name"),
+        (
+            ["--demo", "--run", "../demo"],
+            "--run ../demo: expected a plain name, one that can be a file's: it holds /; rename it",
+        ),
         (["--demo", "--seed", "-1"], "--seed -1: expected a whole number of 0 or more"),
     ],
 )
