@@ -5,10 +5,26 @@ import difflib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENVS = ROOT / ".venvs"
+# Its input ends when run.py does, however that happens; groups still listed then are ended.
+WATCH = """
+import os, signal, sys, time
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for number in (signal.SIGTERM, signal.SIGKILL) if groups else ():
+    for group in groups:
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            pass
+    if number == signal.SIGTERM:
+        time.sleep(5)
+"""
 
 
 class Fault(Exception):
@@ -32,18 +48,51 @@ def choose(names, known, what):
     return [name.rstrip("/") for name in names] or list(known)
 
 
-def call(command, cwd=ROOT, log=None, env=None):
-    """Run ``command`` and return its exit code; Ctrl-C or SIGTERM here ends it and its children."""
-    child = subprocess.Popen(
-        command, cwd=cwd, stdout=log, stderr=log, env=env, start_new_session=True
+@contextlib.contextmanager
+def watcher():
+    """Yield a function that notes a process group ('+', id) or its end ('-', id)."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", WATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
+
+    def note(sign, group):
+        with contextlib.suppress(OSError):  # a watcher that was killed itself is no reason to stop
+            process.stdin.write(f"{sign}{group}\n")
+            process.stdin.flush()
+
     try:
-        return child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        yield note
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.wait()
+
+
+def call(command, cwd=ROOT, log=None, env=None):
+    """Run ``command`` and return its exit code.
+
+    Ctrl-C or SIGTERM here ends it and its children, and so does the end of this process, however
+    that comes about: what is started again then finds no second writer.
+    """
+    with watcher() as note:
+        child = subprocess.Popen(
+            command, cwd=cwd, stdout=log, stderr=log, env=env, start_new_session=True
+        )
+        note("+", child.pid)
         try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-        raise
+            return child.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            try:
+                child.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
+        finally:
+            note("-", child.pid)

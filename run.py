@@ -18,7 +18,6 @@ import argparse
 import errno
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from checkout import ROOT, VENVS, Fault, call, choose, find_folders
 from locks import write_lock
 from side_by_side import Task, choose_width, count_cores, run_tasks
 from uv_install import find_uv
-from venvs import build_all, find_environments, in_use, interpreter, resolve
+from venvs import build_all, find_environments, in_use, interpreter, remove_all, resolve
 
 RESULTS = ROOT / "results"
 LOGS = RESULTS / "logs"
@@ -211,7 +210,7 @@ def lock(options):
 
 def clean(options):
     """Remove the environments and the index page; data and runs stay."""
-    shutil.rmtree(VENVS, ignore_errors=True)
+    remove_all()
     (RESULTS / "index.html").unlink(missing_ok=True)
     print("removed .venvs and results/index.html; data/ and the runs in results/ stay")
     return 0

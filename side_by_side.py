@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from checkout import watcher
+
 POLL_S = 0.1
 REFRESH_S = 1.0  # of the lines on a terminal that tell what runs
 GRACE_S = 10  # between SIGTERM and SIGKILL
@@ -32,21 +34,6 @@ THREAD_COUNTS = (
     "LOKY_MAX_CPU_COUNT",  # joblib.cpu_count()
     "OPENCV_FOR_THREADS_NUM",
 )
-# Its input ends when run.py does, however that happens; groups still listed then are ended.
-WATCH = """
-import os, signal, sys, time
-groups = set()
-for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for number in (signal.SIGTERM, signal.SIGKILL) if groups else ():
-    for group in groups:
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            pass
-    if number == signal.SIGTERM:
-        time.sleep(5)
-"""
 
 
 class Task(NamedTuple):
@@ -118,31 +105,6 @@ def environment_of(width):
         **shared,
         "PYTHONUNBUFFERED": "1",  # lines of the log in the order in which they were written
     }
-
-
-@contextlib.contextmanager
-def watcher():
-    """Yield a function that notes a process group ('+', id) or its end ('-', id)."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", WATCH],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-    def note(sign, group):
-        with contextlib.suppress(OSError):  # a watcher that was killed itself is no reason to stop
-            process.stdin.write(f"{sign}{group}\n")
-            process.stdin.flush()
-
-    try:
-        yield note
-    finally:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        process.wait()
 
 
 @contextlib.contextmanager

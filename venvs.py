@@ -285,11 +285,15 @@ def in_use(alone=False):
     Raises:
         Fault: another command uses the environments, and this one wants to be alone.
     """
-    VENVS.mkdir(exist_ok=True)
     path = VENVS / "in_use"
     kind = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
     while True:
-        with open(path, "w") as file:
+        VENVS.mkdir(exist_ok=True)
+        try:
+            file = open(path, "w")  # noqa: SIM115 - closed below
+        except FileNotFoundError:  # a clean has moved the folder away just now
+            continue
+        with file:
             try:
                 fcntl.flock(file, kind)
             except BlockingIOError:
@@ -298,7 +302,21 @@ def in_use(alone=False):
             if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 yield
                 return
-        VENVS.mkdir(exist_ok=True)
+
+
+def remove_all():
+    """Remove .venvs, and what a clean that was killed left; the caller is alone in it.
+
+    The folder gets another name first: a command that starts meanwhile makes one of its own, of
+    which nothing is removed.
+    """
+    try:
+        if not VENVS.is_symlink():
+            os.replace(VENVS, VENVS.with_name(f"{VENVS.name}.removed.{os.getpid()}"))
+    except OSError:  # a disk of its own is mounted there
+        shutil.rmtree(VENVS, ignore_errors=True)
+    for left in VENVS.parent.glob(f"{VENVS.name}.removed.*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def resolve(environment, device, uv):

@@ -241,12 +241,35 @@ def test_stopping_ends_the_children(house, name, jobs):
         (folder / "main.py").write_text(before)
 
 
+def test_a_killed_call_takes_its_children_along(tmp_path):
+    """What env and bench start, a child of a child that is deaf to SIGTERM, ends with them."""
+    deaf = "import os, pathlib, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    deaf += "pathlib.Path('part').write_text(str(os.getpid()))\nos.rename('part', 'pid')\n"
+    deaf += "time.sleep(600)"
+    starts = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {deaf!r}])"
+    code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom checkout import call\n"
+    code += f"call([sys.executable, '-c', {starts!r}], cwd={str(tmp_path)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not (tmp_path / "pid").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    assert is_running(child)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while is_running(child) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
 def test_clean_keeps_data_and_runs(house):
+    (house / ".venvs.removed.7").mkdir()  # of a clean that was killed
     (house / "data" / "left").mkdir(parents=True, exist_ok=True)
     (house / "data" / "left" / "mine.txt").write_text("mine")
     call(house, "demo", "left")
     assert call(house, "clean").returncode == 0
-    assert not (house / ".venvs").exists()
+    assert not list(house.glob(".venvs*"))
     assert not (house / "results" / "index.html").exists()
     assert (house / "results" / "left" / "demo" / "summary.json").exists()
     assert (house / "data" / "left" / "mine.txt").read_text() == "mine"
