@@ -4,6 +4,8 @@ All three work on training windows and count pixels in the recording's own order
 the network was trained with. Source: specification, sections 4.5 and 8.2.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,13 +131,30 @@ def block_importance(
 def gradient_importance(windows: WindowSet) -> np.ndarray:
     """Return the mean over windows and steps of abs(d y_hat / d x), (o, N)."""
     X, total = windows.X, 0.0
-    for part in parts(len(X)):
-        series = X[part].clone().requires_grad_()
-        y_pred = windows.predict(part, series)
-        # Windows are independent: the gradient of the sum holds that of every window.
-        rows = [
-            torch.autograd.grad(column.sum(), series, retain_graph=True)[0].abs().sum((0, 1))
-            for column in y_pred.unbind(dim=1)
-        ]
-        total = total + torch.stack(rows).cpu().double()
+    with differentiable(windows.net):
+        for part in parts(len(X)):
+            series = X[part].clone().requires_grad_()
+            y_pred = windows.predict(part, series)
+            # Windows are independent: the gradient of the sum holds that of every window.
+            rows = [
+                torch.autograd.grad(column.sum(), series, retain_graph=True)[0].abs().sum((0, 1))
+                for column in y_pred.unbind(dim=1)
+            ]
+            total = total + torch.stack(rows).cpu().double()
     return (total / (X.shape[0] * X.shape[1])).numpy()
+
+
+@contextlib.contextmanager
+def differentiable(net: DaRnnNet) -> Iterator[None]:
+    """Put ``net`` into training mode for a block; it computes the same, having no dropout.
+
+    cuDNN refuses the backward pass of an LSTM in evaluation mode.
+    """
+    modes = net.encoder.training, net.decoder.training
+    net.encoder.train()
+    net.decoder.train()
+    try:
+        yield
+    finally:
+        net.encoder.train(modes[0])
+        net.decoder.train(modes[1])

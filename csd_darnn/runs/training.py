@@ -179,10 +179,12 @@ def diverged(iteration: int, epoch: int, what: str) -> InputError:
 
 def check_parameters(net: DaRnnNet, iteration: int, epoch: int) -> None:
     """Raise an InputError when a parameter is NaN or infinite."""
-    for part in (net.encoder, net.decoder):
-        for name, value in part.named_parameters():
-            if not torch.isfinite(value).all():
-                raise diverged(iteration, epoch, f"a non-finite parameter {name}")
+    named = [*net.encoder.named_parameters(), *net.decoder.named_parameters()]
+    # One answer for all of them: on a GPU each question is a wait.
+    finite = torch.stack([torch.isfinite(value).all() for _, value in named]).tolist()
+    for (name, _), is_finite in zip(named, finite, strict=True):
+        if not is_finite:
+            raise diverged(iteration, epoch, f"a non-finite parameter {name}")
 
 
 @torch.no_grad()
