@@ -1,21 +1,29 @@
 """Find when a spreading depression reaches each pixel, where it starts and how fast it runs.
 
-No network takes part. Recipe: 2 s moving average; d = (trace - median) / median; the peak of a
-pixel is the 99th percentile of d; its onset is the first frame after which d stays above half the
-peak for 5 s; arrival = a * distance + b is fitted for every candidate origin, the origin with the
-least median absolute residual is kept, and the speed is pixel size / a.
+No network takes part. Every pixel is searched for rises that last --hold_s (5 s) and stand
+--least_score (5) times out of the fluctuations of the record; the arrival is the time at which half
+the rise is reached (2 s moving average). Rises that follow each other from pixel to pixel are a
+wave when a front from one point, inside the field or outside, explains their arrivals (R2 of at
+least 0.5 over at least 8 blocks of the field) better than in 99 % of surrogates (blocks shifted in
+time). Otherwise the answer is "no wave found", with the reason. A wave that darkens needs
+--polarity fall.
 
     python onset.py --data data/csd_darnn/demo/movie.tif    # scales from the file
     python onset.py --data movie.tif --frame_rate_hz 10 --pixel_um 44
 
-Reads a movie (F, H, W). Writes into ``--out_dir``: onset.json (numbers), plots/onset_map.png and
-plots/onset_map.csv (pixel, row, column, arrival in s, peak dF/F, distance from the origin in mm).
+Reads a movie (F, H, W). Writes into ``--out_dir``: onset.json (numbers), onset_waves.csv (one row
+a wave: onset, speed with its 95 % interval, direction, origin, duration, area, evidence),
+plots/onset_map.png and plots/onset_map.csv (pixel, row, column, arrival in s, peak dF/F, distance
+from the origin in mm, local speed) of the largest wave.
 What the file does not tell and no flag gives stays in frames and pixels: arrival_frame,
 distance_pixel, speed in pixel/frame.
 Source: specification, section 13, item 4.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, one_line_faults
 from settings import SCALE_NAMES, Flag, OnsetSettings, RunSettings, flags_of, parse, published
@@ -32,10 +40,14 @@ BAD_FRAMES = RunSettings.bad_frames  # 3,17-20; none; empty = frames of one colo
 OUT_DIR = RESULTS_DIR / "onset"
 # recipe
 SMOOTH_S = OnsetSettings.smooth_s  # moving average
-HOLD_S = OnsetSettings.hold_s  # d has to stay above half the peak this long
+HOLD_S = OnsetSettings.hold_s  # how long a rise has to last
 SMOOTH_FRAMES = OnsetSettings.smooth_frames  # both where the frame rate is not known
 HOLD_FRAMES = OnsetSettings.hold_frames
-BOOTSTRAP = OnsetSettings.bootstrap  # resamplings of pixels for the interval of the speed
+POLARITY = OnsetSettings.polarity  # rise, fall: which way a wave changes the light
+LEAST_SCORE = OnsetSettings.least_score  # height of a rise over the fluctuations of the record
+SURROGATES = OnsetSettings.surrogates  # records with shifted blocks that a wave is tested on
+ERROR_RATE = OnsetSettings.error_rate  # share of them that may hold as much as a wave
+BOOTSTRAP = OnsetSettings.bootstrap  # resamplings of blocks for the interval of the speed
 SEED = OnsetSettings.seed
 
 FLAGS = {

@@ -322,11 +322,20 @@ class OnsetSettings:
     """Recipe of the onset map (section 13, item 4)."""
 
     smooth_s: float = setting(2.0, float, "length of the moving average in s", above=0)
-    hold_s: float = setting(5.0, float, "time that d has to stay above half its peak in s", above=0)
+    hold_s: float = setting(5.0, float, "time that a rise has to last in s", above=0)
     smooth_frames: int = setting(20, int, "the same in frames where the rate is unknown", low=1)
     hold_frames: int = setting(50, int, "that time in frames where the rate is unknown", low=1)
-    bootstrap: int = setting(200, int, "resamplings for the interval of the speed", low=0)
-    seed: int = setting(0, seed_number, "seed of the resampling")
+    least_score: float = setting(
+        5.0, float, "height of a rise over the noise of the record that counts", above=0
+    )
+    polarity: str = setting("rise", str, "which way a wave changes the light",
+                            choices=("rise", "fall"))  # fmt: skip
+    surrogates: int = setting(199, int, "records with shifted blocks a wave is tested on", low=0)
+    error_rate: float = setting(
+        0.01, float, "share of surrogates that may hold as much as a wave", above=0, high=1
+    )
+    bootstrap: int = setting(200, int, "resamplings of blocks for the interval of the speed", low=0)
+    seed: int = setting(0, seed_number, "seed of the surrogates and of the resampling")
     least_peak: float | None = None  # pixels with a smaller peak (dF/F) are left out
 
 

@@ -1,206 +1,314 @@
 """Find when a spreading depression reaches each pixel, where it starts and how fast it runs.
 
-No network takes part. Recipe: 2 s moving average; d = (trace - median) / median; the peak of a
-pixel is the 99th percentile of d; its onset is the first frame after which d stays above half the
-peak for 5 s; arrival = a * distance + b is fitted for every candidate origin, the origin with the
-least median absolute residual is kept, and the speed is pixel size / a.
-Source: specification, section 13, item 4.
+No network takes part. A rise that lasts is looked for in every pixel, against the time just before
+it and the fluctuations of the record (onset_traces.py); rises that follow each other from pixel to
+pixel are a wave when a front from one point explains them better than in surrogates
+(onset_waves.py, onset_front.py). Without that evidence the answer is "no wave", with the reason.
+Source: specification, section 13, item 4. Differs: its recipe (half of the 99th percentile above
+the median of the record, origin among the pixels) finds a speed in noise.
 """
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from scipy.ndimage import uniform_filter1d
 
-from analysis.utils import save_or_show_plot
-from common.figures import BLUE, ORANGE
-from common.files import InputError, write_json
+from analysis.onset_figures import as_text, draw_onset
+from analysis.onset_front import local_slopes, slope_interval
+from analysis.onset_traces import (
+    Events,
+    Grid,
+    Lengths,
+    average_cells,
+    coarser,
+    find_events,
+    recipe_lengths,
+)
+from analysis.onset_waves import (
+    SLOWEST_MM_MIN,
+    Field,
+    Wave,
+    best_of_each_cell,
+    find_waves,
+    make_field,
+)
+from common.files import write_json
+from common.tables import write_rows
 from inputs.reading import load_recording
 from inputs.scales import NO_SCALES, Scales
 from settings import OnsetSettings, given_scales, taken
 
 RECIPE = OnsetSettings()
-MOST_PIXELS = 4000  # the origin is searched with every k-th pixel of a larger wave
-LEAST_PIXELS = 10  # fewer pixels with an onset give no speed
+USUAL_MM_MIN = (1.0, 10.0)  # speeds of spreading depressions; others are named, not dropped
+LOCAL_PARTS = 12  # the local speed is fitted over windows of about that part of the field
+COARSE = 3  # pixels along a side of the cells of a second look
+LEAST_COARSE = 6  # cells along the shorter side that it needs
+ARRAYS = ("arrival", "peak", "local_speed")
 
 
-def moving_average(movie: np.ndarray, length: int) -> np.ndarray:
-    """Return the centred mean over ``length`` frames along axis 0; the ends use what is there."""
-    return uniform_filter1d(movie, length, axis=0, mode="nearest", output=np.float32)
+@dataclass(frozen=True)
+class Place:
+    """What turns cells and frames of one movie into its units."""
 
+    grid: Grid
+    field: Field
+    scales: Scales
 
-def first_lasting(above: np.ndarray, hold: int) -> np.ndarray:
-    """Return the first frame from which ``above`` (F, K) stays True ``hold`` frames, else -1.
+    def time(self, frames: float) -> float:
+        """Return a length of time in the movie's unit."""
+        return float(frames) / (self.scales.rate_hz.value or 1.0)
 
-    A pixel that lies above for most of the time before it, or has less than ``hold`` frames before
-    it, gets -1, too: it bleaches, or the record starts inside the wave.
-    """
-    held, before = (np.zeros(above.shape[1], np.int32) for _ in range(2))
-    first = np.full(above.shape[1], -1)
-    waiting = np.ones(above.shape[1], bool)
-    for frame, row in enumerate(above):
-        held = np.where(row, held + 1, 0)
-        before += row
-        found = waiting & (held == hold)
-        start = frame - hold + 1
-        rises = found & (start >= hold) & (2 * (before - hold) < start)
-        first[rises] = start
-        waiting &= ~found
-    return first
+    def pixel(self, place: np.ndarray) -> tuple[int, int]:
+        """Return (row, column) of the pixel nearest to a place in widths of a pixel."""
+        return round(float(place[0] / self.scales.row_ratio)), round(float(place[1]))
 
+    def count(self, cells: np.ndarray) -> int:
+        """Return how many pixels ``cells`` hold."""
+        chosen = np.zeros(self.grid.traces.shape[1], bool)
+        chosen[cells] = True
+        chosen = self.grid.to_image(chosen)
+        mask = self.scales.mask.value
+        return int(chosen.sum() if mask is None else (chosen & mask).sum())
 
-def frames_of_recipe(scales: Scales, recipe: OnsetSettings = RECIPE) -> tuple[int, int]:
-    """Return the lengths in frames of the moving average and of the hold."""
-    rate_hz = scales.rate_hz.value
-    if not rate_hz:
-        return recipe.smooth_frames, recipe.hold_frames
-    return max(1, round(recipe.smooth_s * rate_hz)), max(1, round(recipe.hold_s * rate_hz))
-
-
-def arrival_frames(
-    movie: np.ndarray, scales: Scales, recipe: OnsetSettings = RECIPE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (arrival (H, W) in frames with NaN, peak (H, W) in dF/F) of a movie (F, H, W)."""
-    n_frames, height, width = movie.shape
-    smooth, hold = frames_of_recipe(scales, recipe)
-    if n_frames <= smooth + hold:
-        raise InputError(
-            f"onset map: found {n_frames} frames, expected more than {smooth + hold} (moving "
-            "average plus hold); check --frame_rate_hz"
-        )
-    traces = moving_average(movie, smooth).reshape(n_frames, -1)  # (F, H*W)
-    if scales.offset.value is not None:
-        traces -= np.float32(scales.offset.value)
-    middle = np.median(traces, axis=0)
-    outside = np.zeros(middle.size, bool)
-    if scales.mask.value is not None:
-        outside = ~scales.mask.value.ravel()
-        middle = np.where(outside, 1, middle)
-    if (middle <= 0).any():
-        raise InputError(
-            f"onset map: the median of {(middle <= 0).sum()} pixels is not positive, expected raw "
-            "fluorescence above the dark level, not dF/F; give the raw movie, --offset or --mask"
-        )
-    change = traces / middle - 1  # d, (F, H*W)
-    peak = np.percentile(change, 99, axis=0)
-    first = first_lasting(change > peak / 2, hold)
-    arrival = np.where((first < 0) | outside, np.nan, first)
-    if recipe.least_peak is not None:
-        arrival[peak < recipe.least_peak] = np.nan
-    peak = np.where(outside, np.nan, peak)
-    return arrival.reshape(height, width), peak.reshape(height, width)
-
-
-def fit_line(distance: np.ndarray, arrival: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (a, b) of the least-squares line arrival = a * distance + b along the last axis."""
-    centred = distance - distance.mean(axis=-1, keepdims=True)
-    spread = (centred**2).sum(axis=-1)
-    slope = (centred * (arrival - arrival.mean(axis=-1, keepdims=True))).sum(axis=-1)
-    slope = np.divide(slope, spread, out=np.zeros_like(slope), where=spread > 0)
-    return slope, arrival.mean(axis=-1) - slope * distance.mean(axis=-1)
-
-
-def find_origin(
-    rows: np.ndarray,
-    columns: np.ndarray,
-    arrival: np.ndarray,
-    shape: tuple[int, int],
-    row_ratio: float = 1.0,
-) -> tuple[int, int] | None:
-    """Return (row, column) of the candidate pixel with the least median absolute residual.
-
-    ``row_ratio`` is the height of a pixel over its width.
-    """
-    best, origin = np.inf, None
-    for row in range(shape[0]):
-        candidates = np.arange(shape[1])[:, None]  # (W, 1)
-        distance = np.hypot((rows - row) * row_ratio, columns - candidates)  # (W, pixels)
-        slope, offset = fit_line(distance, np.broadcast_to(arrival, distance.shape))
-        residual = np.abs(arrival - slope[:, None] * distance - offset[:, None])
-        middle = np.median(residual, axis=1)
-        middle[slope <= 0] = np.inf  # a wave runs away from its origin
-        column = int(np.argmin(middle))
-        if middle[column] < best:
-            best, origin = middle[column], (row, column)
-    return origin
+    def image(self, cells: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return values of ``cells`` as an image (H, W), NaN elsewhere."""
+        whole = np.full(self.grid.traces.shape[1], np.nan)
+        whole[cells] = values
+        return self.grid.to_image(whole)
 
 
 def onset_map(
     movie: np.ndarray, scales: Scales = NO_SCALES, recipe: OnsetSettings = RECIPE
 ) -> dict:
-    """Find arrival, origin and speed of a wave in a movie (F, H, W) of raw fluorescence.
+    """Find the waves in a movie (F, H, W): arrival, origin and speed of each.
 
     Args:
+        movie: raw fluorescence, or any signal that a wave raises (``recipe.polarity``).
         scales: clock, size of a pixel, dark level and mask; what is unknown leaves the result in
             frames and pixels.
 
     Returns:
-        dict with arrival (H, W) in frames (NaN where none), peak (H, W) in dF/F, origin (row,
-        column), speed, speed_low and speed_high (95 % bootstrap interval over pixels) in
-        speed_unit, speed_mm_min (None when a scale is unknown), n_pixels with an onset, residual
-        (median absolute residual) in time_unit, note. Origin and speed are None, with the reason
-        in note, when fewer than LEAST_PIXELS pixels have an onset or the arrival does not grow
-        with the distance from any pixel.
+        dict: waves (list, see ``wave_row``, in the order of time), note (why there is none, or
+        what is unusual), and of the largest wave, None without one: origin (row, column; outside
+        the image it may be, too), speed, speed_low, speed_high (95 % interval, blocks of pixels
+        resampled) in speed_unit, speed_mm_min (None when a scale is unknown), residual (median
+        absolute residual) in time_unit, n_pixels. Arrays (H, W) with NaN: arrival in frames,
+        peak in peak_unit, local_speed in speed_unit; without a wave, arrival and peak are those
+        of the highest rise of every pixel.
     """
-    arrival, peak = arrival_frames(movie, scales, recipe)
-    rows, columns = np.nonzero(np.isfinite(arrival))
-    times = scales.clock(arrival[rows, columns])  # (pixels,) frames on an even clock
-    result = {
-        "arrival": arrival, "peak": peak, "origin": None, "speed": None, "speed_low": None,
-        "speed_high": None, "speed_unit": scales.speed_unit, "speed_mm_min": None,
-        "n_pixels": len(rows), "residual": None, "time_unit": scales.time_unit, "note": "",
-    }  # fmt: skip
-    if len(rows) < LEAST_PIXELS:
-        result["note"] = f"{len(rows)} pixels have an onset, at least {LEAST_PIXELS} are needed"
-        return result
-    some, ratio = slice(None, None, -(-len(rows) // MOST_PIXELS)), scales.row_ratio
-    origin = find_origin(rows[some], columns[some], times[some], arrival.shape, ratio)
-    if origin is None:
-        result["note"] = "arrival does not grow with the distance from any pixel: no wave"
-        return result
-    distance = np.hypot((rows - origin[0]) * ratio, columns - origin[1])  # widths of a pixel
-    slope, offset = fit_line(distance, times)
-    residual = float(np.median(np.abs(times - slope * distance - offset)))
-    result |= {
-        "origin": (int(origin[0]), int(origin[1])),
-        "speed": float(scales.speed(slope)),
-        "residual": residual / (scales.rate_hz.value or 1.0),
-    }
-    if recipe.bootstrap:
-        result |= speed_interval(distance, times, scales, recipe)
-    if scales.speed_unit == "mm/min":
-        result["speed_mm_min"] = result["speed"]
-    return result
+    return onset_of_blocks([movie], movie.shape, scales, recipe)
 
 
-def speed_interval(
-    distance: np.ndarray, times: np.ndarray, scales: Scales, recipe: OnsetSettings
+def onset_of_blocks(
+    blocks: Iterable[np.ndarray],
+    size: tuple[int, int, int],
+    scales: Scales = NO_SCALES,
+    recipe: OnsetSettings = RECIPE,
 ) -> dict:
-    """Return speed_low and speed_high, the 95 % bootstrap interval over pixels, or a note."""
-    shape = recipe.bootstrap, len(times)
-    picks = np.random.default_rng(recipe.seed).integers(0, len(times), shape)
-    slopes, _ = fit_line(distance[picks], times[picks])
-    # The interval is taken of the slope: a slope near 0 would make a speed without bound.
-    low, high = np.quantile(slopes, (0.025, 0.975))
-    if low > 0:
-        return {"speed_low": float(scales.speed(high)), "speed_high": float(scales.speed(low))}
-    return {"note": "the interval of the speed is open: some resamplings show no wave"}
+    """Do what ``onset_map`` does for a movie of ``size`` (F, H, W) that comes in blocks."""
+    lengths = recipe_lengths(recipe, scales.rate_hz.value)
+    grid = average_cells(blocks, size, lengths, scales.mask.value)
+    place, events, waves, note = look(grid, lengths, scales, recipe)
+    if not waves and min(grid.shape) >= COARSE * LEAST_COARSE:
+        # What single pixels do not show may stand out of the noise in the mean of some.
+        second = look(coarser(grid, COARSE), lengths, scales, recipe)
+        if second[2]:
+            place, events, waves, note = second
+            grid = place.grid
+    peak, peak_unit = peak_heights(events, scales)
+    main = max(waves, key=lambda wave: len(wave.times), default=None)
+    rows = [wave_row(wave, place, recipe) for wave in waves]
+    shown = best_of_each_cell(events.cell, events.score)
+    shown = shown[events.score[shown] >= recipe.least_score]
+    own, heights = events.take(shown), peak[shown]
+    if main is not None:
+        own, heights = main.events, peak_heights(main.events, scales)[0]
+    result = {
+        "waves": [{"wave": number, **row} for number, row in enumerate(rows, start=1)],
+        "arrival": place.image(own.cell, own.frame), "peak": place.image(own.cell, heights),
+        "local_speed": np.full(grid.image, np.nan), "local_window_pixels": None,
+        "peak_unit": peak_unit, "origin": None, "speed": None, "speed_low": None,
+        "speed_high": None, "speed_unit": scales.speed_unit, "speed_mm_min": None,
+        "n_pixels": place.count(own.cell), "residual": None, "time_unit": scales.time_unit,
+        "note": note, "cell_pixels": list(grid.cell), "bin_frames": lengths.frames,
+    }  # fmt: skip
+    if main is None:
+        return result
+    row = rows[[wave is main for wave in waves].index(True)]
+    keys = ("origin", "speed", "speed_low", "speed_high", "n_pixels", "residual")
+    result |= {key: row[key] for key in keys}
+    result["note"] = remarks(row, scales, ends_a_fall(main, grid, recipe))
+    if scales.speed_unit == "mm/min":
+        result["speed_mm_min"] = row["speed"]
+    return result | local_speed(main, place)
+
+
+def field_of(grid: Grid, lengths: Lengths, scales: Scales) -> Field:
+    """Return the Field of a Grid: how late a neighbour may be."""
+    hold = lengths.hold * lengths.frames
+    patience = 2.0 * hold
+    if scales.rate_hz.value and scales.column_um.value:
+        width = max(grid.cell[0] * scales.row_um.value, grid.cell[1] * scales.column_um.value)
+        patience += width / 1000 / SLOWEST_MM_MIN * 60 * scales.rate_hz.value
+    last = float(scales.clock(np.array([grid.n_frames - 1.0]))[0]) + 1
+    resolution = float(lengths.smooth * lengths.frames)
+    return make_field(grid, scales.row_ratio, patience, last, max(2.0, resolution))
+
+
+def peak_heights(events: Events, scales: Scales) -> tuple[np.ndarray, str]:
+    """Return the height of every rise, and its unit: dF/F where the level before it is positive.
+
+    A movie of dF/F, or one around 0, has heights in its own units.
+    """
+    level = events.base - (scales.offset.value or 0.0)
+    if len(level) and (level > 0).mean() > 0.5:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(level > 0, events.rise / level, np.nan), "dff"
+    return events.rise, "recording"
+
+
+def look(
+    grid: Grid, lengths: Lengths, scales: Scales, recipe: OnsetSettings
+) -> tuple[Place, Events, list[Wave], str]:
+    """Return the place, all rises, the waves among them, and why there is none."""
+    events = find_events(grid, lengths, recipe)
+    if recipe.least_peak is not None:
+        events = events.take(np.abs(peak_heights(events, scales)[0]) >= recipe.least_peak)
+    place = Place(grid, field_of(grid, lengths, scales), scales)
+    return place, events, *find_waves(place.field, events, scales.clock(events.frame), recipe)
+
+
+def wave_row(wave: Wave, place: Place, recipe: OnsetSettings) -> dict:
+    """Return what is known of one wave, in the units of the movie.
+
+    Returns:
+        dict: onset and last arrival, duration (median time above half the height, None where most
+        pixels stay up) in time_unit; origin, origin_inside (the image); speed with its interval;
+        direction_deg (0 to the right, 90 down; None where the origin lies inside the wave);
+        n_pixels, area (mm2 or pixels), share (of the pixels with data); explained (R2), p_value,
+        n_blocks, residual.
+    """
+    front, events, scales, field = wave.front, wave.events, place.scales, place.field
+    places = field.places[events.cell]
+    low = high = None
+    if recipe.bootstrap:
+        interval = slope_interval(
+            front, places, wave.times, field.block[events.cell],
+            resamplings=recipe.bootstrap, seed=recipe.seed,
+        )  # fmt: skip
+        if interval:
+            low, high = (float(scales.speed(slope)) for slope in interval[::-1])
+    first, last = (place.time(value) for value in np.quantile(wave.times, (0.01, 0.99)))
+    above = events.frames_above
+    duration = np.median(np.where(np.isfinite(above), above, np.inf))
+    origin, pixels = place.pixel(front.origin), place.count(events.cell)
+    inside = all(0 <= o < size for o, size in zip(origin, place.grid.image, strict=True))
+    around = np.ptp(np.arctan2(*(places - front.origin).T)) > np.pi
+    pixel_mm2 = (scales.row_um.value or 0) * (scales.column_um.value or 0) / 1e6
+    mask = scales.mask.value
+    all_pixels = np.prod(place.grid.image) if mask is None else mask.sum()
+    return {
+        "cell_pixels": list(place.grid.cell), "onset": first, "last": last,
+        "duration": place.time(duration) if np.isfinite(duration) else None,
+        "origin": None if front.far else origin, "origin_inside": inside,
+        "speed": float(scales.speed(front.slope)), "speed_low": low, "speed_high": high,
+        "direction_deg": None if around else front.direction(),
+        "n_pixels": pixels, "area": pixels * (pixel_mm2 or 1.0),
+        "area_unit": "mm2" if pixel_mm2 else "pixel", "share": float(pixels / all_pixels),
+        "explained": wave.explained, "p_value": wave.p_value, "n_blocks": wave.n_blocks,
+        "residual": place.time(front.residual),
+    }  # fmt: skip
+
+
+def ends_a_fall(wave: Wave, grid: Grid, recipe: OnsetSettings) -> bool:
+    """Return whether the level before most rises lies half their height below the record's start.
+
+    So does the recovery from a wave that darkens; the start is the mean of the first bins.
+    """
+    start = grid.traces[: max(2, len(grid.traces) // 50), wave.events.cell].mean(axis=0)
+    drop = (start - wave.events.base) / wave.events.rise
+    return recipe.polarity == "rise" and bool(np.median(drop) > 0.5)
+
+
+def remarks(row: dict, scales: Scales, recovery: bool) -> str:
+    """Return what is unusual about a wave, "" when nothing is."""
+    notes = []
+    if recovery:
+        notes.append("the record starts brighter than before this rise: it may be the end of a"
+                     " wave that darkens (--polarity fall)")  # fmt: skip
+    low, high = USUAL_MM_MIN
+    if scales.speed_unit == "mm/min" and not low <= row["speed"] <= high:
+        notes.append(
+            f"a spreading depression runs at {low:g} to {high:g} mm/min: check frame rate and size"
+            " of a pixel"
+        )
+    if row["speed_low"] is None:
+        notes.append("the interval of the speed is open")
+    if row["origin"] is None:
+        notes.append("the front is straight: its origin is too far away to be told")
+    return "; ".join(notes)
+
+
+def local_speed(wave: Wave, place: Place) -> dict:
+    """Return local_speed (H, W) and local_window_pixels, the side of the window of its fit."""
+    grid, ratio = place.grid, place.scales.row_ratio
+    arrival = np.full(grid.traces.shape[1], np.nan)
+    arrival[wave.events.cell] = wave.times
+    reach = max(1, round(min(grid.shape) / LOCAL_PARTS))
+    sides = grid.cell[0] * ratio, float(grid.cell[1])
+    slopes = local_slopes(arrival.reshape(grid.shape), sides, reach)
+    with np.errstate(divide="ignore"):
+        speed = np.where(slopes > 0, place.scales.speed(slopes), np.nan)
+    return {
+        "local_speed": grid.to_image(speed.ravel()),
+        "local_window_pixels": (2 * reach + 1) * grid.cell[1],
+    }
 
 
 def write_onset(
-    run_dir: Path, movie: np.ndarray, scales: Scales = NO_SCALES, recipe: OnsetSettings = RECIPE
+    run_dir: Path,
+    movie: np.ndarray,
+    scales: Scales = NO_SCALES,
+    recipe: OnsetSettings = RECIPE,
 ) -> dict:
-    """Write the onset map of ``movie`` as onset.json and plots/onset_map.png; return the dict."""
+    """Write the onset map of ``movie`` (F, H, W) into ``run_dir``; return the dict."""
+    return write_result(run_dir, onset_map(movie, scales, recipe), scales, recipe)
+
+
+def write_result(run_dir: Path, result: dict, scales: Scales, recipe: OnsetSettings) -> dict:
+    """Write onset.json, onset_waves.csv and plots/onset_map.png and .csv; return ``result``."""
     run_dir = Path(run_dir)
-    result = onset_map(movie, scales, recipe)
-    draw_onset(run_dir / "plots" / "onset_map.png", result, scales)
-    numbers = {key: value for key, value in result.items() if key not in ("arrival", "peak")}
-    smooth, hold = frames_of_recipe(scales, recipe)
-    numbers |= {"smooth_frames": smooth, "hold_frames": hold, "recording": scales.record()}
+    draw_onset(run_dir / "plots" / "onset_map.png", result, scales, describe(result))
+    numbers = {key: value for key, value in result.items() if key not in ARRAYS}
+    lengths = recipe_lengths(recipe, scales.rate_hz.value)
+    numbers |= {
+        "smooth_frames": lengths.smooth * lengths.frames,
+        "hold_frames": lengths.hold * lengths.frames,
+        "recipe": asdict(recipe), "recording": scales.record(),
+    }  # fmt: skip
     write_json(run_dir / "onset.json", numbers)
+    write_waves(run_dir / "onset_waves.csv", result)
     return result
+
+
+def write_waves(path: Path, result: dict) -> None:
+    """Write one row a wave; the names of the columns tell their units."""
+    time, speed = result["time_unit"], result["speed_unit"].replace("/", "_per_")
+    names = {"onset": f"onset_{time}", "last": f"last_{time}", "duration": f"duration_{time}",
+             "residual": f"residual_{time}", "speed": f"speed_{speed}",
+             "speed_low": f"speed_low_{speed}", "speed_high": f"speed_high_{speed}"}  # fmt: skip
+    columns = ["wave", "onset", "last", "duration", "speed", "speed_low", "speed_high",
+               "direction_deg", "origin_row", "origin_column", "origin_inside", "n_pixels", "area",
+               "area_unit", "share", "explained", "p_value", "n_blocks", "residual"]  # fmt: skip
+    rows = []
+    for wave in result["waves"]:
+        row, column = wave["origin"] or (None, None)
+        told = wave | {"origin_row": row, "origin_column": column}
+        rows.append({names.get(key, key): "" if told[key] is None else told[key]
+                     for key in columns})  # fmt: skip
+    write_rows(path, rows, [names.get(key, key) for key in columns])
 
 
 def describe(result: dict) -> str:
@@ -215,49 +323,14 @@ def describe(result: dict) -> str:
     if result["speed_low"] is not None:
         ends = as_text(result["speed_low"]), as_text(result["speed_high"])
         text += f" (95 % interval {ends[0]} to {ends[1]})"
-    row, column = result["origin"]
-    return f"{text}, origin row {row}, column {column}, {result['n_pixels']} pixels"
-
-
-def as_text(speed: float) -> str:
-    """Return a speed with two decimals, or three digits when it is small."""
-    return f"{speed:.2f}" if speed >= 0.1 else f"{speed:.3g}"
-
-
-def draw_onset(path: Path, result: dict, scales: Scales) -> Path:
-    """Draw the arrival map and arrival over distance; the CSV beside it holds every pixel."""
-    arrival, time, length = result["arrival"], scales.time_unit, scales.length_unit
-    shown = scales.times(arrival)  # (H, W) in time_unit
-    height, width = arrival.shape
-    rows, columns = np.mgrid[:height, :width]
-    table = {
-        "pixel": np.arange(arrival.size), "row": rows.ravel(), "column": columns.ravel(),
-        f"arrival_{time}": shown.ravel(), "peak_dff": result["peak"].ravel(),
-    }  # fmt: skip
-    figure = Figure(figsize=(10, 3.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    aspect = scales.row_ratio
-    drawn = left.imshow(shown, cmap="viridis", interpolation="nearest", aspect=aspect)
-    figure.colorbar(drawn, ax=left, label=f"arrival ({time})").outline.set_visible(False)
-    left.set(xlabel="column (pixel)", ylabel="row (pixel)", title="CSD onset (white: none)")
-    right.spines[["top", "right"]].set_visible(False)
-    right.set(xlabel=f"distance from the origin ({length})", ylabel=f"arrival ({time})")
-    if result["origin"] is None:
-        right.set_title("no wave found", fontsize=10)
-        right.text(0.5, 0.5, result["note"], ha="center", va="center", transform=right.transAxes)
-    else:
+    if result["origin"] is not None:
         row, column = result["origin"]
-        left.plot(column, row, "o", color="w", markeredgecolor="k", markersize=7)
-        far = scales.lengths(np.hypot((rows - row) * scales.row_ratio, columns - column))
-        table[f"distance_{length}"] = far.ravel()
-        found = np.isfinite(arrival)
-        slope, offset = fit_line(far[found], shown[found])
-        right.plot(far[found], shown[found], ".", color=BLUE, markersize=4, label="pixel")
-        ends = np.array([0, far[found].max()])
-        right.plot(ends, slope * ends + offset, color=ORANGE, label="least-squares line")
-        right.legend(loc="lower right", frameon=False)
-        figure.suptitle(describe(result), fontsize=10)
-    return save_or_show_plot(figure, Path(path), table)
+        text += f", origin row {row}, column {column}"
+    waves = result.get("waves", ())
+    if len(waves) > 1:
+        text += f", largest of {len(waves)} waves"
+    text += f", {result['n_pixels']} pixels"
+    return text + (f"; {result['note']}" if waves and result["note"] else "")
 
 
 def find_onset(chosen: argparse.Namespace) -> None:
@@ -271,4 +344,10 @@ def find_onset(chosen: argparse.Namespace) -> None:
             f" {recipe.hold_frames} (--smooth_frames, --hold_frames)"
         )
     result = write_onset(chosen.out_dir, recording.movie(), recording.scales, recipe)
+    if len(result["waves"]) > 1:
+        for wave in result["waves"]:
+            print(
+                f"wave {wave['wave']}: onset {wave['onset']:.1f} {result['time_unit']}, speed"
+                f" {as_text(wave['speed'])} {result['speed_unit']}, {wave['n_pixels']} pixels"
+            )
     print(f"{describe(result)}; {chosen.out_dir / 'plots' / 'onset_map.png'}")

@@ -154,7 +154,7 @@ def clear_run(run_dir: Path, settings: RunSettings) -> None:
     names = (
         "checkpoint.pt", "network.json", "*_kwargs.json", "encoder.*", "decoder.*",
         "scaler.json", "settings.json", "summary.json", "report.html", "log.csv", "metrics.*",
-        "attention.npz", "importance.*", "onset.*", "heatmap*.mp4", "heatmap*.gif", "plots/*.png",
+        "attention.npz", "importance.*", "onset*.*", "heatmap*.mp4", "heatmap*.gif", "plots/*.png",
         "plots/*.csv",
     )  # fmt: skip
     for name in names:

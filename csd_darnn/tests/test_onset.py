@@ -1,25 +1,32 @@
-"""Onset map and speed of a wave, without a network."""
+"""Onset map: a wave only where there is one, and its speed wherever it comes from."""
 
 import json
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from analysis.onset import describe, first_lasting, fit_line, onset_map, write_onset
+from analysis.onset import describe, onset_map, onset_of_blocks, write_onset
+from analysis.onset_front import fit_front, local_slopes, slope_interval
+from analysis.onset_traces import average_cells, coarser, recipe_lengths, step_heights
+from analysis.onset_waves import group_events, make_field
 from common.files import InputError
+from common.tables import read_rows
+from demo.onset_cases import passing_wave, wave_free
 from demo.synthetic import make_demo, synthesise
 from helpers import call, run_script
 from inputs.reading import load_recording
 from inputs.scales import Known, Scales
 from settings import DemoMovie, OnsetSettings
 
+QUICK = OnsetSettings(surrogates=99, bootstrap=50)
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("depression", [False, True])
-def scales_of(rate_hz, pixel_um):
+
+def scales_of(rate_hz, pixel_um, **more):
     """Return the Scales of a rate and square pixels."""
     size = Known(pixel_um, "flag")
-    return Scales(Known(rate_hz, "flag"), row_um=size, column_um=size)
+    known = {"rate_hz": Known(rate_hz, "flag"), "row_um": size, "column_um": size}
+    return Scales(**known | {name: Known(value, "flag") for name, value in more.items()})
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -48,9 +55,15 @@ def test_other_speed_size_and_direction():
     movie = 100 * (1 + 0.5 * wave) + rng.normal(0, 1, (1200, 12, 30))
     movie[:, :, 3] = 100 + rng.normal(0, 1, (1200, 12))  # a vessel: no wave there
     found = onset_map(movie, scales_of(rate, pixel_um))
-    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.1)
-    assert found["origin"][1] >= 27
+    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.02)
+    wave = found["waves"][0]
+    assert wave["direction_deg"] == pytest.approx(180, abs=1)
+    assert not wave["origin_inside"]
+    assert wave["duration"] == pytest.approx(30, abs=1)  # s
+    assert wave["area"] == pytest.approx(12 * 29 * 0.05**2)
     assert np.isnan(found["arrival"][:, 3]).all()
+    near = found["local_speed"][:, 6:27]
+    assert np.nanmedian(near) == pytest.approx(speed, rel=0.05)
 
 
 def test_bleaching_is_no_arrival():
@@ -66,31 +79,161 @@ def test_no_wave_gives_no_speed_and_says_why():
     noise = np.random.default_rng(0).normal(100, 1, (600, 8, 9))
     found = onset_map(noise, scales_of(10, 100))
     assert found["speed_mm_min"] is None
-    assert "no wave found" in describe(found)
+    assert found["waves"] == []
+    assert describe(found) == "no wave found: no pixel rises above the fluctuations of the record"
 
 
-@pytest.mark.parametrize(
-    ("change", "word"), [(lambda m: m[:40], "40 frames"), (lambda m: m - 100, "median")]
-)
-def test_unfit_movies_are_refused(change, word):
+@pytest.mark.parametrize("kind", ["noise", "slow", "lamp", "vignette", "walk", "local"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_movies_without_a_wave_give_none(kind, seed):
+    movie, scales = wave_free(kind, seed)
+    found = onset_map(movie, scales, QUICK)
+    assert found["speed"] is None, describe(found)
+    assert found["note"]
+
+
+def test_smooth_patches_that_happen_to_follow_each_other_are_refused_by_surrogates():
+    """Fluctuations of several seconds and a threshold so low that groups form."""
+    rng = np.random.default_rng(3)
+    slow = gaussian_filter(rng.normal(size=(900, 24, 30)), (40, 5, 5), mode="wrap")
+    movie = 100 + slow / slow.std() + rng.normal(0, 0.3, slow.shape)
+    found = onset_map(movie, scales_of(10, 60), OnsetSettings(least_score=1.5))
+    assert found["speed"] is None, describe(found)
+    assert np.isfinite(found["arrival"]).sum() > 50
+
+
+WAVES = ["far", "corner", "oblong", "rare", "lasting", "dropped", "vessels", "weak", "masked",
+         "dff", "fall"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WAVES)
+def test_speed_of_every_kind_of_wave_is_within_3_percent(kind):
+    movie, scales, speed, recipe = passing_wave(kind, 1)
+    found = onset_map(movie, scales, recipe)
+    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.03), describe(found)
+    assert len(found["waves"]) == 1
+    assert found["speed_low"] <= found["speed_high"]
+
+
+def test_far_origin_lies_outside_the_field():
+    movie, scales, _, _ = passing_wave("far", 0)
+    found = onset_map(movie, scales)
+    row, column = found["origin"]
+    assert row == pytest.approx(12, abs=4)
+    assert -160 < column < -140  # planted 150 pixels, 9 mm, left of the field
+    assert not found["waves"][0]["origin_inside"]
+    assert found["waves"][0]["direction_deg"] % 360 == pytest.approx(0, abs=3) or (
+        found["waves"][0]["direction_deg"] > 357
+    )
+
+
+def test_every_wave_of_a_record_has_its_row(tmp_path):
+    movie, scales, speed, recipe = passing_wave("three", 0)
+    found = write_onset(tmp_path, movie, scales, recipe)
+    assert [wave["onset"] for wave in found["waves"]] == pytest.approx([31, 111, 191], abs=2)
+    rows = read_rows(tmp_path / "onset_waves.csv")
+    assert len(rows) == 3
+    for row in rows:
+        assert float(row["speed_mm_per_min"]) == pytest.approx(speed, rel=0.03)
+        assert (row["origin_row"], row["origin_column"]) == ("12", "1")
+        assert float(row["duration_s"]) == pytest.approx(18, abs=1.5)
+
+
+def test_a_recovery_is_named_as_such():
+    movie, scales, _, _ = passing_wave("fall", 0)
+    found = onset_map(movie, scales, QUICK)
+    assert "--polarity fall" in found["note"]
+
+
+def test_scales_make_the_unit():
+    movie, scales, speed, _ = passing_wave("weak", 0)
+    bare = onset_map(movie, Scales(), OnsetSettings(surrogates=99))
+    assert (bare["speed_unit"], bare["speed_mm_min"]) == ("pixel/frame", None)
+    um, rate = scales.column_um.value, scales.rate_hz.value
+    assert bare["speed"] * um / 1000 * rate * 60 == pytest.approx(speed, rel=0.03)
+    fast = onset_map(movie, scales_of(10 * rate, um), OnsetSettings(smooth_s=0.2, hold_s=0.5))
+    assert "check frame rate" in fast["note"]
+
+
+def test_a_large_movie_is_averaged_over_cells(monkeypatch):
+    movie, scales, speed, recipe = passing_wave("oblong", 0)
+    monkeypatch.setattr("analysis.onset_traces.MOST_CELLS", 200)
+    blocks = np.array_split(movie, [100, 107, 500])
+    found = onset_of_blocks(blocks, movie.shape, scales, recipe)
+    assert found["cell_pixels"] == [2, 2]
+    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.03)
+    assert found["arrival"].shape == movie.shape[1:]
+
+
+def test_cells_and_bins_are_means_of_the_pixels_with_data():
+    movie = np.random.default_rng(0).normal(size=(23, 7, 5)).astype(np.float32)
+    mask = np.ones((7, 5), bool)
+    mask[:3, 0] = False
+    lengths = recipe_lengths(OnsetSettings(smooth_frames=20), None)
+    assert (lengths.frames, lengths.smooth) == (4, 5)
+    grid = average_cells([movie[:5], movie[5:6], movie[6:]], movie.shape, lengths, mask)
+    coarse = coarser(grid, 3)
+    assert coarse.shape == (3, 2)
+    wanted = movie[4:8, :3, 1:3].mean(axis=0).mean()
+    assert coarse.traces[1, 0] == pytest.approx(wanted, rel=1e-5)
+    rows, columns = coarse.places()
+    np.testing.assert_allclose(rows.reshape(3, 2)[:, 0], [1, 4, 6])
+    np.testing.assert_allclose(columns.reshape(3, 2)[0], [1, 3.5])
+
+
+def test_step_heights_do_not_see_a_slope_as_a_step():
+    lengths = recipe_lengths(OnsetSettings(smooth_frames=1, hold_frames=4), None)
+    trace = np.r_[np.zeros(20), np.ones(20)][:, None].astype(np.float32)
+    heights = step_heights(trace, lengths)[:, 0]
+    assert heights.argmax() == 20
+    assert heights[20] == pytest.approx(1)
+    slope = step_heights(np.arange(40, dtype=np.float32)[:, None], lengths)[8:37, 0]
+    np.testing.assert_allclose(slope, 6, rtol=1e-5)  # (4 + 8) / 2, the same everywhere
+
+
+def test_a_front_is_fitted_with_outliers_and_its_interval_holds_the_truth():
+    rng = np.random.default_rng(5)
+    places = rng.uniform(0, 30, (400, 2))
+    inside = 0
+    for seed in range(10):
+        noise = np.random.default_rng(seed)
+        times = 50 + 2.0 * np.hypot(*(places - (5, 8)).T) + noise.normal(0, 1, 400)
+        times[:20] += noise.uniform(-40, 40, 20)
+        front = fit_front(places, times)
+        np.testing.assert_allclose(front.origin, (5, 8), atol=0.7)
+        block = (places // 6) @ (10, 1)
+        low, high = slope_interval(front, places, times, block, resamplings=200, seed=seed)
+        inside += low <= 2.0 <= high
+    assert inside >= 8
+    assert fit_front(places, np.ones(400)) is None
+
+
+def test_local_slopes_of_a_plane_and_of_oblong_cells():
+    rows, columns = np.mgrid[:12, :15]
+    arrival = 3.0 * 2 * rows + 4.0 * columns  # rows are 2 high
+    slopes = local_slopes(arrival, (2.0, 1.0), 1)
+    np.testing.assert_allclose(slopes[1:-1, 1:-1], 5)
+    arrival[4:8] = np.nan
+    slopes = local_slopes(arrival, (2.0, 1.0), 1)
+    assert np.isnan(slopes[5]).all()
+    np.testing.assert_allclose(slopes[0, 1:-1], 5)
+
+
+def test_groups_follow_from_neighbour_to_neighbour():
+    grid = average_cells(
+        [np.zeros((4, 5, 6))], (4, 5, 6), recipe_lengths(OnsetSettings(smooth_frames=1), None)
+    )
+    field = make_field(grid, 1.0, 3.0, 100.0, 2.0)
+    cell = np.array([0, 1, 2, 29, 28, 0])
+    times = np.array([5.0, 7, 9, 10, 11, 50])
+    groups = group_events(field, cell, times)
+    assert [sorted(group.tolist()) for group in groups] == [[0, 1, 2], [3, 4], [5]]
+
+
+def test_short_movies_are_refused():
     noise = np.random.default_rng(0).normal(100, 1, (600, 8, 9))
-    with pytest.raises(InputError, match=word):
-        onset_map(change(noise), scales_of(10, 100))
-
-
-def test_first_lasting_counts_the_hold():
-    rises = [0, 0, 0, 1, 1, 0, 1, 1, 1, 1]
-    never, always = [0] * 10, [1] * 10
-    bleaches = [1, 1, 0, 1, 1, 0, 1, 1, 1, 1]
-    too_early = [0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
-    above = np.array([rises, never, always, bleaches, too_early], bool).T
-    np.testing.assert_array_equal(first_lasting(above, 3), [6, -1, -1, -1, -1])
-
-
-def test_fit_line_is_least_squares():
-    x, y = np.random.default_rng(0).random((2, 20))
-    slope, offset = fit_line(x, y)
-    np.testing.assert_allclose((slope, offset), np.polyfit(x, y, 1))
+    with pytest.raises(InputError, match="found 40 frames, expected at least 1"):
+        onset_map(noise[:40], scales_of(10, 100))
 
 
 def test_script_writes_numbers_and_figure(tmp_path):
@@ -110,7 +253,8 @@ def test_script_writes_numbers_and_figure(tmp_path):
     assert "frame rate unknown (--frame_rate_hz); pixel 100 um (flag)" in done.stdout
     assert "moving average 20, hold 50" in done.stdout
     table = np.genfromtxt(tmp_path / "bare/plots/onset_map.csv", delimiter=",", names=True)
-    assert table.dtype.names[3:] == ("arrival_frame", "peak_dff", "distance_mm")
+    assert table.dtype.names[3:6] == ("arrival_frame", "peak_dff", "distance_mm")
+    assert table.dtype.names[6:] == ("local_speed_mm_per_frame",)
     refused = call("onset.py", "--data", tmp_path / "bare.npy", "--row_um", 100)
     assert refused.returncode == 2
     assert "without --pixel_um" in refused.stderr
