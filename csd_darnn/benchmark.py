@@ -10,7 +10,10 @@ Writes results/csd_darnn/benchmark/benchmark.json: machine, and one row per meas
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, one_line_faults
 from settings import Flag, parse

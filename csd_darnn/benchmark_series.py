@@ -12,7 +12,10 @@ public derivative). What is absent is left out and named. Writes
 results/csd_darnn/benchmark_series/series.csv and series.json.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, one_line_faults
 from settings import Flag, parse

@@ -12,7 +12,10 @@ splits do not compare. The full frame trains at once in main.py; splitting is no
 Source: specification, section 8.5.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, one_line_faults
 from settings import Flag, parse, published

@@ -9,6 +9,11 @@ trains all parameters whose name does not contain that text and writes a new run
 results/csd_darnn/<run>_trained/: weights, network.json, scaler.json, losses.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import one_line_faults, seed_number
 from settings import Flag, parse
 

@@ -13,6 +13,10 @@ metrics.csv, plots/, heatmap.mp4 and .gif, report.html.
 
 import argparse
 import functools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.device import describe_device
 from common.files import RESULTS_DIR, InputError, one_line_faults, plain_name

@@ -8,6 +8,11 @@ scaler.json (or a published scaler.pkl). Writes into <run>/reloaded/: final_y_pr
 z-units, attention.npz, plots/final_predicted_reloaded.png and metrics.csv.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import one_line_faults
 from settings import Flag, parse, published
 

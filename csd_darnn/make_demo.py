@@ -12,7 +12,10 @@ Writes into ``--out_dir`` (default data/csd_darnn/demo/):
     truth.json  what was planted: target, driver mask, origin, speed, arrival frame of every pixel
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, one_line_faults
 from settings import DemoMovie, Flag, flags_of, parse, published, taken

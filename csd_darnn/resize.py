@@ -13,7 +13,10 @@ resize_video resizes (it keeps the whole field); crop_video cuts a part out.
 Source: specification, sections 5.1, 5.3 and 5.4.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, one_line_faults
 from settings import Flag, parse, published

@@ -6,6 +6,11 @@ Reads settings.json, metrics.json, log.csv, onset.json, plots/*.png and the smal
 folder; what a run has not made is left out. Writes report.html (self-contained) and summary.json.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import one_line_faults
 from settings import Flag, parse
 

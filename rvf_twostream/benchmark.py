@@ -9,6 +9,9 @@ numbers, which is asserted. Source: specification 12; data rows in ``demo/benchm
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
 from settings import BENCHMARK, MEASUREMENTS, add_globals, check_depth

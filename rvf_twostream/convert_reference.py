@@ -11,6 +11,8 @@ and ejection fractions as .json, mean and standard deviation as .json. The pickl
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import InputError, Parser, one_line_faults
 from settings import integer
 

@@ -14,6 +14,8 @@ import importlib
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import InputError, Parser, one_line_faults
 from settings import SYNTHETIC, add_globals
 

@@ -14,6 +14,8 @@ import importlib
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import Parser, one_line_faults
 from settings import CROP, FLOW, Settings, add_file_flags, add_globals, size_of_text
 

@@ -15,6 +15,8 @@ import importlib
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import Parser, one_line_faults
 from settings import ECHONET, Settings, add_file_flags, add_globals
 

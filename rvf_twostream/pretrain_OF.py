@@ -8,6 +8,9 @@ Reads <root>/{train,val}_norm_OF/*.npy (n, rows, columns, 2) and <root>/filename
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
 from settings import FLOW_MODEL_PREFIX, PRETRAIN, Settings, check_pretraining, pretrain_parser

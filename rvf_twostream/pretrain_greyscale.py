@@ -8,6 +8,9 @@ Reads <root>/{train,val}_norm1/*.npy (n, rows, columns, 1) and <root>/filename2c
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
 from settings import PRETRAIN, Settings, check_pretraining, pretrain_parser

@@ -12,6 +12,8 @@ switches it off for the baseline, all other rows use the same kernels on both si
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import RESULTS_DIR, Parser, one_line_faults
 from demo.benchmark_rows import WHAT
 

@@ -7,7 +7,10 @@ asked; exit code 2 when a recording cannot be used.
 """
 
 import logging
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.tables import write_table
 from common.files import Parser, one_line_faults, raise_faults

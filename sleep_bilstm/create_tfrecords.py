@@ -11,6 +11,10 @@ folder `<date>/`: `<date>-<mouse>-fc<n>_<S>s.tfrecord` (masked pixels x frames, 
 """
 
 import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
 from inputs import storage

@@ -6,6 +6,10 @@ Reads and writes what create_tfrecords.py does.
 """
 
 import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
 from inputs import storage

@@ -10,6 +10,8 @@ to main.py.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import RESULTS_DIR, Parser, one_line_faults, plain_name
 
 RUN = "lengths"

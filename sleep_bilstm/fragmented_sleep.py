@@ -8,7 +8,10 @@ Prints the table and writes `<file>_bouts.csv` and `<file>_bouts.json` into --ou
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.bouts import (
     as_json,

@@ -13,6 +13,9 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 import settings
 from common.device import quiet_start

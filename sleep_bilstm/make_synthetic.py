@@ -11,8 +11,11 @@ scoringindex_file E x 1, xform_mask size x size), beside each a `.truth.npz`, an
 
 import importlib
 import logging
+import sys
 from dataclasses import fields
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
 from demo.synthetic import FLAG_HELP, OUT, Plan, check_plan, make_data_set

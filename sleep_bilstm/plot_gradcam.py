@@ -9,7 +9,10 @@ Writes PNG and PDF.
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.figure_scripts import add_figure_flags, present
 from analysis.map_figures import COLOUR_MAP, FRAME, OPACITY, read_maps, save_maps_figure

@@ -8,7 +8,10 @@ and CSV.
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.figure_scripts import add_figure_flags, present
 from analysis.hypnogram_figures import TITLES, save_hypnogram

@@ -8,7 +8,10 @@ Writes PNG, PDF, CSV.
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.figure_scripts import add_figure_flags, present
 from analysis.scoring_length import read_lengths, save_scoring_length

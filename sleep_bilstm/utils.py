@@ -6,7 +6,10 @@ Source: specification section 8.2.
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.tables import write_table
 from analysis.utils import compare_two_raters, count_folder, read_label_vectors, text_of

@@ -8,7 +8,10 @@ PDF with their CSV.
 """
 
 import importlib
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from analysis.attention_figures import (
     GAP,

@@ -11,7 +11,10 @@ Writes to <run>/attention/: ``<id>_<start>_<map>.tif`` float32 (D, H, W) for eve
 and ``<id>_<start>_maps.png`` with its CSV: the frame where the class is likeliest.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
 from settings.config import EVENT_CLASSES

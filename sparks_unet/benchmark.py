@@ -10,7 +10,10 @@ Source: specification section 12.
 """
 
 import platform
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults, write_json
 

@@ -9,6 +9,11 @@ masks for every event. Both must give the same numbers, or the benchmark stops w
 Files read and written: none; ``benchmark.py`` puts these rows into benchmark.json.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import Parser, one_line_faults, seed_number
 
 STANDARD = (904, 64, 512)

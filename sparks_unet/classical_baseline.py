@@ -13,7 +13,10 @@ Files written into --out: ``<movie>_classes.tif``, ``<movie>_instances.tif`` and
 class, ``<movie>_events.csv``, ``<movie>_spark_locations.csv``.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
 

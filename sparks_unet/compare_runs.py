@@ -7,7 +7,10 @@ Follows section 13.5 of the specification.
 Reads: two metrics.json with the counts of each movie. Prints a table, and writes it with --out.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, atomic_path, one_line_faults, seed_number
 

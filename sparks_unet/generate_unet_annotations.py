@@ -11,7 +11,10 @@ Files written beside them or into --out: ``NN_class_label_peaks.tif``,
 0 background, 1 spark, 2 wave, 3 puff, 4 ignore.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, Parser, one_line_faults
 

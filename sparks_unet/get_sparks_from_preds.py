@@ -12,7 +12,10 @@ Files written: ``<name>_locations.csv`` with the columns frame,x,y; with an anno
 ``<name>_check.gif`` (matched, extra and missed sparks as balls) and ``<name>_pairs.txt``.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
 

@@ -12,7 +12,10 @@ Writes to results/sparks_unet/<run_name>/: ``network_<iteration>.pth`` (bare par
 """
 
 import dataclasses
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import (
     FOLDER,

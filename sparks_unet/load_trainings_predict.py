@@ -12,7 +12,10 @@ With torchrun every process takes its share of the movies.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import InputError, one_line_faults
 from settings.flags import base_parser, configured

@@ -14,7 +14,10 @@ behind each, report.html and, last, summary.json.
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import FOLDER, InputError, Parser, one_line_faults, plain_name, seed_number
 from settings.read_config import load_config

@@ -12,6 +12,11 @@ Files written into --out: ``NN_video.tif`` (T, H, W) uint16, ``NN_class_label.ti
 settings and counts, written last).
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import DATA_DIR, Parser, one_line_faults
 
 

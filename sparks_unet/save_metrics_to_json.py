@@ -10,7 +10,10 @@ Files written: ``per_pixel_metrics/<class>_metrics.json`` (iou, precision, recal
 mcc) and ``spark_peaks_metrics/sparks_metrics.json`` (precision, recall, f0.5, f1, f2).
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, InputError, Parser, one_line_faults
 

@@ -13,7 +13,10 @@ sparks_puffs, puffs_waves, all; ``spark_peaks_results/sparks_results.json`` (mov
 "average", holds the counts added over movies.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
 

@@ -12,7 +12,10 @@ Files written into --out: ``<movie>_instances_<class>.tif`` uint16, ``<movie>_in
 ``<movie>_overlay.gif`` (classes), ``<movie>_instances.gif`` and ``<movie>_white.tif`` (n, H, W, 3).
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
 from settings.config import EVENT_CLASSES

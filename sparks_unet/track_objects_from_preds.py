@@ -8,7 +8,10 @@ Files read: probabilities (T, H, W).
 Files written: ``<name>_events.tif`` (T, H, W) uint16, ids from 1.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
 

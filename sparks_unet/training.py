@@ -12,6 +12,11 @@ Writes to results/sparks_unet/<run_name>/: settings.json, params.json, config.in
 loss.csv, metrics.csv, network_/optimizer_/scheduler_/rng_<iteration>.pth.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import InputError, one_line_faults
 from settings.flags import base_parser, configured
 

@@ -7,7 +7,10 @@ Needs the extra packages of ``requirements-view.txt``; everything else of this f
 Files read: the movie and label movies (T, H, W). Files written: none.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
 

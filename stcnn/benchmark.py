@@ -11,6 +11,9 @@ is asserted. Writes results/stcnn/benchmark/benchmark.json and prints the table.
 
 import json
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
 

@@ -13,6 +13,8 @@ clone it and name your clone.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import Parser, one_line_faults, raise_faults
 
 

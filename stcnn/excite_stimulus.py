@@ -11,6 +11,8 @@ largest calcium after its onset; a penalty keeps neighbouring pixels and frames 
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import RESULTS_DIR, InputError, Parser, one_line_faults, seed_number
 
 DEFAULT_OUT = RESULTS_DIR / "excite"

@@ -15,6 +15,8 @@ import logging
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import RESULTS_DIR, Parser, one_line_faults, raise_faults, write_settings
 
 DEFAULT_OUT = RESULTS_DIR / "predictions"

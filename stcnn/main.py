@@ -12,6 +12,9 @@ report.html, summary.json.
 import contextlib
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import (
     RESULTS_DIR,

@@ -10,6 +10,8 @@ Writes <out>/ca_traces/<type>/synthetic.pt and <out>/movies/vstim_<n>.pt (specif
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import DATA_DIR, Parser, one_line_faults, seed_number
 from settings import SETS
 

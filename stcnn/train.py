@@ -14,6 +14,9 @@ scores.csv, items.csv. Source: specification 7.
 
 import os
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import FOLDER, one_line_faults
 

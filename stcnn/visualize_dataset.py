@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
 
 DEFAULT_OUT = RESULTS_DIR / "dataset"

@@ -12,6 +12,8 @@ avg_loss_hist.pkl) of a run; writes into <run>/analysis (or --out): training_los
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from common.files import Parser, one_line_faults
 
 

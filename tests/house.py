@@ -16,8 +16,9 @@ The rules, each checked by ``faults``:
    at the door or in ``tests/``, nowhere else; no door file bears the name of a wing.
 4. In the wings imports stand at the top, but for OPTIONAL packages, those of a folder's
    ``requirements-<extra>.txt`` and LATE. No wing file has a ``__main__`` part, but for WORKERS.
-5. A door file is a script: docstring, imports, UPPER_CASE names, functions and the ``__main__``
-   part; no class. Its functions are ``main(argv=None)`` of at most MAIN_LINES lines, and functions
+5. A door file is a script: docstring, imports, OWN_PATH before the first own module (Python does
+   not look there under PYTHONSAFEPATH), UPPER_CASE names, functions and the ``__main__`` part; no
+   class. Its functions are ``main(argv=None)`` of at most MAIN_LINES lines, and functions
    whose name matches HELPER: they make, check or resolve flags. What else a script has to define
    stands in DOOR_FUNCTIONS with its reason. It computes nothing: of third-party packages it imports
    none but DOOR_PACKAGES.
@@ -54,6 +55,7 @@ LATE = {
 }
 # Files of a wing that run as a process of their own, in another environment.
 WORKERS = ("innvestigate_worker.py",)
+OWN_PATH = "sys.path.insert(0, str(Path(__file__).resolve().parent))"
 # Function -> reason, or folder/script.py -> {function: reason}.
 DOOR_FUNCTIONS = {"__getattr__": "published names, found in the wings when they are asked for"}
 # Package -> reason for which a door script may import it.
@@ -260,14 +262,21 @@ def door_faults(folder: Path, modules: dict[str, Module]) -> Iterator[str]:
                         r"_?[A-Z][A-Z0-9_]*|__all__|__getattr__", ast.unparse(target)
                     ):
                         yield f"{name}:{node.lineno}: {ast.unparse(target)} is no GLOBAL"
-            elif not isinstance(node, ast.Import | ast.ImportFrom) and not has_main_part(
-                ast.Module([node], [])
+            elif (
+                not isinstance(node, ast.Import | ast.ImportFrom)
+                and ast.unparse(node) != OWN_PATH
+                and not has_main_part(ast.Module([node], []))
             ):
                 yield f"{name}:{node.lineno}: {type(node).__name__} at the door"
         for function, node in functions.items():
             allowed = {**DOOR_FUNCTIONS, **DOOR_FUNCTIONS.get(f"{folder.name}/{name}.py", {})}
             if function != "main" and function not in allowed and not HELPER.fullmatch(function):
                 yield f"{name}:{node.lineno}: {function} belongs into a wing"
+        early = (line for places in module.own.values() for line, late in places if not late)
+        first = min(early, default=None)
+        placed = [node.lineno for node in module.tree.body if ast.unparse(node) == OWN_PATH]
+        if first and not (placed and placed[0] < first):
+            yield f"{name}:{first}: imports an own module before {OWN_PATH}"
         main = functions.get("main")
         if main is None:
             yield f"{name}: has no main"

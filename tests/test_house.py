@@ -12,6 +12,12 @@ DOOR = '''"""Do the work.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import settings
 
 SEED = 0  # any whole number
 
@@ -51,7 +57,7 @@ def test_a_folder_in_order_has_no_faults(folder):
     assert house.faults(folder) == []
     numbers = house.describe(folder)
     assert numbers["floors"] == 4  # main, runs.work, inputs.recording, common.files
-    assert numbers["arrows"] == 4
+    assert numbers["arrows"] == 5
     assert (numbers["late"], numbers["at the door"]) == (1, 2)
 
 
@@ -76,6 +82,8 @@ def test_a_folder_in_order_has_no_faults(folder):
         ("main.py", DOOR + "class Settings:\n    pass\n", "ClassDef at the door"),
         ("main.py", DOOR + "import numpy\n", "imports numpy at the door"),
         ("main.py", DOOR.replace("argv=None", "argv"), "main takes no argv=None"),
+        ("main.py", DOOR.replace("sys.path.insert(0", "print(0"), "own module before sys.path"),
+        ("main.py", "import settings\n".join(["", DOOR]), "own module before sys.path"),
         ("main.py", DOOR.replace("    return work", "    1\n" * 40 + "    return work"), "has 45"),
     ],
 )

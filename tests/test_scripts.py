@@ -12,11 +12,13 @@ from repository import FOLDERS, ROOT, tracked, tree
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "innvestigate")
 # Asks one script after the other for --help, up to the first that loads a framework. They share an
-# interpreter: a library costs its time once a folder. A script finds no module of another one.
+# interpreter: a library costs its time once a folder. A script finds no module of another one, and
+# under -P (PYTHONSAFEPATH) none of its own either, unless it puts its folder on the path itself.
 ASK_FOR_HELP = """
 import contextlib, io, json, os, runpy, sys, traceback
-found, here = {{}}, os.getcwd()
+found, here, path = {{}}, os.getcwd(), list(sys.path)
 for script in sys.argv[1:]:
+    sys.path[:] = path
     sys.argv, code, text = [script, "--help"], 0, io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
@@ -63,7 +65,7 @@ def helps_of(folder):
     found = {}
     while left := [p.name for p in SCRIPTS if p.parent.name == folder and p.name not in found]:
         done = subprocess.run(
-            [python, "-c", ASK_FOR_HELP.format(frameworks=FRAMEWORKS), *left],
+            [python, "-P", "-c", ASK_FOR_HELP.format(frameworks=FRAMEWORKS), *left],
             cwd=ROOT / folder,
             capture_output=True,
             text=True,
