@@ -24,13 +24,18 @@ def nll_loss(log_p, labels, weights=None):
 
     ``weights`` (C,) float or None for equal weights.
     """
-    if not (labels != IGNORE_INDEX).any():
-        return log_p.sum() * 0.0
     total = functional.nll_loss(
         log_p, labels, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    valid = labels[labels != IGNORE_INDEX]
-    norm = valid.numel() if weights is None else weights[valid].sum()
+    valid = labels != IGNORE_INDEX
+    if log_p.device.type != "cpu":
+        # The same without a question that the processor would wait for.
+        share = valid if weights is None else weights[torch.where(valid, labels, 0)] * valid
+        norm = share.sum().to(total.dtype)
+        return total / torch.where(norm > 0, norm, torch.ones_like(norm))
+    if not valid.any():
+        return log_p.sum() * 0.0
+    norm = valid.sum() if weights is None else weights[labels[valid]].sum()
     # a batch in which every class has weight 0 has no loss
     return total / norm if norm > 0 else total
 
@@ -77,6 +82,8 @@ def lovasz_softmax(log_p, labels, *, classes="present"):
     Differs: no valid voxel gives 0 with a gradient, one valid voxel works.
     """
     valid = labels.flatten() != IGNORE_INDEX
+    if log_p.device.type != "cpu":
+        return _lovasz_in_one_go(log_p, labels.flatten(), valid, classes)
     if not valid.any():
         return log_p.sum() * 0.0
     p = log_p.movedim(1, -1).reshape(-1, log_p.shape[1])[valid].exp()  # (N, C)
@@ -90,6 +97,25 @@ def lovasz_softmax(log_p, labels, *, classes="present"):
         order = _descending_order(errors.detach())
         losses.append(torch.dot(errors[order], _jaccard_gradient(foreground[order])))
     return torch.stack(losses).mean()
+
+
+def _lovasz_in_one_go(log_p, labels, valid, classes):
+    """Return lovasz_softmax without a question that the processor would wait for.
+
+    Ignored voxels stay in the arrays: sorted to the end by an error of -1 they change no rank of a
+    valid one, and count with an error of 0.
+    """
+    p = log_p.movedim(1, -1).reshape(-1, log_p.shape[1]).exp()  # (N, C)
+    losses, counts = [], []
+    for index in range(p.shape[1]):
+        foreground = ((labels == index) & valid).to(p.dtype)
+        errors = (foreground - p[:, index]).abs()
+        order = torch.where(valid, errors.detach(), -1.0).argsort(descending=True)
+        errors = torch.where(valid, errors, 0.0)
+        losses.append(torch.dot(errors[order], _jaccard_gradient(foreground[order])))
+        counts.append((foreground.sum() > 0) if classes == "present" else valid.any())
+    counts = torch.stack(counts).to(p.dtype)
+    return (torch.stack(losses) * counts).sum() / counts.sum().clamp(min=1)
 
 
 def dice_loss(log_p, labels):

@@ -237,7 +237,6 @@ class TrainingRun:
 
     def load(self, folder, iteration):
         """Continue the run whose checkpoint ``iteration`` lies in ``folder``."""
-        device = self.place.device
         load_network(self.model, checkpoint_path(folder, "network", iteration))
         self._load_mean(checkpoint_path(folder, "iterate", iteration))
         for part, owner in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
@@ -245,7 +244,7 @@ class TrainingRun:
             if owner is None:
                 continue
             if path.is_file():
-                self._load_part(owner, path, device)
+                self._load_part(owner, path)
             else:
                 logger.warning("%s is missing: a fresh %s is used", path, part)
         path = checkpoint_path(folder, "rng", iteration)
@@ -265,9 +264,10 @@ class TrainingRun:
         load_network(self.model, path)
 
     @staticmethod
-    def _load_part(owner, path, device):
+    def _load_part(owner, path):
         try:
-            owner.load_state_dict(load_state(path, device))
+            # Adam counts steps on the CPU; counters on a GPU would be waited for at every step.
+            owner.load_state_dict(load_state(path))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: does not fit this configuration ({error}); remove the file to start "
