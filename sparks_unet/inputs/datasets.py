@@ -65,6 +65,10 @@ class MovieDataset:
         start = index * self.stride
         return _network_input(self.data[start : start + self.duration], self.params)
 
+    def frames(self, first, last):
+        """Return the frames ``first`` to ``last`` of the padded movie, (n, H, W) float32."""
+        return self.data[first:last]
+
 
 class SparkDataset(Dataset):
     """Labelled chunks of several movies, numbered consecutively.

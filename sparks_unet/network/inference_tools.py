@@ -16,7 +16,9 @@ from inputs.dataset_tools import chunk_multiplicity
 from inputs.datasets import TIME_REDUCTION, MovieDataset
 from inputs.preprocessing import count_chunks
 from network.architecture import predict_log_probabilities
-from settings.config import NUM_CLASSES
+from network.fast_layers import fast_weights
+from network.shared_prediction import chunk_plan, predicted_parts, reason_against
+from settings.config import NUM_CLASSES, logger
 
 GAUSSIAN_WIDTH = 3.0
 GAUSSIAN_REACH = 10.0
@@ -61,21 +63,30 @@ class Assembly:
         self.covering = chunk_multiplicity(frames, duration, stride)  # (T',)
         self.total = np.zeros((classes, frames, *size), np.float32)
 
-    def add(self, index, chunk):
-        """Add chunk ``index`` (C, D, H, W) float32; chunks come in rising order."""
-        start = index * self.stride
+    def kept(self, index):
+        """Return the frames (first, last) of chunk ``index`` that the movie takes from it."""
+        if self.method != "overlap":
+            return 0, self.duration
+        half = (self.duration - self.stride) // 2
+        return half if index else 0, self.duration - (half if index < self.count - 1 else 0)
+
+    def add(self, index, chunk, first=0):
+        """Add frames of chunk ``index``, (C, n, H, W) float32 from its frame ``first`` on.
+
+        Chunks come in rising order.
+        """
+        low, high = self.kept(index)
+        low, high = max(low, first), min(high, first + chunk.shape[1])
+        chunk, start = chunk[:, low - first : high - first], index * self.stride
+        part = self.total[:, start + low : start + high]
         if self.method == "overlap":
-            half = (self.duration - self.stride) // 2
-            low = half if index else 0
-            high = self.duration - half if index < self.count - 1 else self.duration
-            self.total[:, start + low : start + high] = chunk[:, low:high]
+            part[:] = chunk
             return
-        part = self.total[:, start : start + self.duration]
         if self.method == "max":
-            surer = chunk.max(axis=0) > part.max(axis=0)  # (D, H, W)
+            surer = chunk.max(axis=0) > part.max(axis=0)  # (n, H, W)
             np.copyto(part, chunk, where=surer)
             return
-        weights = self._weights(index)
+        weights = self._weights(index)[low:high]
         for frame, weight in enumerate(weights):  # frame by frame: no copy of the chunk
             part[:, frame] += chunk[:, frame] * weight
 
@@ -102,22 +113,6 @@ def inference_context(device, amp):
     if amp:
         stack.enter_context(torch.autocast(device.type, torch.bfloat16))
     return stack
-
-
-@contextlib.contextmanager
-def fast_layout(model, params):
-    """Give the weights the layout in which a CPU convolves a quarter faster and in less memory.
-
-    Afterwards they lie as before: a validation must not change how the training goes on.
-    """
-    change = next(model.parameters()).device.type == "cpu" and not params.channels_last
-    if change:
-        model.to(memory_format=torch.channels_last_3d)
-    try:
-        yield
-    finally:
-        if change:
-            model.to(memory_format=torch.contiguous_format)
 
 
 def chunk_probabilities(model, batch, params):
@@ -147,20 +142,24 @@ def chunk_probabilities(model, batch, params):
 
 
 def _forward(model, x, params, device):
-    count = len(x)
-    if count == 1 and device.type == "cpu" and x.numel() <= SMALL_CHUNK:
-        # PyTorch takes a nine times slower convolution for a single small chunk
-        x = x.repeat(2, *[1] * (x.dim() - 1))
     if params.channels_last or device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last_3d)
     with inference_context(device, params.amp and device.type == "cuda"):
         log_p = predict_log_probabilities(model, x.to(device), params)
-        p = log_p[:count].float().exp_().cpu().numpy()
+        p = log_p.float().exp_().cpu().numpy()
     return p.repeat(TIME_REDUCTION, axis=2) if params.temporal_reduction else p
 
 
 def predict_probabilities(
-    model, movie, params, *, method=None, stride=None, batch_size=None, name="movie"
+    model,
+    movie,
+    params,
+    *,
+    method=None,
+    stride=None,
+    batch_size=None,
+    name="movie",
+    plain=False,
 ):
     """Return the class probabilities of a movie.
 
@@ -172,17 +171,14 @@ def predict_probabilities(
         stride: frames between chunks; default [inference] data_stride.
         batch_size: chunks at a time; default [inference] batch_size, 1 for large chunks on a CPU.
         name: named in warnings and on the progress bar.
+        plain: compute every chunk whole, as the published code does: the same numbers, dearer.
 
     Returns:
         (probabilities (4, T, H, W) float32, movie as post-processing wants it: preprocessed,
         (T, H, W) float32, smallest value 0).
     """
     model.eval()
-    on_gpu = next(model.parameters()).device.type == "cuda"
     dataset = MovieDataset(movie, params, stride=stride, name=name)
-    if batch_size is None:
-        large = dataset.duration * dataset.shape[1] * dataset.shape[2] > SMALL_CHUNK
-        batch_size = 1 if large and not on_gpu else params.inference_batch_size
     assembly = Assembly(
         method or params.inference,
         dataset.shape[0],
@@ -191,15 +187,71 @@ def predict_probabilities(
         NUM_CLASSES,
         dataset.shape[1:],
     )
-    starts = range(0, len(dataset), batch_size)
-    with fast_layout(model, params):
-        for first in tqdm(starts, desc=name, leave=False, disable=None):
-            indices = range(first, min(first + batch_size, len(dataset)))
-            batch = np.stack([dataset[index] for index in indices])
-            found = chunk_probabilities(model, batch, params)
-            for index, chunk in zip(indices, found, strict=True):
-                assembly.add(index, chunk)
-            del batch, found, chunk  # or they would lie in memory beside the next forward pass
+    for index, first, part in probability_parts(
+        model, dataset, params, assembly.kept, batch_size=batch_size, name=name, plain=plain
+    ):
+        assembly.add(index, part, first)
     before, _ = dataset.pads
     clean = dataset.data[before : before + len(movie)]
     return assembly.result(dataset.pads), clean - clean.min()
+
+
+def probability_parts(model, dataset, params, kept, *, batch_size=None, name="movie", plain=False):
+    """Yield the probabilities of the frames of each chunk that are wanted, in rising order.
+
+    Args:
+        model: network in eval mode.
+        dataset: MovieDataset, or what has its attributes and its frames.
+        params: Params.
+        kept: index of a chunk -> (first, last) frame of it that is wanted.
+        batch_size, name, plain: of ``predict_probabilities``.
+
+    Yields:
+        (index of the chunk, first frame in it, probabilities (C, n, H, W) float32).
+    """
+    device = next(model.parameters()).device
+    if batch_size is None:
+        large = dataset.duration * dataset.shape[1] * dataset.shape[2] > SMALL_CHUNK
+        batch_size = 1 if large and device.type == "cpu" else params.inference_batch_size
+    reason = "asked for" if plain else reason_against(model, params)
+    plan = None if reason else chunk_plan(model, dataset, params)
+    logger.info("%s: %s", name, way(plan, len(dataset), reason))
+    # the rows of a map count when PyTorch chooses the route of a convolution: the long axis is best
+    turned = plan is not None and device.type == "cpu" and dataset.shape[2] > dataset.shape[1]
+    settings = {"channels_last": params.channels_last, "turned": turned}
+    amp = params.amp and device.type == "cuda"
+    bar = tqdm(total=len(dataset), desc=name, leave=False, disable=None)
+    with bar, fast_weights(model, **settings), inference_context(device, amp):
+        if plan:
+            parts = predicted_parts(model, dataset, plan, kept, group=batch_size, turned=turned)
+        else:
+            parts = _plain_parts(model, dataset, params, batch_size)
+        for index, first, part in parts:
+            bar.update(index - bar.n)
+            yield index, first, part
+
+
+def way(plan, count, reason=None):
+    """Return the line that says how the chunks of a movie go through the network.
+
+    Args:
+        plan: Plan, or None where every chunk is computed whole.
+        count: number of chunks.
+        reason: why, then.
+    """
+    if plan is None:
+        return f"{count} chunks, each computed whole ({reason})"
+    if not plan.shared:
+        return f"{count} chunks, encoder whole, decoder for the kept frames"
+    levels = "level 0" if plan.shared == 1 else f"levels 0 to {plan.shared - 1}"
+    return f"{count} chunks share {levels} of the encoder, decoder for the kept frames"
+
+
+def _plain_parts(model, dataset, params, batch_size):
+    """Yield (index, 0, probabilities (C, D, H, W)) of chunks that are computed whole."""
+    for first in range(0, len(dataset), batch_size):
+        indices = range(first, min(first + batch_size, len(dataset)))
+        found = chunk_probabilities(model, np.stack([dataset[one] for one in indices]), params)
+        for row, index in enumerate(indices):
+            yield index, 0, found[row]
+        del found  # or it would lie in memory beside the next forward pass

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Least number of frames of the finest level that are computed at a time without gradients. PyTorch
-# takes a slower, memory-hungry convolution when channels x frames x rows is at most 20480.
+from network.fast_layers import padded_convolution, upsample
+
+# Least number of frames of the finest level that are computed at a time without gradients.
 SLAB_FRAMES = 40
 
 
@@ -53,7 +54,11 @@ class Block(nn.Module):
 
     def forward(self, x):
         """Map (B, C_in, T, H, W) to (B, C_out, T', H', W')."""
-        return self.layers(x)
+        if torch.is_grad_enabled() or self.training:
+            return self.layers(x)
+        for layer in self.layers:
+            x = padded_convolution(x, layer) if isinstance(layer, nn.Conv3d) else layer(x)
+        return x
 
 
 def time_slabs(frames, halo):
@@ -131,11 +136,11 @@ class UNet(nn.Module):
             x = self._encode_in_slabs(x) if lean and not level else block(x)  # (B, 2C, ...)
             maps.append(x)
         maps.pop()
-        for upsample, block in zip(self.up_path[::2], self.up_path[1::2], strict=True):
+        for up, block in zip(self.up_path[::2], self.up_path[1::2], strict=True):
             skip = maps.pop()
             if lean and not maps and skip.shape[2] == 2 * x.shape[2]:
                 return self._decode_in_slabs(x, skip)
-            x = upsample(x)  # (B, C/2, 2T, 2H, 2W)
+            x = upsample(x, up) if lean else up(x)  # (B, C/2, 2T, 2H, 2W)
             x = torch.cat([centre_crop(skip, x.shape[2:]), x], dim=1)  # (B, C, 2T, 2H, 2W)
             del skip
             x = block(x)  # (B, C/2, ...)
@@ -151,10 +156,10 @@ class UNet(nn.Module):
 
     def _decode_in_slabs(self, x, skip):
         """Return the logits from (B, 2C, T/2, H/2, W/2) and the finest skip, slab by slab."""
-        upsample, block = self.up_path[-2:]
+        up_layer, block = self.up_path[-2:]
         output = x.new_empty(len(x), self.final_layer.out_channels, *skip.shape[2:])
         for first, last, low, high in time_slabs(skip.shape[2], self.halo):
-            up = upsample(x[:, :, low // 2 : high // 2])
+            up = upsample(x[:, :, low // 2 : high // 2], up_layer)
             up = torch.cat([centre_crop(skip[:, :, low:high], up.shape[2:]), up], dim=1)
             part = self.final_layer(block(up))
             output[:, :, first:last] = part[:, :, first - low : last - low]

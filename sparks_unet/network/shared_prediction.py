@@ -1,0 +1,394 @@
+"""The published prediction at a quarter of its cost: chunks share what they have in common.
+
+The published way computes every chunk whole, and keeps the middle of it: of 256 frames every 32.
+Here the encoder runs once over the movie as far as its values do not depend on the chunk, and the
+decoder of each chunk computes the kept frames only (``network.chunk_plan`` says which those are).
+The probabilities are the same but for the rounding of float32.
+
+Letters: C channels, T frames, H rows, W columns, l level (0 the finest), G chunks at a time.
+
+Source: specification sections 6.1 and 8.1; the way of computing is this project's own.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from network.architecture import UNetPadWrapper
+from network.chunk_plan import Plan, slabs
+from network.fast_layers import (
+    channels_strided,
+    class_probabilities,
+    halves,
+    memory_format,
+    pool,
+    run_block,
+    upsample,
+)
+
+SLAB_VALUES = 2**22  # of one map at a time: larger blocks of memory are slow to come by
+MIN_SLAB = 8  # frames: each slab computes 2d frames more on both sides
+
+
+class Frames:
+    """Consecutive frames of one level, in the pieces (1, C, T, H, W) in which they were found."""
+
+    def __init__(self):
+        self.pieces, self.end = [], 0
+
+    def append(self, piece: torch.Tensor) -> None:
+        """Add the next frames."""
+        self.pieces.append((self.end, piece))
+        self.end += piece.shape[2]
+
+    def drop(self, before: int) -> None:
+        """Forget the pieces whose frames all lie before ``before``."""
+        self.pieces = [(at, one) for at, one in self.pieces if at + one.shape[2] > before]
+
+    def parts(self, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (frame, piece) that cover ``first`` to ``last``, in order."""
+        at = first
+        for start, piece in self.pieces:
+            stop = min(last, start + piece.shape[2])
+            if start <= at < stop:
+                yield at, piece[:, :, at - start : stop - start]
+                at = stop
+        if at < last:  # a fault of this file, and of no input
+            raise AssertionError(f"frames {at} to {last} are not there")
+
+
+class ChunkFrames:
+    """Frames of one chunk at one level: the movie's, but for the ends that are the chunk's own.
+
+    Args:
+        movie: Frames of the movie at this level.
+        start: frame of the movie that is the first of the chunk.
+        size: frames of the chunk.
+        front, back: (1, C, T, H, W), the first and the last frames in place of the movie's.
+    """
+
+    def __init__(self, movie: Frames, start: int, size: int, front=None, back=None):
+        self.movie, self.start, self.size, self.front, self.back = movie, start, size, front, back
+
+    def parts(self, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (frame of the chunk, piece) that cover ``first`` to ``last``, in order."""
+        low = 0 if self.front is None else self.front.shape[2]
+        high = self.size - (0 if self.back is None else self.back.shape[2])
+        if first < low:
+            yield first, self.front[:, :, first : min(last, low)]
+        begin, end = max(first, low), min(last, high)
+        if begin < end:
+            for at, piece in self.movie.parts(begin + self.start, end + self.start):
+                yield at - self.start, piece
+        if last > high:
+            begin = max(first, high)
+            yield begin, self.back[:, :, begin - high : last - high]
+
+
+def joined(maps: list, first: int, last: int) -> torch.Tensor:
+    """Return the frames ``first`` to ``last`` of G maps as one tensor (G, C, T, H, W)."""
+    rows = []
+    for one in maps:
+        pieces = [piece for _, piece in one.parts(first, last)]
+        rows.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def slab_frames(frame_values: int) -> int:
+    """Return how many frames of ``frame_values`` numbers each are computed at a time."""
+    return max(MIN_SLAB, SLAB_VALUES // frame_values)
+
+
+class Encoder:
+    """The encoder of a whole movie, as far as chunks share it, computed as chunks ask for it.
+
+    Args:
+        blocks: encoder blocks of the network, finest first.
+        plan: Plan.
+        load: (first, last) -> these frames of the movie, as (1, C, T, H, W) input of the network.
+    """
+
+    def __init__(self, blocks, plan: Plan, load: Callable):
+        self.blocks, self.plan, self.load = blocks, plan, load
+        self.inputs = [Frames() for _ in range(min(plan.shared, plan.steps) + 1)]
+        self.maps = [Frames() for _ in plan.edges]  # output of each shared level
+
+    def advance(self, end: int) -> None:
+        """Compute what chunks that end at frame ``end`` share."""
+        plan = self.plan
+        self.inputs[0].append(self.load(self.inputs[0].end, end))
+        for level, edge in enumerate(plan.edges):
+            source, target = self.inputs[level], self.maps[level]
+            frames = end >> level
+            channels = self.blocks[level].layers[0].out_channels
+            values = channels * source.pieces[-1][1][0, 0, 0].numel()
+            for low, high in slabs(target.end, frames - edge, slab_frames(values)):
+                x = joined([source], max(0, low - plan.reach), high + plan.reach)
+                found = self._block(level, x, first=low, last=high, frames=frames)
+                target.append(found)
+                if level < plan.steps:
+                    self.inputs[level + 1].append(pool(found))
+
+    def chunks(self, starts: list[int]) -> tuple[list[list[ChunkFrames]], list[ChunkFrames]]:
+        """Return the outputs of the shared levels of G chunks and the input of the next level.
+
+        Args:
+            starts: first frame of each chunk.
+
+        Returns:
+            ([level][chunk], [chunk]); the second is empty when all levels are shared.
+        """
+        plan, maps = self.plan, []
+        zeros = self.load(-max(plan.before, plan.after), 0)
+        front, back = zeros[:, :, : plan.before], zeros[:, :, : plan.after]
+        ends = [(front, back)] * len(starts)
+        for level in range(plan.shared + 1):
+            if level > plan.steps:
+                return maps, []
+            size = plan.size(level)
+            sources = [
+                ChunkFrames(self.inputs[level], start >> level, size, *pair)
+                for start, pair in zip(starts, ends, strict=True)
+            ]
+            if level == plan.shared:
+                return maps, sources
+            edge = plan.edges[level]
+            x = joined(sources, 0, edge + plan.reach)
+            front = self._block(level, x, first=0, last=edge, frames=size)
+            x = joined(sources, size - edge - plan.reach, size)
+            back = self._block(level, x, first=size - edge, last=size, frames=size)
+            maps.append(
+                [
+                    ChunkFrames(self.maps[level], start >> level, size, *pair)
+                    for start, pair in zip(starts, _pairs(front, back), strict=True)
+                ]
+            )
+            if level < plan.steps:
+                ends = _pairs(pool(front), pool(back))
+        raise AssertionError("a plan shares at most all levels")
+
+    def _block(self, level, x, **frames):
+        layers = self.blocks[level].layers
+        return run_block(layers, [(layers[0], x)], **frames)
+
+    def drop(self, start: int, needed: list[tuple[int, int]]) -> None:
+        """Forget what chunks from frame ``start`` on do not need.
+
+        Args:
+            start: first frame of the next chunk.
+            needed: of ``Plan.needed``, of the next chunk.
+        """
+        plan = self.plan
+        for level, one in enumerate(self.maps):
+            first = needed[level][0]
+            if level < plan.steps:  # what the block of the decoder reads
+                first = plan.around(level, *needed[level])[0]
+            one.drop((start >> level) + first)
+        for level, one in enumerate(self.inputs):
+            done = self.maps[level].end - plan.reach if level < plan.shared else one.end
+            one.drop(min(start >> level, done))
+
+
+def _pairs(front, back):
+    return [(front[g : g + 1], back[g : g + 1]) for g in range(len(front))]
+
+
+class Decoder:
+    """Levels of single chunks: the encoder below the shared ones, and the decoder where kept."""
+
+    def __init__(self, model: UNetPadWrapper, plan: Plan):
+        self.model, self.plan = model, plan
+        self.halves = [halves(block.layers[0]) for block in model.up_path[1::2]]
+
+    def bottom(self, maps: list, sources: list) -> torch.Tensor:
+        """Return the coarsest map (G, C, T, H, W), and put the maps above it into ``maps``."""
+        x = None
+        for level in range(self.plan.shared, self.plan.steps + 1):
+            x = joined(sources, 0, self.plan.size(level)) if x is None else pool(x)
+            x = self._whole(level, x)
+            rows = []
+            for one in x.split(1):
+                rows.append(Frames())
+                rows[-1].append(one)
+            maps.append(rows)
+        return x
+
+    def _whole(self, level, x):
+        """Return the encoder block of ``level`` of a whole chunk (G, C, T, H, W)."""
+        layers, size = self.model.down_path[level].layers, self.plan.size(level)
+        values = len(x) * layers[0].out_channels * x[0, 0, 0].numel()
+        parts = list(slabs(0, size, slab_frames(values)))
+        if len(parts) == 1:
+            return run_block(layers, [(layers[0], x)], last=size, frames=size)
+        output = None
+        for low, high in parts:
+            first, last = self.plan.around(level, low, high)
+            part = [(layers[0], x[:, :, first:last])]
+            part = run_block(layers, part, first=low, last=high, frames=size)
+            if output is None:
+                shape = (*part.shape[:2], size, *part.shape[3:])
+                layout = memory_format(part.device)
+                output = part.new_empty(shape).to(memory_format=layout)
+            output[:, :, low:high] = part
+        return output
+
+    def parts(self, maps, x, x_first, needed) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Yield (first, last, probabilities (classes, G, T, H, W)) of the kept frames.
+
+        Args:
+            maps: outputs of the encoder, [level][chunk].
+            x: (G, C, T, H, W) coarsest map from its frame ``x_first`` on.
+            needed: of ``Plan.needed``.
+        """
+        for level in range(self.plan.steps - 1, -1, -1):
+            first, last = needed[level]
+            block = self.model.up_path[2 * (self.plan.steps - 1 - level) + 1]
+            values = len(x) * block.layers[0].out_channels * 4 * x[0, 0, 0].numel()
+            found = []
+            for low, high in slabs(first, last, slab_frames(values)):
+                part = self._slab(level, maps[level], x, x_first, low, high)
+                if level:
+                    found.append(part)
+                else:
+                    yield low, high, class_probabilities(part, self.model.final_layer)
+            if level:
+                x = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+                x_first = first
+
+    def _slab(self, level, skips, x, x_first, low, high):
+        """Return the frames ``low`` to ``high`` of the decoder block of ``level``."""
+        place = self.plan.steps - 1 - level
+        first, last = self.plan.around(level, low, high)
+        even = first // 2
+        part = x[:, :, even - x_first : -(-last // 2) - x_first]
+        up = upsample(part, self.model.up_path[2 * place])[:, :, first - 2 * even :]
+        maps = (joined(skips, first, last), up[:, :, : last - first])  # (G, C, T, H, W)
+        inputs = list(zip(self.halves[place], maps, strict=True))
+        layers = self.model.up_path[2 * place + 1].layers
+        return run_block(layers, inputs, first=low, last=high, frames=self.plan.size(level))
+
+
+class Canvas:
+    """Frames of a movie as the network sees them: turned and padded, and back again.
+
+    Args:
+        dataset: MovieDataset.
+        plan: Plan.
+        device: of the network.
+        turned: rows and columns change places.
+    """
+
+    def __init__(self, dataset, plan: Plan, device: torch.device, *, turned: bool):
+        self.dataset, self.plan, self.device, self.turned = dataset, plan, device, turned
+        self.frames = dataset.shape[0]
+        step = 2**plan.steps
+        self.size = tuple(reversed(dataset.shape[1:])) if turned else tuple(dataset.shape[1:])
+        self.pads = [((-n % step) // 2, -n % step - (-n % step) // 2) for n in self.size]
+
+    def load(self, first: int, last: int) -> torch.Tensor:
+        """Return frames of the movie with its zeros, (1, 1, last - first, H, W)."""
+        low, high = first - self.plan.before, last - self.plan.before
+        inside = (min(max(low, 0), self.frames), max(min(high, self.frames), 0))
+        values = np.zeros((last - first, *self.dataset.shape[1:]), np.float32)
+        if inside[0] < inside[1]:
+            values[inside[0] - low : inside[1] - low] = self.dataset.frames(*inside)
+        return self._padded(torch.from_numpy(values)[None, None])
+
+    def chunk(self, index: int) -> torch.Tensor:
+        """Return chunk ``index`` with its zero frames, (1, C, D, H, W)."""
+        x = torch.from_numpy(np.ascontiguousarray(self.dataset[index]))
+        x = x[None, None] if x.dim() == 3 else x[None]
+        return self._padded(functional.pad(x, (0, 0, 0, 0, self.plan.before, self.plan.after)))
+
+    def _padded(self, x):
+        if self.turned:
+            x = x.transpose(3, 4)
+        x = functional.pad(x, [n for pair in reversed(self.pads) for n in pair]).to(self.device)
+        if x.shape[1] == 1 and x.device.type == "cpu":
+            return channels_strided(x)
+        return x.contiguous(memory_format=memory_format(self.device))
+
+    def values(self, x: torch.Tensor) -> np.ndarray:
+        """Return (classes, T, H, W) as the movie lies, without the padding."""
+        for axis, ((before, _), size) in enumerate(zip(self.pads, self.size, strict=True), 2):
+            x = x.narrow(axis, before, size)
+        return (x.transpose(2, 3) if self.turned else x).cpu().numpy()
+
+
+def reason_against(model, params) -> str | None:
+    """Return why chunks of this network can share nothing, or None when they can."""
+    if not isinstance(model, UNetPadWrapper):
+        return f"network {type(model).__name__}"
+    if not model.halo:
+        return "border_mode = valid"
+    if any(params.tile):
+        return "tile"
+    if not model.pad_time and params.chunk[0] % 2 ** (len(model.down_path) - 1):
+        return "frames are not padded"
+    return None
+
+
+def chunk_plan(model: UNetPadWrapper, dataset, params) -> Plan:
+    """Return how the chunks of a MovieDataset go through the network."""
+    own = params.sin_channels or params.norm_video == "chunk"
+    own = own or params.remove_background == "chunk_average"
+    return Plan.of(
+        dataset.duration,
+        dataset.stride,
+        steps=len(model.down_path) - 1,
+        dilation=model.halo // 2,
+        share=len(dataset) > 1 and not own,
+    )
+
+
+def predicted_parts(
+    model: UNetPadWrapper, dataset, plan: Plan, kept: Callable, *, group: int = 1, turned=False
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield the probabilities of the kept frames of all chunks of a movie.
+
+    Without gradients, the network in eval mode and its weights ``turned`` like the frames.
+
+    Args:
+        model: network.
+        dataset: MovieDataset.
+        plan: of ``chunk_plan``.
+        kept: index of a chunk -> (first, last) frame of it that is wanted.
+        group: chunks at a time; they are in memory together.
+        turned: rows and columns change places.
+
+    Yields:
+        (index of the chunk, first frame in it, probabilities (classes, T, H, W) float32).
+    """
+    canvas = Canvas(dataset, plan, next(model.parameters()).device, turned=turned)
+    encoder, decoder = Encoder(model.down_path, plan, canvas.load), Decoder(model, plan)
+    index = 0
+    while index < len(dataset):
+        range_kept = kept(index)
+        indices = [index]
+        while len(indices) < group and index + len(indices) < len(dataset):
+            if kept(index + len(indices)) != range_kept:
+                break
+            indices.append(index + len(indices))
+        starts, needed = [one * plan.stride for one in indices], plan.needed(*range_kept)
+        if plan.shared:
+            encoder.advance(starts[-1] + plan.frames)
+            maps, sources = encoder.chunks(starts)
+        else:
+            maps, sources = [], [_frames_of(canvas.chunk(one)) for one in indices]
+        x, x_first = decoder.bottom(maps, sources), 0
+        if x is None:  # all levels are shared
+            x, x_first = joined(maps[-1], *needed[-1]), needed[-1][0]
+        for low, _, found in decoder.parts(maps, x, x_first, needed):
+            for row, one in enumerate(indices):
+                yield one, low - plan.before, canvas.values(found[:, row])
+        index = indices[-1] + 1
+        if plan.shared and index < len(dataset):
+            encoder.drop(index * plan.stride, plan.needed(*kept(index)))
+
+
+def _frames_of(x):
+    frames = Frames()
+    frames.append(x)
+    return frames
