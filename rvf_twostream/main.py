@@ -51,6 +51,9 @@ CROP = STORY.CROP  # none, region (ultrasound region of the header) or sector (d
 DEID = STORY.DEID  # refuse, warn or ignore DICOMs that name a person
 STATS = STORY.STATS  # movies behind mean and standard deviation: train, or all as published
 RESAMPLE_FPS = STORY.RESAMPLE_FPS  # frame rate to which movies are interpolated, 1/s; 0: none
+FRAME_RATE = STORY.FRAME_RATE  # frames/s of files that tell none; 0 leaves it unknown
+STORE = STORY.STORE  # compact: uint8 grey and float16 flow; or float32
+FLOW_UNIT = STORY.FLOW_UNIT  # px_per_frame as published, px_per_s or cm_per_s
 FLOW_SIZE = STORY.FLOW_SIZE  # ROWSxCOLS at which flow is computed; none: full size, as published
 
 # model

@@ -4,8 +4,9 @@
     python optical_flow_calculator.py --root ../data/rvf_twostream/demo/cohort
 
 Reads <root>/manifest.csv and the sorted DICOM files, with the crop, grey and frame-rate options of
-preprocess.py. Writes processed_OF/*.npy (n, NROWS, NCOLS, 2) float32, x (right) and y (down) in
-pixels of the full-size frame per frame interval, normalized_OF/*.npy, data_mean_std_OF.json.
+preprocess.py. Writes processed_OF/*.npy (n, NROWS, NCOLS, 2) float16 (float32 as --store of
+preprocess.py), x (right) and y (down) in the unit of --flow_unit: pixels of the full-size frame per
+frame interval or per second, or cm/s of the patient; data_mean_std_OF.json.
 
 Letters in shape comments: n frames, r rows, c columns.
 """
@@ -17,7 +18,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
-from settings import CROP, FLOW, Settings, add_file_flags, add_globals, size_of_text
+from settings import (
+    CROP,
+    FLOW,
+    FLOW_UNITS,
+    Settings,
+    add_file_flags,
+    add_globals,
+    one_of,
+    size_of_text,
+)
 
 # data
 NFRAMES = FLOW.NFRAMES  # fewest frames of a movie
@@ -53,7 +63,10 @@ def build_parser():
     parser.add_argument("-r", "--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--recalculate", action="store_true", help="recompute existing flows")
     parser.add_argument("--flow_size", type=size_of_text, help="ROWSxCOLS at which to compute")
-    parser.add_argument("--per_second", action="store_true", help="pixels per second")
+    parser.add_argument(
+        "--flow_unit", type=one_of(*FLOW_UNITS), default=FLOW_UNITS[0], help=", ".join(FLOW_UNITS)
+    )
+    parser.add_argument("--per_second", action="store_true", help="the same as px_per_s")
     parser.add_argument("--crop", type=CROP.kind, help="must equal that of preprocess.py")
     add_file_flags(parser)
     add_globals(parser, globals(), FLOW)

@@ -4,8 +4,9 @@
     python preprocess.py --root ../data/rvf_twostream/demo/cohort
 
 Reads <root>/*.dcm and the class file (id, class). Writes <class>/<id><letter>.dcm,
-processed_dicoms/*.npy (n, NROWS, NCOLS, 1) float32 0..1, normalized_dicoms/*.npy (z-scored),
-data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_contact_sheet.png.
+processed_dicoms/*.npy (n, NROWS, NCOLS, 1) uint8, 255 the movie's maximum (float32 0..1 with
+--store float32), data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_pictures/
+and deid_contact_sheet*.png. Mean and deviation are applied when clips are read.
 
 Letters in shape comments: n frames, r rows, c columns.
 """
@@ -26,6 +27,8 @@ NCOLS = PREPROCESS.NCOLS  # columns of a preprocessed movie, pixels
 CROP = PREPROCESS.CROP  # none, region (of the header) or sector (found in the picture)
 GREY = PREPROCESS.GREY  # luma, or reference for the swapped weights of the published script
 RESAMPLE_FPS = PREPROCESS.RESAMPLE_FPS  # frames/s after interpolation; 0 keeps the recording's
+FRAME_RATE = PREPROCESS.FRAME_RATE  # frames/s of files that tell none; 0 leaves it unknown
+STORE = PREPROCESS.STORE  # compact: uint8 grey and float16 flow; or float32
 # checks
 DEID = PREPROCESS.DEID  # refuse, warn or ignore headers with identity
 STATS = PREPROCESS.STATS  # movies behind mean and standard deviation: all or train
@@ -35,7 +38,7 @@ SPLITNUM = PREPROCESS.SPLITNUM  # split whose training patients --stats train ta
 PUBLISHED = {
     "preprocess_dicom": "inputs.preprocessing",
     "preprocess_root": "inputs.preprocessing",
-    "normalize_movies": "inputs.scaling",
+    "write_stats": "inputs.scaling",
     "movie_from_frames": "inputs.frames",
     "dicom_to_input": "inputs.one_dicom",
     "sort_dicoms": "inputs.sorting",

@@ -3,7 +3,8 @@
     python split_data.py --root ../data/rvf_twostream/study --splitnum 0 -m
     python split_data.py --root ../data/rvf_twostream/study --make_splits 5 --stratify
 
-Reads split_allocation_<N>.csv (id, train|val|test), normalized_dicoms/ and normalized_OF/. Writes
+Reads split_allocation_<N>.csv (id, train|val|test), manifest.csv, processed_dicoms/ and
+processed_OF/ (normalized_* of published and older data sets). Writes
 greyscale/split<N>_{train,val,test}/*.npy and OF/split<N>_{...}/*.npy as hard links. With
 --make_splits K it writes split_allocation_0..K-1.csv by patient instead.
 """

@@ -88,14 +88,18 @@ class DataGeneratorMerged(_Clips):
         movies: list of ``movies.Movie``.
         threshold: y is 1 when the class index is larger.
         class_weight: {0: w0, 1: w1} of the samples, or None for 1.
+        scaling: {stream: Scaling} from stored values to the network's, or None.
         settings: as in ``_Clips``.
 
     Differs: the published batches have the same members in every epoch; only their order changes.
     Source: section 7.2.
     """
 
-    def __init__(self, movies, *, batch_size=4, threshold=2, class_weight=None, **settings):
+    def __init__(
+        self, movies, *, batch_size=4, threshold=2, class_weight=None, scaling=None, **settings
+    ):
         super().__init__(movies, batch_size=batch_size, **settings)
+        self.scaling = scaling or {"grey": None, "of": None}
         self.threshold = threshold
         self.class_weight = class_weight or {0: 1.0, 1: 1.0}
 
@@ -111,8 +115,8 @@ class DataGeneratorMerged(_Clips):
     def _clip(self, movie, rng):
         """Return grey, flow x and flow y of the same frames, (t, r, c, 3)."""
         start = random_starts(movie.n_frames, self.nframes, 1, rng)[0]
-        grey = read_clip(movie.grey_path, start, self.nframes)
-        flow = read_clip(movie.of_path, start, self.nframes)
+        grey = read_clip(movie.grey_path, start, self.nframes, self.scaling["grey"])
+        flow = read_clip(movie.of_path, start, self.nframes, self.scaling["of"])
         return np.concatenate([grey, flow], axis=-1)
 
 

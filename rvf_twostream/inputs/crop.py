@@ -31,56 +31,73 @@ def tissue_region(data: Dataset) -> tuple[int, int, int, int] | None:
     return max(boxes, key=lambda b: (b[1] - b[0]) * (b[3] - b[2]), default=None)
 
 
-def apply_crop(
-    frames: np.ndarray, crop: str, data: Dataset
-) -> tuple[np.ndarray, list[int] | None, list[str]]:
-    """Cut frames (n, r, c) as asked.
+def pixel_cm(data: Dataset) -> tuple[float, float] | None:
+    """Return (width, height) of a pixel of the largest 2-D tissue region in cm, or None.
+
+    PhysicalDeltaX and Y (0018,602C) and (0018,602E) count where their unit is cm, code 3.
+    """
+    region = tissue_region(data)
+    for item in ultrasound_regions(data):
+        units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
+        corners = tuple(
+            item.get(f"RegionLocation{name}") for name in ("MinY0", "MaxY1", "MinX0", "MaxX1")
+        )
+        if region is None or corners != region or units != (3, 3):
+            continue
+        try:
+            size = tuple(abs(float(item.get(f"PhysicalDelta{axis}"))) for axis in "XY")
+        except (TypeError, ValueError):
+            return None
+        return size if all(np.isfinite(x) and 0 < x < 1 for x in size) else None
+    return None
+
+
+def region_box(size: tuple[int, int], data: Dataset) -> tuple[list[int] | None, list[str]]:
+    """Return row0, row1, col0, col1 (inclusive) of --crop region in frames of ``size``, or None.
 
     Returns:
-        frames: the cut frames; box: row0, row1, col0, col1 or None; notes: list of warnings.
+        box, and a list of warnings.
     """
-    if crop == "none":
-        return frames, None, []
-    _, r, c = frames.shape
-    if crop == "sector":
-        mask = sector_mask(frames)
-        if mask is None:
-            return frames, None, ["no moving sector found: not cropped"]
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = [int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1])]
-        cut = np.where(mask, frames, np.float32(0))
-    else:
-        region = tissue_region(data)
-        if region is None:
-            return frames, None, ["no 2-D tissue region (0018,6011): not cropped"]
-        # One pixel of overshoot is common: scanners write the size instead of the last index.
-        row0, row1, col0, col1 = region
-        region = row0, row1 - (row1 == r), col0, col1 - (col1 == c)
-        box = [max(region[0], 0), min(region[1], r - 1), max(region[2], 0), min(region[3], c - 1)]
-        area = (region[1] - region[0] + 1) * (region[3] - region[2] + 1)
-        inside = max(box[1] - box[0] + 1, 0) * max(box[3] - box[2] + 1, 0)
-        if inside < (1 - OVERSHOOT) * area:
-            return (
-                frames,
-                None,
-                [
-                    f"ultrasound region (0018,6011) rows {region[0]}..{region[1]}, columns "
-                    f"{region[2]}..{region[3]} lies outside the frame of {r} x {c}: not cropped"
-                ],
-            )
-        cut = frames
-    cut = np.ascontiguousarray(cut[:, box[0] : box[1] + 1, box[2] : box[3] + 1])
-    return cut, box, []
+    r, c = size
+    region = tissue_region(data)
+    if region is None:
+        return None, ["no 2-D tissue region (0018,6011): not cropped"]
+    # One pixel of overshoot is common: scanners write the size instead of the last index.
+    row0, row1, col0, col1 = region
+    region = row0, row1 - (row1 == r), col0, col1 - (col1 == c)
+    box = [max(region[0], 0), min(region[1], r - 1), max(region[2], 0), min(region[3], c - 1)]
+    area = (region[1] - region[0] + 1) * (region[3] - region[2] + 1)
+    inside = max(box[1] - box[0] + 1, 0) * max(box[3] - box[2] + 1, 0)
+    if inside < (1 - OVERSHOOT) * area:
+        return None, [
+            f"ultrasound region (0018,6011) rows {region[0]}..{region[1]}, columns "
+            f"{region[2]}..{region[3]} lies outside the frame of {r} x {c}: not cropped"
+        ]
+    return box, []
+
+
+def mask_box(mask: np.ndarray) -> list[int]:
+    """Return row0, row1, col0, col1 (inclusive) of what a mask (r, c) holds."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1])]
 
 
 def sector_mask(frames: np.ndarray) -> np.ndarray | None:
+    """Return the (r, c) bool mask of the moving fan of frames (n, r, c), or None."""
+    return sector_of_extremes(frames.min(axis=0), frames.max(axis=0))
+
+
+def sector_of_extremes(low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
     """Return the (r, c) bool mask of the moving fan, or None when nothing moves.
+
+    Args:
+        low, high: (r, c) minimum and maximum over all frames.
 
     Pixels that exceed 12 at some time and change over time; the largest connected component of
     them, closed and filled. Text, scales and menus do not change.
     """
-    bright = frames.max(axis=0) > SECTOR_LEVEL
-    moving = np.ptp(frames, axis=0) > 2
+    bright = high > SECTOR_LEVEL
+    moving = high - low > 2
     seed = (bright & moving).astype(np.uint8)
     size = max(3, round(min(seed.shape) / 40)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

@@ -1,66 +1,86 @@
 """Look for identity in DICOM headers before anything is read or written (specification 5.2).
 
-Findings name tags and never values. Sequences are searched at every depth, private ones included.
+What identifies is told by table E.1-1 of DICOM PS3.15, as the package dicom-anonymizer keeps it;
+which of it names a person outright (level 1) is ours. Findings name tags and never values.
+Sequences are searched at every depth, private ones included, and so are the file's preamble and
+meta header.
 """
 
-import csv
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
+from pydicom.tag import Tag
 
-from common.files import InputError, atomic_path
+from common.files import InputError
+from common.tables import write_table
 
-MODES = ("refuse", "warn", "ignore")
-PLACEHOLDER = re.compile(
-    r"(?i)^(anon|anonymi[sz]ed|deidentified|removed|unknown|none|x+|patient)?[\W_\d]*$"
+PACKAGE = "dicomanonymizer.dicom_anonymization_databases"
+EDITIONS = ("2023", "2024b", "2026c")  # an attribute of any of them counts: some were retired
+RULES = {  # list of the package: rule of the table
+    "D_TAGS": "D",
+    "Z_TAGS": "Z",
+    "X_TAGS": "X",
+    "U_TAGS": "U",
+    "Z_D_TAGS": "Z/D",
+    "X_Z_TAGS": "X/Z",
+    "X_D_TAGS": "X/D",
+    "X_Z_D_TAGS": "X/Z/D",
+    "X_Z_U_STAR_TAGS": "X/Z/U*",
+}
+IDENTITY = {  # names a person, or is a number that an office can turn into one
+    "AccessionNumber",
+    "AdmissionID",
+    "CountryOfResidence",
+    "CurrentPatientLocation",
+    "InsurancePlanIdentification",
+    "IssuerOfPatientID",
+    "MedicalRecordLocator",
+    "MilitaryRank",
+    "OtherPatientIDs",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "PatientAddress",
+    "PatientBirthDate",
+    "PatientBirthDateInAlternativeCalendar",
+    "PatientBirthName",
+    "PatientDeathDateInAlternativeCalendar",
+    "PatientInstitutionResidence",
+    "PatientInsurancePlanCodeSequence",
+    "PatientMotherBirthName",
+    "PatientName",
+    "PatientTelecomInformation",
+    "PatientTelephoneNumbers",
+    "PersonAddress",
+    "PersonTelecomInformation",
+    "PersonTelephoneNumbers",
+    "RegionOfResidence",
+    "ResponsiblePerson",
+    "ServiceEpisodeID",
+}
+TEXT = {"AE", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "UN"}  # may say who
+META = (0x00020016, 0x00020017, 0x00020018, 0x00020026, 0x00020027, 0x00020028)  # addresses
+META_PRIVATE = (0x00020100, 0x00020102)
+OLDEST = 89  # years; above, an age is an identifier (HIPAA 45 CFR 164.514)
+NO_DATES = {"19000101", "19010101", "18000101", "00010101", "00000000"}  # fillers of anonymisers
+WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        anon anonym anonymous anonymus anonymized anonymised anonymization anonyme anonymisiert de
+        deid deidentified identified redacted removed deleted masked hidden withheld blank empty
+        unknown unbekannt none no nil null na nn not available name noname nobody patient pat pt
+        subject participant case study person id test pseudonym pseudonymized pseudonymised first
+        last given family firstname lastname dummy default
+        """,
+    )
 )
-LEVEL_1 = {  # identity
-    0x00100010: "PatientName",
-    0x00100030: "PatientBirthDate",
-    0x00101005: "PatientBirthName",
-    0x00101060: "PatientMotherBirthName",
-    0x00101000: "OtherPatientIDs",
-    0x00101001: "OtherPatientNames",
-    0x00101002: "OtherPatientIDsSequence",
-    0x00101040: "PatientAddress",
-    0x00102154: "PatientTelephoneNumbers",
-    0x00101090: "MedicalRecordLocator",
-    0x00101080: "MilitaryRank",
-    0x00102297: "ResponsiblePerson",
-    0x00100050: "PatientInsurancePlanCodeSequence",
-    0x00100021: "IssuerOfPatientID",
-    0x00080050: "AccessionNumber",
-}
-LEVEL_2 = {  # may lead to a person
-    0x00080080: "InstitutionName",
-    0x00080081: "InstitutionAddress",
-    0x00080090: "ReferringPhysicianName",
-    0x00081048: "PhysiciansOfRecord",
-    0x00081050: "PerformingPhysicianName",
-    0x00081060: "NameOfPhysiciansReadingStudy",
-    0x00081070: "OperatorsName",
-    0x00081010: "StationName",
-    0x00181000: "DeviceSerialNumber",
-    0x00100032: "PatientBirthTime",
-    0x00102160: "EthnicGroup",
-    0x00102180: "Occupation",
-    0x001021B0: "AdditionalPatientHistory",
-    0x00104000: "PatientComments",
-    0x00204000: "ImageComments",
-    0x00081030: "StudyDescription",
-    0x00321032: "RequestingPhysician",
-    0x00080020: "StudyDate",
-    0x00080021: "SeriesDate",
-    0x00080022: "AcquisitionDate",
-    0x00080023: "ContentDate",
-}
-SHEET_MOVIES = 64  # first frames on the contact sheet
+SHORT_NUMBER = 4  # digits beside such a word: a running number; longer may be a hospital's
 
 
 class Finding(NamedTuple):
@@ -68,10 +88,51 @@ class Finding(NamedTuple):
 
     tag: str  # (gggg,eeee)
     keyword: str
-    level: int  # 1 identity, 2 warning
+    level: int  # 1 identity, 2 may lead to a person, 3 filled, of the table
+    rule: str = ""  # of PS3.15 E.1-1, or why it is looked at
 
 
-def check_header(data: Dataset, known_ids: Collection[str] | None = None) -> list:
+def _read_tables():
+    """Return ({tag: rule}, [(tag, mask, rule)]) of all editions; newer ones win."""
+    plain, repeated = {}, []
+    for edition in EDITIONS:
+        table = import_module(
+            f"dicomanonymizer.dicom_anonymization_databases.dicomfields_{edition}"
+        )
+        for name, rule in RULES.items():
+            for entry in getattr(table, name):
+                if len(entry) == 2:
+                    plain[entry[0] << 16 | entry[1]] = rule
+                else:
+                    repeated.append((entry[0] << 16 | entry[1], entry[2] << 16 | entry[3], rule))
+    return plain, repeated
+
+
+PLAIN, REPEATED = _read_tables()
+
+
+def rule_of(tag: int) -> str | None:
+    """Return the rule of PS3.15 table E.1-1 for a tag, or None where it has none."""
+    if tag in PLAIN:
+        return PLAIN[tag]
+    return next((rule for base, mask, rule in REPEATED if tag & mask == base & mask), None)
+
+
+def says_nobody(text: str, patient_id: str = "") -> bool:
+    """Say whether a value stands for nobody: "Anonymous", "De-identified", "xxx^xxx", the study id.
+
+    Digits alone, or long ones beside such a word, may be a hospital's number, a date of birth.
+    """
+    text = text.strip()
+    if not text or (patient_id and text.casefold() == patient_id.casefold()):
+        return True
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    digits = sum(char.isdigit() for char in text)
+    known = all(word in WORDS or re.fullmatch("xx+|zz+", word) for word in words)
+    return known and (digits == 0 or (bool(words) and digits <= SHORT_NUMBER))
+
+
+def check_header(data: Dataset, known_ids: Collection[str] | None = None) -> list[Finding]:
     """Return the Findings in a data set, each tag once.
 
     Args:
@@ -80,10 +141,11 @@ def check_header(data: Dataset, known_ids: Collection[str] | None = None) -> lis
     """
     patient_id = str(_value(data, 0x00100020) or "").strip()
     findings = set(_walk(data, patient_id))
+    findings.update(_file_head(data))
     if str(_value(data, 0x00120062) or "").strip().upper() != "YES":
-        findings.add(Finding("(0012,0062)", "PatientIdentityRemoved", 2))
+        findings.add(Finding("(0012,0062)", "PatientIdentityRemoved", 2, "is not YES"))
     if known_ids is not None and patient_id and patient_id not in known_ids:
-        findings.add(Finding("(0010,0020)", "PatientID", 2))
+        findings.add(Finding("(0010,0020)", "PatientID", 2, "is no study id"))
     return sorted(findings, key=lambda f: (f.level, f.tag))
 
 
@@ -98,36 +160,78 @@ def _value(data, tag):
         return None
 
 
-def _walk(data, patient_id):
+def _file_head(data):
+    """Yield the Findings before the data set: preamble and meta header."""
+    preamble = getattr(data, "preamble", None) or b""
+    if preamble.strip(b"\0") and preamble[:4] not in (b"II*\0", b"MM\0*"):  # both: also a TIFF
+        text = re.search(rb"[A-Za-z0-9]{3}", preamble)
+        yield Finding("(preamble)", "File Preamble", 1 if text else 2, "128 bytes before DICM")
+    meta = getattr(data, "file_meta", None)
+    for tag in META if meta is not None else ():
+        if tag in meta and not says_nobody(str(_value(meta, tag) or "")):
+            yield Finding(_shown(tag), keyword_for_tag(tag), 2, "file meta")
+    for tag in META_PRIVATE if meta is not None else ():
+        if tag in meta and not _empty(_value(meta, tag)):
+            yield Finding(_shown(tag), keyword_for_tag(tag), 1 if tag & 2 else 2, "file meta")
+
+
+def _shown(tag):
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def _walk(data: Dataset, patient_id: str) -> Iterator[Finding]:
     """Yield the Findings of a data set and of the sequences in it."""
     for tag in list(data.keys()):
-        group, text = tag >> 16, f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 element = data[tag]
         except Exception:
             # Damaged elements cannot be judged: a person has to.
-            yield Finding(text, "unreadable element", 2)
+            yield Finding(_shown(tag), "unreadable element", 2, "damaged")
             continue
-        value = element.value
         if element.VR == "SQ":
-            for item in value or ():
+            for item in element.value or ():
                 yield from _walk(item, patient_id)
-        if group % 2 and not _empty(value):
-            yield Finding(f"({group:04X},xxxx)", "private group", 2)
-        if tag in LEVEL_1:
-            name = element.VR == "PN"
-            allowed = name and (PLACEHOLDER.match(str(value)) or str(value).strip() == patient_id)
-            if not _empty(value) and not allowed:
-                yield Finding(text, LEVEL_1[tag], 1)
-        elif tag == 0x00280301 and str(value).strip().upper() == "YES":
-            yield Finding(text, "BurnedInAnnotation", 1)
-        elif 0x6000 <= group <= 0x60FF and tag & 0xFFFF == 0x3000:
-            yield Finding("(60xx,3000)", "OverlayData", 1)
-        elif not _empty(value) and (tag in LEVEL_2 or element.VR == "PN"):
-            keyword = LEVEL_2.get(tag) or element.keyword or "person name"
-            yield Finding(text, keyword, 2)
+        found = _judge(int(tag), element, patient_id)
+        if found is not None:
+            yield found
+
+
+def _judge(tag, element, patient_id):
+    """Return the Finding of one element, or None."""
+    group, value, rule = tag >> 16, element.value, rule_of(tag)
+    text = str(value).strip() if value is not None else ""
+    if group % 2:
+        if _empty(value):
+            return None
+        return Finding(f"({group:04X},xxxx)", "private group", 2, "X")
+    if tag == 0x00280301:
+        yes = text.upper() == "YES"
+        return Finding(_shown(tag), "BurnedInAnnotation", 1, "is YES") if yes else None
+    if 0x6000 <= group <= 0x60FF and tag & 0xFFFF == 0x3000:
+        return Finding("(60xx,3000)", "OverlayData", 1, rule or "X")
+    if tag == 0x00100020 or _empty(value):
+        return None  # PatientID is compared with the study ids
+    keyword = element.keyword or Tag(tag).__str__()
+    if keyword in IDENTITY:
+        nobody = text in NO_DATES if element.VR == "DA" else says_nobody(text, patient_id)
+        nobody = nobody and element.VR != "SQ"
+        return None if nobody else Finding(_shown(tag), keyword, 1, rule or "identity")
+    if keyword == "PatientAge":
+        return Finding(_shown(tag), keyword, 1 if _years(text) > OLDEST else 3, rule or "X")
+    if rule is None and element.VR != "PN":
+        return None
+    if element.VR in TEXT:
+        if text in NO_DATES or says_nobody(text, patient_id):
+            return None
+        return Finding(_shown(tag), keyword, 2, rule or "person name")
+    return Finding(_shown(tag), keyword, 3, rule)
+
+
+def _years(text):
+    """Return the age in years of an AS value, 0 where it is none."""
+    return int(text[:3]) if re.fullmatch(r"\d{3}Y", text) else 0
 
 
 def _empty(value):
@@ -140,21 +244,19 @@ def report(path: Path, findings: dict[str, list], mode: str) -> list[str]:
     """Write ``deid_report.csv`` and judge the findings.
 
     Args:
-        path: the CSV to write: file, tag, keyword, level.
+        path: the CSV to write: file, tag, keyword, level, rule.
         findings: {file name: list of Finding}.
         mode: "refuse" raises on level 1, "warn" returns the lines to print, "ignore" none.
 
     Raises:
         InputError: level 1 was found in mode "refuse"; the text lists files and tag names.
     """
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as handle,
-    ):
-        writer = csv.writer(handle)
-        writer.writerow(("file", "tag", "keyword", "level"))
-        for name, found in sorted(findings.items()):
-            writer.writerows((name, f.tag, f.keyword, f.level) for f in found)
+    rows = [
+        (name, f.tag, f.keyword, f.level, f.rule)
+        for name, found in sorted(findings.items())
+        for f in found
+    ]
+    write_table(path, ("file", "tag", "keyword", "level", "rule"), rows)
     if mode == "ignore":
         return []
     identity = identity_lines(findings)
@@ -171,6 +273,12 @@ def report(path: Path, findings: dict[str, list], mode: str) -> list[str]:
             if finding.level == 2:
                 counts[finding[:2]] = counts.get(finding[:2], 0) + 1
     lines += [f"check {key} {tag} in {n} files" for (tag, key), n in sorted(counts.items())]
+    others = {f.keyword for found in findings.values() for f in found if f.level == 3}
+    if others:
+        lines.append(
+            f"{len(others)} more attributes of DICOM PS3.15 table E.1-1 are filled (UIDs, times, "
+            f"sequences): listed in {path.name}"
+        )
     return lines
 
 
@@ -182,28 +290,3 @@ def identity_lines(findings: dict[str, list]) -> list[str]:
         if tags:
             lines.append(f"{name}: {', '.join(tags)}")
     return lines
-
-
-def write_contact_sheet(path: Path, pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Path:
-    """Write the first frames of up to 64 movies as one picture for a human look.
-
-    Args:
-        path: PNG to write.
-        pictures: list of (r, c) arrays, 0..255.
-        titles: list of movie names.
-    """
-    pictures, titles = pictures[:SHEET_MOVIES], titles[:SHEET_MOVIES]
-    columns = min(8, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(1.9 * columns, 1.75 * rows + 0.4), dpi=120)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, picture, title in zip(grid.flat, pictures, titles, strict=False):
-        axes.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255, aspect="equal")
-        axes.set_title(title, fontsize=8)
-    figure.suptitle("First frames: look for burnt-in names, numbers and dates", fontsize=9, y=0.995)
-    figure.tight_layout(pad=0.4, rect=(0, 0, 1, 0.985))
-    with atomic_path(Path(path)) as temporary:
-        figure.savefig(temporary, format="png")
-    return Path(path)

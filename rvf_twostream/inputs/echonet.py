@@ -56,6 +56,13 @@ def read_file_list(
     if missing:
         hint = "; --make_split draws one" if missing == ["Split"] else ""
         raise InputError(f"{path}: columns missing: {', '.join(missing)}{hint}")
+    folds = {str(row["Split"] or "").strip() for row in rows}
+    if folds and all(fold.isdigit() for fold in folds):
+        raise InputError(
+            f"{path}: Split holds the numbers {', '.join(sorted(folds)[:12])} (folds, as in "
+            "EchoNet-Pediatric), not TRAIN, VAL, TEST; write these words, for example fold 8 as "
+            "VAL, fold 9 as TEST, the others as TRAIN"
+        )
     table, faults = {}, []
     for number_, row in enumerate(rows, start=2):
         name = (row["FileName"] or "").strip()

@@ -7,8 +7,82 @@ import cv2
 import numpy as np
 
 from common.files import InputError
-from inputs.resize import resize_frame, resize_img_list
-from settings import FARNEBACK, NCOLS, NROWS
+from inputs.resize import resize_frame
+from settings import FARNEBACK, FLOW_UNITS, NCOLS, NROWS
+
+
+def flow_unit(options: dict) -> str:
+    """Return the unit of a flow made with ``options``; older files know ``per_second`` only."""
+    return options.get("flow_unit") or FLOW_UNITS[bool(options.get("per_second"))]
+
+
+def unit_factors(options: dict, info: dict) -> np.ndarray:
+    """Return what turns flow (x, y) in full-size pixels per frame into the unit of ``options``.
+
+    Args:
+        info: of the movie: frame_rate_hz, and pixel_cm (width, height) for cm_per_s.
+
+    Raises:
+        InputError: the header does not tell what the unit needs.
+    """
+    unit = flow_unit(options)
+    if unit == FLOW_UNITS[0]:
+        return np.ones(2, np.float32)
+    if not info["frame_rate_hz"]:
+        raise InputError(
+            "no frame rate in the header (FrameTime (0018,1063)), needed by --flow_unit "
+            f"{unit} (--per_second); give --frame_rate"
+        )
+    factors = np.full(2, info["frame_rate_hz"], np.float32)
+    if unit == "cm_per_s":
+        if not info.get("pixel_cm"):
+            raise InputError(
+                "no pixel size in cm in the header (PhysicalDeltaX (0018,602C) of a 2-D tissue "
+                "region), needed by --flow_unit cm_per_s; use px_per_s"
+            )
+        factors *= np.array(info["pixel_cm"], np.float32)
+    return factors
+
+
+class FlowMaker:
+    """The flow of a movie whose frames come one by one.
+
+    Args:
+        options: nrows, ncols, flow_size, flow_unit and farneback.
+        info: of the movie: bits_stored, frame_rate_hz, pixel_cm.
+
+    Source: section 5.6. The method is not invariant to scale: frames are brought to 0..255.
+    """
+
+    def __init__(self, options: dict, info: dict):
+        cv2.setNumThreads(1)  # one process per file
+        self._size = options["nrows"], options["ncols"]
+        self._at = tuple(options["flow_size"]) if options["flow_size"] else None
+        self._method = {**farneback_defaults(), **options["farneback"]}
+        self._unit = unit_factors(options, info)
+        top = 2.0 ** info["bits_stored"] - 1
+        self._scale = np.float32(255 / top) if top > 255 else None
+        self._before, self._fields, self._ratio, self._n = None, [], None, 0
+
+    def add(self, frame: np.ndarray) -> None:
+        """Take the next grey frame (r, c)."""
+        if self._scale is not None:
+            frame = frame * self._scale
+        if self._at is not None:
+            r, c = frame.shape
+            self._ratio = np.array([c / self._at[1], r / self._at[0]], np.float32)
+            frame = resize_frame(frame, *self._at)
+        if self._before is not None:
+            field = cv2.calcOpticalFlowFarneback(self._before, frame, None, flags=0, **self._method)
+            self._fields.append(resize_frame(field, *self._size))
+        self._before, self._n = frame, self._n + 1
+
+    def fields(self) -> np.ndarray:
+        """Return the flow (n, nrows, ncols, 2) float32; the last field is repeated."""
+        if not self._fields:
+            raise InputError(f"{self._n} frame has no flow, at least 2 needed")
+        unit = self._unit if self._ratio is None else self._unit * self._ratio
+        return np.stack([*self._fields, self._fields[-1]]) * unit
 
 
 def video2OF(
@@ -31,50 +105,24 @@ def video2OF(
         farneback: pyr_scale, levels, winsize, iterations, poly_n, poly_sigma of the method, as in
             ``farneback_defaults`` unless given.
 
-    Source: section 5.6. The method is not invariant to scale: always give 0..255.
+    Source: section 5.6.
     """
-    cv2.setNumThreads(1)  # one process per file
-    method = {**farneback_defaults(), **farneback}
-    _, r, c = frames.shape
-    if len(frames) < 2:
-        raise InputError(f"{len(frames)} frame has no flow, at least 2 needed")
-    unit = np.ones(2, np.float32)
-    if flow_size:
-        frames = resize_img_list(frames, *flow_size)
-        unit = np.array([c / flow_size[1], r / flow_size[0]], np.float32)
-    if frame_rate_hz:
-        unit = unit * np.float32(frame_rate_hz)
-    fields = np.empty((len(frames), nrows, ncols, 2), np.float32)
-    for k in range(len(frames) - 1):
-        field = cv2.calcOpticalFlowFarneback(
-            frames[k],
-            frames[k + 1],
-            None,
-            flags=0,
-            **method,
-        )
-        fields[k] = resize_frame(field, nrows, ncols)
-    fields[-1] = fields[-2]
-    return fields * unit
+    options = {
+        "nrows": nrows,
+        "ncols": ncols,
+        "flow_size": flow_size,
+        "flow_unit": FLOW_UNITS[bool(frame_rate_hz)],
+        "farneback": farneback,
+    }
+    return flow_of_frames(frames, options, {"bits_stored": 8, "frame_rate_hz": frame_rate_hz})
 
 
 def flow_of_frames(frames: np.ndarray, options: dict, info: dict) -> np.ndarray:
     """Return the flow of frames (n, r, c) under the options of data_mean_std_OF.json."""
-    if options["per_second"] and not info["frame_rate_hz"]:
-        raise InputError(
-            "no frame rate in the header (FrameTime (0018,1063)), needed by --per_second"
-        )
-    top = 2.0 ** info["bits_stored"] - 1
-    if top > 255:
-        frames = frames * np.float32(255 / top)
-    return video2OF(
-        frames,
-        nrows=options["nrows"],
-        ncols=options["ncols"],
-        flow_size=options["flow_size"],
-        frame_rate_hz=info["frame_rate_hz"] if options["per_second"] else None,
-        **options["farneback"],
-    )
+    maker = FlowMaker(options, info)
+    for frame in frames:
+        maker.add(frame)
+    return maker.fields()
 
 
 def farneback_defaults() -> dict[str, float]:

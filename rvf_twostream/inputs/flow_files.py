@@ -1,4 +1,4 @@
-"""Compute the flow of every movie of a data set and normalise it (specification section 5.6).
+"""Compute the flow of every movie of a data set (specification section 5.6).
 
 The body of ``optical_flow_calculator.py``, whose docstring lists the files.
 """
@@ -6,32 +6,34 @@ The body of ``optical_flow_calculator.py``, whose docstring lists the files.
 import sys
 from pathlib import Path
 
+import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from common.files import InputError
-from inputs.flow import flow_of_frames
-from inputs.frames import read_movie
-from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, normalize_movies
-from inputs.sorting import sorted_movies
+from inputs.flow import flow_unit
+from inputs.frames import make_movie
+from inputs.manifest import DONE, processed_rows, read_manifest, sorted_path, write_manifest
+from inputs.recipe import options_hash
+from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, measure_again, write_stats
+from inputs.storage import stored_flow
 from inputs.utils import existing_root, read_stats, save_array
-from settings import FARNEBACK, Settings
+from settings import FARNEBACK, FLOW_UNITS, Settings
 
 
 def convert2OF(source: Path, target: Path, options: dict, nframes: int) -> str | None:
     """Compute and save the flow of one DICOM; return the fault as text, or None."""
     try:
-        frames, info = read_movie(source, options)
-        if len(frames) < nframes:
-            raise InputError(f"{source}: {len(frames)} frames, {nframes} needed")
-        try:
-            flow = flow_of_frames(frames, options, info)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-        save_array(target, flow)
+        made = make_movie(source, options, options, nframes=nframes)
+        save_array(target, stored_flow(made.flow, options.get("store", "float32")))
     except InputError as error:
         return str(error)
     return None
+
+
+def save_flow(root: Path, stem: str, flow: np.ndarray, options: dict) -> None:
+    """Save the flow (n, r, c, 2) of a movie of a data set as it is stored."""
+    save_array(root / FLOW_STREAM.made / f"{stem}.npy", stored_flow(flow, options["store"]))
 
 
 def flow_options(grey: dict, settings: Settings) -> dict:
@@ -51,63 +53,98 @@ def flow_options(grey: dict, settings: Settings) -> dict:
             f"--nrows {nrows} --ncols {ncols}: preprocess.py: {grey['nrows']} x {grey['ncols']}, "
             "give the same"
         )
+    unit = settings.flow_unit
+    if settings.per_second:
+        if unit == FLOW_UNITS[2]:
+            raise InputError("--per_second means --flow_unit px_per_s; give one of the two")
+        unit = FLOW_UNITS[1]
     return {
         **grey,
         "flow_size": list(settings.flow_size) if settings.flow_size else None,
-        "per_second": settings.per_second,
+        "per_second": unit == FLOW_UNITS[1],
+        "flow_unit": unit,
         "farneback": {name.lower(): getattr(settings, name.lower()) for name in FARNEBACK},
     }
 
 
 def make_flows(
     root: Path, options: dict, settings: Settings
-) -> tuple[list[str], list[str], dict[str, str]]:
+) -> tuple[list[dict], list[str], dict[str, str]]:
     """Compute the flows that are missing.
 
     Returns:
-        all stems, those that were to be made, and {stem: fault} of those that failed.
+        rows of all movies, the stems that were to be made, and {stem: fault} of those that failed.
     """
-    movies = sorted_movies(root)
+    rows = processed_rows(root)
     folder = root / FLOW_STREAM.made
     folder.mkdir(exist_ok=True)
     check_options(root, FLOW_STREAM.made, options, recalculate=settings.recalculate)
-    stems = sorted(movies)
-    jobs = [s for s in stems if settings.recalculate or not (folder / f"{s}.npy").exists()]
+    recipe = options_hash(options)
+
+    def is_made(row):
+        known = (row["flow_recipe"], row["flow_of"]) == (recipe, row["source_sha256"])
+        return (folder / f"{row['name']}.npy").exists() and known
+
+    jobs = [row for row in rows if settings.recalculate or not is_made(row)]
     bar = tqdm(jobs, desc="optical flow", disable=None, unit="file")
     faults = Parallel(n_jobs=settings.workers)(
-        delayed(convert2OF)(movies[stem], folder / f"{stem}.npy", options, settings.nframes)
-        for stem in bar
+        delayed(convert2OF)(
+            sorted_path(root, row), folder / f"{row['name']}.npy", options, settings.nframes
+        )
+        for row in bar
     )
-    return stems, jobs, {stem: fault for stem, fault in zip(jobs, faults, strict=True) if fault}
+    stems = [row["name"] for row in jobs]
+    return rows, stems, {stem: f for stem, f in zip(stems, faults, strict=True) if f}
 
 
 def flow_root(root: Path, settings: Settings) -> int:
     """Compute the flow of a data set; settings as the flags of the script.
 
     Args:
-        settings: of FLOW, and workers, recalculate, flow_size, per_second, crop (None for that of
-            preprocess.py; another one is an error).
+        settings: of FLOW, and workers, recalculate, flow_size, flow_unit, per_second, crop (None
+            for that of preprocess.py; another one is an error).
 
     Returns:
         exit code: 0, or 1 when a file failed.
     """
     root = existing_root(root)
-    sorted_movies(root)
-    remedy = f"run preprocess.py --root {root} first"
-    options = flow_options(
-        read_stats(root / GREY_STREAM.stats_file, remedy=remedy)["options"], settings
+    grey = read_stats(
+        root / GREY_STREAM.stats_file, remedy=f"run preprocess.py --root {root} first"
     )
-    stems, jobs, failed = make_flows(root, options, settings)
-    done = [stem for stem in stems if stem not in failed]
+    if "values" not in grey:
+        raise InputError(
+            f"{root}: movies of an older version, z-scored on disk; make them anew with "
+            "preprocess.py -r, or go on with that version"
+        )
+    options = flow_options(grey["options"], settings)
+    rows, jobs, failed = make_flows(root, options, settings)
+    _note_flows(root, options, rows, failed)
+    done = [row["name"] for row in rows if row["name"] not in failed]
     if not done:
         raise InputError(f"{root}: no flow computed; first fault: {next(iter(failed.values()))}")
-    written = normalize_movies(root, done, FLOW_STREAM, options, settings)
+    changed = write_stats(root, done, FLOW_STREAM, options, settings)
+    # A movie without flow is in no split: both scales are over the same movies.
+    changed |= measure_again(root, done, GREY_STREAM, settings.workers)
     made = len(jobs) - len(failed)
-    if made or written:
-        place = root / FLOW_STREAM.scaled
-        print(f"{made} flows made, {written} normalised, {len(done)} in {place}")
+    if made or changed:
+        place = root / FLOW_STREAM.made
+        print(f"{made} flows made ({flow_unit(options)}), {len(done)} in {place}")
     else:
         print(f"all {len(done)} flows exist already: nothing changed (--recalculate recomputes)")
     for stem, fault in failed.items():
         print(f"failed: {stem}: {fault}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _note_flows(root, options, rows, failed):
+    """Enter in the manifest which movies have a flow, of which file and recipe."""
+    by_name = {row["name"]: row for row in rows}
+    manifest = read_manifest(root)
+    for row in manifest:
+        mine = by_name.get(row["name"]) if row["name"] and row["status"] == "processed" else None
+        if mine is not None:
+            fault = failed.get(row["name"])
+            row["flow"] = DONE if fault is None else f"failed: {fault}"
+            row["flow_recipe"] = options_hash(options)
+            row["flow_of"] = "" if fault else row["source_sha256"]
+    write_manifest(root, manifest)

@@ -1,16 +1,32 @@
-"""From a DICOM file to a movie: frames in time, resized, maximum 1 (specification 5.4, 5.5).
+"""From a DICOM file to a movie and its flow: frames in time, resized, maximum 1 (section 5.4, 5.5).
 
-Letters in shape comments: n frames, r rows, c columns.
+Each frame is decoded once: it is resized, compared with the one before for the flow, and kept only
+as the highest and lowest value of every pixel. Letters in shape comments: n frames, r rows,
+c columns.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from common.files import InputError
-from inputs.dicom_io import read_frames
-from inputs.resize import resize_img_list
+from inputs.dicom_movie import DicomMovie
+from inputs.flow import FlowMaker
+from inputs.resize import resize_frame, resize_img_list
+from inputs.timing import PLAUSIBLE_HZ
 from settings import NCOLS, NROWS
+
+
+class Made(NamedTuple):
+    """What one pass over a DICOM movie gives."""
+
+    grey: np.ndarray  # (n, nrows, ncols, 1) float32, maximum 1
+    flow: np.ndarray | None  # (n, nrows, ncols, 2) float32, or None
+    low: np.ndarray  # (r, c) float32 minimum over all frames, 0..255
+    high: np.ndarray  # (r, c) float32 maximum
+    info: dict  # of read_frames
 
 
 def movie_from_frames(frames: np.ndarray, nrows: int = NROWS, ncols: int = NCOLS) -> np.ndarray:
@@ -18,7 +34,12 @@ def movie_from_frames(frames: np.ndarray, nrows: int = NROWS, ncols: int = NCOLS
 
     Source: sections 5.4, 5.5. Differs: the published resize blurs 8-bit frames in 8 bit.
     """
-    movie = resize_img_list(frames, nrows, ncols)[..., None]
+    return _to_maximum(resize_img_list(frames, nrows, ncols))
+
+
+def _to_maximum(small):
+    """Return resized frames (n, r, c) as a movie (n, r, c, 1) of maximum 1."""
+    movie = small[..., None]
     top = float(movie.max())
     if not np.isfinite(top) or top <= 0:
         raise InputError(f"the movie's maximum is {top}, expected a positive number; it is empty")
@@ -29,27 +50,104 @@ def resample_time(frames: np.ndarray, rate_hz: float | None, new_rate_hz: float)
     """Return frames (n, r, c) interpolated linearly in time to another frame rate."""
     if not new_rate_hz or rate_hz == new_rate_hz:
         return frames
+    return np.stack(list(resampled(frames, rate_hz, new_rate_hz)))
+
+
+def resampled(
+    frames: Iterable[np.ndarray],
+    rate_hz: float | None,
+    new_rate_hz: float,
+    steps_s: tuple[float, ...] | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield frames (r, c) interpolated linearly in time to another frame rate.
+
+    Args:
+        steps_s: intervals between frames where they are uneven.
+
+    Raises:
+        InputError: no frame rate, or a gap in time, which no interpolation can fill.
+    """
     if not rate_hz:
         raise InputError(
-            "no frame rate in the header (FrameTime (0018,1063)), needed by --resample_fps"
+            "no frame rate in the header (FrameTime (0018,1063)), needed by --resample_fps; give "
+            "--frame_rate"
         )
-    last = len(frames) - 1
-    position = np.arange(int(last * new_rate_hz / rate_hz + 1e-9) + 1) * (rate_hz / new_rate_hz)
-    low = np.minimum(position.astype(int), last)
-    part = (position - low).astype(np.float32)[:, None, None]
-    return frames[low] * (1 - part) + frames[np.minimum(low + 1, last)] * part
+    if steps_s is not None and max(steps_s) > 1 / PLAUSIBLE_HZ[0]:
+        raise InputError(
+            f"FrameTimeVector (0018,1065) has a gap of {1000 * max(steps_s):g} ms, --resample_fps "
+            "would invent frames; cut the movie there, or leave --resample_fps out"
+        )
+    before, k, wanted, now = None, 0, 0, 0.0
+    for frame in frames:
+        if k:
+            step = 1 / rate_hz if steps_s is None else steps_s[k - 1]
+            start, now = now, (k / rate_hz if steps_s is None else now + step)
+            while wanted / new_rate_hz <= now + 1e-9:
+                part = np.float32(np.clip((wanted / new_rate_hz - start) / step, 0, 1))
+                yield before * (1 - part) + frame * part
+                wanted += 1
+        before, k = frame, k + 1
+    if k == 1:
+        yield before
+
+
+def open_movie(path: Path, options: dict) -> tuple[Iterator[np.ndarray], dict]:
+    """Return the frames (r, c) of a DICOM, cropped and resampled by ``options``, and info.
+
+    Args:
+        options: dict with crop, grey, resample_fps and (newer ones) frame_rate, as stored in
+            ``data_mean_std.json``.
+    """
+    movie = DicomMovie(path, crop=options["crop"], grey=options["grey"])
+    info, frames = dict(movie.info), movie.frames()
+    if info["frame_rate_hz"] is None and options.get("frame_rate"):
+        info |= {"frame_rate_hz": options["frame_rate"], "frame_rate_origin": "flag --frame_rate"}
+    rate, wanted = info["frame_rate_hz"], options["resample_fps"]
+    if wanted and (rate != wanted or info["frame_steps_s"]):
+        frames = resampled(frames, rate, wanted, info["frame_steps_s"])
+        info |= {"frame_rate_hz": wanted, "frame_steps_s": None}
+    return frames, info
 
 
 def read_movie(path: Path, options: dict) -> tuple[np.ndarray, dict]:
-    """Return frames (n, r, c) float32 and info of a DICOM, cropped and resampled by ``options``.
+    """Return frames (n, r, c) float32 and info of a DICOM (see ``open_movie``)."""
+    frames, info = open_movie(path, options)
+    try:
+        return np.stack(list(frames)), info
+    except InputError as error:
+        raise _named(path, error) from None
+
+
+def make_movie(
+    path: Path, options: dict, flow: dict | None = None, *, nframes: int | None = None
+) -> Made:
+    """Return movie, flow and the extremes of a DICOM file in one pass over its frames.
 
     Args:
-        options: dict with crop, grey and resample_fps, as stored in ``data_mean_std.json``.
+        options: how movies are made: crop, grey, resample_fps, nrows, ncols.
+        flow: how flow is made (see ``flow.FlowMaker``), or None for none.
+        nframes: fewest frames.
     """
-    frames, info = read_frames(path, crop=options["crop"], grey=options["grey"])
-    rate = info["frame_rate_hz"]
     try:
-        frames = resample_time(frames, rate, options["resample_fps"])
+        frames, info = open_movie(path, options)
+        maker = None if flow is None else FlowMaker(flow, info)
+        small, low, high = [], None, None
+        for frame in frames:
+            small.append(resize_frame(frame, options["nrows"], options["ncols"]))
+            low = frame if low is None else np.minimum(low, frame)
+            high = frame if high is None else np.maximum(high, frame)
+            if maker is not None:
+                maker.add(frame)
+        if nframes is not None and len(small) < nframes:
+            raise InputError(f"{len(small)} frames, {nframes} needed")
+        fields = None if maker is None else maker.fields()
+        to_8_bits = np.float32(255 / (2.0 ** info["bits_stored"] - 1))
+        return Made(_to_maximum(np.stack(small)), fields, low * to_8_bits, high * to_8_bits, info)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return frames, {**info, "frame_rate_hz": options["resample_fps"] or rate}
+        raise _named(path, error) from None
+
+
+def _named(path, error):
+    """Return the error with the file's name in front."""
+    text = str(error)
+    return error if text.startswith(str(path)) else InputError(f"{path}: {text}")

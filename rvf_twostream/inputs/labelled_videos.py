@@ -4,7 +4,7 @@ A folder of videos (Kinetics, for example) is decoded once into ``<folder>/<stem
 (n, rows, columns, 1) or flow (n, rows, columns, 2), with one mean and one deviation for all.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from joblib import Parallel, delayed
 
@@ -16,10 +16,56 @@ from inputs.video import VIDEO_SUFFIXES
 KINDS = {"grey": (GREY, 1), "of": (OF, 2)}
 
 
-def find_videos(root: Path) -> dict[str, Path]:
-    """Return {stem: path} of the videos below ``root``."""
-    found = (p for p in sorted(Path(root).rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES)
-    return {path.stem: path for path in found}
+def find_movies(root: Path) -> dict[str, Path]:
+    """Return {path below ``root`` without suffix: path} of ``.npy`` movies and videos.
+
+    A movie wins over the video that it may have been made of.
+    """
+    root, found = Path(root), {}
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root)
+        if any(part.startswith(".") for part in parts.parts) or not path.is_file():
+            continue
+        name = parts.with_suffix("").as_posix()
+        if path.suffix.lower() == ".npy" or (
+            path.suffix.lower() in VIDEO_SUFFIXES and name not in found
+        ):
+            found[name] = path
+    return found
+
+
+def match_labels(
+    labels: Path, labelled: list[tuple[str, str, int]], found: dict[str, Path]
+) -> list[tuple[str, str]]:
+    """Return [(name in ``found``, class)] of a table of labels.
+
+    A label names a file by its path below the root, or by the end of that path where only one file
+    ends so: Kinetics numbers its videos anew in every class.
+
+    Args:
+        labels: the table, for messages.
+        labelled: [(file, class, row of the table)].
+        found: of ``find_movies``.
+
+    Raises:
+        InputError: all files that are missing, that several paths end with, or that have two
+            classes.
+    """
+    table, faults = {}, []
+    for file, label, row in labelled:
+        path = PurePosixPath(file.replace("\\", "/"))
+        name = path.as_posix()
+        if path.suffix.lower() in (".npy", *VIDEO_SUFFIXES):
+            name = path.with_suffix("").as_posix()
+        hits = [name] if name in found else [n for n in found if n.endswith(f"/{name}")]
+        if len(hits) != 1:
+            shown = ", ".join(str(found[hit]) for hit in hits[:3])
+            what = f"is any of {shown}; write the path" if hits else "is not below the root"
+            faults.append(f"{labels}: row {row}: {file} {what}")
+        elif table.setdefault(hits[0], label) != label:
+            faults.append(f"{labels}: row {row}: {file} has two classes")
+    raise_faults(faults)
+    return list(table.items())
 
 
 def movies_of_videos(
@@ -32,10 +78,10 @@ def movies_of_videos(
     ncols: int,
     workers: int = 1,
 ) -> dict[str, Path]:
-    """Return {stem: path of its movie}; movies that exist are kept.
+    """Return {name: path of its movie}; movies that exist are kept.
 
     Args:
-        videos: {stem: path}.
+        videos: {name: path}; the name is the path below ``folder``.
         folder: where the movies go.
         stream: ``grey`` or ``of``.
         nframes, nrows, ncols: fewest frames of a video; size of the movies.

@@ -6,14 +6,41 @@ from pathlib import Path
 import numpy as np
 
 from common.files import InputError
+from inputs.cine import why_no_cine
 from inputs.deid import check_header, identity_lines
 from inputs.dicom_io import read_header
-from inputs.flow import flow_of_frames
-from inputs.frames import movie_from_frames, read_movie
-from inputs.movies import clip_starts
-from inputs.scaling import zscore
-from inputs.utils import checked_stats
+from inputs.frames import make_movie
+from inputs.movies import clip_starts, start_seed
+from inputs.recipe import Recipe
+from inputs.storage import scaled, stored_flow, stored_grey
 from settings import PREPROCESS, Settings
+
+
+def dicom_to_stored(
+    path: Path, grey_stats: dict, of_stats: dict, *, deid: str = PREPROCESS.DEID
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Return movie and flow of one DICOM file as a data set of this recipe stores them, and info.
+
+    Args:
+        path: DICOM file.
+        grey_stats, of_stats: contents of data_mean_std.json and data_mean_std_OF.json.
+        deid: refuse, warn or ignore.
+    """
+    path = Path(path)
+    header = read_header(path)
+    reason = why_no_cine(header)
+    if reason:
+        raise InputError(f"{path}: {reason}; give a 2-D echo movie")
+    identity = identity_lines({path.name: check_header(header)})
+    if identity and deid == "refuse":
+        raise InputError(f"identity found: {identity[0]}. Anonymise the file or give --deid warn")
+    options = of_stats["options"]
+    made = make_movie(path, {**grey_stats["options"], **options}, options)
+    info = dict(made.info)
+    if identity and deid == "warn":
+        info["warnings"] = [*info["warnings"], f"identity: {identity[0]}"]
+    store = options.get("store", "float32")
+    return stored_grey(made.grey, store), stored_flow(made.flow, store), info
 
 
 def dicom_to_input(
@@ -22,43 +49,29 @@ def dicom_to_input(
     """Return the network's input of one DICOM file, processed as the training set was.
 
     Args:
-        path: DICOM file.
-        grey_stats, of_stats: contents of data_mean_std.json and data_mean_std_OF.json.
-        deid: refuse, warn or ignore.
+        path, grey_stats, of_stats, deid: see ``dicom_to_stored``.
 
     Returns:
         grey (n, nrows, ncols, 1), flow (n, nrows, ncols, 2), both float32 z-scored; info.
     """
-    path = Path(path)
-    identity = identity_lines({path.name: check_header(read_header(path))})
-    if identity and deid == "refuse":
-        raise InputError(f"identity found: {identity[0]}. Anonymise the file or give --deid warn")
-    frames, info = read_movie(path, grey_stats["options"])
-    if identity and deid == "warn":
-        info["warnings"].append(f"identity: {identity[0]}")
-    options = of_stats["options"]
-    try:
-        movie = movie_from_frames(frames, options["nrows"], options["ncols"])
-        flow = flow_of_frames(frames, options, info)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return (
-        zscore(movie, grey_stats["mean"], grey_stats["std"]),
-        zscore(flow, of_stats["mean"], of_stats["std"]),
-        info,
-    )
+    grey, flow, info = dicom_to_stored(path, grey_stats, of_stats, deid=deid)
+    scaling = raw_scaling(grey_stats, of_stats)
+    return scaled(grey, scaling["grey"]), scaled(flow, scaling["of"]), info
+
+
+def raw_scaling(grey_stats: dict, of_stats: dict) -> dict:
+    """Return {stream: Scaling} of raw movies by the weights' own statistics."""
+    raw = {"values": "raw"}
+    return Recipe.of_stats(grey_stats | raw, of_stats | raw, "weights").scaling()
 
 
 def dicom_clips(args: Settings, info: dict) -> tuple[dict[str, np.ndarray], list[int], dict]:
     """Return the network's clips of one DICOM movie, their starts and facts about the movie."""
-    if "grey_stats" not in info or "of_stats" not in info:
+    if Recipe.of_weights(info, args.weights) is None:
         raise InputError(f"{args.weights}: its JSON holds no normalisation; train it again")
-    for key in ("grey_stats", "of_stats"):
-        checked_stats(f"{args.weights}: {key} of its JSON", info[key], "train it again")
+    stats = info["grey_stats"], info["of_stats"]
     nframes, nrows, ncols = info["input_size"]
-    grey, flow, facts = dicom_to_input(
-        args.dicom, info["grey_stats"], info["of_stats"], deid=args.deid
-    )
+    grey, flow, facts = dicom_to_stored(args.dicom, *stats, deid=args.deid)
     for warning in facts.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     if grey.shape[1:3] != (nrows, ncols):
@@ -75,10 +88,11 @@ def dicom_clips(args: Settings, info: dict) -> tuple[dict[str, np.ndarray], list
         nframes,
         n_sample=args.n_sample,
         sampling=args.sampling,
-        rng=np.random.default_rng([args.seed, 0]),
+        rng=np.random.default_rng([args.seed, start_seed(grey)]),
     )
+    scaling = raw_scaling(*stats)
     clips = {
-        "grey": np.stack([grey[s : s + nframes] for s in starts]),
-        "of": np.stack([flow[s : s + nframes] for s in starts]),
+        stream: np.stack([scaled(movie[s : s + nframes], scaling[stream]) for s in starts])
+        for stream, movie in (("grey", grey), ("of", flow))
     }
     return clips, starts, {"n_frames": len(grey), "frame_rate_hz": facts.get("frame_rate_hz")}

@@ -1,44 +1,77 @@
-"""Sort, read, resize and normalise the DICOM movies of a data set (specification section 5).
+"""Sort, read and resize the DICOM movies of a data set, and measure their scale (section 5).
 
 The body of ``preprocess.py``, whose docstring lists the files. Letters: r rows, c columns.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 
-import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from common.files import InputError, read_json, write_json
-from inputs.deid import report, write_contact_sheet
-from inputs.frames import movie_from_frames, read_movie
-from inputs.scaling import GREY_STREAM, check_options, normalize_movies
+from common.files import InputError, read_json, sha256, write_json
+from inputs.contact_sheet import save_picture, write_sheets
+from inputs.deid import report
+from inputs.flow_files import save_flow
+from inputs.frames import make_movie
+from inputs.manifest import DONE, manifest_path, sorted_path
+from inputs.recipe import options_hash
+from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, write_stats
 from inputs.sorting import FAILED, PROCESSED, SORTED, scan, sort_dicoms, write_manifest
+from inputs.storage import stored_grey
 from inputs.utils import CLASSES, existing_root, read_classes, read_split, save_array, split_file
 from settings import Settings
 
-OPTIONS = ("crop", "grey", "resample_fps", "nrows", "ncols")  # how a movie is made
+# How a movie is made.
+OPTIONS = ("crop", "grey", "resample_fps", "frame_rate", "nrows", "ncols", "store")
 
 
-def preprocess_dicom(source: Path, target: Path, options: dict, nframes: int) -> dict:
-    """Process one DICOM into ``processed_dicoms``.
+def preprocess_dicom(
+    root: Path, row: dict, options: dict, nframes: int, flow: dict | None = None
+) -> dict:
+    """Process one DICOM into ``processed_dicoms`` and, when asked, ``processed_OF``.
+
+    Args:
+        root: folder of the data set.
+        row: of the manifest.
+        options: how movies are made.
+        nframes: fewest frames.
+        flow: options of the flow, to make it in the same pass over the frames.
 
     Returns:
-        dict with first (r, c) uint8 frame for the contact sheet, warnings, and fault (or None),
-        without the file's name.
+        dict with warnings, fault (or None, without the file's name), and what changes in ``row``.
     """
+    source, stem = sorted_path(root, row), row["name"]
     try:
-        frames, info = read_movie(source, options)
-        if len(frames) < nframes:
-            raise InputError(f"{len(frames)} frames, {nframes} needed")
-        first = np.clip(frames[0] * (255 / max(float(frames.max()), 255.0)), 0, 255).astype(
-            np.uint8
-        )
-        save_array(target, movie_from_frames(frames, options["nrows"], options["ncols"]))
+        stamp = source_stamp(source)
+        made = make_movie(source, options, flow, nframes=nframes)
+        digest = sha256(source)
+        if source_stamp(source) != stamp:
+            raise InputError("changed while it was read; run the same command again")
+        movie = stored_grey(made.grey, options["store"])
+        save_array(root / GREY_STREAM.made / f"{stem}.npy", movie)
+        save_picture(root, stem, made.low, made.high)
+        changes = {
+            "source_stamp": stamp,
+            "source_sha256": digest,
+            "recipe": options_hash(options),
+            "movie_sha256": hashlib.sha256(movie.tobytes()).hexdigest(),
+            "flow": "",
+        }
+        if flow is not None:
+            save_flow(root, stem, made.flow, flow)
+            changes |= {"flow": DONE, "flow_recipe": options_hash(flow), "flow_of": digest}
     except InputError as error:
-        return {"first": None, "warnings": [], "fault": str(error).removeprefix(f"{source}: ")}
-    return {"first": first, "warnings": info["warnings"], "fault": None}
+        fault = str(error).removeprefix(f"{source}: ")
+        return {"warnings": [], "fault": fault, "changes": {}}
+    return {"warnings": made.info["warnings"], "fault": None, "changes": changes}
+
+
+def source_stamp(path: Path) -> str:
+    """Return size and time of change of a file: while both stay, its content is taken as known."""
+    stat = Path(path).stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dict]:
@@ -48,7 +81,7 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
         InputError: no DICOM, none usable, or one that names a person and may not.
     """
     rows = scan(root, classes, workers=settings.workers)
-    first = not (root / "manifest.csv").exists()
+    first = not manifest_path(root).exists()
     if not rows and first:
         raise InputError(f"{root}: no DICOM files; put *.dcm files and {settings.csv} there")
     findings = {row["source"]: row["findings"] for row in rows}
@@ -64,29 +97,38 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
     return rows
 
 
+def is_made(root: Path, row: dict, recipe: str) -> bool:
+    """Say whether a row's movie is there and was made of this file in this way."""
+    if not (root / GREY_STREAM.made / f"{row['name']}.npy").exists() or row["recipe"] != recipe:
+        return False
+    source = sorted_path(root, row)
+    stamp = source_stamp(source)
+    if row["source_stamp"] == stamp:
+        return True
+    # Copied or touched, or another file under the old name.
+    same = row["source_sha256"] == sha256(source)
+    if same:
+        row["source_stamp"] = stamp
+    return same
+
+
 def make_movies(
-    root: Path, rows: list[dict], options: dict, settings: Settings
+    root: Path, rows: list[dict], options: dict, settings: Settings, flow: dict | None = None
 ) -> tuple[list[dict], list[dict]]:
     """Make the movies that are missing and enter in ``rows`` what became of each.
 
     Returns:
         rows of the movies that were to be made, and what ``preprocess_dicom`` returned for each.
     """
-    folder = root / GREY_STREAM.made
     todo = [row for row in rows if row["status"] == SORTED]
-    jobs = [
-        row for row in todo if settings.recalculate or not (folder / f"{row['name']}.npy").exists()
-    ]
+    recipe = options_hash(options)
+    jobs = [row for row in todo if settings.recalculate or not is_made(root, row, recipe)]
     results = Parallel(n_jobs=settings.workers)(
-        delayed(preprocess_dicom)(
-            root / row["class"] / f"{row['name']}.dcm",
-            folder / f"{row['name']}.npy",
-            options,
-            settings.nframes,
-        )
+        delayed(preprocess_dicom)(root, _plain(row), options, settings.nframes, flow)
         for row in tqdm(jobs, desc="preprocess", disable=None, unit="file")
     )
     for row, result in zip(jobs, results, strict=True):
+        row.update(result["changes"])
         for note in result["warnings"]:
             print(f"warning: {note}", file=sys.stderr)
         if result["fault"]:
@@ -97,11 +139,18 @@ def make_movies(
     return jobs, results
 
 
-def preprocess_root(root: Path, settings: Settings) -> int:
+def _plain(row):
+    """Return what a worker process needs of a row."""
+    return {"name": row["name"], "class": row["class"]}
+
+
+def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) -> int:
     """Preprocess a data set; settings as the flags of the script.
 
     Args:
         settings: of PREPROCESS, and csv, workers, recalculate, move, debug.
+        flow: options of the flow, to decode each file once for both; None leaves the flow to
+            ``flow_root``.
 
     Returns:
         exit code: 0, or 1 when a file failed.
@@ -112,26 +161,30 @@ def preprocess_root(root: Path, settings: Settings) -> int:
         read_split(split_file(root, settings.splitnum))
     rows = scanned(root, classes, settings)
     options = {name: getattr(settings, name) for name in OPTIONS}
-    (root / GREY_STREAM.made).mkdir(exist_ok=True)
-    check_options(root, GREY_STREAM.made, options, recalculate=settings.recalculate)
+    for stream, wanted in ((GREY_STREAM, options), (FLOW_STREAM, flow)):
+        if wanted is not None:
+            (root / stream.made).mkdir(exist_ok=True)
+            check_options(root, stream.made, wanted, recalculate=settings.recalculate)
     rows = sort_dicoms(root, classes, rows, nframes=settings.nframes, move=settings.move)
     write_manifest(root, rows)
-    jobs, results = make_movies(root, rows, options, settings)
+    jobs, results = make_movies(root, rows, options, settings, flow)
     write_manifest(root, rows)
     _print_table(rows)
     done = {row["name"]: row["class"] for row in rows if row["status"] == PROCESSED}
     if not done:
         raise InputError(f"{root}: no usable movie among {len(rows)} files; see manifest.csv")
-    written = normalize_movies(root, sorted(done), GREY_STREAM, options, settings)
+    # A movie without flow is in no split, so it is not behind the scale either.
+    failed = {row["name"] for row in rows if row["flow"].startswith("failed")}
+    measured = sorted(set(done) - failed) or sorted(done)
+    changed = write_stats(root, measured, GREY_STREAM, options, settings)
     classmap = {name: CLASSES.index(done[name]) for name in sorted(done)}
     path = root / "classmap.json"
     if not path.exists() or read_json(path) != classmap:
         write_json(path, classmap)
-    _contact_sheet(root, jobs, results)
     made = len(jobs) - sum(1 for result in results if result["fault"])
-    if made or written:
-        place = root / GREY_STREAM.scaled
-        print(f"{made} movies processed, {written} normalised, {len(done)} in {place}")
+    _contact_sheet(root, sorted(done))
+    if made or changed:
+        print(f"{made} movies processed, {len(done)} in {root / GREY_STREAM.made}")
     else:
         print(f"all {len(done)} movies exist already: nothing changed (-r recalculates)")
     failed = [row for row in rows if row["status"] == FAILED]
@@ -151,13 +204,10 @@ def _print_table(rows, stream=None):
         )
 
 
-def _contact_sheet(root, jobs, results):
-    """Write the contact sheet of the movies read in this run, and remind of burnt-in text."""
-    read = [
-        (row["name"], r["first"]) for row, r in zip(jobs, results, strict=True) if not r["fault"]
-    ]
-    if not read:
-        return
-    names, pictures = zip(*read, strict=True)
-    sheet = write_contact_sheet(root / "deid_contact_sheet.png", pictures, names)
-    print(f"text burnt into the picture is not found by tags: look at {sheet}")
+def _contact_sheet(root, stems):
+    """Write the pages with all movies of the data set, and remind of burnt-in text."""
+    pages, missing = write_sheets(root, stems)
+    shown = ", ".join(page.name for page in pages)
+    print(f"text burnt into the picture is not found by tags: look at {shown} in {root}")
+    if missing:
+        print(f"note: {len(missing)} movies of an older version are on no page; -r makes them anew")

@@ -1,10 +1,11 @@
-"""Mean and standard deviation of a data set, z-scored movies, and the options that made them.
+"""Mean and standard deviation of a data set, and the options that made its movies.
 
 Source: specification section 5.5.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from common.files import InputError, read_json, write_json
+from inputs.storage import values
 from inputs.utils import check_finite, load_movie, read_split, save_array, split_file
 from settings import Settings
 
+RAW = "raw"  # of "values" in data_mean_std*.json; older data sets hold z-scored movies
+
 
 class Stream(NamedTuple):
-    """Where the movies of a stream lie below the root: as made, z-scored; their two numbers."""
+    """Where the movies of a stream lie below the root: as made; z-scored by older versions."""
 
     made: str
     scaled: str
@@ -29,9 +33,15 @@ GREY_STREAM = Stream("processed_dicoms", "normalized_dicoms", "data_mean_std.jso
 FLOW_STREAM = Stream("processed_OF", "normalized_OF", "data_mean_std_OF.json", 2)
 
 
+def is_raw(root: Path) -> bool:
+    """Say whether a data set holds raw movies; older ones hold z-scored ones."""
+    path = Path(root) / GREY_STREAM.stats_file
+    return path.exists() and read_json(path).get("values") == RAW
+
+
 def movie_moments(path: Path, channels: int) -> tuple[float, float]:
     """Return mean and population variance of one movie, float64."""
-    movie = np.asarray(load_movie(path, channels=channels), np.float64)
+    movie = np.asarray(values(np.asarray(load_movie(path, channels=channels))), np.float64)
     check_finite(path, movie)
     return float(movie.mean()), float(movie.var())
 
@@ -73,24 +83,24 @@ def _same_scaling(movie, target, mean, std, channels):
     return bool(np.array_equal(old[ends], zscore(movie[ends], mean, std)))
 
 
-def normalize_movies(
+def write_stats(
     root: Path, stems: list[str], stream: Stream, options: dict, settings: Settings
-) -> int:
-    """Z-score the movies ``stems`` of a stream by one mean and one deviation of the data set.
+) -> bool:
+    """Write the stream's JSON: mean, std, n_movies, files, hashes, values, options.
 
-    Writes the stream's JSON: mean, std, n_movies, files, movies_sha256, options.
+    Movies stay as they are: the two numbers are applied when clips are read.
 
     Args:
+        stems: movies of the data set.
         options: how the movies were made, stored in the JSON.
         settings: stats and splitnum (movies behind the two numbers), workers.
 
     Returns:
-        number of files written.
+        whether the two numbers, or what is behind them, changed.
 
-    Source: section 5.5. Differs: once, where the published code does it twice.
+    Source: section 5.5. Differs: applied once, where the published code does it twice.
     """
-    source, target = root / stream.made, root / stream.scaled
-    target.mkdir(exist_ok=True)
+    source = root / stream.made
     chosen, files = chosen_for_stats(root, stems, settings.stats, settings.splitnum)
     moments = Parallel(n_jobs=settings.workers)(
         delayed(movie_moments)(source / f"{stem}.npy", stream.channels) for stem in chosen
@@ -100,25 +110,39 @@ def normalize_movies(
         raise InputError(
             f"{source}: standard deviation of the data set is {std}; movies are constant"
         )
-    written = Parallel(n_jobs=settings.workers)(
-        delayed(normalize_movie)(
-            source / f"{stem}.npy", target / f"{stem}.npy", mean, std, stream.channels
-        )
-        for stem in stems
-    )
-    behind = json.dumps(sorted(zip(chosen, moments, strict=True)))
     stats = {
         "mean": mean,
         "std": std,
         "n_movies": len(chosen),
         "files": files,
-        "movies_sha256": hashlib.sha256(behind.encode()).hexdigest(),
+        "movies_sha256": _digest(sorted(zip(chosen, moments, strict=True))),
+        "names_sha256": names_sha256(chosen),
+        "values": RAW,
         "options": options,
     }
     path = root / stream.stats_file
-    if not path.exists() or read_json(path) != stats:
-        write_json(path, stats)
-    return sum(written)
+    if path.exists() and read_json(path) == stats:
+        return False
+    write_json(path, stats)
+    return True
+
+
+def measure_again(root: Path, stems: list[str], stream: Stream, workers: int) -> bool:
+    """Measure a stream anew over the movies ``stems``, chosen as its JSON says."""
+    stats = read_json(root / stream.stats_file)
+    train = stats["files"].startswith("train")
+    splitnum = int(stats["files"].split()[-1]) if train else 0
+    settings = Settings(stats="train" if train else "all", splitnum=splitnum, workers=workers)
+    return write_stats(root, stems, stream, stats["options"], settings)
+
+
+def names_sha256(stems: Iterable[str]) -> str:
+    """Return the SHA-256 of a set of movies' names: who is behind two numbers, without names."""
+    return _digest(sorted(stems))
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def chosen_for_stats(

@@ -4,7 +4,7 @@ The body of ``split_data.py``, whose docstring lists the files.
 """
 
 import csv
-import os
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from common.files import InputError, atomic_path, raise_faults
+from inputs.manifest import DONE, manifest_path, processed_rows, read_manifest
 from inputs.recipe import note_split
-from inputs.scaling import FLOW_STREAM, GREY_STREAM
+from inputs.scaling import FLOW_STREAM, GREY_STREAM, is_raw
 from inputs.sorting import link_or_copy
 from inputs.utils import (
     SETS,
@@ -25,14 +26,12 @@ from inputs.utils import (
     movie_id,
     read_classmap,
     read_split,
+    same_file,
     split_file,
 )
 from settings import SPLIT
 
-STREAMS = {
-    "greyscale": (GREY_STREAM.scaled, GREY_STREAM.channels),
-    "OF": (FLOW_STREAM.scaled, FLOW_STREAM.channels),
-}
+STREAMS = {"greyscale": GREY_STREAM, "OF": FLOW_STREAM}
 
 
 def make_sortmap(path: Path) -> dict[str, str]:
@@ -40,10 +39,48 @@ def make_sortmap(path: Path) -> dict[str, str]:
     return read_split(path)
 
 
-def check_movies(root: Path, stems: list[str]) -> None:
+def stream_folders(root: Path) -> dict[str, Path]:
+    """Return {stream: folder of its movies}: raw ones, or z-scored ones of an older data set."""
+    raw = is_raw(root)
+    return {
+        name: Path(root) / (stream.made if raw else stream.scaled)
+        for name, stream in STREAMS.items()
+    }
+
+
+def movies_of(root: Path, folders: dict[str, Path]) -> list[str]:
+    """Return the stems of the movies that a split may hold: those of the manifest.
+
+    Movies whose flow failed are left out with a line; data sets without a manifest are those of
+    ``convert_reference.py``, whose folder is the list.
+
+    Raises:
+        InputError: a movie of the manifest has no flow yet.
+    """
+    if not manifest_path(root).is_file() or folders["greyscale"].name != GREY_STREAM.made:
+        return list_stems(folders["greyscale"])
+    stems, without, faults = [], [], []
+    for row in processed_rows(root):
+        if row["flow"] == DONE:
+            stems.append(row["name"])
+        elif row["flow"]:
+            without.append(f"{row['name']} ({row['flow']})")
+        else:
+            faults.append(
+                f"{root}: movie {row['name']} has no flow; run optical_flow_calculator.py"
+            )
+    raise_faults(faults)
+    if without:
+        more = f" and {len(without) - 20} more" if len(without) > 20 else ""
+        shown = "; ".join(without[:20]) + more
+        print(f"warning: {len(without)} movies without flow left out: {shown}", file=sys.stderr)
+    return stems
+
+
+def check_movies(root: Path, stems: list[str], folders: dict[str, Path]) -> None:
     """Raise InputError for grey movies without flow, flow without grey and different lengths."""
     faults = []
-    names = {stream: set(list_stems(root / folder)) for stream, (folder, _) in STREAMS.items()}
+    names = {stream: set(list_stems(folder)) & set(stems) for stream, folder in folders.items()}
     for stem in sorted(names["greyscale"] ^ names["OF"]):
         lacking, remedy = (
             ("flow", "optical_flow_calculator.py")
@@ -51,11 +88,11 @@ def check_movies(root: Path, stems: list[str]) -> None:
             else ("grey movie", "preprocess.py")
         )
         faults.append(f"{root}: movie {stem} has no {lacking}; run {remedy}")
-    for stem in sorted(names["greyscale"] & names["OF"] & set(stems)):
+    for stem in sorted(names["greyscale"] & names["OF"]):
         try:
             lengths = [
-                len(load_movie(root / folder / f"{stem}.npy", channels=channels))
-                for folder, channels in STREAMS.values()
+                len(load_movie(folder / f"{stem}.npy", channels=STREAMS[stream].channels))
+                for stream, folder in folders.items()
             ]
         except InputError as error:
             faults.append(str(error))
@@ -65,6 +102,37 @@ def check_movies(root: Path, stems: list[str]) -> None:
                 f"{root}: movie {stem} has {lengths[0]} frames but {lengths[1]} flow fields"
             )
     raise_faults(faults)
+
+
+def check_same_pixels(root: Path, by_set: dict[str, list[str]], folder: Path) -> None:
+    """Raise InputError for movies of the same pixels in two sets; say so of two patients' in one.
+
+    A recording that was exported twice under two ids would be known from the training.
+    """
+    if folder.name != GREY_STREAM.made:
+        return  # converted and older data sets: nothing tells where their movies come from
+    known = {row["name"]: row["movie_sha256"] for row in read_manifest(root)}
+    groups = {}
+    for name, stems in by_set.items():
+        for stem in stems:
+            digest = known.get(stem) or _content(folder / f"{stem}.npy")
+            groups.setdefault(digest, []).append((name, stem))
+    faults = []
+    for members in groups.values():
+        shown = ", ".join(f"{stem} ({name})" for name, stem in members[:5])
+        if len({name for name, _ in members}) > 1:
+            faults.append(
+                f"{root}: the same pixels in two sets: {shown}; take one out of the class file, or "
+                "put both ids into one set"
+            )
+        elif len({movie_id(stem) for _, stem in members}) > 1:
+            print(f"warning: the same pixels under two ids: {shown}", file=sys.stderr)
+    raise_faults(faults)
+
+
+def _content(path):
+    """Return the SHA-256 of a movie's values."""
+    return hashlib.sha256(np.ascontiguousarray(load_movie(path)).tobytes()).hexdigest()
 
 
 def copy_sort(
@@ -78,11 +146,13 @@ def copy_sort(
 ) -> int:
     """Fill the folders of both streams; return the number of files made.
 
+    Links to movies that were made anew since are replaced.
+
     Raises:
         InputError: a folder holds other movies and ``recalculate`` is not set.
     """
     jobs, stale, faults = [], [], []
-    for stream, (source, _) in STREAMS.items():
+    for stream, source in stream_folders(root).items():
         for name, stems in stems_by_set.items():
             folder = root / stream / f"split{splitnum}_{name}"
             wanted = {f"{stem}.npy" for stem in stems}
@@ -95,8 +165,8 @@ def copy_sort(
                 )
             stale += [folder / name for name in extra]
             for file in sorted(wanted):
-                if recalculate or not _same(root / source / file, folder / file):
-                    jobs.append((root / source / file, folder / file))
+                if recalculate or not same_file(source / file, folder / file):
+                    jobs.append((source / file, folder / file))
     raise_faults(faults)
     for path in stale:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -107,16 +177,6 @@ def copy_sort(
         delayed(link_or_copy)(source, target, copy=copy) for source, target in jobs
     )
     return len(jobs)
-
-
-def _same(source, target):
-    """Say whether a target is the source's link or an up-to-date copy of it."""
-    if not target.exists():
-        return False
-    if os.path.samefile(source, target):
-        return True
-    a, b = source.stat(), target.stat()
-    return a.st_size == b.st_size and a.st_mtime_ns == b.st_mtime_ns
 
 
 def split_root(
@@ -136,12 +196,13 @@ def split_root(
     root = existing_root(root)
     sets = make_sortmap(split_file(root, splitnum))
     classmap = read_classmap(root)
-    stems = list_stems(root / GREY_STREAM.scaled)
+    folders = stream_folders(root)
+    stems = movies_of(root, folders)
     if not stems:
         raise InputError(
-            f"{root / GREY_STREAM.scaled}: no movies; run preprocess.py --root {root} first"
+            f"{folders['greyscale']}: no movies; run preprocess.py --root {root} first"
         )
-    check_movies(root, stems)
+    check_movies(root, stems, folders)
     left_out = sorted({movie_id(s) for s in stems if movie_id(s) not in sets})
     without = sorted(set(sets) - {movie_id(stem) for stem in stems})
     for text, ids in (("without allocation", left_out), ("allocated but without movie", without)):
@@ -149,6 +210,7 @@ def split_root(
             more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
             print(f"warning: {len(ids)} ids {text}: {', '.join(ids[:20])}{more}", file=sys.stderr)
     by_set = {name: [s for s in stems if sets.get(movie_id(s)) == name] for name in SETS}
+    check_same_pixels(root, by_set, folders["greyscale"])
     made = copy_sort(root, by_set, splitnum, copy=copy, recalculate=recalculate, workers=workers)
     note_split(root, splitnum)
     print(f"{'set':<6} {'patients':>8} {'movies':>8} {'positive':>8}")
@@ -173,6 +235,8 @@ def make_splits(
     test_fraction: float = SPLIT.TEST_FRACTION,
     threshold: int = SPLIT.THRESHOLD,
     recalculate: bool = False,
+    first: int = 0,
+    all_patients: bool = False,
 ) -> list[Path]:
     """Write ``split_allocation_0..k-1.csv`` by patient and return their paths.
 
@@ -182,15 +246,17 @@ def make_splits(
         stratify: give every set its share of positive patients.
         val_fraction: part of all patients in the validation set.
         recalculate: replace existing files that differ.
+        first: number of the first file; another number is another draw.
+        all_patients: of the class file, not only those whose movies were made already.
     """
     root = existing_root(root)
     classes = make_redcapmap(root / csv_name)
-    if (root / "classmap.json").exists():
+    if (root / "classmap.json").exists() and not all_patients:
         with_movies = {movie_id(stem) for stem in read_classmap(root)}
         classes = {patient: c for patient, c in classes.items() if patient in with_movies}
     if len(classes) < max(k, 3):
         raise InputError(f"{root / csv_name}: {len(classes)} patients, at least {max(k, 3)} needed")
-    rng = np.random.default_rng([seed, k])
+    rng = np.random.default_rng([seed, k] + [first] * bool(first))
     groups = {}
     for patient in sorted(classes):
         groups.setdefault(classes[patient] > threshold if stratify else 0, []).append(patient)
@@ -204,13 +270,13 @@ def make_splits(
     n_val = max(1, round(val_fraction * n))
     tables = {}
     for fold in range(k):
-        first = fold * n // k
-        n_test = (fold + 1) * n // k - first if k > 1 else max(1, round(test_fraction * n))
+        start = fold * n // k
+        n_test = (fold + 1) * n // k - start if k > 1 else max(1, round(test_fraction * n))
         sets = ["test"] * n_test + ["val"] * n_val + ["train"] * (n - n_test - n_val)
         if "train" not in sets:
             raise InputError(f"{n} patients are too few for --make_splits {k}; take fewer")
-        turned = order[first:] + order[:first]
-        tables[split_file(root, fold)] = dict(sorted(zip(turned, sets[:n], strict=True)))
+        turned = order[start:] + order[:start]
+        tables[split_file(root, first + fold)] = dict(sorted(zip(turned, sets[:n], strict=True)))
     for path, table in tables.items():
         if path.exists() and not recalculate and read_split(path) != table:
             raise InputError(f"{path}: exists with another allocation; --recalculate replaces it")

@@ -6,6 +6,7 @@ Letters in shape comments: n frames, r rows, c columns, k channels (1 grey, 2 fl
 import argparse
 import csv
 import difflib
+import os
 import string
 import tokenize
 import warnings
@@ -54,7 +55,8 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
     path = Path(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
-            rows = [(i, [x.strip() for x in row]) for i, row in enumerate(csv.reader(handle), 1)]
+            reader = csv.reader(handle, delimiter=_delimiter(handle))
+            rows = [(i, [x.strip() for x in row]) for i, row in enumerate(reader, 1)]
     except FileNotFoundError:
         raise InputError(f"{path}: not found; write a CSV with the columns id, value") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -86,6 +88,16 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
             f"{path}: upper-case values in rows {folded[:20]} read as lower case", stacklevel=2
         )
     return table
+
+
+def _delimiter(handle):
+    """Return what separates the fields of an open table: a comma, or a semicolon or tab.
+
+    Spreadsheets write semicolons where the comma is the decimal sign.
+    """
+    line = next((line for line in handle if line.strip()), "")
+    handle.seek(0)
+    return "," if "," in line else next((x for x in ";\t" if x in line), ",")
 
 
 def _is_header(row, allowed):
@@ -195,12 +207,23 @@ def load_movie(
     wanted = ("n", nrows or "rows", ncols or "columns", channels or "channels")
     given = (None, nrows, ncols, channels)
     fits = movie.ndim == 4 and all(w in (None, s) for w, s in zip(given, movie.shape, strict=True))
-    if not fits or movie.dtype.kind != "f":
+    grey = movie.dtype == np.uint8 and movie.shape[-1] == 1
+    if not fits or not (movie.dtype.kind == "f" or grey):
         raise InputError(
             f"{path}: shape {movie.shape} {movie.dtype}, expected ({', '.join(map(str, wanted))}) "
-            "float; recalculate it with -r"
+            "float, or uint8 grey; recalculate it with -r"
         )
     return movie
+
+
+def same_file(source: Path, target: Path) -> bool:
+    """Say whether a target is the source's link or an up-to-date copy of it."""
+    if not target.exists():
+        return False
+    if os.path.samefile(source, target):
+        return True
+    a, b = source.stat(), target.stat()
+    return a.st_size == b.st_size and a.st_mtime_ns == b.st_mtime_ns
 
 
 def check_finite(path: Path, array: np.ndarray) -> None:

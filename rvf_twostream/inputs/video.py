@@ -2,26 +2,35 @@
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from common.files import InputError
-from inputs.dicom_io import LUMA
+from inputs.colour import LUMA
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
+HIDDEN = ("vp8", "vp9", "av1")  # codecs whose packets may hold pictures that are never shown
+EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska: head of the file, the rest of it
 
 
 def read_video(path: Path) -> tuple[np.ndarray, float | None]:
     """Return grey frames (n, r, c) float32 0..255 and the frame rate (None when unknown).
 
     Grey is the mean of the channels when they are equal, else luma.
+
+    Raises:
+        InputError: no file, no video, cut (the container is longer than the file), or pictures
+            that cannot be decoded. The container's count of pictures is not believed: AVI counts
+            dropped ones, MP4 those before an edit, Matroska guesses from the sound's length.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: not found")
-    _check_riff_size(path)
+    check_whole(path)
+    promised = _pictures(path)
     video = cv2.VideoCapture(str(path))
     try:
-        rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate = video.get(cv2.CAP_PROP_FPS)
         frames = []
         while True:
             good, frame = video.read()
@@ -39,19 +48,83 @@ def read_video(path: Path) -> tuple[np.ndarray, float | None]:
         raise InputError(f"{path}: not decodable as video; copy the file again")
     if len(frames) < promised:
         raise InputError(
-            f"{path}: {len(frames)} frames found, {promised} expected; the file is cut"
+            f"{path}: {len(frames)} of {promised} pictures decodable; the file is damaged"
         )
     return np.stack(frames), (rate if rate and np.isfinite(rate) and rate > 0 else None)
 
 
-def _check_riff_size(path):
-    """Raise InputError when an AVI is shorter than its first chunk says.
+def _pictures(path):
+    """Return how many pictures the stream holds to be shown; 0 where its packets do not tell."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            if stream.codec_context.name in HIDDEN:
+                return 0
+            return sum(
+                packet.size > 0 and not packet.is_discard for packet in container.demux(stream)
+            )
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise InputError(f"{path}: not decodable as video ({error}); copy the file again") from None
+
+
+def check_whole(path: Path) -> None:
+    """Raise InputError when a video is shorter than its container says.
 
     The decoder fills the rest of a cut frame with grey and counts it as read.
     """
+    found = Path(path).stat().st_size
     with open(path, "rb") as handle:
-        head = handle.read(8)
-    wanted, found = int.from_bytes(head[4:], "little") + 8, Path(path).stat().st_size
-    unknown = wanted == 0xFFFFFFFF + 8  # written to a pipe
-    if head[:4] == b"RIFF" and found < wanted and not unknown:
+        head = handle.read(12)
+        if head[:4] == b"RIFF":
+            wanted = int.from_bytes(head[4:8], "little") + 8
+            wanted = None if wanted == 0xFFFFFFFF + 8 else wanted  # written to a pipe
+        elif head[:4] == EBML:
+            wanted = _matroska_size(handle)
+        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            wanted = _mp4_size(path, handle, found)
+        else:
+            return
+    if wanted is not None and found < wanted:
         raise InputError(f"{path}: {found} bytes found, {wanted} expected; the file is cut")
+
+
+def _mp4_size(path, handle, found):
+    """Return where the last box of an MP4 ends; without its index it is cut as well."""
+    place, names = 0, set()
+    while place + 8 <= found:
+        handle.seek(place)
+        head = handle.read(16)
+        size, name = int.from_bytes(head[:4], "big"), head[4:8]
+        size = int.from_bytes(head[8:16], "big") if size == 1 else size
+        names.add(name)
+        if size == 0:  # up to the end
+            place = found
+        elif size < 8:
+            break
+        place += size
+    if b"moov" not in names:
+        raise InputError(f"{path}: no index (moov) in the MP4; the file is cut, copy it again")
+    return place
+
+
+def _matroska_size(handle):
+    """Return where the segment of a Matroska file ends, None when it does not say."""
+    handle.seek(4)
+    _skip = _number(handle)
+    handle.seek((_skip or 0), 1)
+    if handle.read(4) != SEGMENT:
+        return None
+    size = _number(handle)
+    return None if size is None else handle.tell() + size
+
+
+def _number(handle):
+    """Return a variable-length number of EBML, None when it means unknown."""
+    first = handle.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    value = first[0] & ((1 << (8 - length)) - 1)
+    rest = handle.read(length - 1)
+    number = value << (8 * len(rest)) | int.from_bytes(rest, "big")
+    return None if number == (1 << (7 * length)) - 1 else number

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from inputs.echonet import prepare
-from inputs.flow_files import flow_root
-from inputs.preprocessing import preprocess_root
+from inputs.flow_files import flow_options, flow_root
+from inputs.preprocessing import OPTIONS, preprocess_root
 from inputs.splits import make_splits, split_root
 from inputs.utils import split_file
 from settings import echonet_settings, flow_settings, preprocess_settings, size_of_text
@@ -35,24 +35,27 @@ def prepare_cohort(root: Path, settings: dict) -> None:
     splitnum, workers = settings["splitnum"], settings["workers"]
     if not split_file(root, splitnum).exists():
         step(f"no split file {splitnum}: drawing one by patient")
-        paths = make_splits(
+        (path,) = make_splits(
             root,
-            splitnum + 1,
+            1,
+            first=splitnum,
+            all_patients=True,  # files may have come since the last run
             stratify=True,
             seed=settings["seed"],
             val_fraction=settings["val_fraction"],
             test_fraction=settings["test_fraction"],
         )
-        print(f"{len(paths)} split files: {paths[0].name} .. {paths[-1].name} in {root}")
+        print(f"{path.name} written in {root}")
     names = ("nframes", "nrows", "ncols", "stats", "splitnum", "workers")
     shared = {name: settings[name] for name in names}
-    step("preprocess")
-    names = ("crop", "deid", "resample_fps", "debug")
-    more = {name: settings[name] for name in names}
-    failed = preprocess_root(root, preprocess_settings(**shared, **more))
-    step("optical flow")
+    step("preprocess, optical flow in the same pass")
+    names = ("crop", "deid", "resample_fps", "frame_rate", "store", "debug")
+    grey = preprocess_settings(**shared, **{name: settings[name] for name in names})
     flow_size = settings["flow_size"] and size_of_text(settings["flow_size"])
-    failed |= flow_root(root, flow_settings(**shared, flow_size=flow_size))
+    flow = flow_settings(**shared, flow_size=flow_size, flow_unit=settings["flow_unit"])
+    options = {name: getattr(grey, name) for name in OPTIONS}
+    failed = preprocess_root(root, grey, flow_options(options, flow))
+    failed |= flow_root(root, flow)
     step("split")
     split_root(root, splitnum, workers=workers)
     if failed:

@@ -19,6 +19,7 @@ from common.files import write_json
 from common.tables import read_rows
 from inputs.movies import Movie, list_pairs, movie_clips, random_starts
 from inputs.recipe import fit_to_model
+from inputs.storage import Scaling
 from inputs.utils import read_classmap
 from network.checkpoints import read_info
 from network.guided import grad_cam, guided_gradients, guided_model, innvestigate_gradients
@@ -71,11 +72,11 @@ def explain(
     info: dict,
     chosen: list[tuple],
     args: Settings,
-    rescaling: dict[str, tuple[float, float]] | None,
+    scaling: dict[str, Scaling] | None,
 ) -> Iterator[tuple]:
     """Yield (movie, start, clip, gradients, cams, logit) of each chosen clip."""
     nframes = info["input_size"][0]
-    clips = [movie_clips(movie, [start], nframes, rescaling) for movie, start in chosen]
+    clips = [movie_clips(movie, [start], nframes, scaling) for movie, start in chosen]
     found = gradients(model, info, clips, args)
     for (movie, start), clip, (grey, flow, logit) in zip(chosen, clips, found, strict=True):
         cams = {name: maps[0] for name, maps in grad_cam(model, clip, target=args.target).items()}
@@ -85,10 +86,10 @@ def explain(
 
 def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args: Settings) -> None:
     """Write all pictures of the chosen clips and index.csv into ``folder``."""
-    recipe, rescaling = fit_to_model(args.root, args.splitnum, info, args.weights)
+    recipe, scaling = fit_to_model(args.root, args.splitnum, info, args.weights)
     rates = frame_rates(args.root, info)
     rows, count = [], {"RVF": 0, "normal": 0}
-    for movie, start, clip, gradient, cams, logit in explain(model, info, chosen, args, rescaling):
+    for movie, start, clip, gradient, cams, logit in explain(model, info, chosen, args, scaling):
         failed = movie.label_class > args.threshold
         label = "RVF" if failed else "normal"
         name = f"{label}_{count[label]}"

@@ -15,9 +15,10 @@ from analysis.figures import calibration, roc
 from analysis.metrics import calibration_bins, summarise
 from common.files import atomic_path, write_json
 from common.report import figure_block, table_block, write_report
-from inputs.movies import Movie, clip_starts, list_pairs, movie_clips
+from inputs.movies import Movie, clip_starts, list_pairs, movie_clips, start_seed
 from inputs.recipe import fit_to_model
-from inputs.utils import CLASSES, movie_id, read_classmap, write_table
+from inputs.storage import Scaling
+from inputs.utils import CLASSES, load_movie, movie_id, read_classmap, write_table
 from network.checkpoints import read_info
 from network.model_zoo import two_stream
 from runs.training import make_forward
@@ -32,7 +33,7 @@ def predict_RVF(
     n_sample: int = 5,
     sampling: str = "random",
     seed: int = 0,
-    rescaling: dict[str, tuple[float, float]] | None = None,
+    rescaling: dict[str, Scaling] | None = None,
 ) -> list[dict]:
     """Return one row per movie: mean probability of its clips, their sd and starts.
 
@@ -41,13 +42,14 @@ def predict_RVF(
         movies: list of ``movies.Movie``.
         nframes: frames of a clip.
         rescaling: of ``recipe.fit_to_model``, or None.
-        n_sample, sampling: number and choice of clips; random ones come from [seed, movie index].
+        n_sample, sampling: number and choice of clips; random ones come from the seed and the
+            movie's content, so that a movie has the same ones in every data set.
 
     All clips of a movie go through the network in one batch.
     """
     rows = []
-    for index, movie in enumerate(movies):
-        rng = np.random.default_rng([seed, index])
+    for movie in movies:
+        rng = np.random.default_rng([seed, start_seed(load_movie(movie.grey_path))])
         starts = clip_starts(movie.n_frames, nframes, n_sample=n_sample, sampling=sampling, rng=rng)
         outputs = forward(movie_clips(movie, starts, nframes, rescaling))[:, 0]  # (n_sample,)
         rows.append(
@@ -218,7 +220,7 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     begun = time.perf_counter()
     nframes, nrows, ncols = info["input_size"]
     classmap = read_classmap(args.root)
-    recipe, rescaling = fit_to_model(args.root, args.splitnum, info, args.weights)
+    recipe, scaling = fit_to_model(args.root, args.splitnum, info, args.weights)
     folder = args.out / "predictions" / f"output_split{args.splitnum}"
     rows, skipped = [], []
     for name in chosen_sets(args.sets):
@@ -243,7 +245,7 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
             n_sample=args.n_sample,
             sampling=args.sampling,
             seed=args.seed,
-            rescaling=rescaling,
+            rescaling=scaling,
         )
         for row in found:
             row |= {

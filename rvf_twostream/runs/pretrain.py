@@ -27,7 +27,7 @@ from tqdm import tqdm
 from analysis.figures import training_curves
 from common.files import InputError, raise_faults, read_json, write_settings
 from inputs.clips import DataGeneratorEchonet
-from inputs.labelled_videos import find_videos, movies_of_videos
+from inputs.labelled_videos import find_movies, match_labels, movies_of_videos
 from inputs.utils import list_stems, load_movie
 from network.CLR_callback import CosineAnnealing
 from network.model_zoo import make_optimizer, single_stream
@@ -72,11 +72,11 @@ def regression_sets(args: Settings, stream: str) -> dict[str, list[tuple]]:
     return sets
 
 
-def read_labels(path: Path) -> list[tuple[str, str]]:
-    """Return [(stem of the movie, class)] of a CSV with file and class; the header is optional.
+def read_labels(path: Path) -> list[tuple[str, str, int]]:
+    """Return [(file, class, row)] of a CSV with file and class; the header is optional.
 
     Raises:
-        InputError: a row without class, a file with two classes.
+        InputError: a row without file or class.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
@@ -86,14 +86,14 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     rows = [(i, row) for i, row in enumerate(rows, start=1) if any(row)]
     if rows and [cell.lower() for cell in rows[0][1][:2]] == ["file", "class"]:
         rows = rows[1:]
-    table, faults = {}, []
-    for i, row in rows:
-        if len(row) < 2 or not all(row[:2]):
-            faults.append(f"{path}: row {i}: expected file and class, found {row}")
-        elif table.setdefault(Path(row[0]).stem, row[1]) != row[1]:
-            faults.append(f"{path}: row {i}: {row[0]} has two classes")
-    raise_faults(faults)
-    return list(table.items())
+    raise_faults(
+        [
+            f"{path}: row {i}: expected file and class, found {row}"
+            for i, row in rows
+            if len(row) < 2 or not all(row[:2])
+        ]
+    )
+    return [(row[0], row[1], i) for i, row in rows]
 
 
 def classification_sets(args: Settings, stream: str) -> tuple[dict[str, list[tuple]], list[str]]:
@@ -101,12 +101,9 @@ def classification_sets(args: Settings, stream: str) -> tuple[dict[str, list[tup
 
     Labels name ``.npy`` movies below the root, or videos, which are decoded into the run's folder.
     """
-    labelled = read_labels(args.labels)
-    found = {path.stem: path for path in sorted(args.root.rglob("*.npy"))}
-    videos = {stem: p for stem, p in find_videos(args.root).items() if stem not in found}
-    missing = [stem for stem, _ in labelled if stem not in found and stem not in videos]
-    raise_faults([f"{args.labels}: {stem} is not below {args.root}" for stem in missing])
-    chosen = {stem: videos[stem] for stem, _ in labelled if stem in videos}
+    found = find_movies(args.root)
+    labelled = match_labels(args.labels, read_labels(args.labels), found)
+    chosen = {name: found[name] for name, _ in labelled if found[name].suffix.lower() != ".npy"}
     if chosen:
         found |= movies_of_videos(
             chosen,

@@ -96,7 +96,7 @@ class Run:
             for key in sorted({*old, *settings})
             if key not in FREE_TRAINING
             and old.get(key) != settings.get(key)
-            and not (key == "recipe" and key not in old)  # runs of older versions do not tell
+            and not (key in ("recipe", "movies") and key not in old)  # older runs do not tell
         ]
         if changed:
             raise InputError(

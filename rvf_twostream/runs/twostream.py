@@ -4,6 +4,7 @@ The body of ``train_twostream.py``, whose docstring lists the files.
 """
 
 import functools
+import hashlib
 import json
 import sys
 import time
@@ -20,9 +21,10 @@ from analysis.figures import training_curves
 from analysis.metrics import cross_entropy, epoch_metrics
 from common.files import InputError, write_settings
 from inputs.clips import DataGeneratorMerged, DataGeneratorMerged_aug
-from inputs.movies import Movie, fixed_starts, list_pairs, movie_clips
-from inputs.recipe import recipe_of_split
-from inputs.utils import read_classmap, read_stats
+from inputs.movies import Movie, check_heads, fixed_starts, list_pairs, movie_clips
+from inputs.recipe import check_training_scale, recipe_of_split
+from inputs.storage import Scaling
+from inputs.utils import load_movie, read_classmap, read_stats
 from network.checkpoints import load_weights
 from network.CLR_callback import CosineAnnealing, CyclicLR
 from network.model_zoo import make_optimizer, two_stream
@@ -42,22 +44,31 @@ def balanced_weights(labels: Sequence[bool]) -> dict[int, float]:
 
 
 def movie_scores(
-    forward: Callable, movies: list[Movie], *, nframes: int, n_clips: int
+    forward: Callable, movies: list[Movie], args: Settings, scaling: dict[str, Scaling] | None
 ) -> np.ndarray:
-    """Return the mean probability of ``n_clips`` evenly spaced clips of each movie, (n,)."""
+    """Return the mean probability of VAL_CLIPS evenly spaced clips of each movie, (n,)."""
     scores = []
     for movie in movies:
-        starts = fixed_starts(movie.n_frames, nframes, n_clips)
-        scores.append(float(forward(movie_clips(movie, starts, nframes)).mean()))
+        starts = fixed_starts(movie.n_frames, args.nframes, args.val_clips)
+        clips = movie_clips(movie, starts, args.nframes, scaling)
+        scores.append(float(forward(clips).mean(dtype=np.float64)))
     return np.array(scores)
 
 
 def evaluate(
-    forward: Callable, model: keras.Model, movies: list[Movie], args: Settings, prefix: str
+    networks: tuple, movies: list[Movie], args: Settings, prefix: str, scaling: dict | None
 ) -> dict:
-    """Return the columns ``<prefix>_loss`` etc. of a set; the loss is unweighted, with penalty."""
+    """Return the columns ``<prefix>_loss`` etc. of a set; the loss is unweighted, with penalty.
+
+    The AUC is over movies, each the mean of its even clips: that of ``predict.py`` at this level.
+
+    Args:
+        networks: (forward, model).
+        scaling: of ``Recipe.scaling``.
+    """
+    forward, model = networks
     y = np.array([movie.label_class > args.threshold for movie in movies])
-    scores = movie_scores(forward, movies, nframes=args.nframes, n_clips=args.val_clips)
+    scores = movie_scores(forward, movies, args, scaling)
     columns = {"loss": cross_entropy(y, scores) + l2_penalty(model), **epoch_metrics(y, scores)}
     return {f"{prefix}_{name}": value for name, value in columns.items()}
 
@@ -116,9 +127,9 @@ def describe(args: Settings, weights: dict[int, float]) -> dict:
 
 
 def movie_sets(args: Settings) -> Callable[[str], list[Movie]]:
-    """Return ``movies(set name) -> list of Movie``; train and val are checked here, test is not.
+    """Return ``movies(set name) -> list of Movie``; train and val are checked here.
 
-    The test set stays closed until somebody asks for it.
+    Of the test set only heads are read: it stays closed until somebody asks for it.
     """
     classmap = read_classmap(args.root)
     size = {"nframes": args.nframes, "nrows": args.nrows, "ncols": args.ncols}
@@ -127,6 +138,8 @@ def movie_sets(args: Settings) -> Callable[[str], list[Movie]]:
     def movies(name):
         return list_pairs(args.root, args.splitnum, name, classmap, **size)
 
+    # A test movie that does not fit would be found after days of training.
+    check_heads(args.root, args.splitnum, "test", classmap, size)
     labels = {
         name: {movie.label_class > args.threshold for movie in movies(name)}
         for name in ("train", "val")
@@ -149,10 +162,15 @@ def label_weights(args: Settings, movies: list[Movie]) -> dict[int, float]:
 
 
 def training_data(
-    args: Settings, movies: list[Movie], weights: dict[int, float], n_replicas: int
+    args: Settings,
+    movies: list[Movie],
+    weights: dict[int, float],
+    n_replicas: int,
+    scaling: dict[str, Scaling] | None,
 ) -> keras.utils.PyDataset:
     """Return the data set of training clips, augmented unless USE_AUG is off."""
     settings = {
+        "scaling": scaling,
         "batch_size": args.batch_size,
         "nframes": args.nframes,
         "threshold": args.threshold,
@@ -206,6 +224,7 @@ def run_epochs(
     strategy: tf.distribute.Strategy,
 ) -> Callable:
     """Train the epochs that are left, saving each; ``parts`` come from ``build``."""
+    scaling = data.scaling
 
     def sample_loss(y, outputs):
         return keras.losses.binary_crossentropy(y[:, None], outputs)
@@ -224,9 +243,9 @@ def run_epochs(
         rate = float(optimizer.learning_rate)
         loss, y, outputs = train_epoch(step, data, workers=args.workers, progress=bar)
         row = {"epoch": data.epoch + 1, "loss": loss, **epoch_metrics(y > 0.5, outputs[:, 0])}
-        row |= evaluate(forward, model, val_movies, args, "val")
+        row |= evaluate((forward, model), val_movies, args, "val", scaling)
         if args.eval_test_each_epoch:
-            row |= evaluate(forward, model, movies("test"), args, "test")
+            row |= evaluate((forward, model), movies("test"), args, "test", scaling)
         row |= {"lr": rate, "seconds": round(time.perf_counter() - start, 3)}
         best = None
         if is_better(row, run.state["best"], args):
@@ -246,21 +265,24 @@ def train(args: Settings, strategy: tf.distribute.Strategy) -> None:
     movies = movie_sets(args)
     recipe = recipe_of_split(args.root, args.splitnum)
     name = f"{args.model_prefix}{args.splitnum}"
+    train_movies = movies("train")
+    check_training_scale(recipe, args.root, args.splitnum, [m.stem for m in train_movies])
+    scaling = recipe.scaling()
+    identity = {"recipe": recipe.hash, "movies": content_hash(train_movies + movies("val"))}
     run = Run(
         args.ckptdir,
         name,
-        {**vars(args), "recipe": recipe.hash},
+        {**vars(args), **identity},
         csv_folder="two_stream_csv",
         recalculate=args.recalculate,
     )
     if run.state["complete"]:
         print(f"already trained: {run.weights} (start afresh with -r)")
         return
-    train_movies = movies("train")
     weights = label_weights(args, train_movies)
     print(recipe.line())
     info = describe(args, weights) | {"recipe": recipe.hash}
-    data = training_data(args, train_movies, weights, strategy.num_replicas_in_sync)
+    data = training_data(args, train_movies, weights, strategy.num_replicas_in_sync, scaling)
     parts = build(args, run, strategy, len(data))
     if run.state["epoch"] == 0:
         inputs = (
@@ -277,13 +299,24 @@ def train(args: Settings, strategy: tf.distribute.Strategy) -> None:
     model = parts[0]
     best = run.state["best"]
     load_weights(model, run.weights)
-    test = evaluate(forward, model, movies("test"), args, "test")
+    test = evaluate((forward, model), movies("test"), args, "test", scaling)
     run.finish({"test": test})
     figure = draw_curves(run, args)
     print(
         f"best epoch {best['best_epoch']}: val_auc {show(best['val_auc'])}, test_auc "
-        f"{show(test['test_auc'])}, {time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
+        f"{show(test['test_auc'])} (over movies, {args.val_clips} even clips each), "
+        f"{time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
     )
+
+
+def content_hash(movies: list[Movie]) -> str:
+    """Return the SHA-256 of what is trained on: names, classes and values of the movies."""
+    digest = hashlib.sha256()
+    for movie in movies:
+        digest.update(f"{movie.stem} {movie.label_class} ".encode())
+        for path in (movie.grey_path, movie.of_path):
+            digest.update(np.ascontiguousarray(load_movie(path)).data)
+    return digest.hexdigest()
 
 
 def stale(state: dict, args: Settings) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 from common.files import RESULTS_DIR as RESULTS
 from demo.synthetic import write_cohort
-from inputs.deid import check_header
+from inputs.deid import PLAIN, check_header
 from little import (
     assert_one_line,
     call_script,
@@ -46,7 +47,7 @@ def dataset(**elements):
 
 
 def levels(data, ids=("p01",)):
-    return {f.keyword: f.level for f in check_header(data, ids)}
+    return {f.keyword: f.level for f in check_header(data, ids) if f.level < 3}
 
 
 def item(**elements):
@@ -65,7 +66,24 @@ def item(**elements):
         ({"PatientName": "ANONYMIZED_003"}, {}),
         ({"PatientName": "xxxx"}, {}),
         ({"PatientName": "Patient 12"}, {}),
+        ({"PatientName": "Anonymized^Patient"}, {}),
+        ({"PatientName": "De-identified"}, {}),
+        ({"PatientName": "NAME^NONE"}, {}),
+        ({"PatientName": "xxx^xxx"}, {}),
+        ({"PatientName": "ANON 0042"}, {}),
         ({"PatientName": "PLA"}, {"PatientName": 1}),
+        ({"PatientName": "Anonymous^2045518"}, {"PatientName": 1}),
+        ({"PatientName": "19520314"}, {"PatientName": 1}),
+        ({"PatientName": "078-05-1120"}, {"PatientName": 1}),
+        ({"PatientName": "Noah^Ann"}, {"PatientName": 1}),
+        ({"PatientBirthDate": "19000101"}, {}),
+        ({"AccessionNumber": "REMOVED"}, {}),
+        ({"PatientAge": "089Y"}, {}),
+        ({"PatientAge": "093Y"}, {"PatientAge": 1}),
+        ({"PatientTelecomInformation": "tel:+15551234567"}, {"PatientTelecomInformation": 1}),
+        ({"AdmissionID": "A99812"}, {"AdmissionID": 1}),
+        ({"StudyID": "778812"}, {"StudyID": 2}),
+        ({"SeriesDescription": "Jane Doe post LVAD"}, {"SeriesDescription": 2}),
         ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": 1}),
         ({"OtherPatientIDs": "4711"}, {"OtherPatientIDs": 1}),
         ({"AccessionNumber": "A1"}, {"AccessionNumber": 1}),
@@ -83,6 +101,73 @@ def item(**elements):
 )
 def test_levels(elements, found):
     assert levels(dataset(**elements)) == found
+
+
+def test_every_attribute_of_the_table_is_listed_with_its_rule_and_no_value():
+    known = [tag for tag in PLAIN if tag >> 16 != 2 and dictionary_has_tag(tag)]
+    assert len(known) > 600
+    for tag in known:
+        kind = dictionary_VR(tag).split(" or ")[0]
+        value = {
+            "SQ": [pydicom.Dataset()],
+            "DA": "20200102",
+            "DT": "20200102030405",
+            "TM": "030405",
+            "AS": "050Y",
+            "UI": "1.2.3",
+            "DS": "1.5",
+            "IS": "4711",
+            "OB": b"\1\2",
+            "OW": b"\1\2",
+            "AT": 0x00100010,
+            "CS": "QX",
+        }.get(kind, 7 if kind in ("US", "UL", "SS", "SL", "FD", "FL", "UV", "SV") else "Qx")
+        if tag == 0x00100020:
+            continue  # PatientID: compared with the study ids
+        data = dataset()
+        data.add_new(tag, kind, value)
+        data.PatientIdentityRemoved = "YES"
+        found = [f for f in check_header(data, ("p01",)) if f.tag.startswith(f"({tag >> 16:04X}")]
+        found += [f for f in check_header(data, ("p01",)) if f.tag.startswith("(60xx")]
+        assert found, (hex(tag), kind)
+        assert found[0].rule
+        assert "qx" not in str(found).lower()
+
+
+def test_preamble_and_meta_header_are_searched(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", texture(2), "p01")
+    data = pydicom.dcmread(path)
+    assert levels(data) == {}
+    data.preamble = b"PATIENT: DOE JANE".ljust(128, b"\0")
+    data.file_meta.PrivateInformationCreatorUID = "1.2.3"
+    data.file_meta.PrivateInformation = b"Doe^Jane"
+    data.file_meta.SourceApplicationEntityTitle = "DOEHOSP"
+    assert levels(data) == {
+        "File Preamble": 1,
+        "PrivateInformation": 1,
+        "PrivateInformationCreatorUID": 2,
+        "SourceApplicationEntityTitle": 2,
+    }
+
+
+def test_a_name_in_any_frame_is_on_the_sheet_and_old_movies_stay_on_it(tmp_path):
+    root = write_data_set(tmp_path / "set", ids=[f"p{k:02d}" for k in range(18)], n=32, cols=64)
+    movie = texture(32, 96, 64, seed=1) // 4
+    movie[20, 10:20, 5:60] = 255  # in one frame only
+    write_dicom(root / "named.dcm", movie, "p03")
+    flags = ("--root", root, "--nrows", 32, "--ncols", 32)
+    assert call_script("preprocess.py", *flags).returncode == 0
+    with Image.open(root / "deid_pictures" / "p03a.png") as picture:
+        assert picture.size == (64, 192)
+        assert min(picture.getpixel((x, 15)) for x in range(6, 59)) == 255
+    pages = sorted(p.name for p in root.glob("deid_contact_sheet*.png"))
+    assert pages == ["deid_contact_sheet.png", "deid_contact_sheet_2.png"]
+    write_dicom(root / "new.dcm", texture(32, 96, 64, seed=99), "p17")
+    done = call_script("preprocess.py", *flags)
+    assert "1 movies processed, 20 in" in done.stdout
+    assert len(list((root / "deid_pictures").glob("*.png"))) == 20
+    with Image.open(root / "deid_contact_sheet_2.png") as page:
+        assert page.size[0] == 4 * 300  # four movies on the second page
 
 
 def test_overlay_and_private_groups():
@@ -136,7 +221,7 @@ def test_warn_goes_on_and_no_output_holds_a_value(named_set):
     assert "x.dcm: " in done.stdout
     with open(named_set / "deid_report.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert {"file", "tag", "keyword", "level"} == set(rows[0])
+    assert {"file", "tag", "keyword", "level", "rule"} == set(rows[0])
     assert {r["keyword"] for r in rows if r["file"] == "x.dcm"} >= set(SECRETS) | {"private group"}
     assert_no_secret(named_set, done)
     assert (named_set / "deid_contact_sheet.png").stat().st_size > 1000

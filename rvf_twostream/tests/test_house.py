@@ -34,7 +34,7 @@ def run(copy, script, *flags):
 def test_own_data_are_prepared_without_the_demo(copy, tmp_path):
     root = write_data_set(tmp_path / "set", rows=64, cols=80)
     run(copy, "preprocess.py", "--root", root, "--nrows", 32, "--ncols", 32)
-    assert len(list((root / "normalized_dicoms").glob("*.npy"))) == 4
+    assert len(list((root / "processed_dicoms").glob("*.npy"))) == 4
 
 
 @pytest.mark.slow

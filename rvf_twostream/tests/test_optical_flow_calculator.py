@@ -59,18 +59,17 @@ def test_script(tmp_path):
     assert done.returncode == 0, done.stderr
     flows = [np.load(root / "processed_OF" / f"p0{k}a.npy") for k in (1, 2)]
     assert flows[0].shape == (34, 40, 48, 2)
-    assert flows[0].dtype == np.float32
+    assert flows[0].dtype == np.float16
     stats = json.loads((root / "data_mean_std_OF.json").read_text())
     mean = np.mean([f.astype(float).mean() for f in flows])
     std = np.sqrt(np.mean([f.astype(float).var() for f in flows]))
     np.testing.assert_allclose([stats["mean"], stats["std"]], [mean, std], atol=1e-9)
-    normal = np.load(root / "normalized_OF" / "p02a.npy")
-    np.testing.assert_allclose(normal, (flows[1] - mean) / std, atol=1e-5)
+    assert stats["values"] == "raw"
     with pytest.raises(InputError, match="other options"):
         compute_flow(root, nrows=40, ncols=48, per_second=True)
     assert compute_flow(root, nrows=40, ncols=48, per_second=True, recalculate=True) == 0
     fast = np.load(root / "processed_OF" / "p02a.npy")
-    np.testing.assert_allclose(fast, 30 * flows[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(fast, 30 * flows[1], rtol=2e-3, atol=1e-3)
 
 
 def test_a_damaged_dicom_is_a_failure_after_all_others(tmp_path, capsys):
@@ -81,5 +80,5 @@ def test_a_damaged_dicom_is_a_failure_after_all_others(tmp_path, capsys):
     write_dicom(path, texture(34), "p02", NumberOfFrames=40)
     assert compute_flow(root) == 1
     assert "34 complete frames found, 40 expected" in capsys.readouterr().err
-    assert (root / "normalized_OF" / "p01a.npy").exists()
+    assert (root / "processed_OF" / "p01a.npy").exists()
     assert not (root / "processed_OF" / "p02a.npy").exists()

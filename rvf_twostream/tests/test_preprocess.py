@@ -15,9 +15,12 @@ from skimage.transform import resize as published_resize
 from common.files import InputError
 from inputs.dicom_io import read_frames
 from inputs.frames import movie_from_frames, resample_time
+from inputs.movies import read_clip
 from inputs.one_dicom import dicom_to_input
+from inputs.recipe import Recipe
 from inputs.resize import resize_frame, resize_img_list
 from inputs.sorting import read_manifest
+from inputs.storage import Scaling
 from little import (
     FOLDER,
     assert_one_line,
@@ -96,13 +99,15 @@ def test_script_end_to_end(root):
     assert classmap["p02a"] == 3
     assert classmap["p03b"] == 1
     movies = [np.load(root / "processed_dicoms" / f"{stem}.npy") for stem in classmap]
-    assert all(m.shape == (34, 112, 112, 1) and m.dtype == np.float32 for m in movies)
-    mean = np.mean([m.astype(float).mean() for m in movies])
-    std = np.sqrt(np.mean([m.astype(float).var() for m in movies]))
-    np.testing.assert_allclose([stats["mean"], stats["std"]], [mean, std], atol=1e-9)
-    for stem, movie in zip(classmap, movies, strict=True):
-        normal = np.load(root / "normalized_dicoms" / f"{stem}.npy")
-        np.testing.assert_allclose(normal, (movie - mean) / std, atol=1e-5)
+    assert all(m.shape == (34, 112, 112, 1) and m.dtype == np.uint8 for m in movies)
+    assert all(m.max() == 255 for m in movies)
+    mean = np.mean([m.mean() / 255 for m in movies])
+    std = np.sqrt(np.mean([(m / 255).var() for m in movies]))
+    np.testing.assert_allclose([stats["mean"], stats["std"]], [mean, std], atol=1e-7)
+    clip = read_clip(root / "processed_dicoms" / "p02a.npy", 1, 8, Scaling.zscore(mean, std))
+    true = movie_from_frames(read_frames(root / "p02_0.dcm")[0])[1:9]
+    np.testing.assert_allclose(clip, (true - mean) / std, atol=0.51 / 255 / std)
+    assert not (root / "normalized_dicoms").exists()
     assert (root / "severe" / "p02a.dcm").samefile(root / "p02_0.dcm")
     rows = {row["source"]: row for row in read_manifest(root)}
     assert rows["p02_0.dcm"]["status"] == "processed"
@@ -121,7 +126,7 @@ def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, made
         == 0
     )
     movies = {name: data for name, data in tree(root).items() if name.endswith(".npy")}
-    assert len(movies) == 32
+    assert len(movies) == 16
     assert movies == {name: data for name, data in tree(again).items() if name.endswith(".npy")}
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
     for repeat in (preprocess, compute_flow):
@@ -130,7 +135,7 @@ def test_workers_give_the_same_bytes_and_a_second_run_changes_nothing(root, made
     assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*.npy")}
     assert prepare(root, recalculate=True) == 0
     changed = [p for p, t in before.items() if p.stat().st_mtime_ns != t]
-    assert len(changed) == 8  # recomputed movies are equal, so their z-scores stay
+    assert len(changed) == 8  # the flows stay
     assert movies == {name: data for name, data in tree(root).items() if name.endswith(".npy")}
 
 
@@ -145,7 +150,7 @@ def test_new_files_continue_the_letters_and_leave_the_others_alone(root):
         assert path.read_bytes() == content
     new = np.load(root / "processed_dicoms" / "p01c.npy")
     expected = movie_from_frames(read_frames(root / "a_new.dcm")[0], 32, 32)
-    np.testing.assert_array_equal(new, expected)
+    np.testing.assert_array_equal(new, np.floor(255 * expected + np.float32(0.5)))
 
 
 def test_move_duplicates_and_a_changed_class(root):
@@ -186,8 +191,10 @@ def test_one_dicom_becomes_the_input_of_the_training_set(root):
         json.loads((root / n).read_text()) for n in ("data_mean_std.json", "data_mean_std_OF.json")
     ]
     grey, flow, info = dicom_to_input(root / "p02_0.dcm", *stats)
-    np.testing.assert_array_equal(grey, np.load(root / "normalized_dicoms" / "p02a.npy"))
-    np.testing.assert_array_equal(flow, np.load(root / "normalized_OF" / "p02a.npy"))
+    scaling = Recipe.of_root(root).scaling()
+    for found, folder, stream in ((grey, "processed_dicoms", "grey"), (flow, "processed_OF", "of")):
+        stored = read_clip(root / folder / "p02a.npy", 0, 34, scaling[stream])
+        np.testing.assert_array_equal(found, stored)
     assert info["frame_rate_hz"] == pytest.approx(30)
 
 
@@ -195,7 +202,7 @@ def test_one_dicom_becomes_the_input_of_the_training_set(root):
 def test_kill_leaves_no_truncated_movie(tmp_path):
     root = write_data_set(tmp_path / "set", movies=4, rows=200, cols=300)
     command = [sys.executable, str(FOLDER / "preprocess.py"), "--root", str(root)]
-    folders = [root / "processed_dicoms", root / "normalized_dicoms"]
+    folders = [root / "processed_dicoms"]
     for wanted in (1, 5):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(list(folders[0].glob("p*.npy"))) < wanted:
@@ -236,7 +243,16 @@ def test_one_bad_file_does_not_stop_the_others(root):
 
 def test_too_many_movies_of_a_patient(tmp_path):
     root = write_data_set(tmp_path / "set", ids=("p01",), movies=37, n=32, rows=16, cols=16)
-    assert_one_line(call_script("preprocess.py", "--root", root, *FLAGS), "p01", "36 movies")
+    write_dicom(root / "other.dcm", texture(32, 16, 16), "q01")
+    with open(root / "REDcap_class.csv", "a") as handle:
+        handle.write("q01,severe\n")
+    done = call_script("preprocess.py", "--root", root, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    rows = {row["source"]: row for row in read_manifest(root)}
+    assert rows["other.dcm"]["status"] == "processed"
+    assert rows["p01_36.dcm"]["status"] == "skipped"
+    assert "p01 has more than 36 movies" in rows["p01_36.dcm"]["reason"]
+    assert sum(row["status"] == "processed" for row in rows.values()) == 37
 
 
 @pytest.mark.parametrize(

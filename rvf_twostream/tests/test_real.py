@@ -67,7 +67,8 @@ def test_four_chamber_movie_through_preprocess_and_flow(root):
     assert float(rows["US-PAL-8-10x-echo.dcm"]["fps"]) == pytest.approx(1000 / 76, abs=1e-3)
     movie = np.load(root / "processed_dicoms" / f"{stem}.npy")
     assert movie.shape == (40, 112, 112, 1)
-    assert movie.max() == 1
+    assert movie.dtype == np.uint8
+    assert movie.max() == 255
     report = (root / "deid_report.csv").read_text()
     assert "PatientName" in report
     assert "PLA" not in report
