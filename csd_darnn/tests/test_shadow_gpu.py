@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from analysis.importance import block_importance, gradient_importance, take_windows
+from common.cases import difference, gradient_difference, read_results, run_cases, within
+from common.files import InputError
+from demo.gpu_cases import Cases
 from inputs.custom_types import TrainData
 from inputs.windows import WindowRule
 from network.build import da_rnn
@@ -107,3 +110,39 @@ def test_the_gradient_is_taken_in_training_mode(recording):
     assert modes
     assert all(modes)
     assert not net.encoder.training
+
+
+@pytest.mark.slow
+def test_the_cases_of_gpu_check_hold_on_the_device(tmp_path):
+    with ShadowCuda(watch=WATCHED):
+        assert run_cases(Cases("cuda", tiny=True).all(), tmp_path / "g", about={}, budget_s=60) == 0
+    assert all(row.get("passed", True) for row in read_results(tmp_path / "g"))
+
+
+def test_a_case_that_raises_loses_itself_alone(tmp_path):
+    def broken():
+        raise RuntimeError("no kernel")
+
+    calls = []
+    cases = {"broken": broken, "fine": lambda: calls.append(1) or within("x", 1e-6, 1e-5)}
+    path = tmp_path / "g"
+    assert run_cases(cases, path, about={}, budget_s=9) == 1
+    assert [row["passed"] for row in read_results(path)] == [False, True]
+    with open(path, "a", encoding="utf-8") as out:
+        out.write('{"case": "cut')  # a kill in the middle of a line
+    assert run_cases(cases, path, about={}, budget_s=9) == 1
+    assert len(calls) == 1  # what holds is not run again, what failed is
+    assert run_cases({"late": broken}, path, about={}, budget_s=-1) == 1
+    with pytest.raises(InputError, match="expected one of broken, fine"):
+        run_cases(cases, path, about={}, budget_s=9, only="other")
+
+
+def test_differences_are_relative_and_finite():
+    assert difference([1.0, 4.0], [1.0, 2.0]) == 1.0
+    assert difference((np.ones(2), np.ones(3)), (np.ones(2), 2 * np.ones(3))) == 0.5
+    noise = [np.array([1e-9]), np.ones(2)]
+    assert gradient_difference([np.array([-1e-9]), 1.5 * np.ones(2)], noise) == 0.5
+    with pytest.raises(ValueError, match="finite"):
+        difference([np.nan], [1.0])
+    with pytest.raises(ValueError, match="shape"):
+        difference(np.ones(2), np.ones(3))
