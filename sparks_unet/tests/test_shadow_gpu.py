@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from common.cases import read_results, run_cases
+from demo.gpu_cases import Cases
 from helpers import make_tiny_data, write_ini
 from inputs.datasets import SparkDataset
 from network.custom_losses import lovasz_softmax, make_loss, nll_loss
@@ -118,3 +120,13 @@ def test_prediction_equals_the_cpu(method):
     with ShadowCuda(watch=WATCHED):
         found, _ = predict_probabilities(model.to("cuda"), movie, params, method=method)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_cases_of_gpu_check_hold_on_the_device(tmp_path):
+    with ShadowCuda(watch=WATCHED):
+        cases = Cases("cuda", tiny=True).all()
+        for timing in ("optimiser step after resume", "seconds a training step"):
+            cases.pop(timing)
+        assert run_cases(cases, tmp_path / "g", about={}, budget_s=60) == 0
+    assert all(row.get("passed", True) for row in read_results(tmp_path / "g"))
