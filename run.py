@@ -24,6 +24,8 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 import results_index
 from accelerator import DEVICES, decide
 from checkout import ROOT, VENVS, Fault, call, choose, find_folders

@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
+
 from campaign_stages import FOLDERS, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,9 +197,11 @@ def differences(expected: dict, found: dict, varying: set) -> list[str]:
 
 
 def spread(operations: int, kills: int) -> list[int]:
-    """Return at most ``kills`` of the places 1 to ``operations``, first and last among them."""
+    """Return at most ``kills`` of the places 1 to ``operations``: first, last, those between."""
     if operations <= kills:
         return list(range(1, operations + 1))
+    if kills == 1:
+        return [(operations + 1) // 2]
     return sorted({1 + round(k * (operations - 1) / (kills - 1)) for k in range(kills)})
 
 

@@ -64,6 +64,7 @@ def test_a_stage_that_breaks_them_is_told(tmp_path):
 
 def test_places_are_spread_from_the_first_to_the_last():
     assert kill_campaign.spread(3, 6) == [1, 2, 3]
+    assert kill_campaign.spread(9, 1) == [5]
     assert kill_campaign.spread(100, 4) == [1, 34, 67, 100]
 
 

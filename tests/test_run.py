@@ -1,5 +1,6 @@
 """run.py as a user calls it, on a small repository of its own with two toy folders."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -151,6 +152,21 @@ def test_finished_environment_is_reused_and_interrupted_one_rebuilt(house):
     assert "building right" in call(house, "env", "right").stdout
 
 
+def test_two_that_build_one_environment_wait_for_each_other(house):
+    assert call(house, "env", "left").returncode == 0
+    with open(house / ".venvs" / "left.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.Popen(
+            [sys.executable, "-u", "run.py", "env", "left"],
+            cwd=house, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        lines = iter(second.stdout.readline, "another run.py builds left: waiting for it\n")
+        assert all(lines)  # an empty line would be its end
+        assert second.poll() is None
+    assert "left         ready" in second.communicate(timeout=120)[0]
+    assert second.returncode == 0
+
+
 def test_unbuildable_environment_is_reported(house):
     requirements = house / "right" / "requirements.txt"
     before = requirements.read_text()
@@ -195,6 +211,10 @@ def test_unknown_word_names_the_nearest(house, arguments, nearest):
     assert done.returncode == 2
     assert done.stderr.strip().endswith(f"did you mean {nearest}?")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_starts_where_python_looks_in_no_folder_of_a_script(house):
+    assert call(house, "--help", PYTHONSAFEPATH="1").returncode == 0
 
 
 def test_number_of_jobs_is_checked(house):

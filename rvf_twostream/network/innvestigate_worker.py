@@ -10,10 +10,14 @@ Source: specification 11.2.
 
 import argparse
 import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 import keras
 import numpy as np
-from resnet_builder_keras import trunk  # beside this file, whose folder Python searches first
+from resnet_builder_keras import trunk  # beside this file
 
 
 def linear_two_stream(input_size: tuple[int, int, int], depth: int, width: int) -> keras.Model:
