@@ -25,10 +25,18 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--data_path", type=Path, required=True, help="folder with recordings, searched recursively"
     )
-    parser.add_argument("--mice", nargs="+", default=[], help="date codes; all when absent")
+    parser.add_argument(
+        "--mice", nargs="+", default=[], help="date codes, tags or <date>-<tag>; all when absent"
+    )
     parser.add_argument("--pattern", default=PATTERN, help="file name pattern of the recordings")
     parser.add_argument(
         "--mask", type=Path, default=None, help="mask file for recordings without a mask"
+    )
+    parser.add_argument(
+        "--codes", default="", help="meaning of the scores, such as 1=REM,2=wake,3=NREM"
+    )
+    parser.add_argument(
+        "--unknown", choices=("error", "drop"), default="error", help="epochs with an unknown code"
     )
     parser.add_argument(
         "--headers_only", action="store_true", help="do not read the frames to look for NaN"
@@ -43,14 +51,18 @@ def main(argv=None):
     """Print the table of all recordings, then fail with all faults in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)
-    table, faults = check_folder(
+    table, faults, doubts = check_folder(
         args.data_path,
         mice=args.mice,
         pattern=args.pattern,
         mask_file=args.mask,
         signals=not args.headers_only,
+        codes=args.codes,
+        unknown=args.unknown,
     )
     print(table.to_string(index=False))
+    for line in doubts:
+        logging.warning("%s", line)
     if args.table:
         write_table(table, args.table)
     raise_faults(faults)

@@ -2,6 +2,8 @@
 
     python epoch_length_study.py --data_path ../data/sleep_bilstm/raw --lengths 1 2 5 10 15 20
     python epoch_length_study.py --data_path RAW --lengths 5 10 -- --num_epochs 20 --split mouse
+The split is by blocks unless --split says otherwise: in the published epoch split, inputs longer
+than 10 s share frames with those of the test, which favours long inputs.
 Reads recordings (.mat). Writes tfrecords per length to ../data/sleep_bilstm/lengths/<S>s and to
 ../results/sleep_bilstm/<run>/: `<S>s/` per length, lengths.csv, lengths.png. What follows `--` goes
 to main.py.

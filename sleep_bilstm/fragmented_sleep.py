@@ -20,6 +20,7 @@ from analysis.bouts import (
     sleep_statistics,
     statistics_table,
 )
+from analysis.utils import classes_in
 from common.files import Parser, atomic_path, one_line_faults, write_json
 from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S
@@ -48,6 +49,13 @@ def build_parser() -> Parser:
         "--epoch_seconds", type=float, default=EPOCH_S, help="length of an epoch in s"
     )
     parser.add_argument(
+        "--num_classes",
+        type=int,
+        choices=(2, 3),
+        default=None,
+        help="2 joins NREM and REM; as the file says when absent",
+    )
+    parser.add_argument(
         "--ignore_gaps", action="store_true", default=IGNORE_GAPS, help="as the published script"
     )
     parser.add_argument(
@@ -66,7 +74,10 @@ def main(argv=None):
     parts = None
     if run is not None and not args.ignore_gaps:
         parts = stretches(run[scored], epoch[scored])
-    statistics = sleep_statistics(labels[scored], parts, epoch_s=args.epoch_seconds)
+    classes = args.num_classes or classes_in(args.file)
+    statistics = sleep_statistics(
+        labels[scored], parts, epoch_s=args.epoch_seconds, num_classes=classes
+    )
     table = statistics_table(statistics)
     print(first_line(statistics))
     print(table.to_string(index=False, na_rep="-", float_format="%.1f"))

@@ -31,7 +31,9 @@ FRESH = settings.FRESH  # start the run anew
 FULL = settings.FULL  # with --demo: the larger demo
 
 # data
-DATA_PATH = settings.DATA_PATH  # folder with tfrecords; for predict also with recordings
+DATA_PATH = settings.DATA_PATH  # folder with tfrecords; for predict also recordings
+PATTERN = settings.PATTERN  # of predict: file name pattern of the recordings
+MASK = settings.MASK  # of predict: file with a brain mask, for recordings without one
 SPLIT_FILE = settings.SPLIT_FILE  # mice of training, validation, test
 SPLIT = settings.SPLIT  # epoch (published, leaks between neighbours), block, mouse
 TEST_MOUSE = settings.TEST_MOUSE  # overrides the split file; several separated by commas
@@ -74,6 +76,7 @@ FRAME_CHUNK = settings.FRAME_CHUNK  # frames encoded at once outside training
 SMOOTH = settings.SMOOTH  # of the predicted hypnogram: none, median, bout, hmm
 MIN_CONFIDENCE = settings.MIN_CONFIDENCE  # 0 to 1: mark less certain epochs
 BASELINE = settings.BASELINE  # band-power baseline beside the network in test modes
+KEEP_ARTIFACTS = settings.KEEP_ARTIFACTS  # of predict: a state for every epoch
 RESULT_ACTION = settings.RESULT_ACTION  # what to do with figures: save, show, both
 GRADCAM_LABEL = settings.GRADCAM_LABEL  # state of the map; -1 is all
 GRADCAM_METHOD = settings.GRADCAM_METHOD  # weights of the map: gradcam, gradcam++

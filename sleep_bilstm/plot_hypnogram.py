@@ -41,6 +41,13 @@ def build_parser() -> Parser:
         "--epoch_seconds", type=float, default=EPOCH_S, help="length of an epoch in s"
     )
     parser.add_argument(
+        "--num_classes",
+        type=int,
+        choices=(2, 3),
+        default=None,
+        help="2 joins NREM and REM; as the first file says when absent",
+    )
+    parser.add_argument(
         "--out", type=Path, default=None, help="PNG to write; `<file>_hypnogram.png` when absent"
     )
     return add_figure_flags(parser)
@@ -49,13 +56,14 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the label vectors of the given files."""
-    from analysis.utils import read_label_vectors
+    from analysis.utils import classes_in, read_label_vectors
 
     args = build_parser().parse_args(argv)
     series = [vector for path in args.file for vector in read_label_vectors(path, args.keys)]
     titles = args.titles or [TITLES.get(key, key) for _ in args.file for key in args.keys]
     out = args.out or args.file[0].with_name(f"{args.file[0].stem}_hypnogram.png")
-    path = save_hypnogram(series, titles, out, args.epoch_seconds)
+    classes = args.num_classes or classes_in(args.file[0])
+    path = save_hypnogram(series, titles, out, args.epoch_seconds, num_classes=classes)
     present([path], args.show)
 
 

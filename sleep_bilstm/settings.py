@@ -21,7 +21,9 @@ FRESH = False  # start the run anew
 FULL = False  # with --demo: the larger demo
 
 # data
-DATA_PATH = ""  # folder with tfrecords; for predict also with recordings
+DATA_PATH = ""  # folder with tfrecords; for predict also recordings, a folder or one file
+PATTERN = "*.mat"  # of predict: file name pattern of the recordings
+MASK = ""  # of predict: file with a brain mask, for recordings without one
 SPLIT_FILE = str(FOLDER / "mouse_split.json")  # mice of training, validation, test
 SPLIT = "epoch"  # epoch (published, leaks between neighbours), block, mouse
 TEST_MOUSE = ""  # overrides the split file; several separated by commas
@@ -64,6 +66,7 @@ FRAME_CHUNK = 42  # frames encoded at once outside training
 SMOOTH = "none"  # of the predicted hypnogram: none, median, bout, hmm
 MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs
 BASELINE = False  # band-power baseline beside the network in test modes
+KEEP_ARTIFACTS = False  # of predict: a state for epochs without evidence of one, too
 RESULT_ACTION = "save"  # what to do with figures: save, show, both
 GRADCAM_LABEL = -1  # state of the map; -1 is all
 GRADCAM_METHOD = "gradcam"  # weights of the map: gradcam, gradcam++
@@ -184,17 +187,55 @@ def build_parser(found: dict | None = None, description: str = "") -> Parser:
     return parser
 
 
+YES_NO = {
+    **dict.fromkeys(("true", "yes", "on"), True),
+    **dict.fromkeys(("false", "no", "off"), False),
+}
+
+
+def typed(value, default, *, from_text: bool):
+    """Return ``value`` of a settings file as the type of ``default``.
+
+    Args:
+        value: what the file holds.
+        default: value of the setting in this file.
+        from_text: the file holds text without types (YAML), in which 1e-4, off and 0123 are what
+            they look like.
+
+    Raises:
+        ValueError: it cannot be that type.
+    """
+    if isinstance(default, str):
+        if isinstance(value, list):
+            return ",".join(typed(one, "", from_text=from_text) for one in value)
+        if isinstance(value, (dict, bool)) or value is None:
+            raise ValueError("expected text")
+        return "" if from_text and value in ("~", "null") else str(value)
+    if from_text and isinstance(value, str):
+        if isinstance(default, bool):
+            if value.lower() not in YES_NO:
+                raise ValueError("expected true or false")
+            return YES_NO[value.lower()]
+        return type(default)(value)
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError("another type")
+    return value
+
+
 def read_config_file(path: Path) -> dict:
     """Read settings from a JSON or YAML file; every key must be a known setting of the right type.
 
     Raises:
         InputError: unreadable file, unknown key, or a value of another type.
     """
+    from_text = path.suffix.lower() in (".yml", ".yaml")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in (".yml", ".yaml"):
+        if from_text:
             try:
-                held = yaml.safe_load(text)
+                # Types come from the settings: PyYAML reads 1e-4 as text, off as False, 012 as 10.
+                held = yaml.load(text, Loader=yaml.BaseLoader)
             except yaml.YAMLError as error:
                 raise ValueError(error) from error
         else:
@@ -203,7 +244,7 @@ def read_config_file(path: Path) -> dict:
             raise ValueError("it holds no mapping of settings")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a settings file ({error})") from error
-    known = defaults()
+    known, found = defaults(), {}
     for key, value in held.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -211,12 +252,13 @@ def read_config_file(path: Path) -> dict:
                 f"{path}: unknown setting {key}; "
                 + (f"did you mean {near[0]}?" if near else "see --help")
             )
-        kinds = (int, float) if isinstance(known[key], float) else (type(known[key]),)
-        if not isinstance(value, kinds) or (
-            isinstance(value, bool) != isinstance(known[key], bool)
-        ):
-            raise InputError(f"{path}: {key} is {value!r}; expected {type(known[key]).__name__}")
-    return held
+        try:
+            found[key] = typed(value, known[key], from_text=from_text)
+        except ValueError:
+            raise InputError(
+                f"{path}: {key} is {value!r}; expected {type(known[key]).__name__}"
+            ) from None
+    return found
 
 
 def check_values(values: dict) -> None:

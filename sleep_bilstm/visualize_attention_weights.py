@@ -39,7 +39,11 @@ def build_parser() -> Parser:
         help="result with y_preds and y_trues, if not in the file",
     )
     parser.add_argument(
-        "--num_classes", type=int, choices=(2, 3), default=3, help="2 joins NREM and REM"
+        "--num_classes",
+        type=int,
+        choices=(2, 3),
+        default=None,
+        help="2 joins NREM and REM; as the file says when absent",
     )
     parser.add_argument("--gap", type=int, default=GAP, help="samples on each side of a transition")
     parser.add_argument(
@@ -52,9 +56,15 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Draw the weights of one mouse and print the sum of each mean curve."""
     args = build_parser().parse_args(argv)
-    weights, y_pred, y_true, parts = read_weights(args.file, args.states)
+    held = read_weights(args.file, args.states)
     statistics = attention_statistics(
-        weights, y_pred, y_true, args.gap, num_classes=args.num_classes, parts=parts
+        held.weights,
+        held.y_pred,
+        held.y_true,
+        args.gap,
+        num_classes=args.num_classes or held.num_classes,
+        parts=held.parts,
+        time_s=held.time_s,
     )
     columns = (statistics.names, statistics.means, statistics.counts, statistics.effective)
     for name, mean, count, steps in zip(*columns, strict=True):
@@ -66,7 +76,8 @@ def main(argv=None):
         )
     mouse = args.file.stem.removesuffix("_attention_weights")
     present(
-        save_attention_figures(statistics, y_pred, args.out or args.file.parent, mouse), args.show
+        save_attention_figures(statistics, held.y_pred, args.out or args.file.parent, mouse),
+        args.show,
     )
 
 

@@ -88,18 +88,24 @@ def fit_to(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def region_table(
-    maps: dict[str, np.ndarray], parcels: np.ndarray, names: tuple[str, ...]
+    maps: dict[str, np.ndarray],
+    parcels: np.ndarray,
+    names: tuple[str, ...],
+    mask: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Return the mean of each map (H, W) in each of the 40 parcels, one row per parcel.
+
+    A parcel that the brain mask does not reach has no pixels and no mean.
 
     Args:
         maps: map by name of its state.
         parcels: (H, W) int, 0 none; the part of the atlas that the maps show.
         names: 40 names.
+        mask: (H, W) bool brain mask of the recordings: nothing is known outside; all when None.
     """
     rows = []
     for number, name in enumerate(names, start=1):
-        here = parcels == number
+        here = parcels == number if mask is None else (parcels == number) & mask
         means = {
             key: float(value[here].mean()) if here.any() else np.nan for key, value in maps.items()
         }

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.io
 from matplotlib.collections import LineCollection
 
+from analysis.hypnogram_figures import grey_gaps, hour_axis
 from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
 from common.files import InputError
 from inputs.hypnogram import stretches
@@ -18,7 +19,6 @@ from inputs.states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 GAP = 30  # samples on each side of a transition
 BINS = 100
-HALF_HOUR_S = 1800
 
 
 def rescale_rows(weights: np.ndarray) -> np.ndarray:
@@ -54,6 +54,7 @@ class AttentionStatistics:
         effective: per state median of effective_steps, NaN when absent.
         histograms: per state (100,).
         transition, other: samples around transitions and the rest; None without true states.
+        time_s: (N,) start of every epoch on the axis of the session, in s; None when not known.
     """
 
     names: tuple[str, ...]
@@ -64,6 +65,7 @@ class AttentionStatistics:
     histograms: list
     transition: np.ndarray | None
     other: np.ndarray | None
+    time_s: np.ndarray | None = None
 
 
 def attention_statistics(
@@ -74,6 +76,7 @@ def attention_statistics(
     *,
     num_classes: int = 3,
     parts: list[slice] | None = None,
+    time_s: np.ndarray | None = None,
 ) -> AttentionStatistics:
     """Reduce weights (N, F) by predicted state (N,) and around changes of the true state (N,).
 
@@ -94,7 +97,7 @@ def attention_statistics(
         histograms.append(probability_histogram(own))
     if y_true is None:
         return AttentionStatistics(
-            names, rescaled, means, counts, effective, histograms, None, None
+            names, rescaled, means, counts, effective, histograms, None, None, time_s
         )
     flat = rescaled.ravel()
     near = np.zeros(flat.size, bool)
@@ -108,7 +111,7 @@ def attention_statistics(
             near[around] = True
     transition = np.concatenate(pooled) if pooled else np.empty(0)
     return AttentionStatistics(
-        names, rescaled, means, counts, effective, histograms, transition, flat[~near]
+        names, rescaled, means, counts, effective, histograms, transition, flat[~near], time_s
     )
 
 
@@ -131,22 +134,24 @@ def plot_means(statistics: AttentionStatistics):
 def plot_in_time(
     statistics: AttentionStatistics, y_pred: np.ndarray, epoch_seconds: float = EPOCH_S
 ):
-    """Return all weights of a recording in time order, coloured by predicted state."""
+    """Return all weights of a session in time order, coloured by predicted state; gaps are grey.
+
+    Epochs without known times follow each other.
+    """
     figure, axes = new_figure(11, 3.0)
     n, n_frames = statistics.rescaled.shape
-    x = np.arange(n * n_frames) / n_frames
+    known = statistics.time_s is not None
+    place = np.round(statistics.time_s / epoch_seconds).astype(int) if known else np.arange(n)
+    count = int(place.max()) + 1 if n else 1
+    x = (place[:, None] + np.arange(n_frames) / n_frames).ravel()
     height = statistics.rescaled.ravel()
     bars = np.stack([np.stack([x, np.zeros_like(x)], 1), np.stack([x, height], 1)], axis=1)
     colours = np.array(STATE_RGB)[np.repeat(y_pred, n_frames)]
     axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.5, rasterized=True))
-    step = HALF_HOUR_S / epoch_seconds
-    ticks = np.arange(1, n // step + 1)
-    if ticks.size:
-        axes.set_xticks(ticks * step, [f"{0.5 * tick:.1f}" for tick in ticks])
-        axes.set_xlabel("Time (hr)")
-    else:
-        axes.set_xlabel(f"Epoch ({epoch_seconds:g} s each)")
-    axes.set(xlim=(0, n), ylim=(0, 1.02), ylabel="Attention weights")
+    gap = ~np.isin(np.arange(count), place)
+    grey_gaps(axes, gap, 0.0)
+    hour_axis(axes, count, epoch_seconds, gaps=bool(gap.any()))
+    axes.set(xlim=(0, count), ylim=(0, 1.02), ylabel="Attention weights")
     for state, name in enumerate(statistics.names):
         axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
     figure.legend(frameon=False, loc="outside upper right", ncols=3)
@@ -197,9 +202,10 @@ def save_attention_figures(
         }
     )
     bins = pd.DataFrame({"bin_low": edges, **dict(zip(names, statistics.histograms, strict=True))})
-    in_time = pd.DataFrame(statistics.rescaled, columns=[f"w{i}" for i in range(n_frames)]).assign(
-        pred=y_pred
-    )
+    in_time = pd.DataFrame(statistics.rescaled, columns=[f"w{i}" for i in range(n_frames)])
+    in_time = in_time.assign(pred=y_pred)
+    if statistics.time_s is not None:
+        in_time.insert(0, "time_s", statistics.time_s)
     saved = [
         save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps, **look),
         save_figure(
@@ -231,9 +237,27 @@ def save_attention_figures(
     return saved
 
 
-def read_weights(
-    path: Path, states: Path | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[slice] | None]:
+@dataclass(frozen=True)
+class Weights:
+    """Attention weights read from a file.
+
+    Attributes:
+        weights: (N, F).
+        y_pred, y_true: (N,) states; y_true None when not known.
+        parts: stretches of epochs that follow each other; None when not known.
+        time_s: (N,) start of every epoch; None when not known.
+        num_classes: number of states.
+    """
+
+    weights: np.ndarray
+    y_pred: np.ndarray
+    y_true: np.ndarray | None
+    parts: list[slice] | None
+    time_s: np.ndarray | None
+    num_classes: int
+
+
+def read_weights(path: Path, states: Path | None) -> Weights:
     """Read weights, predicted and true states, and the stretches of epochs that follow each other.
 
     The states may lie in another result file; files without run and epoch have no stretches.
@@ -242,11 +266,12 @@ def read_weights(
         held = scipy.io.loadmat(path)
         other = scipy.io.loadmat(states) if states else held
         weights = np.asarray(held["att_weights"], float)
-        y_pred = np.ravel(other["y_preds"]).astype(int)
-        y_true = np.ravel(other["y_trues"]).astype(int) if "y_trues" in other else None
-        parts = None
-        if {"run", "epoch"} <= set(other):
-            parts = stretches(*(np.ravel(other[key]).astype(int) for key in ("run", "epoch")))
+        numbers = {
+            key: np.ravel(other[key]).astype(int)
+            for key in ("y_preds", "y_trues", "run", "epoch", "time_s", "num_classes")
+            if key in other
+        }
+        y_pred, y_true = numbers["y_preds"], numbers.get("y_trues")
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"{path}: holds no attention weights with states ({error}); give --states FILE"
@@ -256,4 +281,7 @@ def read_weights(
             f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N "
             "x F and N"
         )
-    return weights, y_pred, y_true, parts
+    known = {"run", "epoch"} <= set(numbers)
+    parts = stretches(numbers["run"], numbers["epoch"]) if known else None
+    classes = int(numbers["num_classes"][0]) if "num_classes" in numbers else 3
+    return Weights(weights, y_pred, y_true, parts, numbers.get("time_s"), classes)

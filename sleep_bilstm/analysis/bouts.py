@@ -16,24 +16,29 @@ from inputs.states import EPOCH_S, STATE_NAMES
 
 
 def sleep_statistics(
-    labels: np.ndarray, parts: list[slice] | None = None, *, epoch_s: float = EPOCH_S
+    labels: np.ndarray,
+    parts: list[slice] | None = None,
+    *,
+    epoch_s: float = EPOCH_S,
+    num_classes: int = 3,
 ) -> dict:
     """Return bouts per state, transitions and transition counts.
 
     Args:
-        labels: (N,) states 0 wake, 1 NREM, 2 REM in time order.
+        labels: (N,) states 0 wake, 1 NREM, 2 REM (or 0 wake, 1 sleep) in time order.
         parts: stretches without a gap; a bout ends where a stretch ends. All of it when None.
         epoch_s: length of an epoch in s.
+        num_classes: 3, or 2 with NREM and REM joined.
 
     Returns:
-        dict: per state name bouts (lengths in epochs), n, mean_s, median_s, max_s (NaN when
-            absent), total_s, percent; transitions; pair_counts (3, 3) with i to i included;
-            probabilities (3, 3); transitions_per_hour.
+        dict: states (names); per state name bouts (lengths in epochs), n, mean_s, median_s, max_s
+            (NaN when absent), total_s, percent; transitions; pair_counts (K, K), i to i included;
+            probabilities (K, K); transitions_per_hour.
     """
     labels = np.asarray(labels)
     if labels.size == 0:
         raise InputError("the hypnogram is empty; expected at least one epoch")
-    names = STATE_NAMES[3]
+    names = STATE_NAMES[num_classes]
     bouts = {state: [] for state in range(len(names))}
     pairs = np.zeros((len(names), len(names)), int)
     for part in parts or [slice(None)]:
@@ -46,6 +51,7 @@ def sleep_statistics(
     rows = pairs.sum(axis=1, keepdims=True)
     probabilities = np.divide(pairs, rows, out=np.full(pairs.shape, np.nan), where=rows > 0)
     result = {
+        "states": list(names),
         "transitions": transitions,
         "transitions_per_hour": transitions / (labels.size * epoch_s / 3600),
         "pair_counts": pairs,
@@ -67,10 +73,10 @@ def sleep_statistics(
 
 def first_line(statistics: dict) -> str:
     """Return the line of the published script: mean seconds per state and the transitions."""
-    means = [statistics[name]["mean_s"] for name in STATE_NAMES[3]]
+    means = [statistics[name]["mean_s"] for name in statistics["states"]]
     shown = ", ".join(
         f"{name} {'-' if math.isnan(mean) else round(mean)} s"
-        for name, mean in zip(STATE_NAMES[3], means, strict=True)
+        for name, mean in zip(statistics["states"], means, strict=True)
     )
     return f"mean bout: {shown}; transitions: {statistics['transitions']}"
 
@@ -79,7 +85,7 @@ def statistics_table(statistics: dict) -> pd.DataFrame:
     """Return one row per state."""
     keys = ("n", "mean_s", "median_s", "max_s", "total_s", "percent")
     return pd.DataFrame(
-        [{"state": name, **{k: statistics[name][k] for k in keys}} for name in STATE_NAMES[3]]
+        [{"state": name, **{k: statistics[name][k] for k in keys}} for name in statistics["states"]]
     )
 
 

@@ -27,7 +27,7 @@ from common.files import write_json
 from inputs.dataloader_sleep import Epochs
 from inputs.hypnogram import Hypnogram, mouse_names, places_of_mice
 from inputs.mat_writer import save_mat
-from inputs.states import EPOCH_S, HUMAN_KAPPA
+from inputs.states import EPOCH_S, HUMAN_KAPPA, NO_LABEL
 
 log = logging.getLogger(__name__)
 PROBABILITY_COLUMNS = {3: ("p_wake", "p_nrem", "p_rem"), 2: ("p_wake", "p_sleep")}
@@ -55,9 +55,10 @@ def prediction_table(
     table = pd.DataFrame(
         {
             "mouse": mouse_names(records),
+            "date": [r.date for r in records],
             "tag": [r.mouse for r in records],
-            "epoch": [r.epoch for r in records],
             "run": [r.run for r in records],
+            "epoch": [r.epoch for r in records],
             "time_s": time_s,
             "true": epochs.labels,
             "pred": columns.argmax(axis=1)
@@ -70,6 +71,19 @@ def prediction_table(
     table["entropy_bits"] = entropy_bits(columns)
     if min_confidence:
         table["uncertain"] = columns.max(axis=1) < min_confidence
+    return table
+
+
+def without_evidence(
+    table: pd.DataFrame, flags: list[str], scores: np.ndarray, *, keep: bool = False
+) -> pd.DataFrame:
+    """Return a prediction table with why an epoch has no evidence of a state, and its score.
+
+    Such an epoch has no state (-1) unless ``keep``; see analysis/evidence.py.
+    """
+    table = table.assign(flag=flags, artifact_score=scores)
+    if not keep:
+        table.loc[table["flag"] != "", "pred"] = NO_LABEL
     return table
 
 
@@ -99,12 +113,13 @@ def save_mouse(
         "run": table["run"].to_numpy()[None],
         "epoch": table["epoch"].to_numpy()[None],
         "time_s": table["time_s"].to_numpy()[None],
+        "num_classes": probs.shape[1],
     }
     if known:
         variables["y_trues"] = table["true"].to_numpy()[None]
     save_mat(out / f"{name}.mat", variables)
     write_table(table if known else table.drop(columns="true"), out / f"{name}.csv")
-    if hypnogram and probs.shape[1] == 3:
+    if hypnogram:
         series, titles = [table["pred"]], ["Attention CNN-BiLSTM"]
         if "smoothed" in table:
             series, titles = (
@@ -115,32 +130,51 @@ def save_mouse(
             series, titles = [*series, table["true"]], [*titles, "Scoring of the recording"]
         places = axis.places(table["run"], table["epoch"])
         series = [axis.on_axis(places, one) for one in series]
-        save_hypnogram(series, titles, out / f"{name}_hypnogram.png")
+        save_hypnogram(
+            series,
+            titles,
+            out / f"{name}_hypnogram.png",
+            axis.epoch_s,
+            num_classes=probs.shape[1],
+            index=pd.DataFrame(axis.columns),
+        )
 
 
-def add_smoothed(table: pd.DataFrame, kind: str, train: Epochs | None) -> pd.DataFrame:
-    """Return the table with a column ``smoothed``; "hmm" learns its transitions on the labels of
-    ``train``.
+def learnt_from(train: Epochs) -> tuple[np.ndarray, np.ndarray]:
+    """Return transition_matrix (K, K) and class_shares (K,) of the labels of training epochs."""
+    place = sorted(range(len(train.records)), key=lambda i: _time_key(train.records[i]))
+    records = [train.records[i] for i in place]
+    recording = (
+        pd.DataFrame([(r.date, r.mouse, r.run) for r in records])
+        .groupby([0, 1, 2], sort=False)
+        .ngroup()
+        .to_numpy()
+    )
+    epoch = np.array([r.epoch for r in records])
+    labels, classes = train.labels[place], train.view.num_classes
+    return transition_matrix(labels, [recording, epoch], classes), class_shares(labels, classes)
+
+
+def add_smoothed(
+    table: pd.DataFrame, kind: str, learnt: Epochs | tuple[np.ndarray, np.ndarray] | None
+) -> pd.DataFrame:
+    """Return the table with a column ``smoothed``; epochs without a state stay without.
+
+    Args:
+        table: of prediction_table.
+        kind: see smooth.
+        learnt: of "hmm": training epochs, or what learnt_from returns of them.
     """
     if kind == "none":
         return table
-    probs, learnt = probabilities_of(table), None
-    if kind == "hmm":
-        place = sorted(range(len(train.records)), key=lambda i: _time_key(train.records[i]))
-        records = [train.records[i] for i in place]
-        recording = (
-            pd.DataFrame([(r.date, r.mouse, r.run) for r in records])
-            .groupby([0, 1, 2], sort=False)
-            .ngroup()
-            .to_numpy()
-        )
-        epoch = np.array([r.epoch for r in records])
-        labels, classes = train.labels[place], probs.shape[1]
-        learnt = (
-            transition_matrix(labels, [recording, epoch], classes),
-            class_shares(labels, classes),
-        )
-    states = smooth(kind, probs, recording_numbers(table), table["epoch"].to_numpy(), learnt)
+    if isinstance(learnt, Epochs):
+        learnt = learnt_from(learnt) if kind == "hmm" else None
+    states = table["pred"].to_numpy().copy()
+    use = states >= 0
+    own = table[use]
+    states[use] = smooth(
+        kind, probabilities_of(own), recording_numbers(own), own["epoch"].to_numpy(), learnt
+    )
     return table.assign(smoothed=states)
 
 
@@ -159,7 +193,8 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
     classes = probs.shape[1]
     true, pred = table["true"].to_numpy(), table["pred"].to_numpy()
     result = {"split": split_text, **class_metrics(true, pred, classes)}
-    result["kappa_human_raters_published"] = HUMAN_KAPPA
+    if classes == 3:  # the raters told three states apart
+        result["kappa_human_raters_published"] = HUMAN_KAPPA
     interval = kappa_interval(true, pred, recording_numbers(table), epoch_s=EPOCH_S)
     result["kappa_interval_95"] = list(interval) if interval else None
     reliability, error = calibration(true, probs)
@@ -172,11 +207,13 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
         rows.append(
             {
                 "mouse": mouse,
+                "date": part["date"].iloc[0],
+                "tag": part["tag"].iloc[0],
                 **{k: own[k] for k in ("n", "accuracy", "kappa", "f1_macro", "f1_weighted")},
             }
         )
     per_mouse = pd.DataFrame(rows)
-    numbers = per_mouse.drop(columns="mouse").astype(float)
+    numbers = per_mouse.drop(columns=["mouse", "date", "tag"]).astype(float)
     summary = pd.DataFrame([{"mouse": "mean", **numbers.mean()}, {"mouse": "sd", **numbers.std()}])
     return result, pd.concat([per_mouse, summary], ignore_index=True), reliability
 
@@ -230,7 +267,8 @@ def write_results(
     write_json(out / "metrics.json", metrics)
     log.info("%s", split_text)
     log.info("%s", text_of(metrics))
-    log.info("for comparison: two human raters of EEG/EMG agree with kappa %.2f", HUMAN_KAPPA)
+    if classes == 3:
+        log.info("for comparison: two human raters of EEG/EMG agree with kappa %.2f", HUMAN_KAPPA)
     if "smoothed" in metrics:
         log.info("smoothed:\n%s", text_of(metrics["smoothed"]))
     return metrics

@@ -20,13 +20,39 @@ TITLES = {
     "y_trues": "Human scoring",
     "true": "Human scoring",
 }
-HALF_HOUR_S = 1800
+HOUR_S = 3600
+TICK_HOURS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # half an hour is the published distance
+MOST_TICKS = 10
+GAP_COLOUR = "0.85"
 ROW_INCHES = 1.7
 AXES_POINTS = 640  # width of the axes in points (1/72 inch)
 
 
+def hour_axis(axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
+    """Label the x axis of ``count`` epochs in hours; with ``gaps`` say what is grey."""
+    hours = count * epoch_seconds / HOUR_S
+    step = next((s for s in TICK_HOURS if hours / s <= MOST_TICKS), TICK_HOURS[-1])
+    numbers = np.arange(1, int(hours / step + 1e-9) + 1)
+    # Differs: the published script puts the tick of 3.0 h at epoch 1060 instead of 1080.
+    digits = 1 if step >= 0.1 else 2
+    axes.set_xticks(
+        numbers * step * HOUR_S / epoch_seconds, [f"{n * step:.{digits}f}" for n in numbers]
+    )
+    axes.set_xlabel("Time (hr)" + ("; grey: artifact or not scored" if gaps else ""))
+
+
+def grey_gaps(axes, gap: np.ndarray, offset: float) -> None:
+    """Paint the epochs of ``gap`` (N,) bool grey, each one wide, the first from ``offset`` on."""
+    edges = np.flatnonzero(np.diff(np.r_[False, gap, False].astype(int)))
+    for start, stop in edges.reshape(-1, 2):
+        axes.axvspan(start + offset, stop + offset, color=GAP_COLOUR, linewidth=0, zorder=0)
+
+
 def plot_hypnogram(
-    series: Sequence[np.ndarray], titles: Sequence[str], epoch_seconds: float = EPOCH_S
+    series: Sequence[np.ndarray],
+    titles: Sequence[str],
+    epoch_seconds: float = EPOCH_S,
+    num_classes: int = 3,
 ):
     """Return a figure with one row per label series (N,).
 
@@ -45,6 +71,7 @@ def plot_hypnogram(
     figure, grid = new_figure(
         10, 0.6 + ROW_INCHES * len(series), rows=len(series), squeeze=False, sharex=True
     )
+    any_gap = False
     for axes, labels, title in zip(grid[:, 0], series, titles, strict=True):
         scored = np.isfinite(labels) & (labels >= 0)
         x, y = np.flatnonzero(scored) + 1, labels[scored]
@@ -54,29 +81,38 @@ def plot_hypnogram(
         axes.add_collection(
             LineCollection(strokes, colors=[STATE_RGB[int(s)] for s in y], linewidths=width_pt)
         )
-        axes.set_ylim(0, 3)
-        axes.set_yticks([0.5, 1.5, 2.5], STATE_NAMES[3], fontweight="bold")
+        grey_gaps(axes, ~scored, 0.5)
+        any_gap |= not scored.all()
+        axes.set_ylim(0, num_classes)
+        axes.set_yticks(np.arange(num_classes) + 0.5, STATE_NAMES[num_classes], fontweight="bold")
         axes.set_xlim(0, labels.size + 20)
         axes.set_title(title, fontsize=10)
-    # Differs: the published script puts the tick of 3.0 h at epoch 1060 instead of 1080.
-    step = HALF_HOUR_S / epoch_seconds
-    ticks = np.arange(1, max(labels.size for labels in series) // step + 1)
-    if ticks.size:
-        grid[-1, 0].set_xticks(ticks * step, [f"{0.5 * tick:.1f}" for tick in ticks])
-        grid[-1, 0].set_xlabel("Time (hr)")
-    else:
-        grid[-1, 0].set_xlabel(f"Epoch ({epoch_seconds:g} s each)")
+    hour_axis(grid[-1, 0], max(labels.size for labels in series), epoch_seconds, gaps=any_gap)
     return figure
 
 
-def save_hypnogram(series, titles, path: Path, epoch_seconds: float = EPOCH_S) -> Path:
-    """Draw the series and write PNG, PDF and the CSV with one column per series."""
-    figure = plot_hypnogram(series, titles, epoch_seconds)
-    length = max(len(labels) for labels in series)
+def save_hypnogram(
+    series: Sequence[np.ndarray],
+    titles: Sequence[str],
+    path: Path,
+    epoch_seconds: float = EPOCH_S,
+    *,
+    num_classes: int = 3,
+    index: pd.DataFrame | None = None,
+) -> Path:
+    """Draw the series and write PNG, PDF and the CSV with one column per series.
+
+    Args:
+        series, titles, epoch_seconds, num_classes: see plot_hypnogram.
+        path: the picture.
+        index: first columns of the CSV, one row per epoch; numbers and times when absent.
+    """
+    figure = plot_hypnogram(series, titles, epoch_seconds, num_classes)
+    if index is None:
+        axis = np.arange(max(len(labels) for labels in series))
+        index = pd.DataFrame({"epoch": axis, "time_s": axis * epoch_seconds})
     columns = {
         title: pd.Series(np.asarray(labels, float))
         for title, labels in zip(titles, series, strict=True)
     }
-    axis = np.arange(length)
-    table = pd.DataFrame({"epoch": axis, "time_s": axis * epoch_seconds, **columns})
-    return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)
+    return save_figure(figure, path, index.assign(**columns), dpi=PRINT_DPI, pdf=True)

@@ -123,7 +123,8 @@ def read_maps(folder: Path, mice: list[str]) -> tuple[dict, dict]:
         for path in paths:
             try:
                 held = scipy.io.loadmat(path)
-                state = STATE_NAMES[3][int(path.stem.rsplit("label", 1)[1])]
+                classes = int(np.ravel(held.get("num_classes", 3))[0])
+                state = STATE_NAMES[classes][int(path.stem.rsplit("label", 1)[1])]
                 maps.setdefault(mouse, {})[state] = held["subject_avg_gradcam"]
                 examples.setdefault(mouse, {})[state] = held["example_data"]
             except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:

@@ -6,6 +6,7 @@ Source: specification sections 4.5 and 8.3.
 """
 
 import logging
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from analysis.atlas import (
 )
 from analysis.gradcam import GradCam, upsample
 from analysis.map_figures import SIGNED_LOOK, save_maps_figure
-from analysis.occlusion import Occlusion, parcel_pair_masks, patch_masks
+from analysis.occlusion import Z_SCORES, Occlusion, parcel_pair_masks, patch_masks
 from analysis.tables import write_table
 from common.files import InputError, write_json
 from inputs.dataloader_sleep import Epochs, View
@@ -45,14 +46,25 @@ class SubjectMaps:
     indices.
 
     Args:
-        mask: (H, W) bool brain mask.
+        mask: (H, W) bool brain mask, with ``masks`` the union of them.
         num_classes: number of states.
         only_correct: count epochs with prediction = truth only.
+        masks: (H, W) bool brain mask of every epoch, where the runs of a mouse differ.
     """
 
-    def __init__(self, mask: np.ndarray, num_classes: int, *, only_correct: bool):
+    def __init__(
+        self,
+        mask: np.ndarray,
+        num_classes: int,
+        *,
+        only_correct: bool,
+        masks: Sequence[np.ndarray] | None = None,
+    ):
         self.mask = mask
+        self.masks = masks
         self.only_correct = only_correct
+        self.inside = np.zeros((num_classes, *mask.shape))  # sums over epochs that hold the pixel
+        self.cover = np.zeros((num_classes, *mask.shape), int)
         self.sums = [None] * num_classes
         self.counts = [0] * num_classes
         self.examples = [None] * num_classes
@@ -75,22 +87,52 @@ class SubjectMaps:
             full = (
                 upsample(one[None], *self.mask.shape) if one.shape != self.mask.shape else one[None]
             )
-            self.indices[state].append(float(front_back_index(full, self.mask)[0]))
+            own = self.mask if self.masks is None else self.masks[int(item)]
+            self.indices[state].append(float(front_back_index(full, own)[0]))
+            if self.masks is not None:
+                self.inside[state] += full[0] * own
+                self.cover[state] += own
 
     def average(self, state: int) -> np.ndarray:
         """Return the subject map (H, W) of a state, NaN when no epoch qualifies.
 
-        Resizing is linear, so the average is taken at low resolution and resized once.
+        Resizing is linear, so the average is taken at low resolution and resized once. A pixel that
+        only some runs have inside their mask is averaged over the epochs of those.
         """
         if not self.counts[state]:
             return np.full(self.mask.shape, np.nan)
         mean = self.sums[state] / self.counts[state]
-        return mean if mean.shape == self.mask.shape else upsample(mean, *self.mask.shape)
+        mean = mean if mean.shape == self.mask.shape else upsample(mean, *self.mask.shape)
+        partly = (self.cover[state] > 0) & (self.cover[state] < self.counts[state])
+        mean[partly] = self.inside[state][partly] / self.cover[state][partly]
+        return mean
 
 
-def collect(method, epochs: Epochs, mask: np.ndarray, settings: Settings) -> SubjectMaps:
-    """Run ``method`` (GradCam or Occlusion) over all epochs in one pass."""
-    subject = SubjectMaps(mask, epochs.view.num_classes, only_correct=settings.only_correct)
+def masks_of(epochs: Epochs) -> tuple[np.ndarray, list[np.ndarray] | None]:
+    """Return the union (H, W) of the brain masks of all runs, as the network sees them, and the
+    mask of every epoch where runs differ.
+    """
+    by_file = {record.path: record for record in reversed(epochs.records)}
+    runs = {(r.date, r.mouse, r.run): r for r in by_file.values()}
+    own = {key: seen(read_mask_of(record), epochs.view) for key, record in runs.items()}
+    every = list(own.values())
+    union = np.any(every, axis=0)
+    if all(np.array_equal(union, one) for one in every):
+        return union, None
+    return union, [own[r.date, r.mouse, r.run] for r in epochs.records]
+
+
+def collect(
+    method: GradCam | Occlusion,
+    epochs: Epochs,
+    mask: np.ndarray,
+    settings: Settings,
+    masks: list[np.ndarray] | None = None,
+) -> SubjectMaps:
+    """Run ``method`` over all epochs in one pass; ``mask`` and ``masks`` as of masks_of."""
+    subject = SubjectMaps(
+        mask, epochs.view.num_classes, only_correct=settings.only_correct, masks=masks
+    )
     dataset = make_dataset(
         epochs, np.arange(len(epochs)), settings.batch_size, workers=settings.workers
     )
@@ -126,6 +168,7 @@ def save_subject(
                 "subject_avg_gradcam": maps[name],
                 "example_data": movie,
                 "n_epochs": subject.counts[state],
+                "num_classes": epochs.view.num_classes,
                 "example_epoch": -1 if item is None else epochs.records[item].epoch,
                 **about,
             },
@@ -149,13 +192,17 @@ def occlusion_masks(epochs: Epochs, settings: Settings, parcels) -> tuple[np.nda
 
 
 def method_of(
-    network: AttentionBiLSTM, epochs: Epochs, settings: Settings, parcels
+    network: AttentionBiLSTM, epochs: Epochs, settings: Settings, parcels, normalization: str
 ) -> tuple[GradCam | Occlusion, dict, dict]:
     """Return the kind of map that the mode asks for, what the files say of it, and its look."""
     if settings.mode == "occlusion":
         masks, layer = occlusion_masks(epochs, settings, parcels)
-        method = Occlusion(network, masks, frame_chunk=settings.frame_chunk)
-        return method, {"method": "occlusion", "layer": layer}, SIGNED_LOOK
+        method = Occlusion(
+            network, masks, frame_chunk=settings.frame_chunk, normalization=normalization
+        )
+        hidden = "0" if normalization in Z_SCORES else "the mean of the epoch inside the brain"
+        about = {"method": "occlusion", "layer": layer, "hidden_with": hidden}
+        return method, about, SIGNED_LOOK
     method = GradCam(
         network,
         method=settings.gradcam_method,
@@ -200,9 +247,15 @@ def map_rows(results: dict[str, dict]) -> pd.DataFrame:
 
 
 def export_maps(
-    network: AttentionBiLSTM, epochs: Epochs, out: Path, settings: Settings
+    network: AttentionBiLSTM,
+    epochs: Epochs,
+    out: Path,
+    settings: Settings,
+    normalization: str = "temporal",
 ) -> dict[str, dict]:
     """Write maps, figure, region table and front/back test of every mouse in ``epochs``.
+
+    Occlusion depends on the ``normalization`` of the frames.
 
     Returns:
         mouse -> state name -> subject map (H, W).
@@ -210,7 +263,7 @@ def export_maps(
     atlas = read_atlas(Path(settings.atlas)) if settings.atlas else None
     first = epochs.records[0]
     parcels = atlas and seen(fit_to(atlas.parcels, first.height, first.width), epochs.view)
-    method, about, look = method_of(network, epochs, settings, parcels)
+    method, about, look = method_of(network, epochs, settings, parcels, normalization)
     names = STATE_NAMES[epochs.view.num_classes]
     last = len(names) - 1
     states = (
@@ -221,14 +274,15 @@ def export_maps(
     tables, halves = [], []
     for mouse, places in places_of_mice(epochs.records).items():
         own = Epochs([epochs.records[i] for i in places], epochs.view)
-        mask = seen(read_mask_of(own.records[0]), epochs.view)
-        subject = collect(method, own, mask, settings)
+        mask, masks = masks_of(own)
+        subject = collect(method, own, mask, settings, masks)
         results[mouse] = save_subject(subject, own, mouse, folder, about, states)
         examples = ((names[s], subject.examples[s]) for s in states)
         backgrounds[mouse] = {name: example and example[1] for name, example in examples}
         halves.append(front_back_table(results[mouse], mask).assign(mouse=mouse))
         if atlas is not None:
-            tables.append(region_table(results[mouse], parcels, atlas.names).assign(mouse=mouse))
+            table = region_table(results[mouse], parcels, atlas.names, mask)
+            tables.append(table.assign(mouse=mouse))
         tests[mouse] = front_back_tests(subject, names, states)
     write_json(out / "front_back.json", {**about, "mice": tests})
     write_table(pd.concat(halves, ignore_index=True), out / "front_back.csv")

@@ -1,6 +1,7 @@
 """Where the evidence lies: drop of the probability of the predicted state when one patch is hidden.
 
-A patch is replaced by 0, the mean of z-scored data, in all frames. Unlike Grad-CAM, this map finds
+A patch is replaced in all frames by what says nothing in its normalisation: 0, the mean of z-scored
+data, or else the mean of the epoch inside the brain. Unlike Grad-CAM, this map finds
 a planted place on small inputs. Source: specification section 13, item 10; Zeiler and Fergus 2014.
 """
 
@@ -10,6 +11,8 @@ from analysis.utils import all_probabilities
 from common.files import InputError
 from network.forward import states_of
 from network.model_attention_bilstm import AttentionBiLSTM
+
+Z_SCORES = ("temporal", "spatial")
 
 
 def patch_masks(height: int, width: int, patch: int) -> np.ndarray:
@@ -37,12 +40,32 @@ class Occlusion:
         network: AttentionBiLSTM.
         masks: (n, H, W) bool, the patches.
         frame_chunk: frames encoded at once.
+        normalization: of the frames, see create_tfrecords.py.
     """
 
-    def __init__(self, network: AttentionBiLSTM, masks: np.ndarray, *, frame_chunk: int = 42):
+    def __init__(
+        self,
+        network: AttentionBiLSTM,
+        masks: np.ndarray,
+        *,
+        frame_chunk: int = 42,
+        normalization: str = "temporal",
+    ):
         self.network = network
         self.masks = masks
         self.frame_chunk = frame_chunk
+        self.normalization = normalization
+
+    def _hide(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Return frames (B, F, H, W) with the pixels of ``mask`` (H, W) hidden."""
+        hidden = frames.copy()
+        if self.normalization in Z_SCORES:
+            hidden[..., mask] = 0
+            return hidden
+        for movie, shown in zip(frames, hidden, strict=True):
+            inside = (movie != 0).any(axis=0)
+            shown[:, mask & inside] = movie[:, inside].mean()
+        return hidden
 
     def drops(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return drop of the probability (B, n) per patch and probabilities (B, K) of frames (B, F,
@@ -55,8 +78,7 @@ class Occlusion:
         for number, mask in enumerate(self.masks):
             if not frames[..., mask].any():
                 continue  # the patch lies outside the brain: hiding it changes nothing
-            hidden = frames.copy()
-            hidden[..., mask] = 0
+            hidden = self._hide(frames, mask)
             after = all_probabilities(self.network.infer(hidden, self.frame_chunk)["probs"])
             drops[:, number] = before[row, chosen] - after[row, chosen]
         return drops, probs

@@ -214,6 +214,17 @@ def count_folder(folder: Path) -> pd.DataFrame:
     return count_sleep_state(labels, mouse_names(records)).reset_index()
 
 
+def classes_in(path: Path) -> int:
+    """Return the number of states of a result file: 2 where its probabilities say so, else 3."""
+    if Path(path).suffix.lower() == ".mat":
+        held = scipy.io.loadmat(path)
+        if "num_classes" in held:
+            return int(np.ravel(held["num_classes"])[0])
+        scores = np.asarray(held.get("y_scores", np.zeros((1, 3))))
+        return 2 if scores.ndim == 2 and scores.shape[1] == 1 and scores.size > 1 else 3
+    return 2 if "p_sleep" in pd.read_csv(path, nrows=0) else 3
+
+
 def read_label_vectors(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
     """Read label vectors from a .mat file or the columns of a CSV.
 

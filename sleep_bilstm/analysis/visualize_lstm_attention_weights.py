@@ -34,29 +34,32 @@ def export_attention(
     if network.architecture.temporal_attention == "none":
         raise InputError("the network has no temporal attention: there are no weights to show")
     results = {}
+    classes = epochs.view.num_classes
     for mouse, places in places_of_mice(epochs.records).items():
         own = Epochs([epochs.records[i] for i in places], epochs.view)
         found = run_over(network, own, settings, ("probs", "weights"))
         weights = found["weights"][:, 0]  # (N, F)
         table = prediction_table(own, found["probs"])
-        variables = {
-            "att_weights": weights,
-            "y_preds": table["pred"].to_numpy()[None],
-            "y_trues": table["true"].to_numpy()[None],
-            "run": table["run"].to_numpy()[None],
-            "epoch": table["epoch"].to_numpy()[None],
-        }
-        save_mat(out / f"{mouse}_attention_weights.mat", variables)
+        names = {"y_preds": "pred", "y_trues": "true"} | {k: k for k in ("run", "epoch", "time_s")}
+        variables = {key: table[column].to_numpy()[None] for key, column in names.items()}
+        save_mat(
+            out / f"{mouse}_attention_weights.mat",
+            {"att_weights": weights, "num_classes": classes, **variables},
+        )
         columns = [f"w{frame}" for frame in range(weights.shape[1])]
         shown = pd.DataFrame(weights, columns=columns, index=table.index)
         write_table(
-            table[["run", "epoch", "true", "pred"]].join(shown),
+            table[["date", "tag", "run", "epoch", "time_s", "true", "pred"]].join(shown),
             out / f"{mouse}_attention_weights.csv",
         )
         states, true = table["pred"].to_numpy(), table["true"].to_numpy()
-        parts = stretches(table["run"].to_numpy(), table["epoch"].to_numpy())
         statistics = attention_statistics(
-            weights, states, true, num_classes=epochs.view.num_classes, parts=parts
+            weights,
+            states,
+            true,
+            num_classes=classes,
+            parts=stretches(table["run"].to_numpy(), table["epoch"].to_numpy()),
+            time_s=table["time_s"].to_numpy(),
         )
         save_attention_figures(statistics, states, out, mouse)
         results[mouse] = weights

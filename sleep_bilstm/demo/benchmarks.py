@@ -22,6 +22,8 @@ from common.files import FOLDER, read_json, write_json
 from demo.benchmark_rows import (
     CAM,
     CAM_EPOCHS,
+    CHUNKED_EPOCHS,
+    CHUNKS,
     EPOCHS,
     FORWARD,
     STEP,
@@ -34,6 +36,7 @@ from demo.synthetic import brain_mask
 from inputs.dataloader_sleep import Epochs, View, shuffle_order
 from inputs.feed import make_dataset
 from inputs.mat_writer import write_recording
+from inputs.recordings import Recording
 from inputs.shards import find_records, read_epoch
 from inputs.storage import Storage
 from inputs.tfrecords import create
@@ -87,6 +90,42 @@ def baseline_create(work: Path):
             writer.write(example.SerializeToString())
         first = z if first is None else first
     return CLOCK() - start, first.transpose(2, 0, 1)
+
+
+def make_chunked(work: Path) -> Path:
+    """Write a recording whose chunks hold all epochs, compressed as MATLAB does; return it."""
+    path = work / "chunked" / "200128-L2-fc1-GSR_Ben.mat"
+    if not path.is_file():
+        rng, shape = np.random.default_rng(0), (CHUNKED_EPOCHS, 168, 128, 128)
+        path.parent.mkdir()
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset(
+                "data", shape, "f4", chunks=(CHUNKED_EPOCHS, *CHUNKS), compression=3, shuffle=False
+            )
+            for row in range(0, 128, 3):
+                block = rng.integers(0, 99, (*shape[:3], min(3, 128 - row)))
+                data[..., row : row + 3] = block / 100
+            file["xform_mask"] = brain_mask(128).T.astype(float)
+    return path
+
+
+def ours_chunked(work: Path):
+    """Read all epochs of it, one after another; return (seconds, sums)."""
+    path = make_chunked(work)
+    start = CLOCK()
+    with Recording(path, scores=False, spool_dir=work) as recording:
+        sums = [recording.read(e).sum(dtype=float) for e in range(CHUNKED_EPOCHS)]
+    return CLOCK() - start, np.array(sums)
+
+
+def baseline_chunked(work: Path):
+    """Read it epoch by epoch from the file, which inflates every chunk once per epoch."""
+    path, mask = make_chunked(work), np.flatnonzero(brain_mask(128).T)
+    start = CLOCK()
+    with h5py.File(path) as file:
+        frames = (file["data"][e].reshape(168, -1)[:, mask] for e in range(CHUNKED_EPOCHS))
+        sums = [one.sum(dtype=float) for one in frames]
+    return CLOCK() - start, np.array(sums)
 
 
 def ours_reading(work: Path):

@@ -176,7 +176,7 @@ def test_mouse(
     test, train = Epochs(in_time_order(split.test), view), Epochs(split.train, view)
     inference = changed(settings, batch_size=16)
     table = prediction_table(test, run_over(network, test, inference)["probs"])
-    axes = hypnograms_of(test.records, test.labels)
+    axes = hypnograms_of(test.records, test.labels, test.view.num_classes)
     (mouse,) = axes
     text = f"{split.text}; test mouse {mouse}"
     seconds = seconds_of(view.num_frames)

@@ -6,52 +6,80 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
+from inputs.preprocess import unchanged
 from inputs.recordings import Recording, find_recordings, map_labels, size_faults
-from inputs.states import ARTIFACT_CODE, STATE_NAMES
+from inputs.scores import doubt_lines
+from inputs.states import ARTIFACT_CODE, STATE_NAMES, UNSCORED
 
 
-def check_recording(path: Path, *, mask_file: Path | None, signals: bool) -> dict:
-    """Return one row: epochs, frame, pixels in the mask, counts per state, NaN and infinite values.
+def check_recording(
+    path: Path, *, mask_file: Path | None, signals: bool, codes: str = "", unknown: str = "error"
+) -> tuple[dict, np.ndarray | None]:
+    """Return one row: epochs, frame, pixels in the mask, counts per state, NaN and infinite values;
+    and the codes (E,) of the laboratory, None without scores.
 
     Args:
         path: recording.
         mask_file: mask for recordings without one.
         signals: read every epoch and count missing values; otherwise only the header is read.
+        codes: meaning of the scores, see Recording.
+        unknown: what to do with an unknown code, see map_labels.
     """
-    with Recording(path, mask_file=mask_file) as recording:
+    with Recording(path, mask_file=mask_file, codes=codes) as recording:
         n, height, width = recording.shape
         row = {
             "file": path.name,
-            "mouse": recording.name.date,
+            "date": recording.name.date,
             "tag": recording.name.mouse,
             "run": recording.name.run,
             "epochs": n,
         }
         row.update(rows=height, columns=width, mask_pixels=int(recording.mask.sum()))
         if recording.raw_labels is not None:
-            labels = map_labels(recording)
+            labels = map_labels(recording, unknown=unknown)
             row.update(
                 {name: int((labels == state).sum()) for state, name in enumerate(STATE_NAMES[3])}
             )
             row["artifacts"] = int((recording.raw_labels == ARTIFACT_CODE).sum())
+            row["not_scored"] = int((recording.raw_labels == UNSCORED).sum())
         if signals:
-            values = [recording.read(epoch) for epoch in range(n)]
-            missing = np.array([np.isnan(value).mean() for value in values])
+            missing, infinite, still = np.zeros(n), 0, np.arange(int(recording.mask.sum()))
+            for epoch in range(n):
+                values = recording.read(epoch)
+                missing[epoch] = np.isnan(values).mean()
+                infinite += int(np.isinf(values).sum())
+                still = unchanged(values, still)
             row["nan_percent"] = round(100 * missing.mean(), 3)
             row["epochs_mostly_nan"] = int((missing > 0.5).sum())
-            row["infinite_values"] = int(sum(np.isinf(value).sum() for value in values))
-    return row
+            row["infinite_values"] = infinite
+            row["pixels_never_changing"] = still.size
+    return row, recording.raw_labels
 
 
 def check_folder(
-    data_path: Path, *, mice=(), pattern: str = "*.mat", mask_file: Path | None = None, signals=True
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per usable recording below ``data_path``, and the faults of all others."""
-    rows, faults, sizes = [], [], {}
+    data_path: Path,
+    *,
+    mice=(),
+    pattern: str = "*.mat",
+    mask_file: Path | None = None,
+    signals: bool = True,
+    codes: str = "",
+    unknown: str = "error",
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return one row per usable recording below ``data_path``, the faults of all others, and one
+    warning per animal whose scores raise doubts.
+    """
+    rows, faults, sizes, scores = [], [], {}, {}
     for path in find_recordings(data_path, mice=mice, pattern=pattern):
         try:
-            rows.append(check_recording(path, mask_file=mask_file, signals=signals))
-            sizes[path] = rows[-1]["rows"], rows[-1]["columns"]
+            row, own = check_recording(
+                path, mask_file=mask_file, signals=signals, codes=codes, unknown=unknown
+            )
         except InputError as error:
             faults.append(str(error))
-    return pd.DataFrame(rows), faults + size_faults(sizes)
+            continue
+        rows.append(row)
+        sizes[path] = row["rows"], row["columns"]
+        if own is not None:
+            scores.setdefault(f"{row['date']}-{row['tag']}", []).append(own)
+    return pd.DataFrame(rows), faults + size_faults(sizes), doubt_lines(scores, codes)

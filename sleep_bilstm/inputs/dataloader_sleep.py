@@ -16,25 +16,27 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from common.files import InputError
+from inputs.names import of_animals
 from inputs.shards import Record, find_records, in_time_order, read_epoch
+from inputs.states import FRAMES_PER_EPOCH
 
 log = logging.getLogger(__name__)
 RARE = 20  # a class with fewer training epochs raises a warning
-GUARD = 1  # epochs left out between the blocks of a recording
 SPLIT_TEXT = {
     "epoch": "epoch split: epochs of the same mice, also neighbours, are in training and test",
-    "block": "block split: contiguous parts of the same recordings, one guard epoch between them",
+    "block": "block split: contiguous parts of the same recordings, {guard} between them",
     "mouse": "mouse split: no mouse of the test set is in training or validation",
 }
 
 
 @dataclass(frozen=True)
 class MouseSplit:
-    """Date codes of the mice, from mouse_split.json."""
+    """Date codes, tags or `<date>-<tag>` of the mice, from mouse_split.json."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    allow_leak: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,14 @@ class Split:
         """One sentence that names the split."""
         if self.kind == "mouse":
             return mouse_text([*self.train, *self.val], self.test)
-        return SPLIT_TEXT[self.kind]
+        records = [*self.train, *self.val, *self.test]
+        guard = guard_epochs(records[0].frames) if records else 1
+        text = SPLIT_TEXT[self.kind].format(
+            guard="one guard epoch" if guard == 1 else f"{guard} guard epochs"
+        )
+        if self.kind == "epoch" and records and neighbour_frames(records[0].frames):
+            text += ", and inputs of neighbours share frames"
+        return text
 
 
 def _ids(value, key: str, path: Path) -> tuple[str, ...]:
@@ -105,24 +114,27 @@ def read_mouse_split(
         raise InputError(
             f"{path}: mouse {', '.join(sorted(set(train) & set(val)))} is in train and in val"
         )
-    return MouseSplit(train, val, test)
+    return MouseSplit(train, val, test, allow_leak)
 
 
 def of_mice(records: Sequence[Record], mice: Sequence[str], where: Path) -> list[Record]:
-    """Return the records of ``mice``: date codes, or `<date>-<tag>` where animals share a date.
+    """Return the records of ``mice``: date codes, tags, or `<date>-<tag>`.
 
     Raises:
         InputError: a mouse without records.
     """
-    held = {record.date for record in records}
-    both = held | {f"{record.date}-{record.mouse}" for record in records}
-    absent = [mouse for mouse in mice if mouse not in both]
-    if absent:
+    return of_animals(records, mice, where, " of the split")
+
+
+def check_apart(first: Sequence[Record], second: Sequence[Record], where: Path) -> None:
+    """Refuse an animal (date and tag) that is in two sets of a split, under any of its names."""
+    both = {(r.date, r.mouse) for r in first} & {(r.date, r.mouse) for r in second}
+    if both:
         raise InputError(
-            f"{where}: mouse {', '.join(absent)} of the split has no epochs there; found "
-            f"{', '.join(sorted(held))}"
+            f"{where}: mouse {', '.join(sorted('-'.join(a) for a in both))} is in two of train, "
+            "val and test, under different names (date code, tag); take it out of one list, or for "
+            "the test give --allow_leak"
         )
-    return [r for r in records if {r.date, f"{r.date}-{r.mouse}"} & set(mice)]
 
 
 def tags_on_both_sides(trained: Sequence[Record], tested: Sequence[Record]) -> list[str]:
@@ -137,7 +149,11 @@ def tags_on_both_sides(trained: Sequence[Record], tested: Sequence[Record]) -> l
 
 
 def mouse_text(trained: Sequence[Record], tested: Sequence[Record]) -> str:
-    """Return the sentence about a split by mice, which says when a tag is on both sides."""
+    """Return the sentence about a split by mice, which says when an animal is on both sides."""
+    both = {(r.date, r.mouse) for r in trained} & {(r.date, r.mouse) for r in tested}
+    if both:
+        names = ", ".join(sorted("-".join(animal) for animal in both))
+        return f"leak allowed: mouse {names} is in training and in the test"
     if tags := tags_on_both_sides(trained, tested):
         return (
             f"split by date: tag {', '.join(tags)} is in training and, on another date, in the "
@@ -156,19 +172,32 @@ def split_names(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return train, val, test
 
 
+def neighbour_frames(frames: int) -> int:
+    """Return the frames that an input of ``frames`` frames takes from each neighbour."""
+    return max(0, frames - FRAMES_PER_EPOCH) // 2
+
+
+def guard_epochs(frames: int) -> int:
+    """Return how many epochs must lie between two inputs of ``frames`` frames that share none.
+
+    Each takes frames of both neighbours: from 20 s on two inputs meet in the epoch between them.
+    """
+    return 2 if 2 * neighbour_frames(frames) > FRAMES_PER_EPOCH else 1
+
+
 def blocks(records: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
     """Cut each recording into contiguous blocks of 80, 10 and 10 %, guard epochs between them left
-    out.
+    out, as many as the length of the inputs asks for.
     """
     parts = ([], [], [])
     runs = {}
     for record in in_time_order(list(records)):
         runs.setdefault((record.date, record.mouse, record.run), []).append(record)
     for run in runs.values():
-        tenth = max(1, round(len(run) / 10))
-        test_start, val_start = len(run) - tenth, len(run) - 2 * tenth - GUARD
-        parts[0].extend(run[: max(0, val_start - GUARD)])
-        parts[1].extend(run[max(0, val_start) : max(0, test_start - GUARD)])
+        tenth, guard = max(1, round(len(run) / 10)), guard_epochs(run[0].frames)
+        test_start, val_start = len(run) - tenth, len(run) - 2 * tenth - guard
+        parts[0].extend(run[: max(0, val_start - guard)])
+        parts[1].extend(run[max(0, val_start) : max(0, test_start - guard)])
         parts[2].extend(run[test_start:])
     return parts
 
@@ -188,6 +217,9 @@ def split_records(
             train, val = train[:-1], train[-1:]
             log.info("no val list in the split: mouse %s validates", val[0])
         split = Split(kind, *(of_mice(records, m, where) for m in (train, val, mice.test)))
+        if not mice.allow_leak:
+            check_apart([*split.train, *split.val], split.test, where)
+        check_apart(split.train, split.val, where)
         if split.text != SPLIT_TEXT["mouse"]:
             log.warning("warning: %s", split.text)
         return split
@@ -202,11 +234,13 @@ def split_records(
                 f"{where}: the seed of the epoch split is {seed}, so it cannot be repeated and "
                 "training epochs would be tested: train again"
             )
-        log.warning("warning: %s", SPLIT_TEXT[kind])
         parts = [[pooled[i] for i in part] for part in split_names(len(pooled), seed)]
     else:
         parts = blocks(pooled)
-    return Split(kind, *parts)
+    split = Split(kind, *parts)
+    if kind == "epoch":
+        log.warning("warning: %s", split.text)
+    return split
 
 
 def fold_mice(mice: Sequence[str], folds: int) -> list[tuple[str, ...]]:

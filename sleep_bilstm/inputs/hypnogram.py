@@ -55,11 +55,12 @@ class Hypnogram:
         mouse: name of the animal, see mouse_names.
         session: date code.
         tag: mouse tag of the file names.
-        states: (T,) 0 wake, 1 NREM, 2 REM, -1 not scored, -2 artifact.
+        states: (T,) 0 wake, 1 NREM, 2 REM (or 0 wake, 1 sleep), -1 not scored, -2 artifact.
         run: (T,) number of the recording.
         epoch: (T,) number of the epoch in its recording.
         clock: where the time axis comes from.
         epoch_s: length of an epoch in s.
+        num_classes: 3, or 2 with NREM and REM joined.
     """
 
     mouse: str
@@ -70,6 +71,7 @@ class Hypnogram:
     epoch: np.ndarray
     clock: str = CLOCK
     epoch_s: float = EPOCH_S
+    num_classes: int = 3
 
     @classmethod
     def of_records(
@@ -79,6 +81,7 @@ class Hypnogram:
         labels: Sequence[int],
         *,
         codes: dict[int, np.ndarray] | None = None,
+        num_classes: int = 3,
     ) -> "Hypnogram":
         """Lay the records of one animal on the axis of their session.
 
@@ -87,6 +90,7 @@ class Hypnogram:
             records: its epochs.
             labels: (N,) their states, -1 where unknown.
             codes: run -> raw codes (E,) of the whole recording; read from the index when absent.
+            num_classes: number of states of the labels.
 
         Raises:
             InputError: one epoch comes twice.
@@ -116,7 +120,9 @@ class Hypnogram:
             parts.append((np.full(states.size, run), np.arange(states.size), states))
         run, epoch, states = (np.concatenate(part) for part in zip(*parts, strict=True))
         first = records[0]
-        return cls(mouse, first.date, first.mouse, states, run, epoch, clock)
+        return cls(
+            mouse, first.date, first.mouse, states, run, epoch, clock, num_classes=num_classes
+        )
 
     @property
     def time_s(self) -> np.ndarray:
@@ -138,11 +144,22 @@ class Hypnogram:
         """Return the slices of epochs at ``places`` (N,), in order, that follow each other."""
         return stretches(self.run[places], self.epoch[places])
 
+    @property
+    def columns(self) -> dict[str, np.ndarray | str]:
+        """Date, tag, run, number in the run and time in s of every epoch on the axis."""
+        return {
+            "date": self.session,
+            "tag": self.tag,
+            "run": self.run,
+            "epoch": self.epoch,
+            "time_s": self.time_s,
+        }
+
     def describe(self) -> str:
         """Return one line: the animal, the length of its session and what is known of it."""
         counts = [
             f"{int((self.states == state).sum())} {name}"
-            for state, name in [*enumerate(STATE_NAMES[3]), (ARTIFACT, "artifacts")]
+            for state, name in [*enumerate(STATE_NAMES[self.num_classes]), (ARTIFACT, "artifacts")]
         ]
         counts.append(f"{int((self.states == UNSCORED).sum())} not scored")
         n = self.states.size
@@ -166,10 +183,14 @@ class Hypnogram:
         }
 
 
-def hypnograms_of(records: Sequence[Record], labels: Sequence[int]) -> dict[str, Hypnogram]:
+def hypnograms_of(
+    records: Sequence[Record], labels: Sequence[int], num_classes: int = 3
+) -> dict[str, Hypnogram]:
     """Return the hypnogram of every animal in ``records`` with their labels (N,), by its name."""
     labels = np.asarray(labels)
     return {
-        mouse: Hypnogram.of_records(mouse, [records[i] for i in places], labels[places])
+        mouse: Hypnogram.of_records(
+            mouse, [records[i] for i in places], labels[places], num_classes=num_classes
+        )
         for mouse, places in places_of_mice(records).items()
     }

@@ -88,6 +88,15 @@ def compose(
     return np.concatenate([parts[0], centre, parts[1]])  # (F, P)
 
 
+def unchanged(signals: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Return those of ``pixels`` whose signal (F, P) is one value, or missing, in all frames."""
+    own = signals if pixels.size == signals.shape[1] else signals[:, pixels]
+    # Most pixels change from the first frame to the second: the others are looked at in full.
+    calm = np.flatnonzero((own[:2] == own[:1]).all(axis=0) | np.isnan(own[0]))
+    held = own[:, calm]
+    return pixels[calm[((held == held[:1]) | np.isnan(held)).all(axis=0)]]
+
+
 def _zscore(signals: np.ndarray, axis: int) -> np.ndarray:
     """Return the population z-score of signals (F, P) along ``axis``; undefined values are 0."""
     missing = ~np.isfinite(signals)

@@ -6,88 +6,44 @@ A recording holds `data` (rows x columns x 168 frames x E epochs), `scoringindex
 Source: specification section 4.2.
 """
 
-import logging
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import scipy.io
+from scipy import sparse
 
 from common.files import InputError
-from inputs.states import ARTIFACT_CODE, FRAMES_PER_EPOCH, RAW_TO_LABEL
+from inputs.frames import EpochReader
+from inputs.names import Name, find_recordings, parse_name, size_faults
+from inputs.scores import parse_codes, read_scores
+from inputs.states import ARTIFACT_CODE, FRAMES_PER_EPOCH, RAW_TO_LABEL, UNKNOWN_CODE, UNSCORED
 
-log = logging.getLogger(__name__)
-NAME = re.compile(r"(?P<date>\d+)-(?P<mouse>[A-Za-z]+\d+)-fc(?P<run>\d+)")
+__all__ = ["Name", "Recording", "find_recordings", "map_labels", "parse_name", "size_faults"]
 SIZES = (128, 64, 32, 16)  # pixels per side; the published recordings have 128
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MASK_KEYS = ("xform_mask", "parcelisbrain", "xform_isbrain")  # in the order of preference
 
 
-@dataclass(frozen=True, order=True)
-class Name:
-    """Date code, mouse tag and run number in the name of a recording; sorts by date, mouse, run."""
-
-    date: str
-    mouse: str
-    run: int
-
-
-def parse_name(path: Path | str) -> Name | None:
-    """Return the parts of `200128-L2-fc7-GSR_Ben.mat`, or None when the name has another form."""
-    found = NAME.match(Path(path).name)
-    return Name(found["date"], found["mouse"], int(found["run"])) if found else None
-
-
-def find_recordings(
-    folder: Path, *, mice: Sequence[str] = (), pattern: str = "*.mat"
-) -> list[Path]:
-    """List the recordings below ``folder``, ordered by date, mouse and run number.
+def plain_array(variable) -> np.ndarray:
+    """Return a MATLAB variable as a dense array, axes reversed; sparse matrices are filled up.
 
     Args:
-        folder: searched recursively.
-        mice: date codes to keep (exact match); all when empty.
-        pattern: file name pattern that narrows the search.
-
-    Raises:
-        InputError: no such folder, or no file in it with a usable name.
+        variable: HDF5 dataset, HDF5 group of a sparse matrix, or array of a version 5 file.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a folder with recordings (.mat)")
-    named = []
-    for path in sorted(folder.rglob(pattern)):
-        name = parse_name(path)
-        if name is None:
-            log.warning("%s: skipped, its name is not <date>-<mouse>-fc<n>...", path)
-        elif not mice or name.date in mice:
-            named.append((name, path))
-    if not named:
-        wanted = f" of the mice {', '.join(mice)}" if mice else ""
-        raise InputError(
-            f"{folder}: no recording{wanted} matches {pattern} with a name like "
-            "200128-L2-fc7-GSR_Ben.mat"
+    if sparse.issparse(variable):
+        return variable.toarray()
+    if isinstance(variable, h5py.Group):
+        if "MATLAB_sparse" not in variable.attrs:
+            raise ValueError("a MATLAB structure where numbers are expected")
+        columns = variable["jc"][()].astype(int)
+        rows, size = int(variable.attrs["MATLAB_sparse"]), columns.size - 1
+        values, places = (
+            variable[key][()] if key in variable else np.zeros(0) for key in ("data", "ir")
         )
-    return [path for _, path in sorted(named)]
-
-
-def size_faults(sizes: dict[Path, tuple[int, int]]) -> list[str]:
-    """Return one fault per recording whose frame differs from that of most recordings.
-
-    Args:
-        sizes: recording -> (rows, columns).
-    """
-    if not sizes:
-        return []
-    usual = Counter(sizes.values()).most_common(1)[0][0]
-    return [
-        f"{path}: frames are {size[0]} x {size[1]} pixels, those of most recordings here "
-        f"{usual[0]} x {usual[1]}: keep one folder per frame size"
-        for path, size in sizes.items()
-        if size != usual
-    ]
+        parts = values.astype(float), places.astype(int), columns
+        return sparse.csc_array(parts, shape=(rows, size)).toarray().T
+    return np.asarray(variable)
 
 
 class Recording:
@@ -97,13 +53,30 @@ class Recording:
         path, name: the file and the parts of its name (None for a name of another form).
         shape: (E, H, W) epochs, rows (0 is anterior), columns.
         mask: (H, W) bool brain mask.
-        raw_labels: (E,) int raw codes, or None when the file holds no scores.
+        raw_labels: (E,) int codes of the laboratory (0 wake, 1 NREM, 2 artifact, 3 REM, -1 not
+            scored, -9 unknown), or None when the file holds no scores or nobody asks for them.
+        score_texts: the scores as the file holds them.
+
+    Args:
+        path: the file.
+        mask_file: brain mask for a file that holds none.
+        codes: what the scores mean, "1=REM,2=wake,3=NREM"; the laboratory's codes when empty.
+        scores: read the scores at all.
+        spool_dir: folder of temporary files, for files whose chunks hold many epochs.
     """
 
-    def __init__(self, path: Path | str, *, mask_file: Path | str | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        mask_file: Path | str | None = None,
+        codes: str = "",
+        scores: bool = True,
+        spool_dir: Path | None = None,
+    ):
         self.path = Path(path)
         self.name = parse_name(self.path)
-        self._file = None
+        self._file = self._reader = None
         try:
             if self._is_hdf5():
                 self._file = h5py.File(self.path, "r")
@@ -113,6 +86,10 @@ class Recording:
                 # loadmat keeps MATLAB's axis order: reversed here, so that both readers agree.
                 self._variables = {k: v.T for k, v in loaded.items() if not k.startswith("__")}
             self._read_header(mask_file)
+            self.raw_labels, self.score_texts = None, []
+            if scores and "scoringindex_file" in self._variables:
+                self._read_scores(parse_codes(codes))
+            self._reader = EpochReader(self._data, self.mask, spool_dir=spool_dir)
         except InputError:
             self.close()
             raise
@@ -133,6 +110,8 @@ class Recording:
 
     def close(self) -> None:
         """Close the file."""
+        if self._reader is not None:
+            self._reader.close()
         if self._file is not None:
             self._file.close()
 
@@ -163,26 +142,27 @@ class Recording:
             raise InputError(f"{self.path}: data has type {self._data.dtype}; expected numbers")
         self.shape = (shape[0], shape[3], shape[2])
         self.mask = self._read_mask(mask_file)
-        self.raw_labels = None
-        if "scoringindex_file" in self._variables:
-            codes = np.asarray(self._variables["scoringindex_file"]).ravel()
-            if codes.size != self.shape[0]:
-                raise InputError(
-                    f"{self.path}: scoringindex_file has {codes.size} labels, data has "
-                    f"{self.shape[0]} epochs; expected one label per epoch"
-                )
-            if codes.dtype.kind not in "fiub" or not np.isfinite(codes).all() or (codes % 1).any():
-                raise InputError(
-                    f"{self.path}: scoringindex_file holds values that are no whole numbers"
-                )
-            self.raw_labels = codes.astype(int)
-        # Positions of the masked pixels, in row-major order, within a stored frame (column, row).
-        rows, columns = np.nonzero(self.mask)
-        self._stored = columns * self.shape[1] + rows
+
+    def _read_scores(self, codes: dict[str, int]) -> None:
+        held = self._variables["scoringindex_file"]
+        try:
+            held = held if isinstance(held, h5py.Dataset) else plain_array(held)
+            found, texts = read_scores(held, self._file, codes, self.shape[0])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{self.path}: scoringindex_file holds neither numbers nor words ({error}); "
+                "expected one code or word per epoch"
+            ) from error
+        if found.size != self.shape[0]:
+            raise InputError(
+                f"{self.path}: scoringindex_file has {found.size} labels, data has "
+                f"{self.shape[0]} epochs; expected one label per epoch"
+            )
+        self.raw_labels, self.score_texts = found, texts
 
     def _read_mask(self, mask_file) -> np.ndarray:
         if "xform_mask" in self._variables:
-            mask, source = np.asarray(self._variables["xform_mask"]).T, self.path
+            mask, source = plain_array(self._variables["xform_mask"]).T, self.path
         elif mask_file is not None:
             mask, source = read_mask(mask_file), mask_file
         else:
@@ -209,31 +189,32 @@ class Recording:
     def read(self, epoch: int) -> np.ndarray:
         """Read the masked pixels of one epoch: (168, P) float32, pixels in row-major order."""
         try:
-            frames = self._data[epoch] if len(self._data.shape) == 4 else self._data[()]
+            return self._reader.read(epoch)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{self.path}: epoch {epoch} cannot be read ({error}); copy the file again"
             ) from error
-        flat = np.asarray(frames, np.float32).reshape(FRAMES_PER_EPOCH, -1)
-        return np.take(flat, self._stored, axis=1)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
-    """Read a brain mask (H, W) from a .mat file that holds `xform_mask` or `parcelisbrain`."""
+    """Read a brain mask (H, W) from a .mat file with a variable of MASK_KEYS."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; expected a mask file (.mat)")
     try:
         try:
             with h5py.File(path, "r") as file:
-                held = {
-                    key: file[key][()].T for key in ("xform_mask", "parcelisbrain") if key in file
-                }
+                names = list(file)
+                held = {key: plain_array(file[key]).T for key in MASK_KEYS if key in file}
         except OSError:
-            held = scipy.io.loadmat(path)
+            loaded = scipy.io.loadmat(path)
+            names = [key for key in loaded if not key.startswith("__")]
+            held = {key: plain_array(loaded[key]) for key in MASK_KEYS if key in loaded}
     except Exception as error:  # see Recording
         raise InputError(f"{path}: cannot be read as a mask file ({error})") from error
-    for key in ("xform_mask", "parcelisbrain"):
-        if key in held:
-            return np.asarray(held[key])
-    raise InputError(f"{path}: holds neither xform_mask nor parcelisbrain")
+    if not held:
+        found = ", ".join(name for name in names if not name.startswith("#")) or "nothing"
+        raise InputError(f"{path}: holds {found}; expected one of {', '.join(MASK_KEYS)}")
+    return next(iter(held.values()))
 
 
 def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
@@ -241,7 +222,8 @@ def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
 
     Args:
         recording: an open recording with scores.
-        unknown: what to do with a code other than 0, 1, 2, 3: error, or drop the epoch.
+        unknown: what to do with a code that nobody has explained: error, or drop the epoch. An
+            epoch that is not scored (NaN, empty) is always left out.
 
     Returns:
         (E,) int: 0 wake, 1 NREM, 2 REM, -1 for an epoch that is left out.
@@ -252,14 +234,15 @@ def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
             f"{recording.path}: variable scoringindex_file is missing; use --mode predict without "
             "labels"
         )
-    strange = ~np.isin(codes, [*RAW_TO_LABEL, ARTIFACT_CODE])
+    strange = codes == UNKNOWN_CODE
     if strange.any() and unknown == "error":
         epoch = int(np.flatnonzero(strange)[0])
         raise InputError(
-            f"{recording.path}: epoch {epoch} has the unknown code {codes[epoch]}; expected 0, 1, "
-            "2 or 3 (--unknown drop leaves such epochs out)"
+            f"{recording.path}: epoch {epoch} has the unknown code {recording.score_texts[epoch]}; "
+            "expected 0, 1, 2 or 3, or words such as wake, NREM, REM and artifact; say what the "
+            "codes mean with --codes, or leave such epochs out with --unknown drop"
         )
-    labels = np.full(codes.size, -1)
+    labels = np.full(codes.size, UNSCORED)
     for code, label in RAW_TO_LABEL.items():
         labels[codes == code] = label
     return labels

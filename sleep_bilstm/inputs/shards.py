@@ -22,8 +22,8 @@ import google_crc32c
 import numpy as np
 
 from common.files import InputError, write_json
+from inputs.names import files_below, parse_name
 from inputs.preprocess import to_frames
-from inputs.recordings import parse_name
 from inputs.states import FRAME_RATE_HZ
 
 FORMAT = 1
@@ -396,11 +396,15 @@ def reference_record(path: Path) -> Record:
 def read_manifest(folder: Path) -> dict:
     """Return the `dataset.json` of a tfrecord folder; empty without one, as published folders are.
 
+    Args:
+        folder: the folder, or one of its files.
+
     Raises:
         InputError: it is damaged.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    places = list(folder.parents)[:2] if folder.is_file() else [folder]
+    path = next((p / MANIFEST for p in places if (p / MANIFEST).is_file()), None)
+    if path is None:
         return {}
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -417,22 +421,36 @@ def read_manifest(folder: Path) -> dict:
 def find_records(folder: Path) -> list[Record]:
     """List all epochs below ``folder``, shards and published files, sorted by published name.
 
+    Args:
+        folder: searched recursively, through symbolic links; or one file.
+
     Raises:
-        InputError: no such folder, nothing in it, or epochs of different shapes.
+        InputError: no such folder, nothing in it, an epoch that comes twice, or epochs of different
+            shapes.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(
             f"{folder}: no such folder; expected tfrecords made by create_tfrecords.py"
         )
-    records = [
-        record for path in sorted(folder.rglob("*.tfrecord")) for record in shard_records(path)
-    ]
-    records += [reference_record(path) for path in sorted(folder.rglob("*.tfrecords"))]
+    shards, published = (
+        [folder] * folder.match(kind) if folder.is_file() else files_below(folder, kind)
+        for kind in ("*.tfrecord", "*.tfrecords")
+    )
+    records = [record for path in shards for record in shard_records(path)]
+    records += [reference_record(path) for path in published]
     if not records:
         raise InputError(
             f"{folder}: holds no *.tfrecord or *.tfrecords; run create_tfrecords.py first"
         )
+    first = {}
+    for record in records:
+        other = first.setdefault((record.date, record.mouse, record.run, record.epoch), record)
+        if other is not record:
+            raise InputError(
+                f"{record.path}: holds epoch {record.epoch} of run {record.run} of mouse "
+                f"{record.date}-{record.mouse}, and so does {other.path}; keep one of them"
+            )
     shapes = {(r.frames, r.height, r.width) for r in records}
     if len(shapes) > 1:
         raise InputError(

@@ -4,7 +4,10 @@ Every function takes the resolved settings; results go to `<run>/<mode>/`. Sourc
 section 8.1.
 """
 
+# Nominal: the files hold no rate, and 168 frames stand for 10 s of scoring. The laboratory's camera
+# ran at 16.8067 Hz, so that each epoch leaves 0.07 of a frame out; no time axis counts frames.
 FRAME_RATE_HZ = 16.8
+RATE_ORIGIN = "nominal: 168 frames per epoch of 10 s; the files hold no rate"
 FRAMES_PER_EPOCH = 168  # 10 s at 16.8 Hz
 EPOCH_S = 10
 MAX_SECONDS = 30  # an epoch and at most one whole neighbour on each side
@@ -20,6 +23,7 @@ STATE_RGB = (
 )
 NO_LABEL = UNSCORED = -1
 ARTIFACT = -2  # of a hypnogram; artifacts are no epochs of a data set
+UNKNOWN_CODE = -9  # a score that is neither a known code nor a known word
 HUMAN_KAPPA = 0.65  # human against human on EEG/EMG, Zhang et al. 2024
 
 

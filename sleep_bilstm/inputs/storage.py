@@ -16,6 +16,7 @@ NORMALIZATION = "temporal"  # temporal, spatial, minmax, none
 EDGE = "zeros"  # zeros, drop, reflect: what stands for a missing neighbour beyond 10 s
 ARTIFACT_NEIGHBOURS = "use"  # use, zeros
 UNKNOWN = "error"  # error, drop: an unknown code in scoringindex_file
+CODES = ""  # meaning of the codes, "1=REM,2=wake,3=NREM"; empty: 0 wake, 1 NREM, 2 artifact, 3 REM
 # storage
 DTYPE = "float32"  # float32, float16
 LAYOUT = "masked"  # masked, dense
@@ -32,6 +33,7 @@ class Storage:
     edge: str = EDGE
     artifact_neighbours: str = ARTIFACT_NEIGHBOURS
     unknown: str = UNKNOWN
+    codes: str = CODES
     downsample: int = DOWNSAMPLE
     dtype: str = DTYPE
     layout: str = LAYOUT
@@ -47,7 +49,12 @@ def build_parser(description: str, seconds: int = SECONDS) -> Parser:
         "--data_path", type=Path, required=True, help="folder with recordings, searched recursively"
     )
     add("--des_path", type=Path, required=True, help="folder to write")
-    add("--mice", nargs="+", default=[], help="date codes to convert; all when absent")
+    add(
+        "--mice",
+        nargs="+",
+        default=[],
+        help="date codes, tags or <date>-<tag> to convert; all when absent",
+    )
     add("--pattern", default=PATTERN, help="file name pattern of the recordings")
     add("--seconds", type=int, default=seconds, help="length of an input in s, 1 to 30")
     add(
@@ -64,6 +71,7 @@ def build_parser(description: str, seconds: int = SECONDS) -> Parser:
         help="artifacts as neighbours",
     )
     add("--unknown", choices=("error", "drop"), default=UNKNOWN, help="epochs with an unknown code")
+    add("--codes", default=CODES, help="meaning of the scores, such as 1=REM,2=wake,3=NREM")
     add("--downsample", type=int, choices=(1, 2, 4), default=DOWNSAMPLE, help="block average")
     add("--dtype", choices=("float32", "float16"), default=DTYPE, help="type of the stored values")
     add("--layout", choices=("masked", "dense"), default=LAYOUT, help="masked pixels only, or all")

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.files import InputError, atomic_path, raise_faults, write_json
+from common.files import InputError, atomic_path, raise_faults, sha256, write_json
 from inputs.hypnogram import mouse_names
+from inputs.names import files_below
 from inputs.preprocess import (
     NORMALIZE,
     BlockAverage,
@@ -26,22 +27,26 @@ from inputs.preprocess import (
     compose,
     frames_of,
     to_frames,
+    unchanged,
 )
 from inputs.recordings import Name, Recording, find_recordings, map_labels, parse_name, size_faults
+from inputs.scores import doubt_lines
 from inputs.shards import (
     FORMAT,
     MANIFEST,
+    REFERENCE_NAME,
     SIZE_128,
     describe,
     read_manifest,
     read_shard_index,
     walk,
 )
-from inputs.states import FRAME_RATE_HZ, STATE_NAMES
+from inputs.states import FRAME_RATE_HZ, RATE_ORIGIN, STATE_NAMES
 from inputs.storage import PATTERN, WORKERS, Storage
 
 log = logging.getLogger(__name__)
 MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
+STILL = 0.01  # fraction of pixels in the mask that never change that raises a warning
 
 
 def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
@@ -62,12 +67,15 @@ def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
     mask = average.mask if average else recording.mask
     composition = Composition(how.seconds, how.edge, how.artifact_neighbours == "use")
     recent = {}  # an epoch serves itself and both neighbours: read from the disk once
+    still = np.arange(int(recording.mask.sum()))  # pixels that have not changed so far
 
     def read(epoch):
+        nonlocal still
         if epoch not in recent:
             for old in [e for e in recent if e < epoch - 2]:
                 del recent[old]
             signals = recording.read(epoch)
+            still = unchanged(signals, still)
             recent[epoch] = average(signals) if average else signals
         return recent[epoch]
 
@@ -89,6 +97,14 @@ def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
                 infinite,
             )
         yield int(epoch), int(labels[epoch]), mask, signals
+    if still.size > STILL * recording.mask.sum():
+        log.warning(
+            "%s: %d of %d pixels inside the brain mask never change; the mask may be transposed, "
+            "or that of another recording",
+            recording.path,
+            still.size,
+            recording.mask.sum(),
+        )
 
 
 def serialise(features: dict) -> bytes:
@@ -120,11 +136,27 @@ def _signal_bytes(signals: np.ndarray, mask: np.ndarray, how: Storage) -> dict:
     return {"x_gzip": gzip.compress(raw, 6, mtime=0)} if how.compression == "gzip" else {"x": raw}
 
 
+def spool_folder(path: Path) -> Path:
+    """Return the folder of ``path``, made if need be: there is room for a recording."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent
+
+
+def identity(source: Path, mask_file: Path | None) -> dict:
+    """Return what the index keeps to tell whether a shard is of this very source and mask."""
+    return {
+        "source_bytes": source.stat().st_size,
+        "source_sha256": sha256(source),
+        "mask_sha256": sha256(mask_file) if mask_file else None,
+    }
+
+
 def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> dict:
     """Write the shard and the index of one recording; return the index."""
     path = shard_path(source, des_path, how.seconds)
     rows = []
-    with Recording(source, mask_file=mask_file) as recording, atomic_path(path) as temporary:
+    opened = Recording(source, mask_file=mask_file, codes=how.codes, spool_dir=spool_folder(path))
+    with opened as recording, atomic_path(path) as temporary:
         name, recording_codes = recording.name, recording.raw_labels
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
@@ -160,7 +192,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
         index = describe(temporary, rows, shared)
     index["codes"] = [int(code) for code in recording_codes]
     index["storage"] = asdict(how)
-    index["source_bytes"] = source.stat().st_size
+    index |= identity(source, mask_file)
     write_json(path.with_suffix(".index.json"), index)
     return index
 
@@ -168,16 +200,25 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
 def write_reference(
     source: Path, des_path: Path, how: Storage, mask_file: Path | None = None
 ) -> dict:
-    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return its index."""
-    rows = []
-    with Recording(source, mask_file=mask_file) as recording:
+    """Write one published file per epoch, `<base>_epoch<k>.tfrecords`; return its index.
+
+    Files of this recording that an earlier call left and this one does not write are removed.
+    """
+    rows, older = [], reference_files(des_path).get(source.stem, [])
+    folder = des_path / parse_name(source).date
+    spool = spool_folder(folder / "x")
+    opened = Recording(source, mask_file=mask_file, codes=how.codes, spool_dir=spool)
+    with opened as recording:
         for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
             dense = to_frames(signals, mask).transpose(1, 2, 0)  # (H, W, F)
-            target = des_path / recording.name.date / f"{source.stem}_epoch{kept}.tfrecords"
+            target = folder / f"{source.stem}_epoch{kept}.tfrecords"
             payload = serialise({"features": dense.ravel(), "label": label})
             with atomic_path(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
                 writer.write(payload)
             rows.append({"epoch": epoch, "label": label})
+        written = {folder / f"{source.stem}_epoch{kept}.tfrecords" for kept in range(len(rows))}
+        for path in set(older) - written:
+            path.unlink()
         shape = (
             {"frames": len(signals), "height": mask.shape[0], "width": mask.shape[1]}
             if rows
@@ -186,8 +227,20 @@ def write_reference(
         return {"base": source.stem, "date": recording.name.date, "records": rows, **shape}
 
 
-def is_complete(source: Path, des_path: Path, how: Storage) -> bool:
-    """Tell whether the shard is there, whole, of these settings and of this source."""
+def reference_files(des_path: Path) -> dict[str, list[Path]]:
+    """Map the stem of every recording to its published files below ``des_path``."""
+    found = {}
+    for path in files_below(des_path, "*.tfrecords"):
+        if named := REFERENCE_NAME.match(path.name):
+            found.setdefault(named["base"], []).append(path)
+    return found
+
+
+def is_complete(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> bool:
+    """Tell whether the shard is there, whole, of these settings, this source and this mask.
+
+    The content of the source is compared: scores that are corrected in place leave its size alone.
+    """
     path = shard_path(source, des_path, how.seconds)
     try:
         index = json.loads(path.with_suffix(".index.json").read_text(encoding="utf-8"))
@@ -195,6 +248,7 @@ def is_complete(source: Path, des_path: Path, how: Storage) -> bool:
             index["storage"] == asdict(how)
             and index["bytes"] == path.stat().st_size
             and index["source_bytes"] == source.stat().st_size
+            and all(index[key] == value for key, value in identity(source, mask_file).items())
         )
     except (OSError, ValueError, KeyError):
         return False
@@ -229,9 +283,13 @@ def write_dataset_json(
             "format": FORMAT,
             **asdict(how),
             "fs": FRAME_RATE_HZ,
+            "fs_origin": RATE_ORIGIN,
             **{key: first[key] for key in ("frames", "height", "width")},
             "counts": counts,
             "sources": kept | {path.name: path.stat().st_size for path in sources},
+            "source_sha256": {
+                i["base"]: i["source_sha256"] for i in indexes if "source_sha256" in i
+            },
             "versions": {
                 name: importlib.metadata.version(name) for name in ("numpy", "h5py", "tensorflow")
             },
@@ -259,17 +317,24 @@ def _check_target(
                 "--des_path"
             )
     other = "*.tfrecord" if how.reference_format else "*.tfrecords"
-    if strange := next(des_path.rglob(other), None):
+    if strange := files_below(des_path, other):
         raise InputError(
-            f"{strange}: is of the other format, both would be read as different epochs; give "
+            f"{strange[0]}: is of the other format, both would be read as different epochs; give "
             "another --des_path"
         )
+    published = reference_files(des_path)
+    ours = {parse_name(source): source for source in sources}
+    for stem, paths in published.items():
+        own = ours.get(parse_name(paths[0]))
+        if own is not None and own.stem != stem:
+            raise InputError(
+                f"{paths[0]}: is an epoch of the run that {own} holds, from another file; both "
+                "would be counted: give another --des_path"
+            )
     if overwrite or resume:
         return
     if how.reference_format:
-        old = [
-            path for source in sources for path in des_path.rglob(f"{source.stem}_epoch*.tfrecords")
-        ]
+        old = [path for source in sources for path in published.get(source.stem, [])]
     else:
         old = [
             path
@@ -303,14 +368,13 @@ def create(
     if workers < 1:
         raise InputError(f"workers is {workers}: expected 1 or more")
     sources = find_recordings(data_path, mice=mice, pattern=pattern)
-    faults, targets, sizes = [], {}, {}
+    faults, sizes, codes = [], {}, {}
     for source in sources:
-        other = targets.setdefault(shard_path(source, des_path, how.seconds), source)
-        if other != source and not how.reference_format:
-            faults.append(f"{source}: has the same date, mouse and run as {other}")
         try:
-            with Recording(source, mask_file=mask_file) as recording:
+            with Recording(source, mask_file=mask_file, codes=how.codes) as recording:
                 map_labels(recording, unknown=how.unknown)
+                animal = f"{recording.name.date}-{recording.name.mouse}"
+                codes.setdefault(animal, []).append(recording.raw_labels)
                 sizes[source] = tuple(n // how.downsample for n in recording.shape[1:])
         except InputError as error:
             faults.append(str(error))
@@ -326,15 +390,17 @@ def create(
         ]
     raise_faults(faults)
     _check_target(des_path, how, sizes, overwrite, resume)
+    for line in doubt_lines(codes, how.codes):
+        log.warning("%s", line)
     todo = sources
     if resume and not how.reference_format:
-        todo = [source for source in sources if not is_complete(source, des_path, how)]
+        todo = [source for source in sources if not is_complete(source, des_path, how, mask_file)]
     jobs = (joblib.delayed(_convert)(source, des_path, how, mask_file) for source in todo)
     parallel = joblib.Parallel(n_jobs=min(workers, max(1, len(todo))), return_as="generator")
     written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))
     if how.reference_format:
         return written
-    indexes = [read_shard_index(path) for path in sorted(des_path.rglob("*.tfrecord"))]
+    indexes = [read_shard_index(path) for path in files_below(des_path, "*.tfrecord")]
     write_dataset_json(des_path, how, indexes, sources)
     return [read_shard_index(shard_path(source, des_path, how.seconds)) for source in sources]
 

@@ -4,9 +4,11 @@ the published project.
 Source: specification section 6.5.
 """
 
+import glob
 import json
 import logging
 import re
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -108,13 +110,51 @@ def load_own(path: Path, *, expected: dict | None = None) -> tuple[AttentionBiLS
     return network, data
 
 
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array of a `.weights.h5` file, those of an optimiser left out."""
+    shapes = {}
+
+    def note(name, held):
+        if isinstance(held, h5py.Dataset) and not name.startswith("optimizer/"):
+            shapes[name] = held.shape
+
+    with h5py.File(path, "r") as file:
+        file.visititems(note)
+    return shapes
+
+
+def own_weight_shapes(network: AttentionBiLSTM) -> dict[str, tuple[int, ...]]:
+    """Return what weight_shapes finds in a file of ``network``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.weights.h5"
+        network.model.save_weights(path)
+        return weight_shapes(path)
+
+
+def _difference(held: dict, own: dict) -> str:
+    """Return the first difference between the arrays of a file and of a network."""
+    name = min(
+        name for name in {*held, *own} if held.get(name, "missing") != own.get(name, "missing")
+    )
+    return (
+        f"{len(held)} arrays, the network has {len(own)}; {name} is "
+        f"{held.get(name, 'not there')}, expected {own.get(name, 'nothing of that name')}"
+    )
+
+
 def load_weights(network: AttentionBiLSTM, path: Path) -> None:
     """Put the weights of a `.weights.h5` file into ``network``.
+
+    Keras fills layers by their position and drops what is left over: the arrays of the file are
+    compared with those of the network first.
 
     Raises:
         InputError: the file is damaged, or it belongs to another network.
     """
     try:
+        held, own = weight_shapes(path), own_weight_shapes(network)
+        if held != own:
+            raise ValueError(_difference(held, own))
         network.model.load_weights(path)
     except Exception as error:  # damaged bytes make h5py and Keras raise almost any kind
         reason = (str(error) or repr(error)).splitlines()[0]
@@ -186,7 +226,7 @@ def find_tf2_prefix(path: Path) -> Path | None:
     its folder.
 
     Raises:
-        InputError: the index is there and the data file is not.
+        InputError: the index is there and a data file is not.
     """
     path = Path(path)
     if path.is_dir() and (path / "checkpoint").is_file():
@@ -199,13 +239,83 @@ def find_tf2_prefix(path: Path) -> Path | None:
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
         return None
-    data = prefix.with_name(prefix.name + ".data-00000-of-00001")
-    if not data.is_file():
+    parts = [
+        (found, path)
+        for path in index.parent.glob(f"{glob.escape(prefix.name)}.data-*")
+        if (found := re.fullmatch(r".*\.data-(\d{5})-of-(\d{5})", path.name))
+    ]
+    count = max((int(found[2]) for found, _ in parts), default=1)
+    there = {int(found[1]) for found, _ in parts if int(found[2]) == count}
+    missing = [n for n in range(count) if n not in there]
+    if missing:
+        data = prefix.with_name(f"{prefix.name}.data-{missing[0]:05d}-of-{count:05d}")
         raise InputError(
             f"{data}: this file of the checkpoint is missing; {index.name} alone holds no "
-            "weights: copy both into one folder"
+            f"weights: copy all {count + 1} files into one folder"
         )
     return prefix
+
+
+def _open_tf2(prefix: Path) -> tuple:
+    """Return the reader of a checkpoint and the shape of every weight in it by its key."""
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(
+            f"{prefix}: no readable TensorFlow-2 checkpoint ({str(error).splitlines()[0]})"
+        ) from error
+    return reader, {
+        key[: -len(VALUE)]: shape
+        for key, shape in shapes.items()
+        if key.endswith(VALUE) and "OPTIMIZER_SLOT" not in key
+    }
+
+
+def _attention_kind(prefix: Path, weights: dict, asked: str) -> str:
+    """Return the spatial attention of a checkpoint, as its weights or the user (simam) say."""
+    channel = any("shared_layer_one" in key for key in weights)
+    spatial = any("/conv2d/" in key for key in weights)
+    found = {(True, True): "cbam", (True, False): "channel", (False, True): "spatial"}.get(
+        (channel, spatial), "none"
+    )
+    fits = ("none", "simam") if found == "none" else ("none", found)
+    if asked not in fits:
+        raise InputError(f"{prefix}: holds spatial attention {found}, {asked} is asked for")
+    kind = asked if found == "none" else found
+    if kind == "none" and "_sim_" in str(prefix.absolute()):
+        log.warning(
+            "note: %s: the folder name says _sim_; give --spatial_attention simam if it was "
+            "trained so",
+            prefix,
+        )
+    return kind
+
+
+def _tf2_architecture(
+    prefix: Path, weights: dict, kind: str, frames: tuple[int, int, int]
+) -> Architecture:
+    """Return the architecture that the shapes of a checkpoint belong to."""
+    recurrent = [s for k, s in weights.items() if k.endswith("forward_layer/cell/recurrent_kernel")]
+    heads = [s for k, s in weights.items() if re.fullmatch(r"layer_with_weights-\d+/kernel", k)]
+    convolutions = [
+        s for k, s in weights.items() if re.fullmatch(r"layer_with_weights-\d+/layer/kernel", k)
+    ]
+    if not recurrent or not heads or not convolutions or len(convolutions) % 2:
+        raise InputError(
+            f"{prefix}: is no checkpoint of the published network (its layers are not there)"
+        )
+    classes = heads[0][1]
+    return Architecture(
+        num_frames=frames[0],
+        height=frames[1],
+        width=frames[2],
+        num_classes=2 if classes == 1 else classes,
+        num_rnn_units=recurrent[0][0],
+        num_filters=convolutions[0][-1],
+        num_blocks=len(convolutions) // 2,
+        spatial_attention=kind,
+    )
 
 
 def load_tf2(
@@ -226,55 +336,9 @@ def load_tf2(
     Raises:
         InputError: unreadable, of another layout, or in disagreement with config.json.
     """
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError) as error:
-        raise InputError(
-            f"{prefix}: no readable TensorFlow-2 checkpoint ({str(error).splitlines()[0]})"
-        ) from error
-    weights = {
-        k[: -len(VALUE)]: s
-        for k, s in shapes.items()
-        if k.endswith(VALUE) and "OPTIMIZER_SLOT" not in k
-    }
-    channel = any("shared_layer_one" in key for key in weights)
-    spatial = any("/conv2d/" in key for key in weights)
-    found = {(True, True): "cbam", (True, False): "channel", (False, True): "spatial"}.get(
-        (channel, spatial), "none"
-    )
-    fits = ("none", "simam") if found == "none" else ("none", found)
-    if spatial_attention not in fits:
-        raise InputError(
-            f"{prefix}: holds spatial attention {found}, {spatial_attention} is asked for"
-        )
-    kind = spatial_attention if found == "none" else found
-    if kind == "none" and "_sim_" in str(prefix.absolute()):
-        log.warning(
-            "note: %s: the folder name says _sim_; give --spatial_attention simam if it was "
-            "trained so",
-            prefix,
-        )
-    recurrent = [s for k, s in weights.items() if k.endswith("forward_layer/cell/recurrent_kernel")]
-    heads = [s for k, s in weights.items() if re.fullmatch(r"layer_with_weights-\d+/kernel", k)]
-    convolutions = [
-        s for k, s in weights.items() if re.fullmatch(r"layer_with_weights-\d+/layer/kernel", k)
-    ]
-    if not recurrent or not heads or not convolutions or len(convolutions) % 2:
-        raise InputError(
-            f"{prefix}: is no checkpoint of the published network (its layers are not there)"
-        )
-    classes = heads[0][1]
-    architecture = Architecture(
-        num_frames=frames[0],
-        height=frames[1],
-        width=frames[2],
-        num_classes=2 if classes == 1 else classes,
-        num_rnn_units=recurrent[0][0],
-        num_filters=convolutions[0][-1],
-        num_blocks=len(convolutions) // 2,
-        spatial_attention=kind,
-    )
+    reader, weights = _open_tf2(prefix)
+    kind = _attention_kind(prefix, weights, spatial_attention)
+    architecture = _tf2_architecture(prefix, weights, kind, frames)
     if config is not None:
         held, _ = read_config(config)
         for key in ("num_rnn_units", "num_classes"):

@@ -30,8 +30,51 @@ class PolyLoss(keras.losses.Loss):
         return {**super().get_config(), "focal": self.focal}
 
 
+@keras.saving.register_keras_serializable(package="sleep_bilstm")
+class AlignedLoss(keras.losses.Loss):
+    """A loss that gets its labels in the shape that its outputs ask for, or nothing at all.
+
+    Keras brings labels (B,) and outputs (B, 1) into line for its own losses, not for classes that
+    derive from Loss: those of focal_loss would compare every output with every label, (B, B).
+    """
+
+    def __init__(self, loss, name="aligned", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.loss = loss
+
+    def call(self, y_true, y_pred):
+        """Return the loss (B,) of labels (B,) or (B, 1) and probabilities (B, K) or (B, 1)."""
+        if len(y_pred.shape) != 2 or len(y_true.shape) not in (1, 2):
+            raise ValueError(
+                f"labels {tuple(y_true.shape)} and outputs {tuple(y_pred.shape)}: expected (B,) or "
+                "(B, 1) and (B, K)"
+            )
+        # Neither reshape works when there is not one label per output.
+        shape = ops.shape(y_pred) if y_pred.shape[-1] == 1 else ops.shape(y_pred)[:1]
+        return self.loss.call(ops.reshape(y_true, shape), y_pred)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        held = keras.saving.serialize_keras_object(self.loss)
+        return {**super().get_config(), "loss": held}
+
+    @classmethod
+    def from_config(cls, config):
+        """Build the loss from its arguments."""
+        return cls(keras.saving.deserialize_keras_object(config.pop("loss")), **config)
+
+
 def make_loss(name: str, num_classes: int, gamma: float) -> keras.losses.Loss:
-    """Return the loss ``name``; with two classes its binary form.
+    """Return the loss ``name``; with two classes its binary form. Labels are brought into line.
+
+    Raises:
+        ValueError: a loss that needs three classes.
+    """
+    return AlignedLoss(plain_loss(name, num_classes, gamma), name=name)
+
+
+def plain_loss(name: str, num_classes: int, gamma: float) -> keras.losses.Loss:
+    """Return the loss ``name`` as its library has it; with two classes its binary form.
 
     Differs: with two classes the published script takes the sparse categorical cross-entropy of one
     output, and the poly losses exist for three classes only.

@@ -177,7 +177,9 @@ class AttentionBiLSTM:
         return self.frame_encoder(frames, training=False)
 
     def _pooled(self, frames):
-        return tf.reduce_mean(self.frame_encoder(frames, training=False), axis=(1, 2))
+        # In float32: tf.reduce_mean of float16 sums in half precision, which ends at 65504.
+        activation = tf.cast(self.frame_encoder(frames, training=False), tf.float32)
+        return tf.reduce_mean(activation, axis=(1, 2))
 
     def _head_outputs(self, features):
         return self.head(features, training=False)

@@ -10,6 +10,7 @@ from analysis.scoring_length import COLUMNS, save_scoring_length
 from analysis.tables import write_table
 from common.files import DATA_DIR, InputError, read_json
 from inputs.preprocess import frames_of
+from inputs.states import EPOCH_S
 from inputs.storage import Storage
 from inputs.tfrecords import create
 from runs.modes import run_mode
@@ -45,6 +46,15 @@ def study_lengths(
     """
     for seconds in lengths:
         frames_of(seconds)
+    split = resolve(["--mode", "train", *extra])
+    if split.split == "epoch":
+        if "split" in split.given and max(lengths) > EPOCH_S:
+            raise InputError(
+                f"split is epoch: inputs of {max(lengths)} s share frames with those of the test; "
+                "leave --split out (block), or choose mouse"
+            )
+        if "split" not in split.given:
+            extra = [*extra, "--split", "block"]
     if len(set(lengths)) != len(lengths):
         raise InputError(f"lengths are {lengths}: expected each length once")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)

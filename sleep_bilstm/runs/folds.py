@@ -10,7 +10,15 @@ import pandas as pd
 
 from analysis.evaluation import prediction_table, write_results
 from common.files import write_settings
-from inputs.dataloader_sleep import Epochs, MouseSplit, fold_mice, read_mouse_split, split_records
+from inputs.dataloader_sleep import (
+    Epochs,
+    MouseSplit,
+    Split,
+    fold_mice,
+    read_mouse_split,
+    split_records,
+    tags_on_both_sides,
+)
 from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, in_time_order
 from inputs.states import seconds_of
@@ -21,6 +29,17 @@ from runs.train import STATE_FILE
 from settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def folds_text(splits: list[Split]) -> str:
+    """Return what is true of all folds: whether an animal is tested by a network that saw it."""
+    tags = {tag for one in splits for tag in tags_on_both_sides([*one.train, *one.val], one.test)}
+    if tags:
+        return (
+            f"tag {', '.join(sorted(tags))} is tested by a network that was trained on another "
+            "date of that tag; if it is the same animal, the score is not that of a new one"
+        )
+    return "no mouse is tested by a network that saw it"
 
 
 def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
@@ -54,9 +73,9 @@ def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
         network, _ = load_own(fold_dir / "best.weights.h5")
         epochs = Epochs(in_time_order(split.test), view_of(settings))
         probs = run_over(network, epochs, settings)["probs"]
-        axes |= hypnograms_of(epochs.records, epochs.labels)
+        axes |= hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
         tables.append(prediction_table(epochs, probs).assign(fold=number))
-    text = f"{settings.folds} leave-mouse-out folds: no mouse is tested by a network that saw it"
+    text = f"{settings.folds} leave-mouse-out folds: " + folds_text([job[1] for job in jobs])
     write_results(
         pd.concat(tables, ignore_index=True),
         axes,

@@ -4,6 +4,7 @@ Every function takes the resolved settings; results go to `<run>/<mode>/`. Sourc
 section 8.1.
 """
 
+import glob
 import logging
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from analysis.maps import export_maps
 from analysis.utils import class_metrics, text_of
 from analysis.visualize_lstm_attention_weights import export_attention
 from common.figures import show_picture
-from common.files import InputError, write_json, write_settings
+from common.files import InputError, read_json, write_json, write_settings
 from inputs.hypnogram import Hypnogram, hypnograms_of
+from inputs.shards import read_manifest
 from inputs.states import seconds_of
 from network.forward import run_over
 from runs.folds import run_folds
-from runs.predict import predict_folder, write_predictions
+from runs.predict import labels_learnt, predict_folder, write_predictions
 from runs.setup import (
     LIBRARIES,
     choose_device,
@@ -72,9 +74,32 @@ def output_folder(settings: Settings, axes: dict[str, Hypnogram]) -> Path:
     out = (
         Path(settings.result_savedir) if settings.result_savedir else run_folder(settings)
     ) / settings.mode
+    for mouse, paths in older_mice(out, axes).items():
+        if settings.mode == "predict":
+            for path in paths:
+                path.unlink()
+            log.info("%s: removed %d files of an earlier call, mouse %s", out, len(paths), mouse)
+        else:
+            log.info("%s: %d files of an earlier call stay, mouse %s", out, len(paths), mouse)
     recordings = {mouse: axis.record() for mouse, axis in axes.items()}
     write_settings(out, {**settings.values, "recordings": recordings}, libraries=LIBRARIES)
     return out
+
+
+def older_mice(out: Path, axes: dict[str, Hypnogram]) -> dict[str, list[Path]]:
+    """Return the files of mice that an earlier call left in ``out`` and that are not in ``axes``.
+
+    Which mice those are stands in its settings.json, of older runs in predictions.csv.
+    """
+    record, table = out / "settings.json", out / "predictions.csv"
+    mice = set()
+    if record.is_file():
+        held = read_json(record, remedy="remove it").get("settings", {})
+        mice = set(held.get("recordings", {}))
+    if not mice and table.is_file():
+        mice = set(pd.read_csv(table, dtype=str).get("mouse", pd.Series(dtype=str)))
+    found = {m: sorted(out.rglob(f"{glob.escape(m)}_*")) for m in sorted(mice - set(axes))}
+    return {mouse: paths for mouse, paths in found.items() if paths}
 
 
 def run_test(settings: Settings, *, subjectwise: bool) -> int:
@@ -83,21 +108,19 @@ def run_test(settings: Settings, *, subjectwise: bool) -> int:
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
     epochs, train, text = test_sets(settings, folder, network, data, subjectwise=subjectwise)
+    learnt = train
     if settings.smooth == "hmm" and train is None:
-        raise InputError(
-            "smooth hmm learns its transitions on the training labels: they are not known for "
-            "this network"
-        )
+        learnt = labels_learnt(data)
     if settings.baseline and train is None:
         raise InputError(
             "baseline needs the training epochs: they are not known for this network, or not in "
             f"{folder}"
         )
-    axes = hypnograms_of(epochs.records, epochs.labels)
+    axes = hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
     out = output_folder(settings, axes)
     probs = run_over(network, epochs, settings)["probs"]
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
-    table = add_smoothed(table, settings.smooth, train)
+    table = add_smoothed(table, settings.smooth, learnt)
     seconds = seconds_of(network.architecture.num_frames)
     metrics = write_results(table, axes, out, text, seconds=seconds, hypnograms=subjectwise)
     if settings.baseline:
@@ -125,12 +148,16 @@ def run_optical(settings: Settings) -> int:
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
     epochs, _, text = test_sets(settings, folder, network, data, subjectwise=True)
-    out = output_folder(settings, hypnograms_of(epochs.records, epochs.labels))
+    out = output_folder(
+        settings, hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
+    )
     log.info("%s", text)
     if settings.mode == "attention_weights":
         export_attention(network, epochs, out, settings)
     else:
-        export_maps(network, epochs, out, settings)
+        storage = data.get("storage") or read_manifest(folder)
+        normalization = storage.get("normalization", "temporal")
+        export_maps(network, epochs, out, settings, normalization)
     log.info("results in %s", out)
     show_pictures(settings, out)
     return 0

@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.evaluation import add_smoothed, prediction_table, save_mouse
+from analysis.evaluation import add_smoothed, prediction_table, save_mouse, without_evidence
+from analysis.evidence import Usual, flags_of, missing_share, quality_features
+from analysis.maps import seen
 from analysis.tables import write_table
 from common.files import InputError, raise_faults
-from inputs.dataloader_sleep import View, load_epochs
+from inputs.dataloader_sleep import Epochs, View, load_epochs
 from inputs.hypnogram import Hypnogram, hypnograms_of
+from inputs.names import files_below, find_recordings, parse_name
 from inputs.preprocess import frames_of, to_frames
-from inputs.recordings import Recording, find_recordings
-from inputs.shards import Record
-from inputs.states import MAX_SECONDS, NO_LABEL, seconds_of
+from inputs.recordings import Recording
+from inputs.shards import Record, read_mask_of
+from inputs.states import EPOCH_S, MAX_SECONDS, NO_LABEL, seconds_of
 from inputs.storage import Storage
 from inputs.tfrecords import epochs_of
 from network.forward import run_over
@@ -32,26 +35,32 @@ log = logging.getLogger(__name__)
 class RecordingEpochs:
     """Epochs of recordings, as prediction_table takes them; labels are unknown."""
 
-    def __init__(self, records: list[Record]):
+    def __init__(self, records: list[Record], view: View):
         self.records = records
+        self.view = view
         self.labels = np.full(len(records), NO_LABEL, np.int32)
 
 
 def predict_recording(
     network: AttentionBiLSTM, path: Path, how: Storage, view: View, settings: Settings
-) -> tuple[list[Record], np.ndarray]:
-    """Return the epochs of one recording and their probabilities (N, K), computed in batches."""
-    numbers, batch, parts = [], [], []
+) -> tuple[list[Record], np.ndarray, np.ndarray, np.ndarray]:
+    """Return the epochs of one recording, their probabilities (N, K), computed in batches, the
+    share of missing values (N,) and the features (N, D) that tell artifacts.
+    """
+    numbers, batch, parts, missing, features = [], [], [], [], []
 
     def flush():
         probs = network.infer(np.stack(batch), settings.frame_chunk)["probs"]
         parts.append(probs.reshape(-1, view.inputs_per_epoch, probs.shape[1]).mean(axis=1))
         batch.clear()
 
-    with Recording(path) as recording:
+    with open_unscored(path, settings) as recording:
         for epoch, _, mask, signals in epochs_of(recording, how, labelled=False):
-            batch.extend(view.frames(to_frames(signals, mask)))
+            inputs = view.frames(to_frames(signals, mask))
+            batch.extend(inputs)
             numbers.append(epoch)
+            missing.append(missing_share(inputs[0], seen(mask, view)))
+            features.append(quality_features(inputs[0]))
             if len(batch) >= settings.batch_size * view.inputs_per_epoch:
                 flush()
         if batch:
@@ -66,15 +75,34 @@ def predict_recording(
         Record(path, 0, 0, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
         for k, e in enumerate(numbers)
     ]
-    return records, np.concatenate(parts)
+    return records, np.concatenate(parts), np.array(missing), np.stack(features)
 
 
-def check_recordings(network: AttentionBiLSTM, paths: list[Path], how: Storage, view: View) -> None:
+def quality_of(epochs: Epochs) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of missing values (N,) and the features (N, D) of stored epochs."""
+    masks, missing, features = {}, [], []
+    for place, record in enumerate(epochs.records):
+        if record.path not in masks:
+            masks[record.path] = seen(read_mask_of(record), epochs.view)
+        frames = epochs.read(place * epochs.view.inputs_per_epoch)
+        missing.append(missing_share(frames, masks[record.path]))
+        features.append(quality_features(frames))
+    return np.array(missing), np.stack(features)
+
+
+def open_unscored(path: Path, settings: Settings) -> Recording:
+    """Open a recording without a look at its scores: nothing that is predicted depends on them."""
+    return Recording(path, mask_file=settings.mask or None, scores=False)
+
+
+def check_recordings(
+    network: AttentionBiLSTM, paths: list[Path], how: Storage, view: View, settings: Settings
+) -> None:
     """Read all headers before the first hour is spent; report every recording that does not fit."""
     a, faults = network.architecture, []
     for path in paths:
         try:
-            with Recording(path) as recording:
+            with open_unscored(path, settings) as recording:
                 height, width = (n // how.downsample for n in recording.shape[1:])
         except InputError as error:
             faults.append(str(error))
@@ -97,6 +125,38 @@ def storage_of_network(network: AttentionBiLSTM, data: dict) -> Storage:
     return Storage(**rules)
 
 
+def labels_learnt(data: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Return transitions (K, K) and shares (K,) of the training labels, from config.json.
+
+    Raises:
+        InputError: they are not known for this network.
+    """
+    held = data.get("labels")
+    if not held:
+        raise InputError(
+            "smooth hmm needs the frequencies of the training labels, which are not known for this "
+            "network (published, or trained by an older version): choose median or bout"
+        )
+    return np.asarray(held["transitions"], float), np.asarray(held["shares"], float)
+
+
+def holds_recordings(folder: Path, pattern: str) -> bool:
+    """Tell whether ``folder`` is or holds recordings: .mat files that are named like one.
+
+    A folder of tfrecords may hold an atlas or a mask as well.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder}: not found; expected recordings (.mat) or tfrecords")
+    if folder.is_file():
+        return folder.suffix.lower() == ".mat"
+    shards = files_below(folder, "*.tfrecord*")
+    matlab = files_below(folder, pattern)
+    named = [path for path in matlab if parse_name(path)]
+    if named and shards:
+        log.info("%s: %d recordings are read, the tfrecords there are not", folder, len(named))
+    return bool(named) or (bool(matlab) and not shards)
+
+
 def predict_folder(
     network: AttentionBiLSTM, data: dict, folder: Path, settings: Settings
 ) -> tuple[pd.DataFrame, dict[str, Hypnogram]]:
@@ -106,28 +166,41 @@ def predict_folder(
     Raises:
         InputError: nothing usable in the folder, or smoothing that needs labels.
     """
+    learnt = None
     if settings.smooth == "hmm":
-        raise InputError(
-            "smooth hmm needs training labels, which predict does not have: choose median or bout"
-        )
+        learnt = labels_learnt(data)
     view = view_of_network(network, data)
-    if any(folder.rglob("*.mat")):
+    if holds_recordings(folder, settings.pattern):
         how = storage_of_network(network, data)
-        paths = find_recordings(folder)
-        check_recordings(network, paths, how, view)
+        paths = find_recordings(folder, pattern=settings.pattern)
+        check_recordings(network, paths, how, view, settings)
+        if how.artifact_neighbours == "zeros" and how.seconds > EPOCH_S:
+            log.info(
+                "note: the network is trained with zeros in the place of artifact neighbours; "
+                "prediction does not look at scores and takes every neighbour as it is"
+            )
         bar = tqdm(paths, desc="recordings", disable=None)
         found = [predict_recording(network, path, how, view, settings) for path in bar]
-        epochs = RecordingEpochs([record for records, _ in found for record in records])
-        probs = np.concatenate([own for _, own in found])
+        records, *arrays = zip(*found, strict=True)
+        epochs = RecordingEpochs([one for part in records for one in part], view)
+        probs, missing, features = (np.concatenate(part) for part in arrays)
     else:
         check_storage(folder, data)
         epochs = load_epochs(folder, view)
         check_shape(network, epochs, folder)
         epochs.labels = np.full(len(epochs.records), NO_LABEL, np.int32)
         probs = run_over(network, epochs, settings)["probs"]
+        missing, features = quality_of(epochs)
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
-    axes = hypnograms_of(epochs.records, epochs.labels)
-    return add_smoothed(table, settings.smooth, None), axes
+    usual = Usual(**data["usual"]) if data.get("usual") else None
+    if usual is None:
+        log.info(
+            "note: this network does not know what usual epochs look like; no artifact is told"
+        )
+    flags, scores = flags_of(missing, features, usual)
+    table = without_evidence(table, flags, scores, keep=settings.keep_artifacts)
+    axes = hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
+    return add_smoothed(table, settings.smooth, learnt), axes
 
 
 def write_predictions(
@@ -139,3 +212,8 @@ def write_predictions(
         save_mouse(part.reset_index(drop=True), axes[mouse], out, name)
     write_table(table.drop(columns="true"), out / "predictions.csv")
     log.info("%d epochs of %d mice predicted", len(table), table["mouse"].nunique())
+    reasons = table["flag"].str.replace(r"^\d+ %", "most", regex=True).value_counts()
+    for reason, count in reasons.drop("", errors="ignore").items():
+        log.info("%d epochs: %s", count, reason)
+    if (table["pred"] < 0).any():
+        log.info("they have no state; --keep_artifacts gives one to every epoch")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from analysis.evaluation import learnt_from
+from analysis.evidence import learn_usual
 from common.device import describe_device, quiet_start, why_no_gpu
 from common.files import RESULTS_DIR, InputError, read_json, write_settings
 from inputs.dataloader_sleep import (
@@ -69,6 +71,17 @@ def strategy_scope():
         log.info("MirroredStrategy over %d GPUs", strategy.num_replicas_in_sync)
         return strategy.scope()
     return contextlib.nullcontext()
+
+
+def check_replicas(batch_size: int, count: int, strategy: tf.distribute.Strategy) -> None:
+    """Refuse a batch of ``count`` training epochs that the replicas cannot share evenly."""
+    replicas = strategy.num_replicas_in_sync
+    batch = min(batch_size, count)
+    if batch % replicas:
+        raise InputError(
+            f"batch_size is {batch}: {replicas} GPUs train together and each takes an equal part; "
+            f"expected a multiple of {replicas}"
+        )
 
 
 def run_folder(settings: Settings) -> Path:
@@ -225,9 +238,16 @@ def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, 
     inputs = [
         path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
     ]
-    write_settings(run_dir, settings.values, inputs=inputs, libraries=LIBRARIES)
-    save_config(run_dir, architecture, data)
+    recordings = {mouse: axis.record() for mouse, axis in axes.items()}
+    kept = {**settings.values, "recordings": recordings}
+    write_settings(run_dir, kept, inputs=inputs, libraries=LIBRARIES)
+    transitions, shares = learnt_from(train)
+    labels = {"transitions": transitions.tolist(), "shares": shares.tolist()}
+    usual = learn_usual(train)
+    more = {"labels": labels, "usual": usual and usual.to_json()}
+    save_config(run_dir, architecture, {**data, **more})
     with strategy_scope():
+        check_replicas(settings.batch_size, len(train), tf.distribute.get_strategy())
         network = build(architecture, seed=settings.seed)
         log.info("network: %d parameters", network.model.count_params())
         history = fit(

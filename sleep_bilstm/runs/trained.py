@@ -17,6 +17,7 @@ from inputs.dataloader_sleep import (
     read_mouse_split,
     split_records,
 )
+from inputs.names import animals_named
 from inputs.shards import MANIFEST, find_records, in_time_order, read_manifest
 from inputs.states import EPOCH_S
 from inputs.storage import Storage
@@ -145,35 +146,37 @@ def test_sets(
     chosen = [m for m in settings.test_mouse.split(",") if m]
     known = "mice" in data  # not of a published checkpoint
     if known:
-        stored = data["mice"]
-        mice = MouseSplit(
-            tuple(stored["train"]), tuple(stored["val"]), tuple(chosen or stored["test"])
-        )
-        both = set(mice.test) & {*mice.train, *mice.val}
-        if both and not settings.allow_leak and (subjectwise or data["split"] == "mouse"):
+        stored, kind, seed = data["mice"], data["split"], data["seed"]
+        if chosen and not subjectwise and kind != "mouse":
             raise InputError(
-                f"test mouse {', '.join(sorted(both))} is one the network is trained on: give "
-                "--allow_leak"
+                f"test_mouse {settings.test_mouse}: --mode test tests the test part of the {kind} "
+                "split that the network is trained on; use --mode test_subjectwise for a mouse"
             )
-        kind, seed = data["split"], data["seed"]
+        mice = MouseSplit(
+            tuple(stored["train"]),
+            tuple(stored["val"]),
+            tuple(chosen or stored["test"]),
+            settings.allow_leak,
+        )
     else:
         mice = read_mouse_split(
             Path(settings.split_file), test_mouse=chosen, allow_leak=settings.allow_leak
         )
         kind, seed = "mouse", settings.seed
+    named = animals_named(records, (*mice.train, *mice.val))
     if subjectwise or not known:
-        known_mice = [m for m in (*mice.train, *mice.val) if m not in mice.test]
-        rest = [r for r in records if {r.date, f"{r.date}-{r.mouse}"} & set(known_mice)]
-        tested = of_mice(records, mice.test, folder)
-        text = f"{mouse_text(rest, tested)}; test mouse {', '.join(mice.test)}"
-        if set(mice.test) & {*mice.train, *mice.val}:
-            text = (
-                f"leak allowed: test mouse {', '.join(mice.test)} is one the network is trained on"
+        test, train = of_mice(records, mice.test, folder), None
+        trained = set().union(*named.values()) if named else set()
+        rest = [r for r in records if (r.date, r.mouse) in trained]
+        text = f"{mouse_text(rest, test)}; test mouse {', '.join(mice.test)}"
+        both = {(r.date, r.mouse) for r in test} & trained
+        if known and both and not settings.allow_leak:
+            raise InputError(
+                f"test mouse {', '.join(sorted('-'.join(a) for a in both))} is one the network is "
+                "trained on: give --allow_leak"
             )
-        test, train = tested, None
         # A folder may hold the test mouse alone: then there is nothing to fit a baseline on.
-        names = {name for r in records for name in (r.date, f"{r.date}-{r.mouse}")}
-        if known and {*mice.train, *mice.val} <= names:
+        if known and all(named.values()):
             train = split_records(records, mice, kind, seed=seed, where=folder).train
     else:
         split = split_records(records, mice, kind, seed=seed, where=folder)
