@@ -353,13 +353,26 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda _: SimpleNamespace(free=2))
     with pytest.raises(InputError, match=r"a\.bin needs 3 B, 2 B are free: no space left"):
         files.write_bytes(path, b"new")
-    with pytest.raises(InputError, match=r"a\.bin: not written \(no space left\)"):
+    with pytest.raises(InputError, match=r"a\.bin: not written \(No space left on device\)"):
         fill(RuntimeError("file write failed"))  # PyTorch says no more
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]
     with pytest.raises(ValueError, match="ours"):
         fill(ValueError("ours"))
+
+
+def test_what_is_closed_after_a_full_disk_says_nothing_more(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: print("also", caught.exc_value))
+
+    def main(argv=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit):
+        one_line_faults(main)([])
+    for error in (OSError(errno.ENOSPC, "full"), ValueError("ours")):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    assert capsys.readouterr().out == "also ours\n"
 
 
 def test_a_long_name_is_written_too(tmp_path):

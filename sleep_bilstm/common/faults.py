@@ -120,6 +120,17 @@ def leave_closed_output() -> None:
         os.close(nowhere)
 
 
+def quiet_when_full() -> None:
+    """Say no more of a full disk when objects that still hold data are closed by Python."""
+    before = sys.unraisablehook
+
+    def hook(caught):
+        if caught.exc_value is None or not is_disk_full(caught.exc_value):
+            before(caught)
+
+    sys.unraisablehook = hook
+
+
 def one_line_faults(main: Callable) -> Callable:
     """Turn what stops ``main(argv)`` into one line on stderr and an exit code.
 
@@ -143,6 +154,8 @@ def one_line_faults(main: Callable) -> Callable:
             print(fault_line(error), file=sys.stderr)
             if isinstance(error, BrokenPipeError):
                 leave_closed_output()
+            if is_disk_full(error) or is_disk_full(error.__cause__ or error):
+                quiet_when_full()
             raise SystemExit(2) from None
         return code
 

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 # Scripts and wings find faults, parser and digest here, beside what they use with them.
 from common.faults import (  # noqa: F401
+    DISK_FULL,
     DefaultsHelp,
     InputError,
     Parser,
@@ -68,7 +70,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             and not isinstance(error, FileNotFoundError)
             and shutil.disk_usage(path.parent).free < 1 << 16
         ):
-            reason = getattr(error, "strerror", None) or "no space left"
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number in DISK_FULL else os.strerror(errno.ENOSPC)
             raise InputError(
                 f"{path}: not written ({reason}), an older file stays as it was; "
                 "check free space and quota, then start again"
