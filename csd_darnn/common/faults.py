@@ -143,7 +143,12 @@ def one_line_faults(main: Callable) -> Callable:
     def wrapped(argv=None):
         try:
             code = main(argv)
-            sys.stdout.flush()  # a closed pipe shows here, not as noise at the end of Python
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a closed pipe shows here, not as noise at the end of Python
+        except SystemExit:  # --help
+            if stdout_is_closed():
+                leave_closed_output()
+            raise
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None

@@ -320,22 +320,19 @@ def test_any_other_fault_keeps_its_traceback():
         one_line_faults(main)([])
 
 
-def test_a_closed_pipe_is_no_full_disk():
-    loud = "for _ in range(100000): print('x' * 100)"
-    code = HOLD.replace("hold(sys.argv[1])", "").replace("exec(sys.argv[2])", loud)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=files.FOLDER,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "held\n"
+@pytest.mark.parametrize(
+    ("then", "code", "said"),
+    [
+        ("for _ in range(100000): print('x' * 100)", 2,
+         "error: the program that reads the output has ended: nothing more can be shown\n"),
+        ("from common.files import Parser; Parser().parse_args(['--help'])", 0, ""),
+    ],
+)  # fmt: skip
+def test_a_closed_pipe_is_no_full_disk(tmp_path, then, code, said):
+    process = start(tmp_path, f"sys.stdin.readline()\n{then}")
     process.stdout.close()
-    assert process.wait(timeout=30) == 2
-    line = "error: the program that reads the output has ended: nothing more can be shown\n"
-    assert process.stderr.read() == line
-    process.stderr.close()
+    _, error = process.communicate("\n", timeout=30)
+    assert (process.returncode, error) == (code, said)
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
