@@ -4,6 +4,7 @@
     python3 run.py demo  [folder ...] [--fresh]           synthetic data through every pipeline
     python3 run.py test  [folder ...] [--slow] [--data]   all tests, one pytest process per folder
     python3 run.py bench [folder ...]                     speed and memory beside a plain baseline
+    python3 run.py gpu   [folder ...] [--tiny]            a GPU beside the processor, 8 minutes
     python3 run.py env   [name ...] [--device cpu|cuda]   environments only
     python3 run.py lock  [name ...] [--upgrade]           versions of the indirect packages
     python3 run.py clean                                  remove what this script made
@@ -26,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
+import gpu_day
 import results_index
 from accelerator import DEVICES, decide
 from checkout import ROOT, VENVS, Fault, call, choose, find_folders
@@ -176,6 +178,12 @@ def bench(options):
     return int(bool(failed))
 
 
+def gpu(options):
+    """Compare a GPU with the processor in every folder and time it; builds nothing."""
+    folders = choose(options.folders, find_folders(), "folder")
+    return gpu_day.run(folders, options.device or "cuda", options.tiny)
+
+
 def env(options):
     """Build environments only, for --device; --resolve prints what they would hold instead."""
     known = find_environments()
@@ -238,6 +246,7 @@ def parse(argv):
         "demo": {"--fresh": "start the demos anew"},
         "test": {"--slow": "also the tests marked slow", "--data": "also the tests marked data"},
         "bench": {},
+        "gpu": {"--tiny": "small networks and data: a rehearsal"},
         "env": {"--resolve": "print the packages, install nothing"},
         "lock": {"--upgrade": "take the newest versions, also where the old ones still fit"},
         "clean": {},
@@ -257,6 +266,8 @@ def parse(argv):
             sub.add_argument("--jobs", type=positive, help="folders at once; default: all cores")
         if name == "env":
             sub.add_argument("--device", choices=DEVICES, help="auto: cuda beside an NVIDIA driver")
+        if name == "gpu":
+            sub.add_argument("--device", choices=("cuda", "cpu"), help="cpu: compared with itself")
         for flag, text in flags.items():
             sub.add_argument(flag, action="store_true", help=text)
         if name == "test":

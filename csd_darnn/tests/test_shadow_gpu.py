@@ -131,6 +131,7 @@ def test_a_case_that_raises_loses_itself_alone(tmp_path):
     with open(path, "a", encoding="utf-8") as out:
         out.write('{"case": "cut')  # a kill in the middle of a line
     assert run_cases(cases, path, about={}, budget_s=9) == 1
+    assert [row["case"] for row in read_results(path)] == ["broken", "fine", "broken"]
     assert len(calls) == 1  # what holds is not run again, what failed is
     assert run_cases({"late": broken}, path, about={}, budget_s=-1) == 1
     with pytest.raises(InputError, match="expected one of broken, fine"):

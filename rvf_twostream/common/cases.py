@@ -93,7 +93,7 @@ def run_cases(
     budget_s: float,
     only: str | None = None,
 ) -> int:
-    """Run ``cases`` that have not passed before; return 0 when all that ran hold, else 1.
+    """Run ``cases`` that have not passed before on the same device; return 1 when one fails.
 
     Args:
         cases: {name: function that returns numbers and, where it compares, ``passed``}.
@@ -104,9 +104,14 @@ def run_cases(
     """
     if only is not None and only not in cases:
         raise InputError(f"--only {only}: expected one of {', '.join(cases)}")
-    done = {row["case"] for row in read_results(path) if row.get("passed") is not False}
+    same = [row for row in read_results(path) if all(row.get(k) == v for k, v in about.items())]
+    done = {row["case"] for row in same if row.get("passed") is not False}
     began, failed = time.monotonic(), []
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as end:
+        # A line that a kill has cut must not swallow the next one.
+        end.seek(max(0, end.tell() - 1))
+        end.write(b"" if end.read() in (b"", b"\n") else b"\n")
     with open(path, "a", encoding="utf-8") as out:
         for name, case in cases.items():
             if name != only and (only is not None or name in done):
