@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, InputError, Parser, one_line_faults, seed_number
+from common.locks import writing
 
 DEFAULT_OUT = RESULTS_DIR / "excite"
 
@@ -28,7 +29,13 @@ def parse(argv):
     add("--seconds", type=float, default=1.0, help="length of the movie")
     add("--steps", type=int, default=60, help="of gradient ascent")
     add("--seed", type=seed_number, default=0, help="seed of the faint starting noise")
-    add("--out", type=Path, default=DEFAULT_OUT, help="folder")
+    add("--out", type=Path, default=None, help="folder; default: one per checkpoint")
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        default="auto",
+        help="where to compute: auto, cpu, gpu or cuda",
+    )
     add("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     if args.seconds <= 0 or args.steps < 1:
@@ -42,8 +49,11 @@ def main(argv=None):
     args = parse(sys.argv[1:] if argv is None else argv)
     from network.checkpoints import load_model
     from runs.excite import excite, write_excitation
+    from runs.showing import run_name
+    from runs.training import pick_device
 
-    model = load_model(args.checkpoint, config=args.config)
+    out = args.out or DEFAULT_OUT / run_name(args.checkpoint)
+    model = load_model(args.checkpoint, config=args.config, device=pick_device(args.device))
     if args.cell_type not in model.cell_types:
         raise InputError(
             f"--cell-type {args.cell_type}: the model has {', '.join(model.cell_types)}"
@@ -53,7 +63,8 @@ def main(argv=None):
     movie, objective = excite(
         model, args.cell_type, seconds=args.seconds, steps=args.steps, seed=args.seed
     )
-    path = write_excitation(model, args.cell_type, movie, objective, args.out)
+    with writing(out):
+        path = write_excitation(model, args.cell_type, movie, objective, out)
     print(f"{args.cell_type}: {objective[0]:.3f} -> {objective[-1]:.3f} dF/F: {path}")
 
 

@@ -5,19 +5,22 @@
 
 RUN is a run folder of train.py, or a model_chkpnt_<e>.pt or .safetensors with its config.json.
 Several checkpoints give mean and spread. Stimuli: size_tuning, looming, grating, flicker, speed,
-direction, loom_rv, rf_map, a .npy, .npz or video file, a folder of images (resampled to the model's
-rate and pixels), or "data" with --ca-path and --mov-path. Before every movie the model sees grey.
+direction, loom_rv, rf_map, a .npy, .npz, .tif or video file, a folder of images (placed by their
+times on the model's rate and pixels), or "data" with --ca-path and --mov-path. Before every movie
+the model sees grey. A folder that holds predictions of another checkpoint is refused.
 Writes, per family, <chk>_<type>_<family>.png, <family>_traces.npz (series x stimuli x frames),
 <family>_traces.csv, <family>_peaks.csv, <family>_indices.csv. Source: specification 8.3, 8.4.
 """
 
 import logging
+import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from common.files import RESULTS_DIR, Parser, one_line_faults, raise_faults, write_settings
+from common.files import RESULTS_DIR, Parser, one_line_faults
+from settings import TEMPORAL
 
 DEFAULT_OUT = RESULTS_DIR / "predictions"
 
@@ -29,13 +32,23 @@ def parse(argv):
     add("--checkpoint", nargs="+", required=True, help="run folders or checkpoint files")
     add("--config", nargs="+", default=None, help="config.json of each checkpoint (one for all)")
     add("--stimulus", default="size_tuning,looming", help="families, movie files, comma-separated")
-    add("--out", type=Path, default=DEFAULT_OUT, help="folder of figures and tables")
+    add(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder of figures and tables; default: one per checkpoint in the results",
+    )
     add(
         "--tau", choices=("auto", "legacy"), default="auto", help="indicator: trained, or published"
     )
     add("--who", default="mean_param", help="mean_param, mean_response, all, or a neuron's number")
     add("--readout", choices=("legacy", "center"), default=None, help="default: as in config.json")
-    add("--temporal-impl", choices=("recursive", "chunk", "fft", "conv"), default="recursive")
+    add(
+        "--temporal-impl",
+        choices=TEMPORAL,
+        default="auto",
+        help="route of the temporal filters; auto: by the device",
+    )
     add(
         "--device",
         choices=("auto", "cpu", "gpu", "cuda"),
@@ -44,6 +57,34 @@ def parse(argv):
     )
     add("--movie-rate", type=float, default=None, help="Hz of a user's movie")
     add("--deg-per-px", type=float, default=None, help="degrees per pixel of a user's movie")
+    add(
+        "--levels",
+        default="auto",
+        help="black and white of a user's movie: 0,1 or 0,255, bits (the whole range of its "
+        "integers), 12bits; auto: from the file, asked for when it cannot be known",
+    )
+    add(
+        "--azimuth",
+        type=float,
+        default=0.0,
+        help="degrees from the field's middle to a user's movie, positive nearer the midline "
+        "(to the right)",
+    )
+    add("--elevation", type=float, default=0.0, help="the same, positive nearer the north pole")
+    add("--eye", choices=("same", "other"), default="same", help="other: the movie is mirrored")
+    add(
+        "--polarity",
+        choices=("normal", "inverted"),
+        default="normal",
+        help="inverted: black and white of a user's movie change places",
+    )
+    add("--placement", default=None, help="ROW,COLUMN of the pixel that stimuli are centred on")
+    add(
+        "--nan",
+        choices=("reject", "drop_trial"),
+        default="reject",
+        help="what to do with trials of --ca-path that hold NaN",
+    )
     add("--ca-path", type=Path, default=None, help="recordings drawn behind the predictions")
     add(
         "--mov-path",
@@ -69,8 +110,11 @@ def parse(argv):
             parser.error(f"--who {args.who}: expected mean_param, mean_response, all or a number")
         args.who = int(args.who)
     for name in ("movie_rate", "deg_per_px"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0")
+        value = getattr(args, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            parser.error(f"--{name.replace('_', '-')} must be a number above 0")
+    if not (math.isfinite(args.azimuth) and math.isfinite(args.elevation)):
+        parser.error("--azimuth and --elevation must be numbers of degrees")
     if (args.ca_path is None) != (args.mov_path is None):
         parser.error("--ca-path and --mov-path belong together")
     return args
@@ -80,33 +124,10 @@ def parse(argv):
 def main(argv=None):
     """Predict every stimulus asked for and say where the results are."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    from inputs.stimuli import FAMILIES
-    from runs.predictions import How, check_neuron, load_models
-    from runs.showing import show
-    from runs.training import pick_device
+    from runs.showing import show_all
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    wishes = args.stimulus.split(",")
-    faults = [
-        f"--stimulus {wish}: no family ({', '.join(FAMILIES)}) and no such file"
-        for wish in wishes
-        if wish not in (*FAMILIES, "data") and not Path(wish).exists()
-    ]
-    if "data" in wishes and args.ca_path is None:
-        faults.append("--stimulus data needs --ca-path and --mov-path")
-    raise_faults(faults)
-    models, label = load_models(
-        args.checkpoint, configs=args.config, readout=args.readout, impl=args.temporal_impl,
-        device=pick_device(args.device),
-    )  # fmt: skip
-    check_neuron(models[0], args.who)
-    args.out.mkdir(parents=True, exist_ok=True)
-    print(models[0].display.describe())
-    record = {k: str(v) for k, v in vars(args).items()} | {"display": models[0].display.record()}
-    write_settings(args.out, record, libraries=("torch", "numpy"))
-    for wish in wishes:
-        show(models, wish, How(args.tau, args.who), args, label)
-    print(f"predictions: {args.out}")
+    print(f"predictions: {show_all(args, DEFAULT_OUT)}")
 
 
 if __name__ == "__main__":

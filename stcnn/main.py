@@ -23,6 +23,7 @@ from common.files import (
     one_line_faults,
     open_run,
     plain_name,
+    read_json,
     seed_number,
     write_settings,
 )
@@ -50,6 +51,12 @@ def parse(argv):
         default="auto",
         help="where to compute: auto, cpu, gpu or cuda",
     )
+    add(
+        "--config-dir",
+        action="append",
+        default=[],
+        help="folder with YAML files of your own: dataset/, model/, preset/",
+    )
     add("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     if args.full and not args.demo:
@@ -70,6 +77,11 @@ def main(argv=None):
     settings = run_settings(args)
     run_dir = RESULTS / args.run
     if not args.fresh and open_run(run_dir, settings, free=FREE):
+        inputs = read_json(run_dir / "settings.json", remedy="use --fresh").get("inputs", {})
+        if any("/" in name for name in inputs):  # recordings, no planted truth
+            from runs.pipeline import check_data
+
+            check_data(run_dir, settings)
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
     from runs import pipeline

@@ -5,6 +5,7 @@
     python train.py preset=debug                                     # a minute: does all run?
     python train.py resume=../results/stcnn/<run> n_epochs=40        # go on after an interruption
     python train.py --multirun seed=1,2,3                            # a sweep
+    python train.py --config-dir DIR dataset=mine                    # your DIR/dataset/mine.yaml
 
 Every key of conf/ can be changed as key=value; --debug shows the traceback of a fault.
 Reads ``dataset.ca_path`` and ``dataset.mov_path``; writes ``<expt_path>/<date_time>_<expt_name>/``:
@@ -30,14 +31,20 @@ def main(argv=None):
         return
     import hydra
 
-    from runs.configuration import is_override, plain_settings, root_override
+    from runs.configuration import (
+        config_folder_overrides,
+        is_override,
+        plain_booleans,
+        plain_settings,
+        root_override,
+    )
     from runs.jobs import run_job
 
     if "--debug" in arguments:
         arguments[arguments.index("--debug")] = "debug=true"
-    overrides = [argument for argument in arguments if is_override(argument)]
+    overrides = plain_booleans([argument for argument in arguments if is_override(argument)])
     flags = [argument for argument in arguments if not is_override(argument)]
-    settings = plain_settings(overrides)
+    settings = plain_settings([*config_folder_overrides(flags), *overrides])
     if settings["dataset"].get("make") and "--cfg" not in flags:
         from demo.synthetic import make_on_first_use
 

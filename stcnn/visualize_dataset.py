@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
+from common.locks import hold
 
 DEFAULT_OUT = RESULTS_DIR / "dataset"
 SYNTHETIC = DATA_DIR / "synthetic_small"
@@ -34,6 +35,12 @@ def parse(argv):
     add("--uid", type=int, default=None, help="one neuron, drawn as a grid")
     add("--stimuli", default=None, help="comma-separated numbers")
     add("--grid", default="7x9", help="rows x columns for --uid")
+    add(
+        "--nan",
+        choices=("reject", "drop_trial"),
+        default="reject",
+        help="what to do with trials that hold NaN",
+    )
     add("--gif", action="store_true", help="write GIF instead of mp4")
     add("--step", type=int, default=6, help="draw every how many frames")
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of the animations")
@@ -61,9 +68,9 @@ def main(argv=None):
 
             make_synthetic(SYNTHETIC)
         ca_path, mov_path, shown = SYNTHETIC / "ca_traces", SYNTHETIC / "movies", SYNTHETIC_LIST
-    dataset = load_dataset(ca_path, mov_path, args.rate)
+    dataset = load_dataset(ca_path, mov_path, args.rate, nan=args.nan)
     print(dataset.display.describe())
-    args.out.mkdir(parents=True, exist_ok=True)
+    hold(args.out)
     chosen = [int(number) for number in args.stimuli.split(",")] if args.stimuli else None
     how = {"step": args.step, "suffix": ".gif" if args.gif else ".mp4"}
     if args.uid is not None:

@@ -120,7 +120,11 @@ def _write(path, figure, draw, frames, fps):
     figure.set_size_inches(width / DPI, height / DPI)
     with rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):
         gif = str(path).endswith(".gif")
-        writer = PillowWriter(fps=fps) if gif else FFMpegWriter(fps=fps, codec="libx264")
+        writer = (
+            PillowWriter(fps=fps)
+            if gif
+            else FFMpegWriter(fps=fps, codec="libx264", extra_args=["-pix_fmt", "yuv420p"])
+        )
         with atomic_path(path) as temporary, writer.saving(figure, str(temporary), DPI):
             for frame in frames:
                 draw(frame)

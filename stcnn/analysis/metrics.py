@@ -3,7 +3,7 @@
 Letters: N items, T frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -50,72 +50,165 @@ def predict_rows(
     return torch.cat(curves).numpy()
 
 
-def reliability(dataset: CalciumDataset, item: Item) -> tuple[float, int]:
-    """Return (mean correlation between trials, trials) of an averaged item; NaN for one trial."""
+def scored_trials(dataset: CalciumDataset, item: Item) -> np.ndarray:
+    """Return the trials of an item at the samples of its loss (trials, samples) float64, dF/F."""
     traces = dataset.session_of(item)["neuron"][item.uid]["traces"]
-    start, stop = (frame - dataset.layout.n_prepad for frame in dataset.window(item))
-    n = len(traces)
-    if n < 2:
-        return float("nan"), n
-    matrix = np.corrcoef(traces[:, start:stop].numpy().astype(np.float64))
-    return float(matrix[np.triu_indices(n, 1)].mean()), n
+    start, stop = dataset.samples(item)
+    return traces[:, start:stop].numpy().astype(np.float64)
+
+
+def reliability(trials: np.ndarray) -> float:
+    """Return how well the mean over trials repeats: Spearman-Brown of their correlation, or NaN."""
+    n = len(trials)
+    if n < 2 or trials.shape[1] < 2 or (trials.std(1) < 1e-12).any():
+        return float("nan")
+    rho = float(np.corrcoef(trials)[np.triu_indices(n, 1)].mean())
+    return n * rho / (1 + (n - 1) * rho) if rho > 0 else float("nan")
+
+
+def noise_power(trials: np.ndarray, *, averaged: bool) -> float:
+    """Return the expected squared noise of an item, mean over samples; NaN for one trial.
+
+    The variance between trials of each sample, divided by the trials of the mean.
+    """
+    if len(trials) < 2:
+        return float("nan")
+    return float(trials.var(0, ddof=1).mean() / (len(trials) if averaged else 1))
+
+
+def gain_rows(
+    dataset: CalciumDataset, rows: Sequence[int], seen: Collection[int]
+) -> dict[int, list[int]]:
+    """Return {uid: rows} from which the gains of neurons without training data are fitted.
+
+    Every second stimulus of such a neuron, in the order of their numbers; at least one is left to
+    be scored.
+    """
+    own = {}
+    for row in rows:
+        item = dataset.items[row]
+        if item.uid not in seen:
+            own.setdefault(item.uid, []).append(row)
+    for uid, found in own.items():
+        codes = sorted({dataset.items[row].barcode for row in found})
+        fitted = set(codes[1::2])
+        own[uid] = [row for row in found if dataset.items[row].barcode in fitted]
+    return own
+
+
+def fit_gain(recorded: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    """Return (factor of at least 0, offset) that bring ``predicted`` nearest to ``recorded``."""
+    a, b = predicted.astype(np.float64), recorded.astype(np.float64)
+    spread = float(((a - a.mean()) ** 2).sum())
+    factor = float(((a - a.mean()) * (b - b.mean())).sum()) / spread if spread > 0 else 0.0
+    factor = max(factor, 0.0)
+    return factor, float(b.mean() - factor * a.mean())
 
 
 def score_rows(
-    model: STCNN, dataset: CalciumDataset, rows: Sequence[int], *, device: str = "cpu"
+    model: STCNN,
+    dataset: CalciumDataset,
+    rows: Sequence[int],
+    *,
+    device: str = "cpu",
+    seen: Collection[int] | None = None,
 ) -> tuple[dict, list[dict]]:
     """Return ({type: {score: value}}, item table) for the items ``rows``.
 
-    Scores: mse and r2 over all scored frames; trace_correlation, mean over items;
-    peak_correlation of
-    the largest value after stimulus onset over items; ceiling_correlation and ceiling_r2, the
-    most a
-    perfect model can reach with these noisy means (Spearman-Brown over trials; mean over items
-    whose reliability is positive).
+    ``seen`` are the neurons with training data. The gain and offset of another one are random
+    numbers until they are fitted: on every second of its stimuli (gain_rows), which are not
+    scored; such rows of the table hold "gain" under ``use``. A neuron with one stimulus is judged
+    by its correlation only. None: all neurons were seen.
+
+    Scores of a type: mse and r2 over all scored frames of its items; trace_correlation, mean over
+    items; peak_correlation over items of the largest recorded and predicted value after stimulus
+    onset. ceiling_r2 and ceiling_correlation are what a perfect model is expected to reach with
+    these noisy traces, by the same sums over the same items: the noise is the variance between
+    trials. Both are NaN where an item has one trial.
     """
     predicted = predict_rows(model, dataset, rows, device=device)
-    table, sums = [], {}
+    fitted = gain_rows(dataset, rows, seen) if seen is not None else {}
+    gains = _gains(dataset, dict(zip(rows, predicted, strict=True)), fitted)
+    table, kinds = [], {}
     for row, curve in zip(rows, predicted, strict=True):
         item = dataset.items[row]
-        start, stop = dataset.window(item)
-        onset = dataset.onset(item)
+        frames = dataset.scored(item)
+        known = item.uid not in fitted or bool(fitted[item.uid])
+        if item.uid in gains:
+            curve = gains[item.uid][0] * curve + gains[item.uid][1]
         truth = dataset.trace(item).numpy()
-        squared = float(((truth[start:stop] - curve[start:stop]) ** 2).sum())
-        rho, n = reliability(dataset, item)
-        shared = n * rho / (1 + (n - 1) * rho) if rho > 0 else float("nan")
+        recorded, modelled = truth[frames], curve[frames]
+        trials = scored_trials(dataset, item)
+        noise = noise_power(trials, averaged=item.trial is None)
+        spread = float(recorded.astype(np.float64).var())
+        squared = float(((recorded - modelled) ** 2).sum())
+        after = slice(dataset.onset(item), frames[-1] + 1)
         table.append(
             {
                 "cell_type": item.cell_type,
                 "uid": item.uid,
                 "barcode": item.barcode,
                 "trial": "" if item.trial is None else item.trial,
-                "peak_recorded": float(truth[onset:stop].max()),
-                "peak_predicted": float(curve[onset:stop].max()),
-                "mse": squared / (stop - start),
-                "trace_correlation": correlation(truth[start:stop], curve[start:stop]),
-                "trial_reliability": shared,
+                "peak_recorded": _peak(truth[after]),
+                "peak_predicted": _peak(curve[after]),
+                "mse": squared / len(frames) if known else float("nan"),
+                "trace_correlation": correlation(recorded, modelled),
+                "trial_reliability": reliability(trials),
+                "use": "gain" if row in fitted.get(item.uid, ()) else "score",
             }
         )
-        entry = sums.setdefault(item.cell_type, [0.0, []])
-        entry[0] += squared
-        entry[1].append(truth[start:stop])
-    scores = {}
-    for name, (squared, pieces) in sums.items():
-        joined = np.concatenate(pieces).astype(np.float64)
-        own = [entry for entry in table if entry["cell_type"] == name]
-        shared = [entry["trial_reliability"] for entry in own]
-        scores[name] = {
-            "mse": squared / len(joined),
-            "r2": 1.0 - squared / float(((joined - joined.mean()) ** 2).sum()),
-            "trace_correlation": _mean([entry["trace_correlation"] for entry in own]),
-            "peak_correlation": correlation(
-                [entry["peak_recorded"] for entry in own],
-                [entry["peak_predicted"] for entry in own],
-            ),
-            "ceiling_correlation": _mean(np.sqrt(shared)),
-            "ceiling_r2": _mean(shared),
-        }
-    return scores, table
+        if table[-1]["use"] == "gain":
+            continue
+        entry = kinds.setdefault(item.cell_type, {"error": 0.0, "noise": 0.0, "traces": [],
+                                                  "ceilings": [], "rows": []})  # fmt: skip
+        entry["error"] += squared if known else float("nan")
+        entry["noise"] += noise * len(frames)
+        entry["traces"].append(recorded)
+        shared = 1.0 - noise / spread if spread > 0 else float("nan")
+        if np.isfinite(table[-1]["trace_correlation"]):  # the items that trace_correlation counts
+            entry["ceilings"].append(np.sqrt(max(shared, 0.0)) if shared == shared else shared)
+        entry["rows"].append(table[-1])
+    return {name: _scores(entry) for name, entry in kinds.items()}, table
+
+
+def _gains(dataset, curves, fitted):
+    """Return {uid: (factor, offset)} of the neurons whose gain is fitted."""
+    gains = {}
+    for uid, rows in fitted.items():
+        pairs = [
+            (dataset.trace(item).numpy()[frames], curves[row][frames])
+            for row in rows
+            for item in [dataset.items[row]]
+            for frames in [dataset.scored(item)]
+        ]
+        if pairs:
+            gains[uid] = fit_gain(*(np.concatenate(part) for part in zip(*pairs, strict=True)))
+    return gains
+
+
+def _scores(entry):
+    """Return the scores of one type from the sums over its items."""
+    joined = np.concatenate(entry["traces"]).astype(np.float64)
+    total = float(((joined - joined.mean()) ** 2).sum())
+
+    def share(part):
+        return 1.0 - part / total if total > 0 else float("nan")
+
+    own = entry["rows"]
+    return {
+        "mse": entry["error"] / len(joined),
+        "r2": share(entry["error"]),
+        "trace_correlation": _mean([row["trace_correlation"] for row in own]),
+        "peak_correlation": correlation(
+            [row["peak_recorded"] for row in own], [row["peak_predicted"] for row in own]
+        ),
+        "ceiling_correlation": float(np.mean(entry["ceilings"] or [np.nan])),
+        "ceiling_r2": max(share(entry["noise"]), 0.0) if entry["noise"] >= 0 else float("nan"),
+    }
+
+
+def _peak(values):
+    return float(values.max()) if len(values) else float("nan")
 
 
 def _mean(values):

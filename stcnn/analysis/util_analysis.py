@@ -3,43 +3,22 @@
 Every function takes arrays, writes one PNG and returns its path. Source: specification 8, 9.4.
 """
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.files import atomic_path
+from common.figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, save_figure
 
-DPI = 120
 PANEL_IN = 1.5  # trace grids
 KERNEL_IN = 2.5
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # Okabe-Ito
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, "#000000", "#F0E442")
 TRUTH_COLOUR, MODEL_COLOUR = "#FFCFA1", BLUE  # the first as published
 TRACE_Y = (-0.5, 1.5)
 LOSS_RANGE = (1e-3, 1e-1)
 HISTOGRAM_BINS = 20
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` and return its path."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, bbox_inches="tight")
-    return path
-
-
-def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write the numbers behind a figure as CSV beside it."""
-    with (
-        atomic_path(path.with_suffix(".csv")) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as handle,
-    ):
-        writer = csv.writer(handle)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def bare(axis: Axes) -> Axes:
@@ -105,7 +84,7 @@ def plot_trace_grid(
     below = figure.subplotpars.bottom - 0.36 / figure.get_size_inches()[1]  # under the tick labels
     figure.supxlabel("time (s)", fontsize=9, y=below)
     figure.supylabel("dF/F", fontsize=9, x=0.06)
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)
 
 
 def plot_size_tuning(path: Path, peaks: np.ndarray, sizes: Sequence[float], title: str) -> Path:
@@ -118,7 +97,7 @@ def plot_size_tuning(path: Path, peaks: np.ndarray, sizes: Sequence[float], titl
     axis.set_yticks(range(len(sizes)), labels)
     axis.set(xlabel="width along motion (deg)", ylabel="height (deg)", title=title)
     figure.colorbar(image, ax=axis, label="peak dF/F", shrink=0.85)
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)
 
 
 def plot_peaks(
@@ -141,7 +120,7 @@ def plot_peaks(
     axis.set_xticks(x, labels, rotation=35, ha="right", fontsize=8)
     axis.set(xlabel=xlabel, ylabel="peak dF/F", title=title)
     axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)
 
 
 def plot_movie_traces(
@@ -173,7 +152,7 @@ def plot_movie_traces(
     axis.set(xlabel="time (s)", ylabel="predicted dF/F", xlim=(seconds[0], seconds[-1]))
     axis.legend(frameon=False, fontsize=8, ncols=max(1, len(curves) // 2))
     figure.suptitle(title, fontsize=10)
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)
 
 
 def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int) -> Path:
@@ -201,8 +180,8 @@ def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int
         axis.set(yscale="log", ylim=(low, high), ylabel=f"{label} ((dF/F)²)")
         axis.legend(frameon=False)
     smooth.set_xlabel("epoch")
-    save_table(path, ("cell_type", "epoch", "loss", "rolling_mean"), rows)
-    return save(figure, path)
+    table = (("cell_type", "epoch", "loss", "rolling_mean"), rows)
+    return save_figure(figure, path, table, tight=True)
 
 
 def plot_kernels(path: Path, weights: np.ndarray, name: str) -> Path:
@@ -215,8 +194,8 @@ def plot_kernels(path: Path, weights: np.ndarray, name: str) -> Path:
         axis.set_title(f"{name}_{i}_{j}", fontsize=9)
         axis.set_axis_off()
     cells = ((*place, float(weight)) for place, weight in np.ndenumerate(weights))
-    save_table(path, ("output", "input", "row", "column", "weight"), cells)
-    return save(figure, path)
+    table = (("output", "input", "row", "column", "weight"), cells)
+    return save_figure(figure, path, table, tight=True)
 
 
 def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray]]) -> Path:
@@ -237,7 +216,7 @@ def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray
             axis.set_title(name, fontsize=9)
             axis.set_xlabel(f"value ({unit})" if unit == "s" else "value", fontsize=8)
             axis.set_ylabel("count", fontsize=8)
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)
 
 
 def plot_planted(
@@ -264,4 +243,4 @@ def plot_planted(
         axis.plot(truth[kind], predicted[kind], "o", ms=4, color=MODEL_COLOUR, alpha=0.7)
         axis.set(xlabel="planted peak dF/F", ylabel="predicted peak dF/F", title=names[kind])
     figure.suptitle(title, fontsize=10)
-    return save(figure, path)
+    return save_figure(figure, path, tight=True)

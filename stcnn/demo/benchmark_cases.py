@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from common.files import FOLDER, InputError, read_json, write_json
 from inputs.ca_dataloader import CalciumDataset, Layout
+from network.layers import activate, scale_activity
 from network.model_factory import build_model, read_out_blocks
-from network.models import STCNN, activate, batch_loss, scale_activity
+from network.models import STCNN, batch_loss
 from network.predict import predict_long
 from network.temporal import temporal_filter
 from network.util_conv import exponential_kernel
@@ -71,7 +72,7 @@ def baseline_calcium(
         found[name] = y[:, :, 0, y.shape[3] // 2, y.shape[4] // 2]
     drive = activate(found[kind], model.ca_activation) + 1.0
     filtered = conv1d_filter(drive[:, :, None, None, None], model.global_ca_tau)[:, :, 0, 0, 0]
-    param = model.ca_param[kind]
+    param = model.calcium_of(kind)
     assert torch.isfinite(filtered).all()
     return scale_activity(filtered, param["beta"][neurons], param["alpha"][neurons])
 

@@ -1,6 +1,7 @@
 """A synthetic data set with planted tuning, in the very format of the recordings. Source: 4.4."""
 
 import contextlib
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.files import InputError, atomic_path, read_json, write_json
+from common.files import InputError, read_json, write_bytes, write_json
+from common.locks import visible
 from demo.teacher import TYPES, analytic_calcium, noisy_trials
 from inputs.ca_dataloader import shift_movie
 from inputs.stimuli import (
@@ -137,7 +139,7 @@ def make_synthetic(
     if hz < 20 or px < 35 or neurons < 1:
         raise InputError(f"hz={hz}, px={px}, neurons={neurons}: expected at least 20, 35 and 1")
     out = Path(out)
-    if out.exists() and any(out.iterdir()) and not (out / "truth.json").is_file():
+    if visible(out) and not (out / "truth.json").is_file():
         raise InputError(
             f"{out}: holds files that are no finished synthetic set; choose another folder"
         )
@@ -168,8 +170,9 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
     for stimulus in shown:
         frames = stimulus.movie
         entry = {"rect_mov": frames, "t_axis": torch.arange(len(frames)) / hz}
-        with atomic_path(out / "movies" / f"vstim_{stimulus.barcode}.pt") as temporary:
-            torch.save({f"vstim_{stimulus.barcode}": entry}, temporary)
+        save_tree(
+            out / "movies" / f"vstim_{stimulus.barcode}.pt", {f"vstim_{stimulus.barcode}": entry}
+        )
     respond, types = (
         _analytic(hz) if teacher == "analytic" else _from_checkpoint(teacher, config, hz)
     )
@@ -214,8 +217,7 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
                 "peak": peaks,
             }  # fmt: skip
         (out / "ca_traces" / kind).mkdir(parents=True)
-        with atomic_path(out / "ca_traces" / kind / "synthetic.pt") as temporary:
-            torch.save(session, temporary)
+        save_tree(out / "ca_traces" / kind / "synthetic.pt", session)
     (out / "README").write_text(
         f"Synthetic recordings made by make_synthetic.py (seed {seed}): not measured from "
         "any animal.\n"
@@ -223,6 +225,13 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
         encoding="utf-8",
     )
     write_json(out / "truth.json", truth)
+
+
+def save_tree(path: Path, tree: dict) -> None:
+    """Write a torch file; through memory, since torch puts the name of a path into its bytes."""
+    whole = io.BytesIO()
+    torch.save(tree, whole)
+    write_bytes(path, whole.getbuffer())
 
 
 def _pad_frames(contrast, n):

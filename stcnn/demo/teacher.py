@@ -11,7 +11,7 @@ import torch
 from scipy.signal import lfilter
 
 from inputs.stimuli import BACKGROUND
-from network.models import Photoreceptor
+from network.layers import Photoreceptor
 from network.util_conv import gaussian_kernel
 
 GRID_DEG = 4.0  # between sampling points

@@ -4,6 +4,7 @@ Source: specification 5. Letters: T frames of an item, H and W the coarse grid o
 photoreceptors."""
 
 import bisect
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Collection
@@ -14,8 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.files import InputError, raise_faults
+from inputs.clocks import TOLERANCE_S, sample_ticks
 from inputs.display import Display
-from inputs.recordings import TIME_TOLERANCE_S
+from inputs.recordings import Movies
 
 log = logging.getLogger(__name__)
 START_SAMPLES = 18  # samples averaged for the padding before a trace
@@ -33,6 +35,34 @@ class Item:
     uid: int
     neuron_num: int
     trial: int | None
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the samples of a recording lie on the ticks of its item, without the padding."""
+
+    at: np.ndarray  # (samples,) tick of each sample, 0 is the item's first
+    onset: int  # tick of the stimulus onset
+    length: int  # ticks of the recording
+    each: bool  # every tick is a sample: the recording runs at the model's rate
+
+    @classmethod
+    def of(cls, t_axis: torch.Tensor, rate_hz: float | None) -> "Placing":
+        """Place the samples of a time axis; None takes the axis as the ticks themselves."""
+        ticks = sample_ticks(t_axis, rate_hz).numpy()
+        first = min(int(ticks[0]), 0)
+        at = ticks - first
+        length = max(int(at[-1]), -first) + 1
+        each = len(at) == length and bool((at == np.arange(length)).all())
+        return cls(at, -first, length, each)
+
+    def spread(self, trace: np.ndarray) -> np.ndarray:
+        """Return a trace (samples,) on the ticks (length,), straight between its samples."""
+        if self.each:
+            return trace
+        ticks, inverse, counts = np.unique(self.at, return_inverse=True, return_counts=True)
+        mean = np.bincount(inverse, weights=trace) / counts  # samples of one tick
+        return np.interp(np.arange(self.length), ticks, mean).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -65,18 +95,24 @@ class Layout:
 class CalciumDataset(Dataset):
     """Map-style data set over recordings and movies held in memory (see recordings.py)."""
 
-    def __init__(self, recordings, movies, layout, *, lc_types=None, neuron_uids=None, sample=None):
+    def __init__(self, recordings, movies, layout, *, lc_types=None, neuron_uids=None,
+                 display=None, digests=None, sample=None):  # fmt: skip
         """Index all items; nothing is built yet.
 
         Args:
             recordings, movies: as read_recordings and read_movies return them.
             layout: Layout.
+            display: Display, whose rate gives the ticks on which all is placed by time; None
+                takes every time axis as the ticks themselves.
+            digests: {file: SHA-256} of what was read, kept with the data.
             lc_types: order of the cell types (from a config.json), or None for the given order.
             neuron_uids: {type: [uid, ...]} of a trained model, so that numbers keep their meaning.
             sample: function (frames, rows, columns) -> (frames, H, W); when given, items hold the
                 sampled stimulus instead of the movie (15 times smaller, cached).
         """
-        self.movies, self.layout, self.sample = movies, layout, sample
+        self.movies = movies if isinstance(movies, Movies) else Movies(movies)
+        self.layout, self.display, self.sample = layout, display, sample
+        self.digests = dict(digests or {})
         self.cell_types = list(lc_types or recordings)
         unknown = sorted(set(recordings) ^ set(self.cell_types))
         if unknown:
@@ -89,7 +125,7 @@ class CalciumDataset(Dataset):
         self.neuron_uids = {
             name: list((neuron_uids or {}).get(name, [])) for name in self.cell_types
         }
-        self.items, self._rows = [], {}
+        self.items, self._rows, self._placings = [], {}, {}
         self._cache, self._cache_bytes = OrderedDict(), 0
         self.n_max = 0
         self._index(fixed=neuron_uids is not None)
@@ -101,12 +137,15 @@ class CalciumDataset(Dataset):
             number = {uid: i for i, uid in enumerate(uids)}
             for file, session in sessions.items():
                 for barcode, entry in session.items():
-                    self.n_max = max(self.n_max, len(entry["t_axis"]))
+                    place = Placing.of(entry["t_axis"], self.display and self.display.rate_hz)
+                    self._placings[name, file, barcode] = place
+                    self.n_max = max(self.n_max, place.length)
                     if barcode not in self.movies:
                         missing.setdefault(barcode, []).append(f"{name}/{file}")
                     try:
                         self._first_scored(entry["t_axis"])
-                        last_index_before(entry["t_axis"], 0.0)
+                        if place.each:
+                            last_index_before(entry["t_axis"], 0.0)
                     except InputError as error:
                         faults.append(f"{name}/{file}, vstim_{barcode}: {error}")
                     for uid, neuron in entry["neuron"].items():
@@ -165,27 +204,46 @@ class CalciumDataset(Dataset):
         """Return the stimulus entry (t_axis, neuron) of an Item."""
         return self.recordings[item.cell_type][item.file][item.barcode]
 
+    def placing(self, item: Item) -> Placing:
+        """Return where the samples of an Item lie on its ticks."""
+        return self._placings[item.cell_type, item.file, item.barcode]
+
     def trace(self, item: Item) -> torch.Tensor:
-        """Return the padded trace (T,) of an Item, dF/F."""
+        """Return the padded trace (T,) of an Item, dF/F; straight between samples of its own."""
         traces = self.session_of(item)["neuron"][item.uid]["traces"]
         trace = traces.mean(0) if item.trial is None else traces[item.trial]
-        tail = trace[END_SLICE].mean().expand(self.n_max - len(trace))
-        trace = torch.cat([trace, tail])
+        place = self.placing(item)
+        if not place.each:
+            trace = torch.from_numpy(place.spread(trace.numpy().astype(np.float64)))
+        tail = trace[END_SLICE].mean() if len(trace) > 1 else trace[-1]
+        trace = torch.cat([trace, tail.expand(self.n_max - len(trace))])
         head = trace[:START_SAMPLES].mean().expand(self.layout.n_prepad)
         return torch.cat([head, trace])
 
-    def window(self, item: Item) -> tuple[int, int]:
-        """Return (start, stop) of the loss. Faithful: the last recorded sample is not scored."""
+    def samples(self, item: Item) -> tuple[int, int]:
+        """Return (start, stop) of the samples in the loss.
+
+        Faithful: at the model's own rate the last recorded sample is not scored.
+        """
         t_axis = self.session_of(item)["t_axis"]
-        pad = self.layout.n_prepad
-        return self._first_scored(t_axis) + pad, len(t_axis) - 1 + pad
+        return self._first_scored(t_axis), len(t_axis) - self.placing(item).each
+
+    def scored(self, item: Item) -> np.ndarray:
+        """Return the frames of the loss, rising: those at which the Item was imaged."""
+        start, stop = self.samples(item)
+        return np.unique(self.placing(item).at[start:stop]) + self.layout.n_prepad
+
+    def window(self, item: Item) -> tuple[int, int]:
+        """Return (start, stop) of the frames from the first to the last one in the loss."""
+        frames = self.scored(item)
+        return int(frames[0]), int(frames[-1]) + 1
 
     def _first_scored(self, t_axis):
         return last_index_before(t_axis, self.layout.loss_start_s)
 
     def onset(self, item: Item) -> int:
-        """Return the frame of the item at which the movie starts."""
-        return last_index_before(self.session_of(item)["t_axis"], 0.0) + self.layout.n_prepad
+        """Return the frame of the item at which the stimulus starts."""
+        return self.placing(item).onset + self.layout.n_prepad
 
     def pixel_shift(self, item: Item) -> tuple[int, int]:
         """Return (row_shift, col_shift) in pixels, rounded half to even."""
@@ -209,7 +267,7 @@ class CalciumDataset(Dataset):
     def sampled(self, item: Item) -> torch.Tensor:
         """Return the sampled stimulus (T, 1, H, W) of an Item; grey frames sample to zero."""
         first, frames = self._placed_frames(item)
-        key = (item.barcode, self.pixel_shift(item), len(frames))
+        key = (item.barcode, self.pixel_shift(item), frames.storage_offset(), len(frames))
         small = self._cache.get(key)
         if small is None:
             shifted = shift_movie(frames - self.layout.background, key[1])
@@ -228,17 +286,25 @@ class CalciumDataset(Dataset):
         self._cache_bytes = 0
 
     def _placed_frames(self, item):
-        frames, first = self.movies[item.barcode], self.onset(item)
-        room = self.n_frames - first
-        if len(frames) > room:
+        """Return (frame of the item at which the movie starts, its frames inside the item)."""
+        frames = self.movies[item.barcode]
+        first = self.onset(item) + self.movies.first.get(item.barcode, 0)
+        early, late = max(-first, 0), max(first + len(frames) - self.n_frames, 0)
+        if early:
+            log.warning("vstim_%d: %d frames of its movie, before the item, are cut",
+                        item.barcode, early)  # fmt: skip
+        if late:
             log.warning(
                 "vstim_%d: movie of %d frames is longer than its trace; %d frames are cut",
-                item.barcode,
-                len(frames),
-                len(frames) - room,
-            )
-            frames = frames[:room]
-        return first, frames
+                item.barcode, len(frames), late,
+            )  # fmt: skip
+        return first + early, frames[early : max(len(frames) - late, early)]
+
+    def _mask(self, item):
+        """Return the frames of the loss as a mask (T,) bool."""
+        mask = torch.zeros(self.n_frames, dtype=torch.bool)
+        mask[torch.from_numpy(self.scored(item))] = True
+        return mask
 
     def __getitem__(self, row):
         item = self.items[row]
@@ -250,6 +316,7 @@ class CalciumDataset(Dataset):
             **picture,
             "lc_type": item.cell_type,
             "recording_indices": torch.tensor(self.window(item)),
+            "scored": self._mask(item),
             "uid": torch.tensor(item.uid),
             "neuron_num": torch.tensor([item.neuron_num]),
             "vstim_barcode": item.barcode,
@@ -258,7 +325,7 @@ class CalciumDataset(Dataset):
 
 def last_index_before(t_axis: torch.Tensor, seconds: float) -> int:
     """Return the last index with t <= ``seconds`` (tolerance 1e-4 s)."""
-    index = bisect.bisect_right(t_axis.tolist(), seconds + TIME_TOLERANCE_S) - 1
+    index = bisect.bisect_right(t_axis.tolist(), seconds + TOLERANCE_S) - 1
     if index < 0:
         raise InputError(
             f"t_axis starts at {float(t_axis[0]):.3f} s, after the requested {seconds} s; "
@@ -319,8 +386,22 @@ def make_loader(
 ) -> DataLoader:
     """Return the loader of ``dataset`` in ``order``; the last, smaller batch is kept."""
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=order, num_workers=num_workers, pin_memory=pin
-    )
+        dataset, batch_size=batch_size, sampler=order, num_workers=num_workers, pin_memory=pin,
+        persistent_workers=num_workers > 0,
+    )  # fmt: skip
+
+
+def twins_of(movies: Movies) -> dict[int, int]:
+    """Return {barcode: lowest barcode with the very same movie}."""
+    first, found = {}, {}
+    for barcode in sorted(movies):
+        frames = movies[barcode]
+        key = (
+            hashlib.sha256(np.ascontiguousarray(frames)).hexdigest(), tuple(frames.shape),
+            movies.first.get(barcode, 0),
+        )  # fmt: skip
+        found[barcode] = first.setdefault(key, barcode)
+    return found
 
 
 def split_rows(
@@ -333,6 +414,8 @@ def split_rows(
 ) -> tuple[list[int], list[int]]:
     """Return (training rows, validation rows).
 
+    Stimuli with the very same movie stay together: a model that saw one has seen the other.
+
     Args:
         dataset: CalciumDataset.
         fraction: share of stimuli (or neurons) held out, 0 to 1.
@@ -344,17 +427,24 @@ def split_rows(
         raise InputError(f"val_fraction={fraction}: expected 0 to below 1")
     if by not in ("stimulus", "neuron"):
         raise InputError(f"val_by={by}: expected stimulus or neuron")
-    value = (lambda item: item.barcode) if by == "stimulus" else (lambda item: item.uid)
-    names = sorted({value(item) for item in dataset.items})
+    twin = twins_of(dataset.movies) if fraction or held_out else {}
+    value = (lambda item: twin.get(item.barcode)) if by == "stimulus" else (lambda item: item.uid)
+    names = sorted({value(item) for item in dataset.items}) if fraction else []
     # One from each block of neighbours: numbers count along sizes and speeds, so the held-out
     # ones span them.
     blocks = np.array_split(names, max(round(fraction * len(names)), 1)) if fraction else []
     generator = np.random.default_rng([seed, 1])
     chosen = {int(generator.choice(block)) for block in blocks}
+    taken = {twin[code] for code in held_out if code in twin}
+    recorded = {item.barcode for item in dataset.items}
+    more = sorted(code for code in recorded if twin.get(code) in taken and code not in held_out)
+    if more:
+        log.warning("vstim_%s: held out as well, their movies are those of held-out stimuli",
+                    ", ".join(map(str, more)))  # fmt: skip
     held = [
         row
         for row, item in enumerate(dataset.items)
-        if value(item) in chosen or item.barcode in held_out
+        if (fraction and value(item) in chosen) or twin.get(item.barcode) in taken
     ]
     kept = sorted(set(range(len(dataset))) - set(held))
     if not kept:

@@ -6,8 +6,9 @@ no function below it takes a bare rate or pixel size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.files import InputError
 
@@ -45,6 +46,13 @@ class Display:
         ]
         if not 0 <= self.background <= 1:
             faults.append(f"background is {self.background}; expected 0 (black) to 1 (white)")
+        if self.placement and not all(
+            0 <= at < n for at, n in zip(self.placement, self.field, strict=True)
+        ):
+            faults.append(
+                f"placement is pixel {tuple(self.placement)}; expected one of the field of "
+                f"{self.field[0]} x {self.field[1]} px, rows and columns from 0"
+            )
         if faults:
             raise InputError("display: " + "; ".join(faults))
 
@@ -53,12 +61,13 @@ class Display:
         """Return the display of a config.json; what an old one does not name is as published."""
         if "display" in config:
             record = config["display"]
+            field, placement = tuple(record["field"]), tuple(record["placement"])
             return cls(
                 record["rate_hz"],
                 record["deg_per_px"],
                 record["background"],
-                tuple(record["field"]),
-                tuple(record["placement"]),
+                field,
+                placement if placement != tuple(n // 2 for n in field) else None,
                 record["origin"],
             )
         dataset = config.get("dataset_config") or {}
@@ -75,6 +84,16 @@ class Display:
             for key, value in known.items()
         }
         return cls(**{**values, "field": tuple(values["field"])}, origin=origin)
+
+    def placed(self, text: str | None) -> Display:
+        """Return the display with the ``ROW,COLUMN`` of a flag as the pixel of its stimuli."""
+        if text is None:
+            return self
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+        if not match:
+            raise InputError(f"--placement {text}: expected ROW,COLUMN of a pixel, from 0")
+        origin = {**self.origin, "placement": "flag --placement"}
+        return replace(self, placement=(int(match[1]), int(match[2])), origin=origin)
 
     @property
     def dark(self) -> float:
@@ -120,7 +139,9 @@ class Display:
             with_origin(f"{self.deg_per_px:g} degrees per pixel", "deg_per_px"),
             with_origin(f"background {self.background:g}", "background"),
             with_origin(size, "field"),
-            f"stimuli centred on pixel ({self.centre[0]}, {self.centre[1]})",
+            with_origin(
+                f"stimuli centred on pixel ({self.centre[0]}, {self.centre[1]})", "placement"
+            ),
         ]
         return "display: " + ", ".join(parts)
 

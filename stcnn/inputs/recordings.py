@@ -6,18 +6,21 @@ hold
 the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and ``vstim_5/rect_mov``.
 """
 
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 
 from common.files import InputError, raise_faults
-from inputs.safe_load import load_tree
+from common.limits import check_shape
+from common.locks import visible
+from inputs.clocks import axis_fault, on_grid, place_movie, rate_of
+from inputs.safe_load import load_hashed
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".pt", ".npz", ".safetensors")
-RATE_TOLERANCE = 0.01  # relative, of the median frame step
-TIME_TOLERANCE_S = 1e-4
 
 
 def natural_key(text: str | int) -> list:
@@ -25,13 +28,28 @@ def natural_key(text: str | int) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(text))]
 
 
-def read_recordings(ca_path: Path, *, rate_hz: float | None, nan: str = "reject") -> dict:
-    """Read all traces below ``ca_path``.
+class Movies(dict):
+    """{barcode: (frames, rows, columns) float32, 0 black to 1 white}, and when each starts.
+
+    ``first`` holds {barcode: tick of the first frame from stimulus onset} of those that do not
+    start at 0.
+    """
+
+    def __init__(self, movies: Mapping = (), *, first: Mapping | None = None, rate_hz=None):
+        """Hold ``movies``; ``first`` names the ticks other than 0, ``rate_hz`` their length."""
+        super().__init__(movies)
+        self.first, self.rate_hz = dict(first or {}), rate_hz
+
+
+def read_recordings(
+    ca_path: Path, *, nan: str = "reject", digests: dict[str, str] | None = None
+) -> dict:
+    """Read all traces below ``ca_path``, each on its own time axis.
 
     Args:
         ca_path: folder with one folder per cell type.
-        rate_hz: expected sampling rate; None takes the files' own.
         nan: reject (an error names file, stimulus and neuron) or drop_trial.
+        digests: gets {type/file: SHA-256} of what was read, or None.
 
     Returns:
         {type: {file name: {barcode: {"t_axis": (n_t,) float32,
@@ -44,13 +62,14 @@ def read_recordings(ca_path: Path, *, rate_hz: float | None, nan: str = "reject"
             f"{ca_path}: folder of calcium traces not found; set dataset.ca_path, or run "
             "make_synthetic.py for a synthetic set"
         )
-    folders = [p for p in ca_path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders = [p for p in visible(ca_path, "*") if p.is_dir()]
     if not folders:
         raise InputError(f"{ca_path}: no folder inside; expected one folder per cell type")
     faults, recordings = [], {}
+    faults += _same_names(folders)
     for folder in sorted(folders, key=lambda p: natural_key(p.name.lower())):
         files = sorted(
-            (p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith(".")),
+            (p for p in visible(folder, "*") if p.suffix in SUFFIXES),
             key=lambda p: natural_key(p.name),
         )
         if not files:
@@ -61,14 +80,27 @@ def read_recordings(ca_path: Path, *, rate_hz: float | None, nan: str = "reject"
         sessions = recordings[folder.name.lower()] = {}
         for path in files:
             try:
-                sessions[path.name] = _check_session(load_tree(path), path, rate_hz, nan, faults)
+                tree = load_hashed(path, f"{folder.name}/{path.name}", digests)
+                sessions[path.name] = _check_session(tree, path, nan, faults)
             except InputError as error:
                 faults.append(str(error))
     raise_faults(faults)
     return recordings
 
 
-def _check_session(tree, path, rate_hz, nan, faults):
+def _same_names(folders):
+    """Return the faults of folders that would be one cell type: types are told apart lower-case."""
+    names = {}
+    for folder in folders:
+        names.setdefault(folder.name.lower(), []).append(folder.name)
+    return [
+        f"{folders[0].parent}: {' and '.join(sorted(same))} are one cell type; rename or merge them"
+        for same in names.values()
+        if len(same) > 1
+    ]
+
+
+def _check_session(tree, path, nan, faults):
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
     session = {}
@@ -83,7 +115,7 @@ def _check_session(tree, path, rate_hz, nan, faults):
             continue
         try:
             t_axis = _array(entry, "t_axis")
-            fault = _rate_fault(t_axis, rate_hz)
+            fault = axis_fault(t_axis)
         except InputError as error:
             fault = str(error)
         if fault:
@@ -111,7 +143,9 @@ def _array(entry, key):
     if value is None or isinstance(value, (dict, str)):
         raise InputError(f"{key} missing; add it")
     try:
-        return torch.as_tensor(value).float()
+        value = torch.as_tensor(value)
+        check_shape(value.shape, 4, key)  # a repeated (expanded) array is small in its file
+        return value.float()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{key} is a {type(value).__name__}; expected numbers") from None
 
@@ -143,31 +177,34 @@ def _check_neuron(neuron, n_t, nan):
 
 
 def read_movies(
-    mov_path: Path, *, rate_hz: float, needed: Collection[int] | None = None
-) -> dict[int, torch.Tensor]:
-    """Read the stimulus movies ``vstim_*`` in ``mov_path``.
+    mov_path: Path,
+    *,
+    rate_hz: float | None = None,
+    needed: Collection[int] | None = None,
+    digests: dict[str, str] | None = None,
+) -> Movies:
+    """Read the stimulus movies ``vstim_*`` in ``mov_path``; row 0 is the top.
 
     Args:
         mov_path: folder.
-        rate_hz: expected frame rate.
+        rate_hz: ticks per second on which the frames are placed by their times; None is the rate
+            of the movies themselves.
         needed: barcodes to keep, or None for all.
-
-    Returns:
-        {barcode: (frames, rows, columns) float32, 0 black to 1 white}; row 0 is the top.
+        digests: gets {file: SHA-256} of what was read, or None.
     """
     mov_path = Path(mov_path)
     if not mov_path.is_dir():
         raise InputError(f"{mov_path}: folder of movies not found; set dataset.mov_path")
     files = sorted(
-        (p for p in mov_path.glob("vstim_*") if p.suffix in SUFFIXES),
+        (p for p in visible(mov_path, "vstim_*") if p.suffix in SUFFIXES),
         key=lambda p: natural_key(p.name),
     )
     if not files:
         raise InputError(f"{mov_path}: no vstim_*.pt, .npz or .safetensors file inside")
-    faults, movies = [], {}
+    faults, stored = [], {}
     for path in files:
         try:
-            tree = load_tree(path)
+            tree = load_hashed(path, path.name, digests)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -177,34 +214,69 @@ def read_movies(
         for stimulus, entry in tree.items():
             try:
                 barcode = _barcode(stimulus)
-                if needed is None or barcode in needed:
-                    movies[barcode] = _check_movie(entry, rate_hz)
+                if needed is not None and barcode not in needed:
+                    continue
+                found = (path, *_check_movie(entry))
+                if barcode in stored and not _same(found, stored[barcode]):
+                    raise InputError(
+                        f"{stored[barcode][0].name} holds another movie of this number; keep one"
+                    )
+                stored[barcode] = found
             except InputError as error:
                 faults.append(f"{path}: {stimulus}: {error}")
-    sizes = {tuple(movie.shape[1:]) for movie in movies.values()}
+    sizes = {tuple(frames.shape[1:]) for _, frames, _ in stored.values()}
     if len(sizes) > 1:
         faults.append(f"{mov_path}: movies have different sizes {sorted(sizes)}; expected one size")
     raise_faults(faults)
+    return _placed(stored, rate_hz or movie_rate(stored))
+
+
+def _same(one, other):
+    """Return whether two stored movies are the same, as a file and its twin are."""
+    pairs = zip(one[1:], other[1:], strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def movie_rate(stored: Mapping) -> float:
+    """Return the highest rate of the axes of ``stored``, {barcode: (path, frames, t_axis)}."""
+    rates = [rate_of(t_axis) for _, _, t_axis in stored.values()]
+    return max((rate for rate in rates if rate), default=1.0)
+
+
+def _placed(stored, rate_hz):
+    """Return Movies on the ticks of ``rate_hz``; say what was not there already."""
+    movies, faults, moved = Movies(rate_hz=rate_hz), [], set()
+    for barcode, (path, frames, t_axis) in stored.items():
+        try:
+            first, movies[barcode] = place_movie(frames, t_axis, rate_hz)
+        except InputError as error:
+            faults.append(f"{path}: vstim_{barcode}: {error}")
+            continue
+        if first:
+            movies.first[barcode] = first
+        if movies[barcode] is not frames:
+            moved.add(rate_of(t_axis))
+    raise_faults(faults)
+    if moved:
+        rates = ", ".join(f"{rate:g}" for rate in sorted(filter(None, moved)))
+        log.info("movies of %s Hz are placed by their times on %g Hz", rates, rate_hz)
     return movies
 
 
-def recorded_rate(recordings: dict) -> float:
-    """Return the rate of the time axes of all recordings, Hz; refuse different ones."""
-    rates = {}
-    for kind, sessions in recordings.items():
-        for file, session in sessions.items():
-            for barcode, entry in session.items():
-                if len(entry["t_axis"]) > 1:
-                    step = float(torch.diff(entry["t_axis"].double()).median())
-                    # float32 seconds: steps of one rate differ in their last digits
-                    rate = float(f"{1 / step:.4g}") if step > 0 else 0.0
-                    rates.setdefault(rate, f"{kind}/{file}, vstim_{barcode}")
-    if len(rates) != 1 or min(rates) <= 0:
-        named = "; ".join(f"{rate:g} Hz in {place}" for rate, place in sorted(rates.items())[:3])
-        raise InputError(
-            f"the recordings have no one rate ({named or 'no time axis'}); give --rate"
-        )
-    return next(iter(rates))
+def say_clocks(recordings: dict, rate_hz: float) -> None:
+    """Say at which rates traces were recorded that do not lie on the ticks of ``rate_hz``."""
+    axes = [
+        entry["t_axis"]
+        for sessions in recordings.values()
+        for session in sessions.values()
+        for entry in session.values()
+    ]
+    rates = {rate_of(t_axis) for t_axis in axes if not on_grid(t_axis, rate_hz)} - {None}
+    if rates:
+        log.info(
+            "traces of %s Hz keep their own times; the loss is taken at their samples, on the "
+            "ticks of %g Hz", ", ".join(f"{rate:g}" for rate in sorted(rates)), rate_hz,
+        )  # fmt: skip
 
 
 def commonest_grey(movies: dict) -> float:
@@ -214,7 +286,8 @@ def commonest_grey(movies: dict) -> float:
     return float(values[counts.argmax()])
 
 
-def _check_movie(entry, rate_hz):
+def _check_movie(entry):
+    """Return (frames, t_axis) of a stored movie."""
     if not isinstance(entry, dict) or not {"rect_mov", "hex_mov"} & set(entry):
         raise InputError("expected the keys rect_mov (or hex_mov) and t_axis")
     key = "rect_mov" if "rect_mov" in entry else "hex_mov"
@@ -229,26 +302,11 @@ def _check_movie(entry, rate_hz):
     t_axis = _array(entry, "t_axis")
     if t_axis.numel() != len(movie):
         raise InputError(f"t_axis has {t_axis.numel()} entries for {len(movie)} frames")
-    fault = _rate_fault(t_axis, rate_hz)
+    fault = axis_fault(t_axis)
     if fault:
         raise InputError(fault)
-    return movie.flip(1) if key == "hex_mov" else movie  # hexagonal rows are stored bottom first
-
-
-def _rate_fault(t_axis, rate_hz):
-    if t_axis.ndim != 1 or not len(t_axis) or not torch.isfinite(t_axis).all():
-        return "t_axis must be a list of finite seconds"
-    if len(t_axis) < 2:
-        return None
-    if rate_hz is None:
-        return None
-    step = float(torch.diff(t_axis.double()).median())
-    if abs(step * rate_hz - 1.0) > RATE_TOLERANCE:
-        found = f"{1 / step:.1f} Hz" if step > 0 else "a falling time axis"
-        return (
-            f"t_axis runs at {found}, sampling_rate is {rate_hz} Hz; resample or set sampling_rate"
-        )
-    return None
+    # hexagonal rows are stored bottom first
+    return (movie.flip(1) if key == "hex_mov" else movie), t_axis
 
 
 def _barcode(stimulus):

@@ -17,7 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from common.files import InputError
+from common.files import InputError, atomic_path
+from common.hashes import hashed_file
+from common.limits import check_shape
 
 # What damaged bytes make torch, numpy (its headers are Python), zipfile and pickle raise.
 DAMAGE = (
@@ -27,6 +29,15 @@ DAMAGE = (
 )  # fmt: skip
 
 
+def load_hashed(path: Path, name: str, digests: dict[str, str] | None) -> dict:
+    """Return load_tree of a file, and keep the SHA-256 of what was read as digests[name]."""
+    if digests is None:
+        return load_tree(path)
+    with hashed_file(path) as file:
+        digests[name] = file.sha256
+        return load_tree(path)
+
+
 def load_tree(path: Path) -> dict:
     """Return the nested dict held by a .pt, .npz or .safetensors file; tensors only, never code."""
     path = Path(path)
@@ -34,14 +45,30 @@ def load_tree(path: Path) -> dict:
         if path.suffix == ".pt":
             return _load_torch(path)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return _nest({key: torch.from_numpy(arrays[key]) for key in arrays.files})
+            return _nest({key: torch.from_numpy(a) for key, a in load_arrays(path).items()})
         return _nest(load_file(path))
     except DAMAGE as error:
         reason = f"it is truncated or no {path.suffix} file ({type(error).__name__})"
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"
     raise InputError(f"{path}: cannot be read, {reason}; copy or export it again")
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz; their headers are compared with the memory first."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as handle:
+                reader = readers.get(np.lib.format.read_magic(handle))
+                if reader is not None:
+                    shape, _, kind = reader(handle)
+                    check_shape(shape, kind.itemsize, f"{path}: {name.removesuffix('.npy')}")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
 
 
 def _load_torch(path):
@@ -64,6 +91,15 @@ def _nest(flat):
                 raise ValueError(f"{folder} is both a folder and an array")
         node[leaf] = value
     return tree
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as .npz under whatever names, one file at a time (numpy keeps ``file``)."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, values in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: the same arrays, the same bytes
+            with archive.open(entry, "w", force_zip64=True) as handle:
+                np.lib.format.write_array(handle, np.asarray(values), allow_pickle=False)
 
 
 def flatten_tree(tree: dict, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -55,6 +55,17 @@ def coverage(low: np.ndarray | float, high: np.ndarray | float, n: int) -> np.nd
     return np.clip(np.minimum(high, pixel + 0.5) - np.maximum(low, pixel - 0.5), 0.0, None)
 
 
+def middle_of(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (row, column) of the centre pixel of frames of ``size``."""
+    return size[0] // 2, size[1] // 2
+
+
+def _degrees(size, deg_per_px, centre):
+    """Return the distances of all rows and of all columns from the centre, degrees."""
+    pairs = zip(size, centre or middle_of(size), strict=True)
+    return [(np.arange(n) - middle) * deg_per_px for n, middle in pairs]
+
+
 def moving_rectangle(
     *,
     along: float,
@@ -68,6 +79,7 @@ def moving_rectangle(
     row_offset: float = 0.0,
     level: float = DARK,
     deg_per_px: float = 1.0,
+    centre: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return a rectangle that moves through the centre.
 
@@ -82,7 +94,9 @@ def moving_rectangle(
         row_offset: shift of the path across the motion, degrees.
         level: contrast.
         deg_per_px: degrees per pixel.
+        centre: (row, column) of the pixel it moves through; None is the middle.
     """
+    centre = centre or middle_of(size)
     along, across, speed, start, row_offset = (
         degrees / deg_per_px for degrees in (along, across, speed, start, row_offset)
     )
@@ -91,10 +105,9 @@ def moving_rectangle(
     lead = start + speed * frame / rate_hz
     axis = 0 if axis_row else 1
     sign = axis_row + axis_col
-    centre = size[axis] // 2
-    edges = (centre + sign * lead, centre + sign * (lead - along))
+    edges = (centre[axis] + sign * lead, centre[axis] + sign * (lead - along))
     moving = coverage(np.minimum(*edges), np.maximum(*edges), size[axis])  # (frames, n)
-    middle = size[1 - axis] // 2 + row_offset
+    middle = centre[1 - axis] + row_offset
     still = coverage(middle - across / 2, middle + across / 2, size[1 - axis])  # (1, m)
     if axis == 1:
         contrast = still[:, :, None] * moving[:, None, :]
@@ -110,12 +123,13 @@ def disc(
     wall: float | None = None,
     level: float = DARK,
     deg_per_px: float = 1.0,
+    centre: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return a centred disc whose diameter (frames,) changes, or a ring with a ``wall``, degrees.
 
     A pixel belongs to the disc when the squared distance of its middle is at most (d/2)^2.
     """
-    rows, cols = ((np.arange(n) - n // 2) * deg_per_px for n in size)
+    rows, cols = _degrees(size, deg_per_px, centre)
     squared = rows[:, None] ** 2 + cols[None, :] ** 2  # (rows, columns)
     radius = np.asarray(diameter, dtype=np.float64)[:, None, None] / 2
     inside = squared <= radius**2
@@ -135,6 +149,7 @@ def grating(
     hold: float = HOLD_S,
     level: float = DARK,
     deg_per_px: float = 1.0,
+    centre: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return a square grating: half a period dark, half grey; static, drifting, static.
 
@@ -144,7 +159,7 @@ def grating(
     n_hold, n_move = _frames(hold, rate_hz), _frames(seconds, rate_hz)
     frame = np.arange(2 * n_hold + n_move)
     travelled = speed / rate_hz * np.clip(frame - n_hold, 0, n_move)
-    rows, cols = ((np.arange(n) - n // 2) * deg_per_px for n in size)
+    rows, cols = _degrees(size, deg_per_px, centre)
     angle = math.radians(angle_deg)
     along = math.cos(angle) * cols[None, :] - math.sin(angle) * rows[:, None]  # (rows, columns)
     # 1e-9 keeps a pixel on an edge from flipping with the rounding of cos and sin.
@@ -160,6 +175,7 @@ def windowed_grating(
     size: tuple[int, int],
     level: float = DARK,
     deg_per_px: float = 1.0,
+    centre: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return the receptive-field mapping stimulus 48rrcc090: a 15-degree window of a grating.
 
@@ -168,10 +184,11 @@ def windowed_grating(
     """
     frames = grating(
         period=30.0, speed=200.0, angle_deg=90.0, hold=0.0,
-        rate_hz=rate_hz, size=size, level=level, deg_per_px=deg_per_px,
+        rate_hz=rate_hz, size=size, level=level, deg_per_px=deg_per_px, centre=centre,
     )  # fmt: skip
     step = 7.5 / deg_per_px
-    middle = (size[0] // 2 + step * (row - 3), size[1] // 2 + step * (col - 4))
+    centre = centre or middle_of(size)
+    middle = (centre[0] + step * (row - 3), centre[1] + step * (col - 4))
     window = [coverage(m - step, m + step, n)[0] for m, n in zip(middle, size, strict=True)]
     return frames * torch.from_numpy(np.outer(*window)).float()
 
@@ -354,13 +371,14 @@ def make_family(name: str, display: Display) -> list[Stimulus]:
 
 def _screen(display):
     return {"rate_hz": display.rate_hz, "size": display.field, "level": display.dark,
-            "deg_per_px": display.deg_per_px}  # fmt: skip
+            "deg_per_px": display.deg_per_px, "centre": display.centre}  # fmt: skip
 
 
 def _disc(diameter, display, wall=None):
     return disc(
-        diameter, size=display.field, wall=wall, level=display.dark, deg_per_px=display.deg_per_px
-    )
+        diameter, size=display.field, wall=wall, level=display.dark,
+        deg_per_px=display.deg_per_px, centre=display.centre,
+    )  # fmt: skip
 
 
 def _frames(seconds, rate_hz):

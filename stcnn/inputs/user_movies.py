@@ -1,88 +1,160 @@
-"""Read any movie as a stimulus: array, .npy, .npz, video or image folder, on the model's grid.
+"""Read any movie as a stimulus: .npy, .npz, TIFF, video or image folder, on the model's grid.
 
-A movie is held frame by frame at the model's rate (the last frame shown before each tick) and
-averaged over areas onto the model's pixels; outside the picture lies the grey background of the
-model's display. Letters: T frames."""
+Frames are placed on the model's ticks by their times (inputs/clocks.py) and averaged over areas
+onto the model's pixels; outside the picture lies the grey background of the model's display.
+Letters: T frames."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as imageio
-import imageio_ffmpeg
 import numpy as np
 import torch
 
 from common.files import InputError
+from common.locks import visible
+from inputs.clocks import on_ticks
 from inputs.display import TOLERANCE, Display
+from inputs.levels import Levels, find_levels
+from inputs.pictures import IMAGES, TIFFS, count_pictures, grey, read_pictures
 from inputs.recordings import natural_key
-from inputs.safe_load import DAMAGE
+from inputs.safe_load import DAMAGE, load_arrays
+from inputs.videos import VIDEOS, VideoClock, video_frames
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 PIECE_FRAMES = 60
 
 
-class UserMovie:
-    """A movie file: its size, rate and grey frames one after the other."""
+@dataclass(frozen=True)
+class View:
+    """How a user's movie is shown: what its file says, and what the user says of it.
 
-    def __init__(self, path, *, rate_hz=None, deg_per_px=None):
+    Args:
+        rate_hz: frames per second; None takes the file's times.
+        deg_per_px: degrees that a pixel of the file covers; None takes the file's, or the picture
+            just fits the field.
+        levels: of parse_levels: which numbers are black and white.
+        azimuth, elevation: degrees from the middle of the field to the middle of the picture,
+            positive nearer the midline (to the right) and nearer the north pole (up).
+        eye: same as the recordings', or other: the picture is mirrored.
+        polarity: as stored, or inverted: black and white change places.
+    """
+
+    rate_hz: float | None = None
+    deg_per_px: float | None = None
+    levels: str | tuple[float, float] = "auto"
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    eye: str = "same"
+    polarity: str = "normal"
+
+    def describe(self) -> str:
+        """Return what differs from the file, in words, or nothing."""
+        parts = []
+        if self.azimuth or self.elevation:
+            parts.append(f"middle at azimuth {self.azimuth:g}, elevation {self.elevation:g} deg")
+        if self.eye == "other":
+            parts.append("mirrored for the other eye")
+        if self.polarity == "inverted":
+            parts.append("polarity inverted")
+        return "; ".join(parts)
+
+
+class UserMovie:
+    """A movie file: its size, times and grey frames one after the other."""
+
+    def __init__(self, path, *, rate_hz=None, deg_per_px=None, view=None):
         """Open ``path``.
 
         Args:
             path: .npy or .npz (key movie, or its only 3-D array; optional rate_hz and
-            deg_per_px), a
-                video, or a folder of images.
-            rate_hz: frames per second; needed for .npy and folders, overrides what a file says.
-            deg_per_px: degrees a pixel of the file covers; default: the picture just fits the
-            field.
+                deg_per_px), a TIFF of several pages, a video, or a folder of images.
+            rate_hz, deg_per_px: of View, for short.
+            view: View.
         """
         self.path = Path(path)
+        self.view = view or View(rate_hz, deg_per_px)
         if not self.path.exists():
             raise InputError(f"{path}: movie not found")
-        own_rate, own_scale, self.n_frames, self.size, self._frames = self._open()
-        self.rate_hz, self.deg_per_px = rate_hz or own_rate, deg_per_px or own_scale
+        self.levels, self.clock = None, None
+        own_rate, own_scale, self.n_frames, self.size = self._open()
+        self.rate_hz = self.view.rate_hz or own_rate
+        self.deg_per_px = self.view.deg_per_px or own_scale
         if not self.rate_hz:
             raise InputError(f"{path}: holds no frame rate; give it with --movie-rate HZ")
+        if self.view.rate_hz:
+            self.clock = None
         self.origin = {
-            "rate_hz": _origin("--movie-rate", rate_hz, own_rate),
-            "deg_per_px": _origin("--deg-per-px", deg_per_px, own_scale, unknown="just fits"),
-        }
+            "rate_hz": _origin("--movie-rate", self.view.rate_hz, own_rate),
+            "deg_per_px": _origin("--deg-per-px", self.view.deg_per_px, own_scale,
+                                  unknown="just fits"),
+        }  # fmt: skip
+        self.seconds = self.clock.seconds if self.clock else self.n_frames / self.rate_hz
 
     def _open(self):
         suffix = self.path.suffix.lower()
         if self.path.is_dir():
-            files = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGES]
+            files = [p for p in visible(self.path, "*") if p.suffix.lower() in IMAGES]
             files.sort(key=lambda p: natural_key(p.name))
             if not files:
                 raise InputError(f"{self.path}: no image inside (looked for {', '.join(IMAGES)})")
-            size = _read_image(files[0]).shape[:2]
-            return None, None, len(files), size, lambda: _images(files, size)
+            return None, None, *self._open_pictures(files)
+        if suffix in TIFFS:
+            return None, None, *self._open_pictures([self.path])
         if suffix in (".npy", ".npz"):
             array, rate, scale = _read_array(self.path)
-            frames = _unit(array, self.path)
-            return rate, scale, len(frames), frames.shape[1:], lambda: iter(frames)
-        if suffix in VIDEOS:
-            try:
-                reader = imageio_ffmpeg.read_frames(str(self.path), pix_fmt="gray")
-                meta = next(reader)
-                reader.close()
-                count = imageio_ffmpeg.count_frames_and_secs(str(self.path))[0]
-            except (*DAMAGE, StopIteration) as error:
+            if array.ndim != 3 or not array.size:
                 raise InputError(
-                    f"{self.path}: no readable video ({type(error).__name__})"
-                ) from None
-            columns, rows = meta["size"]
-            return (
-                meta["fps"],
-                None,
-                count,
-                (rows, columns),
-                lambda: _video(self.path, rows, columns),
-            )
+                    f"{self.path}: shape {array.shape}; expected (frames, rows, columns)"
+                )
+            self.levels = find_levels(array, self.path, self.view.levels)
+            self._frames = lambda: ((self.levels.unit(frame), None) for frame in array)
+            return rate, scale, len(array), array.shape[1:]
+        if suffix in VIDEOS:
+            self.clock = VideoClock.of(self.path)
+            self.levels = Levels(0.0, 1.0, "file: video")
+            count = self.clock.n_frames
+            self._frames = lambda: ((frame, None) for frame in video_frames(self.path, count))
+            return self.clock.rate_hz, None, self.clock.n_frames, self.clock.size
         raise InputError(
-            f"{self.path}: unknown kind of movie; expected .npy, .npz, an image folder or one of "
-            f"{', '.join(VIDEOS)}"
+            f"{self.path}: unknown kind of movie; expected .npy, .npz, .tif, an image folder or "
+            f"one of {', '.join(VIDEOS)}"
         )
+
+    def _open_pictures(self, files):
+        """Return (frames, size) of the pictures in ``files``, after a look at their levels."""
+        first, _ = next(read_pictures(files[0]))
+        size, kind = first.shape[:2], first.dtype
+
+        def stored():
+            for path in files:
+                for values, opacity in read_pictures(path):
+                    if values.shape[:2] != size:
+                        raise InputError(
+                            f"{path}: {values.shape[:2]} pixels, the first image has {size}; "
+                            "expected one size"
+                        )
+                    if values.dtype != kind:
+                        raise InputError(
+                            f"{path}: holds {values.dtype.name}, the first image {kind.name}; "
+                            "expected one kind"
+                        )
+                    yield values, opacity
+
+        self.levels = find_levels((values for values, _ in stored()), self.path, self.view.levels)
+        self._frames = lambda: (
+            (grey(self.levels.unit(values)), opacity) for values, opacity in stored()
+        )
+        return sum(count_pictures(path) for path in files), size
+
+    def frames(self, background: float) -> Iterator[tuple[float, float, np.ndarray]]:
+        """Yield (begin, end, grey frame (rows, columns) 0..1); clear parts show ``background``."""
+        spans = self.clock.spans() if self.clock else _even_spans(self.rate_hz)
+        for (values, opacity), (begin, end) in zip(self._frames(), spans, strict=False):
+            if self.view.polarity == "inverted":
+                values = 1.0 - values
+            if opacity is not None:
+                values = opacity * values + (1.0 - opacity) * np.float32(background)
+            yield begin, end, values[:, ::-1] if self.view.eye == "other" else values
 
     def pieces(self, display: Display) -> Iterator[torch.Tensor]:
         """Yield contrast pieces (n, rows, columns) at the rate and on the pixels of ``display``."""
@@ -91,32 +163,42 @@ class UserMovie:
         outside = 1.0 - torch.outer(
             rows.sum(1), columns.sum(1)
         )  # share of each pixel off the picture
-        waiting, shown = [], 0
-        for i, frame in enumerate(self._frames()):
-            frame = _opaque(frame, background)
-            picture = rows @ torch.from_numpy(np.ascontiguousarray(frame)).float() @ columns.T
-            contrast = picture + outside * background - background
-            until = round((i + 1) * display.rate_hz / self.rate_hz)
-            waiting += [contrast] * (until - shown)
-            shown = until
-            while len(waiting) >= PIECE_FRAMES:
-                yield torch.stack(waiting[:PIECE_FRAMES])
-                waiting = waiting[PIECE_FRAMES:]
+
+        def contrasts():
+            for begin, end, frame in self.frames(background):
+                picture = rows @ torch.from_numpy(np.ascontiguousarray(frame)).float() @ columns.T
+                yield begin, end, picture + outside * background - background
+
+        shortest = self.clock.shortest if self.clock else 1.0 / self.rate_hz
+        waiting = []
+        for shown in on_ticks(contrasts(), display.rate_hz, shortest_s=shortest):
+            waiting.append(shown)
+            if len(waiting) == PIECE_FRAMES:
+                yield torch.stack(waiting)
+                waiting = []
         if waiting:
             yield torch.stack(waiting)
 
     def describe(self, display: Display) -> str:
         """Return one line that says how the movie is resampled, and what lies off the field."""
-        scale, (rows, columns) = self._scale(display), display.field
+        scale = self._scale(display)
         degrees = [n * display.deg_per_px for n in display.field]
+        rate = f"at {self.rate_hz:g} Hz"
+        if self.clock and self.clock.varies:
+            rate = f"at a varying rate, {self.rate_hz:.4g} Hz on the mean"
         text = (
-            f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px at "
-            f"{self.rate_hz:g} Hz ({self.origin['rate_hz']}), resampled to {display.rate_hz:g} Hz "
+            f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px "
+            f"{rate} ({self.origin['rate_hz']}), {self.seconds:.3f} s, {self.levels.describe()}, "
+            f"resampled to {display.rate_hz:g} Hz "
             f"and {display.deg_per_px:g} degree per pixel ({scale:.3g} degrees per file pixel, "
             f"{self.origin['deg_per_px']}) on a field of {degrees[0]:g} x {degrees[1]:g} degrees"
         )
-        for own, n, name in zip(self.size, (rows, columns), ("height", "width"), strict=True):
-            off = 1.0 - n * display.deg_per_px / (own * scale)
+        said = self.view.describe()
+        text += f"; {said}" if said else ""
+        for matrix, own, name in zip(
+            self._matrices(display), self.size, ("height", "width"), strict=True
+        ):
+            off = 1.0 - float(matrix.sum()) / (own * scale / display.deg_per_px)
             if off > 0.005:
                 text += f"; {off:.0%} of its {name} lies off the field and is not seen"
         return text
@@ -129,24 +211,42 @@ class UserMovie:
         return min(n * display.deg_per_px / own for n, own in sides)
 
     def _matrices(self, display):
-        """Return the (rows, file rows) and (columns, file columns) matrices of area averaging."""
+        """Return the (rows, file rows) and (columns, file columns) matrices of area averaging.
+
+        The middle of the picture lies on the middle of the field, or on the display's own
+        placement. Pixels of the model's size are laid pixel on pixel, none is smeared over two.
+        """
         scale = self._scale(display) / display.deg_per_px  # pixels of the field per file pixel
+        moved = (-self.view.elevation / display.deg_per_px, self.view.azimuth / display.deg_per_px)
         found = []
-        for n, own, centre in zip(display.field, self.size, display.centre, strict=True):
-            edges = (np.arange(own + 1) - own / 2) * scale + centre  # of file pixels, field pixels
+        for axis, (n, own, centre) in enumerate(
+            zip(display.field, self.size, display.centre, strict=True)
+        ):
+            middle = centre if display.placement else (n - 1) / 2
+            start = middle - own * scale / 2
+            if abs(scale - 1.0) < 1e-6:
+                scale, start = 1.0, centre - own // 2 - 0.5
+            edges = np.arange(own + 1) * scale + start + moved[axis]  # of file pixels
             low = np.arange(n)[:, None] - 0.5
             overlap = np.minimum(edges[1:], low + 1.0) - np.maximum(edges[:-1], low)
             found.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
         return found
 
 
+def _even_spans(rate_hz):
+    i = 0
+    while True:
+        yield i / rate_hz, (i + 1) / rate_hz
+        i += 1
+
+
 def _read_array(path):
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as loaded:
-                arrays = dict(loaded)
+        if path.suffix.lower() == ".npz":
+            arrays = load_arrays(path)
         else:
-            arrays = {"movie": np.load(path, allow_pickle=False)}
+            # frames are read as they are needed: the movie may be larger than the memory
+            arrays = {"movie": np.load(path, allow_pickle=False, mmap_mode="r")}
     except DAMAGE as error:
         raise InputError(
             f"{path}: no readable {path.suffix} file ({type(error).__name__})"
@@ -172,70 +272,8 @@ def _positive(value, what):
     return float(value.item())
 
 
-def _unit(array, path):
-    if array.ndim != 3 or not array.size:
-        raise InputError(f"{path}: shape {array.shape}; expected (frames, rows, columns)")
-    if array.dtype == np.uint8:
-        return array.astype(np.float32) / 255.0
-    low, high = float(np.min(array)), float(np.max(array))
-    if not (low >= 0.0 and high <= 1.0):
-        raise InputError(
-            f"{path}: values from {low:.3g} to {high:.3g}; expected 0 (black) to 1 (white), "
-            "or uint8"
-        )
-    return array.astype(np.float32)
-
-
 def _origin(flag, given, own, unknown=""):
     """Return where a value comes from; a flag that differs from the file by 1 % is said."""
     if given and own and abs(given - own) > TOLERANCE * own:
         return f"flag {flag}, the file says {own:g}"
     return f"flag {flag}" if given else "file" if own else unknown
-
-
-def _opaque(frame, background):
-    """Return a grey frame; where its second plane, opacity, is below 1 the background shows."""
-    if frame.ndim == 2:
-        return frame
-    return frame[..., 1] * frame[..., 0] + (1.0 - frame[..., 1]) * np.float32(background)
-
-
-def _grey(picture):
-    """Return luminance 0..1 of a grey, RGB or RGBA picture; with opacity as a second plane."""
-    values = np.asarray(picture)
-    top = 255.0 if values.dtype == np.uint8 else float(np.iinfo(values.dtype).max)
-    values = values.astype(np.float32) / top
-    if values.ndim == 2:
-        return values
-    grey = values[..., :3] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    if values.shape[-1] == 4:
-        return np.stack([grey, values[..., 3]], axis=-1)
-    return grey
-
-
-def _read_image(path):
-    try:
-        return _grey(imageio.imread(path))
-    except DAMAGE as error:
-        raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
-
-
-def _images(files, size):
-    for path in files:
-        frame = _read_image(path)
-        if frame.shape[:2] != size:
-            raise InputError(
-                f"{path}: {frame.shape[:2]} pixels, the first image has {size}; expected one size"
-            )
-        yield frame
-
-
-def _video(path, rows, columns):
-    try:
-        reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="gray", bits_per_pixel=8)
-        next(reader)
-        for buffer in reader:
-            frame = np.frombuffer(buffer, dtype=np.uint8).reshape(rows, columns)
-            yield frame.astype(np.float32) / 255.0
-    except DAMAGE as error:
-        raise InputError(f"{path}: broken off video ({type(error).__name__})") from None

@@ -4,7 +4,7 @@ A run folder holds config.json, model_chkpnt_<e>.pt (keys model and optim) with 
 twin of the model, loss_hist.npz and loss_hist.csv (specification 4.3).
 """
 
-import csv
+import io
 import re
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from common.files import InputError, atomic_path, read_json
+from common.files import InputError, read_json, write_bytes
+from common.tables import write_table
 from inputs.display import Display
-from inputs.safe_load import load_tree, read_pickled_history
+from inputs.safe_load import load_tree, read_pickled_history, save_arrays
 from network.model_factory import build_model
 from network.models import STCNN
+from network.temporal import route_for
 
 CONFIG_KEYS = ("pr_config", "network_config", "L_config", "ca_config", "sampling_rate")
 NAME = re.compile(r"model_chkpnt_(\d+)\.(pt|safetensors)")
@@ -66,7 +68,7 @@ def load_model(
     *,
     config: Path | None = None,
     readout: str | None = None,
-    impl: str = "recursive",
+    impl: str = "auto",
     device: str | torch.device = "cpu",
 ) -> STCNN:
     """Return the model of a checkpoint, evaluating.
@@ -80,7 +82,7 @@ def load_model(
     """
     path = resolve_checkpoint(path)
     settings = read_config(config or path.parent / "config.json")
-    model = model_from_config(settings, readout=readout, impl=impl)
+    model = model_from_config(settings, readout=readout, impl=route_for(impl, device))
     load_state(model, model_state(path), path)
     return model.to(device).eval()
 
@@ -99,12 +101,16 @@ def model_from_config(
             impl=impl,
         )
         model.display = Display.of_config(settings)
+        if settings.get("prepad", "frames") == "settled":
+            model.settle(max(int(settings["dataset_config"]["num_t_pts_prepad"]), 1))
     except KeyError as error:
         raise InputError(f"model configuration: key {error} is missing") from None
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model configuration: a value is of the wrong kind ({reason})") from None
     model.field = model.display.field
+    uids = settings.get("neuron_uids") or {}
+    model.neuron_uids = {name: list(uids.get(name, ())) for name in model.cell_types}
     return model
 
 
@@ -122,6 +128,9 @@ def model_state(path: Path) -> dict[str, torch.Tensor]:
 def load_state(model: STCNN, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load ``state`` strictly; a difference is one line that names it."""
     own = model.state_dict()
+    if model.global_ca_tau is None:
+        # the published code keeps the shared constant among its parameters even when it is off
+        state = {name: value for name, value in state.items() if name != "global_ca_tau"}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     faults = [f"missing {', '.join(missing[:3])}"] * bool(missing)
     faults += [f"unexpected {', '.join(extra[:3])}"] * bool(extra)
@@ -168,10 +177,11 @@ def save_checkpoint(
 ) -> None:
     """Write model_chkpnt_<epoch>.safetensors, then .pt, whose presence makes the epoch count."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.safetensors") as temporary:
-        temporary.write_bytes(save(state))  # save_file would hide it from other users
-    with atomic_path(Path(run_dir) / f"model_chkpnt_{epoch}.pt") as temporary:
-        torch.save({"model": state, "optim": optimiser.state_dict()}, temporary)
+    write_bytes(Path(run_dir) / f"model_chkpnt_{epoch}.safetensors", save(state))
+    # to memory: of a path, torch writes the (temporary) name into the bytes
+    whole = io.BytesIO()
+    torch.save({"model": state, "optim": optimiser.state_dict()}, whole)
+    write_bytes(Path(run_dir) / f"model_chkpnt_{epoch}.pt", whole.getbuffer())
 
 
 def save_history(
@@ -184,19 +194,21 @@ def save_history(
         history: {type: [loss, ...]}, an entry for every batch that holds the type.
         epochs: {type: [epoch, ...]} of the same lengths, the first epoch is 1.
     """
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    arrays = {_kept(name): np.asarray(v, dtype=np.float64) for name, v in history.items()}
     arrays |= {f"epoch/{name}": np.asarray(e, dtype=np.int64) for name, e in epochs.items()}
-    with atomic_path(Path(run_dir) / "loss_hist.npz") as temporary:
-        np.savez(temporary, **arrays)
-    with (
-        atomic_path(Path(run_dir) / "loss_hist.csv") as temporary,
-        open(temporary, "w", newline="") as f,
-    ):
-        writer = csv.writer(f)
-        writer.writerow(("cell_type", "iteration", "epoch", "loss"))
-        for name, values in history.items():
-            for i, (epoch, loss) in enumerate(zip(epochs[name], values, strict=True)):
-                writer.writerow((name, i, epoch, repr(loss)))
+    save_arrays(Path(run_dir) / "loss_hist.npz", arrays)
+    rows = (
+        (name, i, epoch, repr(loss))
+        for name, values in history.items()
+        for i, (epoch, loss) in enumerate(zip(epochs[name], values, strict=True))
+    )
+    header = ("cell_type", "iteration", "epoch", "loss")
+    write_table(Path(run_dir) / "loss_hist.csv", header, rows)
+
+
+def _kept(name):
+    """Return the name of a type's losses in the file, where epoch is a folder."""
+    return "%epoch" if name == "epoch" else name
 
 
 def load_history(run_dir: Path) -> tuple[dict, dict | None]:
@@ -205,7 +217,10 @@ def load_history(run_dir: Path) -> tuple[dict, dict | None]:
     if (run_dir / "loss_hist.npz").is_file():
         tree = load_tree(run_dir / "loss_hist.npz")
         epochs = {name: values.tolist() for name, values in tree.pop("epoch", {}).items()}
-        history = {name: values.tolist() for name, values in tree.items()}
+        history = {
+            "epoch" if name == _kept("epoch") else name: values.tolist()
+            for name, values in tree.items()
+        }
         if {k: len(v) for k, v in epochs.items()} != {k: len(v) for k, v in history.items()}:
             raise InputError(
                 f"{run_dir / 'loss_hist.npz'}: losses and epochs do not belong together, the file "

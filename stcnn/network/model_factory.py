@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from common.files import InputError
-from network.models import ACTIVATIONS, LEAKY_SLOPE, STCNN, Photoreceptor, SpatioTemporalLayer
+from common.limits import check_shape
+from network.layers import ACTIVATIONS, LEAKY_SLOPE, Photoreceptor, SpatioTemporalLayer
+from network.models import STCNN
 from network.temporal import IMPLEMENTATIONS
 from network.util_conv import gaussian_kernel
 
@@ -93,6 +95,7 @@ def _photoreceptor(config, dt):
         raise InputError(f"pr.config_type={config['config_type']}: expected photoreceptor")
     if list(config["in_channels"]) != [1] or list(config["out_channels"]) != [1]:
         raise InputError("pr: in_channels and out_channels must both be [1]")
+    check_shape(config["x_kernel_size"], 8, "model configuration: pr.x_kernel_size")
     kernel = gaussian_kernel(config["pr_sigma"], config["ds_input"], config["x_kernel_size"])
     return Photoreceptor(
         kernel,
@@ -107,6 +110,8 @@ def _photoreceptor(config, dt):
 def _hidden_layers(config, dt, init, generator):
     kind = _kind(config, "network")
     widths = list(config["out_channels"])
+    for width in widths:
+        check_shape((width,), 4, "model configuration: network.out_channels")
     n = len(widths)
     columns = {}
     for key in ("x_kernel_size", "x_stride", "x_padding"):
@@ -220,10 +225,12 @@ def _pair(value):
 
 def _uniform(bounds, shape, generator):
     low, high = bounds
+    check_shape(shape, 4, "model configuration: values")
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
 def _kaiming(n_out, n_in, size, amplitude, generator):
+    check_shape((n_out, n_in, *size), 4, "model configuration: kernels")
     bound = math.sqrt(6.0 / ((1.0 + LEAKY_SLOPE**2) * n_in * size[0] * size[1]))
     return _uniform((-bound, bound), (n_out, n_in, *size), generator) * amplitude
 

@@ -8,218 +8,34 @@ Faithful: the published code passes the two in swapped order wherever it uses th
 released number follows Ca = alpha + softplus(beta) * filter(act(v) + shift).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.grad import conv2d_input, conv2d_weight
 
-from network.temporal import FilterStream, KernelStream, convolve, temporal_filter
-from network.util_conv import power_exponential_kernel
+from network.layers import (
+    Photoreceptor,
+    SpatioTemporalLayer,
+    filtered_drive,
+    full_precision,
+    needed_regions,
+    output_sizes,
+    scale_activity,
+)
+from network.norms import SLOPES, NormConvolution, SettledNorm, settled_moments
 
-LEAKY_SLOPE = 0.01
-ACTIVATIONS = ("identity", "relu", "tanh", "leaky_relu", "elu")
-CHANNELS_LAST = torch.channels_last
+__all__ = (
+    "STCNN",
+    "Photoreceptor",
+    "SpatioTemporalLayer",
+    "batch_loss",
+    "filtered_drive",
+    "fold_norm",
+    "scale_activity",
+)
+
 NORM_MOMENTUM, NORM_EPS = 0.1, 1e-5
-
-
-def activate(x: torch.Tensor, name: str, *, inplace: bool = False) -> torch.Tensor:
-    """Apply the activation called ``name``; ``inplace`` allows the input to be overwritten."""
-    if name == "identity":
-        return x
-    if name == "relu":
-        return functional.relu(x, inplace=inplace)
-    if name == "tanh":
-        return x.tanh_() if inplace else x.tanh()
-    if name == "leaky_relu":
-        return functional.leaky_relu(x, LEAKY_SLOPE, inplace=inplace)
-    if name == "elu":
-        return functional.elu(x, inplace=inplace)
-    raise ValueError(f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}")
-
-
-def filtered_drive(
-    v: torch.Tensor,
-    tau: torch.Tensor,
-    *,
-    activation: str,
-    dt: float,
-    n_taps: int,
-    impl: str = "recursive",
-) -> torch.Tensor:
-    """Return filter(act(v) + shift) for voltages (N, T): what the indicator sees.
-
-    The shift is 1 for elu, so that the drive is never negative, and 0 otherwise.
-    """
-    drive = activate(v, activation) + (1.0 if activation == "elu" else 0.0)
-    return temporal_filter(drive[..., None], tau, dt=dt, n_taps=n_taps, impl=impl)[..., 0]
-
-
-def scale_activity(
-    activity: torch.Tensor, gain_raw: torch.Tensor, offset: torch.Tensor
-) -> torch.Tensor:
-    """Return calcium offset + softplus(gain_raw) * activity (N, T); gain and offset (N,) or one."""
-    return offset.reshape(-1, 1) + functional.softplus(gain_raw).reshape(-1, 1) * activity
-
-
-def full_precision(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` in float32 when mixed precision made it shorter: the filters sum many frames."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-class _Convolution(torch.autograd.Function):
-    """conv2d without bias; its gradients are taken channels last, on CPUs about twice as fast.
-
-    Only the gradients: the temporal filter wants the output itself frame by frame, channel by
-    channel.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, stride, padding):
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(x, weight, stride=stride, padding=padding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight = (value.contiguous(memory_format=CHANNELS_LAST) for value in ctx.saved_tensors)
-        grad = grad.contiguous(memory_format=CHANNELS_LAST)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_x = conv2d_input(x.shape, weight, grad, ctx.stride, ctx.padding).contiguous()
-        if ctx.needs_input_grad[1]:
-            grad_weight = conv2d_weight(x, weight.shape, grad, ctx.stride, ctx.padding)
-        return grad_x, grad_weight, None, None
-
-
-class Photoreceptor(nn.Module):
-    """Gaussian sampling of the movie on a coarse grid, then a short exponential filter; frozen."""
-
-    def __init__(self, x_weight, tau, *, stride, padding, dt, n_taps):
-        super().__init__()
-        self.x_weight = nn.Parameter(x_weight[None, None], requires_grad=False)
-        self.register_buffer("tau", torch.full((1, 1), float(tau)))
-        self.stride, self.padding, self.dt, self.n_taps = tuple(stride), tuple(padding), dt, n_taps
-        self.impl = "recursive"
-        self._matrices = (None, None)
-
-    def sample(self, contrast: torch.Tensor) -> torch.Tensor:
-        """Sample contrast frames (..., rows, columns) on the coarse grid, (..., H, W).
-
-        A Gaussian is a product of a row and a column profile, so two small matrix products replace
-        the convolution. A loaded kernel that is no such product is convolved.
-        """
-        matrices = self._profile_matrices(contrast.shape[-2:])
-        if matrices is not None:
-            down, across = matrices
-            return down @ (contrast @ across)
-        flat = contrast.reshape(-1, 1, *contrast.shape[-2:])
-        y = functional.conv2d(flat, self.x_weight, stride=self.stride, padding=self.padding)
-        return y.reshape(*contrast.shape[:-2], *y.shape[-2:])
-
-    def _profile_matrices(self, size):
-        """Return matrices (H, rows) and (columns, W) that sample frames of ``size``, or None.
-
-        None is a kernel that is no product. They are kept until the kernel or the size changes.
-        """
-        weight = self.x_weight
-        key = (tuple(size), weight._version, weight.device, weight.dtype)
-        if self._matrices[0] != key:
-            kernel = weight.detach()[0, 0]
-            rows, cols, total = kernel.sum(1), kernel.sum(0), kernel.sum()
-            found = None
-            if torch.allclose(torch.outer(rows, cols) / total, kernel, rtol=1e-4, atol=1e-7):
-                down = self._profile_matrix(rows, size[0], 0)  # (H, rows)
-                found = down, self._profile_matrix(cols / total, size[1], 1).T
-            self._matrices = key, found
-        return self._matrices[1]
-
-    def _profile_matrix(self, profile, n_pixels, axis):
-        unit = torch.eye(n_pixels, dtype=profile.dtype, device=profile.device)[:, None]
-        stride, padding = self.stride[axis], self.padding[axis]
-        return functional.conv1d(unit, profile[None, None], stride=stride, padding=padding)[:, 0].T
-
-    def forward(self, sampled: torch.Tensor) -> torch.Tensor:
-        """Filter sampled frames (B, T, 1, H, W) in time."""
-        return temporal_filter(sampled, self.tau, dt=self.dt, n_taps=self.n_taps, impl=self.impl)
-
-    def stream(self) -> FilterStream | KernelStream | None:
-        """Return the temporal filter as a stream."""
-        return FilterStream(self.tau, dt=self.dt, n_taps=self.n_taps)
-
-
-class SpatioTemporalLayer(nn.Module):
-    """Activation, spatial convolution, causal temporal filter, bias, in this order.
-
-    ``kind`` is exp (one tau per output channel), pwrexp (tau and n_power) or spatial (no filter).
-    """
-
-    def __init__(self, x_weight, bias, *, kind, activation, stride, padding, dt, n_taps=None):
-        super().__init__()
-        self.x_weight, self.kind, self.activation = nn.Parameter(x_weight), kind, activation
-        self.stride, self.padding, self.dt, self.n_taps = tuple(stride), tuple(padding), dt, n_taps
-        if kind != "spatial":
-            self.tau = nn.Parameter(torch.empty(x_weight.shape[0], 1))
-        if kind == "pwrexp":
-            self.n_power = nn.Parameter(torch.empty(x_weight.shape[0], 1))
-        self.bias = nn.Parameter(bias)
-        self.impl = "recursive"
-
-    def spatial(
-        self, x: torch.Tensor, weight: torch.Tensor, *, inplace: bool = False
-    ) -> torch.Tensor:
-        """Activate and convolve ``x`` (B, T, C, H, W) with ``weight``, without bias."""
-        x = activate(x, self.activation, inplace=inplace)
-        frames = x.flatten(0, 1)  # (B T, C, H, W)
-        if x.is_cuda:
-            y = functional.conv2d(frames, weight, stride=self.stride, padding=self.padding)
-        else:
-            y = _Convolution.apply(frames, weight, self.stride, self.padding)
-        return full_precision(y).unflatten(0, x.shape[:2])
-
-    def temporal(self, u: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """Filter ``u`` (B, T, C, ...) in time and add ``bias`` (C,) or None."""
-        if self.kind == "exp":
-            return temporal_filter(
-                u, self.tau, dt=self.dt, n_taps=self.n_taps, impl=self.impl, bias=bias
-            )
-        if self.kind == "pwrexp":
-            return convolve(
-                u, self._kernel(), impl="conv" if self.impl == "conv" else "fft", bias=bias
-            )
-        return u if bias is None else u + bias.reshape(-1, *[1] * (u.ndim - 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the whole output map for ``x`` (B, T, C, H, W)."""
-        return self.temporal(self.spatial(x, self.x_weight), self.bias)
-
-    def patch_drive(self, x: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
-        """Return the convolution at one output position only, (B, T, 1).
-
-        Args:
-            x: (B, T, C, H, W) map before the activation.
-            start: (row, column) of the kernel's first tap on the map; taps outside count as zero.
-        """
-        low = [max(first, 0) for first in start]
-        size = self.x_weight.shape[2:]
-        high = [min(s + k, n) for s, k, n in zip(start, size, x.shape[3:], strict=True)]
-        patch = activate(x[..., low[0] : high[0], low[1] : high[1]], self.activation)
-        taps = self.x_weight[0][
-            :, low[0] - start[0] : high[0] - start[0], low[1] - start[1] : high[1] - start[1]
-        ]
-        return full_precision(patch.flatten(2) @ taps.flatten()[:, None].to(patch.dtype))
-
-    def stream(self) -> FilterStream | KernelStream | None:
-        """Return the temporal filter as a stream, or None for a spatial layer."""
-        if self.kind == "exp":
-            return FilterStream(self.tau, dt=self.dt, n_taps=self.n_taps)
-        return KernelStream(self._kernel()) if self.kind == "pwrexp" else None
-
-    def _kernel(self):
-        return power_exponential_kernel(self.tau, self.n_power, dt=self.dt, n_taps=self.n_taps)
 
 
 class STCNN(nn.Module):
@@ -242,9 +58,12 @@ class STCNN(nn.Module):
         self.ca_activation, self.ca_taps = calcium["activation"], calcium["n_taps"]
         shared = calcium["global_tau"]
         self.global_ca_tau = None if shared is None else nn.Parameter(torch.tensor([float(shared)]))
+        self.neuron_uids = {}
         self.ca_param = nn.ModuleDict(
             {
-                name: nn.ParameterDict({"alpha": alpha, "beta": beta, "ca_tau": tau})
+                parameter_name(name): nn.ParameterDict(
+                    {"alpha": alpha, "beta": beta, "ca_tau": tau}
+                )
                 for name, (alpha, beta, tau) in calcium["per_type"].items()
             }
         )
@@ -257,6 +76,7 @@ class STCNN(nn.Module):
         self.lc_layers = nn.ModuleList(read_outs.values())
         self.impl = "recursive"
         self.norm_skip_frames = 0  # leading frames left out of the batch statistics in training
+        self.settled_frames = 0  # see settle
         self.trunk_frozen = False
         for layer in network:
             # Differs: a bias before batch norm has no gradient but rounding noise; it stays as
@@ -268,6 +88,17 @@ class STCNN(nn.Module):
         self.impl = self.pr.impl = impl
         for layer in [*self.network, *self.lc_layers]:
             layer.impl = impl
+
+    def settle(self, n_frames: int) -> None:
+        """Take the first frame of every movie as grey that has been there for ever.
+
+        All filters start from their steady state, which is what padding with endless grey gives;
+        in the batch statistics the frame counts as ``n_frames`` frames of padding. 0 is the
+        published way: movies begin with frames of grey, and filters with zero history.
+        """
+        self.settled_frames = n_frames
+        for layer in [self.pr, *self.network, *self.lc_layers]:
+            layer.settled = n_frames > 0
 
     def freeze_trunk(self) -> None:
         """Keep lens, hidden layers and batch norm as they are; only read-outs and calcium train."""
@@ -287,16 +118,27 @@ class STCNN(nn.Module):
         """Return the read-out layer of ``cell_type``."""
         return self.lc_layers[self.cell_types.index(cell_type)]
 
-    def trunk(self, sampled: torch.Tensor) -> torch.Tensor:
+    def calcium_of(self, cell_type: str) -> nn.ParameterDict:
+        """Return the indicator's alpha, beta and ca_tau of ``cell_type``."""
+        return self.ca_param[parameter_name(cell_type)]
+
+    def trunk(self, sampled: torch.Tensor, window: tuple | None = None) -> torch.Tensor:
         """Return the map that all read-outs see, before their activation.
 
         Args:
             sampled: (B, T, 1, H, W) contrast sampled by ``pr.sample``.
+            window: ((low, high) rows, (low, high) columns) of the map that are wanted, or None for
+                all; where the batch statistics allow it, only what they need is computed.
 
         Returns:
-            (B, T, C, H, W).
+            (B, T, C, H, W), cut to ``window``.
         """
         x = self.pr(sampled)  # (B, T, 1, H, W)
+        training = [norm.training for norm in self.norm_layers]
+        if all(training) and self.settled_frames and self._fusible():
+            return self._settled_trunk(x, window)
+        if window is not None and not any(training):
+            return self._cut_trunk(x, window)
         overwrite = False  # the first layer's input may belong to the caller
         for layer, norm in zip(self.network, self.norm_layers, strict=True):
             if norm.training:
@@ -307,10 +149,65 @@ class STCNN(nn.Module):
                 weight, shift = fold_norm(layer, norm)
                 x = layer.temporal(layer.spatial(x, weight, inplace=overwrite), shift)
                 overwrite = not torch.is_grad_enabled()
+        return x if window is None else x[(..., *(slice(*ends) for ends in window))]
+
+    def _cut_trunk(self, x, window):
+        """Return the evaluating trunk's ``window``; every layer only where the next one looks."""
+        regions = needed_regions(self.network, x.shape[3:], window)
+        x = x[(..., *(slice(*ends) for ends in regions[0]))]
+        overwrite = False
+        for i, (layer, norm) in enumerate(zip(self.network, self.norm_layers, strict=True)):
+            weight, shift = fold_norm(layer, norm)
+            pads = layer.pads_of(regions[i], regions[i + 1])
+            x = layer.temporal(layer.spatial(x, weight, inplace=overwrite, pads=pads), shift)
+            overwrite = not torch.is_grad_enabled()
         return x
+
+    def _fusible(self):
+        """Return whether every activation between the layers is one that NormConvolution knows."""
+        names = [layer.activation for layer in self.network]
+        return names[0] == "identity" and all(name in SLOPES for name in names)
+
+    def _settled_trunk(self, x, window):
+        """Return the training trunk of settled movies, with a quarter of the memory."""
+        y = None
+        for i, layer in enumerate(self.network):
+            if i == 0:
+                u = layer.spatial(x, layer.x_weight)
+            else:
+                norm = self.norm_layers[i - 1]
+                options = {"eps": norm.eps, "slope": SLOPES[layer.activation],
+                           "stride": layer.stride, "padding": layer.padding}  # fmt: skip
+                moments = self._count_moments(y, norm, self.network[i - 1].bias)
+                u = NormConvolution.apply(
+                    y, norm.weight, norm.bias, layer.x_weight, moments, self.settled_frames, options
+                )
+            y = layer.temporal(full_precision(u), None)
+        norm = self.norm_layers[-1]
+        mean, var = self._count_moments(y, norm, self.network[-1].bias)
+        window = window or ((0, y.shape[3]), (0, y.shape[4]))
+        return SettledNorm.apply(
+            y, norm.weight, norm.bias, mean, var, self.settled_frames, norm.eps, window
+        )
+
+    @torch.no_grad()
+    def _count_moments(self, y, norm, bias):
+        """Return the moments of ``y`` and take them into the running statistics of ``norm``."""
+        mean, var = settled_moments(y, self.settled_frames)
+        n = y.shape[0] * (y.shape[1] - 1 + self.settled_frames) * y.shape[3] * y.shape[4]
+        norm.running_mean.lerp_(mean + bias, norm.momentum)
+        norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
+        norm.num_batches_tracked += 1
+        return mean, var
 
     def _normalise(self, y, norm, bias):
         """Batch norm over (B, T, H, W) of ``y`` + ``bias``, without adding the bias to ``y``."""
+        if self.settled_frames:
+            moments = self._count_moments(y, norm, bias)
+            window = ((0, y.shape[3]), (0, y.shape[4]))
+            return SettledNorm.apply(
+                y, norm.weight, norm.bias, *moments, self.settled_frames, norm.eps, window
+            )
         skip = self.norm_skip_frames
         mean = norm.running_mean - bias
         if not skip:
@@ -357,11 +254,38 @@ class STCNN(nn.Module):
                 starts.append((n_out // 2) * stride - pad)
         return starts
 
-    def voltage(self, features: torch.Tensor, cell_type: str) -> torch.Tensor:
-        """Return the voltage of ``cell_type`` (B, T) from the trunk's map (B, T, C, H, W)."""
+    def read_window(self, types: Iterable[str], map_size: Sequence[int]) -> tuple:
+        """Return ((low, high) rows, (low, high) columns) of the map that these read-outs see."""
+        size = output_sizes(self.network, map_size)[-1]
+        ends = []
+        for axis, n in enumerate(size):
+            low, high = n, 0
+            for name in types:
+                start = self.start_of(name, size)[axis]
+                low = min(low, max(start, 0))
+                high = max(high, min(start + self.read_out_of(name).x_weight.shape[2 + axis], n))
+            ends.append((low, high))
+        return tuple(ends)
+
+    def voltage(
+        self,
+        features: torch.Tensor,
+        cell_type: str,
+        *,
+        window: tuple | None = None,
+        map_size: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Return the voltage of ``cell_type`` (B, T) from the trunk's map (B, T, C, H, W).
+
+        ``window`` is what trunk was asked for; ``map_size`` is then the size of its input.
+        """
         layer = self.read_out_of(cell_type)
-        drive = layer.patch_drive(features, self.start_of(cell_type, features.shape[3:]))
-        return layer.temporal(drive, layer.bias)[..., 0]
+        if window is None:
+            start = self.start_of(cell_type, features.shape[3:])
+        else:
+            whole = self.start_of(cell_type, output_sizes(self.network, map_size)[-1])
+            start = [at - low for at, (low, _) in zip(whole, window, strict=True)]
+        return layer.temporal(layer.patch_drive(features, start), layer.bias)[..., 0]
 
     def voltages(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {type: (B, T)} for contrast movies (B, T, 1, rows, columns), from zero history."""
@@ -375,7 +299,7 @@ class STCNN(nn.Module):
         untrained."""
         if self.global_ca_tau is not None and tau == "auto":
             return self.global_ca_tau
-        return self.ca_param[cell_type]["ca_tau"]
+        return self.calcium_of(cell_type)["ca_tau"]
 
     def activity(self, v: torch.Tensor, cell_type: str, tau: str = "auto") -> torch.Tensor:
         """Return the filtered drive of the indicator (B, T), before gain and offset."""
@@ -386,13 +310,14 @@ class STCNN(nn.Module):
             dt=self.dt,
             n_taps=self.ca_taps,
             impl=self.impl,
+            settled=self.settled_frames > 0,
         )
 
     def calcium(
         self, v: torch.Tensor, cell_type: str, *, neurons: torch.Tensor, tau: str = "auto"
     ) -> torch.Tensor:
         """Return calcium (N, T) of the given neurons for voltages (N, T) of the same items."""
-        param = self.ca_param[cell_type]
+        param = self.calcium_of(cell_type)
         activity = self.activity(v, cell_type, tau)
         return scale_activity(activity, param["beta"][neurons], param["alpha"][neurons])
 
@@ -410,7 +335,7 @@ class STCNN(nn.Module):
         Returns:
             (B, T), or (B, neurons, T) for ``all``.
         """
-        gain_raw, offset = self.ca_param[cell_type]["beta"], self.ca_param[cell_type]["alpha"]
+        gain_raw, offset = (self.calcium_of(cell_type)[key] for key in ("beta", "alpha"))
         if who == "mean_param":
             return scale_activity(activity, gain_raw.mean(), offset.mean())
         if isinstance(who, int):
@@ -439,16 +364,18 @@ class STCNN(nn.Module):
             types: list of N cell types.
             neurons: (N,) int64 neuron numbers inside the types.
         """
-        features = self.trunk(sampled)
+        window = self.read_window(dict.fromkeys(types), sampled.shape[3:])
+        features = self.trunk(sampled, window)
+        device = features.device
+        neurons = neurons.cpu()
         curves, order = [], []
         for name in dict.fromkeys(types):
-            rows = [i for i, kind in enumerate(types) if kind == name]
-            chosen = features if len(rows) == len(types) else features[rows]
-            v = self.voltage(chosen, name)
-            curves.append(self.calcium(v, name, neurons=neurons[rows]))
-            order += rows
-        position = torch.argsort(torch.tensor(order, device=sampled.device))
-        return torch.cat(curves)[position]
+            rows = torch.tensor([i for i, kind in enumerate(types) if kind == name])
+            chosen = features if len(rows) == len(types) else features[_on(rows, device)]
+            v = self.voltage(chosen, name, window=window, map_size=sampled.shape[3:])
+            curves.append(self.calcium(v, name, neurons=_on(neurons[rows], device)))
+            order.append(rows)
+        return torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]
 
     def generate_feature_maps(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return every layer's output before the next activation, for (B, T, 1, rows, columns).
@@ -465,6 +392,21 @@ class STCNN(nn.Module):
         return maps
 
 
+def _on(index, device):
+    """Return an index on the device of what it picks from; the host does not wait for it."""
+    return index.to(device, non_blocking=True)
+
+
+def parameter_name(cell_type: str) -> str:
+    """Return the name of a type in ``ca_param``: its own, where torch allows it.
+
+    A dot separates modules, and the names of a ModuleDict's methods (keys, train) are taken: such
+    types get the percent sign of web addresses, which they cannot hold otherwise.
+    """
+    name = cell_type.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if hasattr(nn.ModuleDict, name) or name == "training" else name
+
+
 def batch_loss(
     predicted: torch.Tensor, recorded: torch.Tensor, windows: torch.Tensor, types: Sequence[str]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -475,11 +417,13 @@ def batch_loss(
 
     Args:
         predicted, recorded: (N, T) dF/F.
-        windows: (N, 2) start and stop (exclusive) frames.
+        windows: (N, 2) start and stop (exclusive) frames, or the scored frames as (N, T) bool.
         types: list of N cell types.
     """
-    frame = torch.arange(predicted.shape[1], device=predicted.device)
-    scored = (frame >= windows[:, :1]) & (frame < windows[:, 1:])  # (N, T)
+    scored = windows
+    if windows.dtype != torch.bool:
+        frame = torch.arange(predicted.shape[1], device=predicted.device)
+        scored = (frame >= windows[:, :1]) & (frame < windows[:, 1:])  # (N, T)
     per_item = ((predicted - recorded) ** 2 * scored).sum(1) / scored.sum(1)
     losses = {}
     for name in dict.fromkeys(types):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from network.models import STCNN, activate, fold_norm
+from network.layers import activate
+from network.models import STCNN, fold_norm
 from network.temporal import FilterStream
 
 LEAD_IN_S = 4.0  # 720 frames at 180 Hz: from zero history the filters need it to settle on grey
@@ -49,6 +50,12 @@ class NetworkStream:
             drive = drive + (1.0 if self.model.ca_activation == "elu" else 0.0)
             activity[name] = self.indicators[name].push(drive)[..., 0]
         return activity
+
+    def push_frames(self, piece: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return {type: indicator activity (1, n)} for contrast frames (n, rows, columns)."""
+        lens = self.model.pr
+        with torch.no_grad():
+            return self.push(lens.sample(piece.to(lens.x_weight.device))[None, :, None])
 
     def repeat(self, batch: int) -> "NetworkStream":
         """Return a copy of this stream, settled on one movie, for ``batch`` movies."""
@@ -140,8 +147,8 @@ def predict_long(
     stream = settled_stream(model, size, tau=tau)
     for piece in pieces:
         with torch.no_grad():
-            activity = stream.push(model.pr.sample(piece)[None, :, None])
+            activity = stream.push_frames(piece)
             yield {
-                name: model.respond(values, name, who)[0].numpy().astype(np.float32)
+                name: model.respond(values, name, who)[0].cpu().numpy().astype(np.float32)
                 for name, values in activity.items()
             }

@@ -21,6 +21,16 @@ SMALL_FRAME = 512  # below this many values a frame, the interpreter costs more 
 SUM_FRAMES = 64  # frames summed at a time for the gradient of tau: the product stays in the cache
 
 
+def route_for(wanted: str, device: str | torch.device) -> str:
+    """Return the route of the filters: ``wanted``, or for auto the faster one of the device.
+
+    The recursion is one small operation a frame (10,842 a step): a GPU waits for its launches.
+    """
+    if wanted != "auto":
+        return wanted
+    return "recursive" if torch.device(device).type == "cpu" else "chunk"
+
+
 def temporal_filter(
     x: torch.Tensor,
     tau: torch.Tensor,
@@ -29,6 +39,7 @@ def temporal_filter(
     n_taps: int,
     impl: str = "recursive",
     bias: torch.Tensor | None = None,
+    settled: bool = False,
 ) -> torch.Tensor:
     """Filter every channel of ``x`` with its own truncated exponential, from zero history.
 
@@ -39,6 +50,8 @@ def temporal_filter(
         n_taps: K.
         impl: recursive (CPU), chunk (few large products, for GPUs), fft or conv (for comparison).
         bias: (C,) added to the result, or None.
+        settled: the first frame has been there for ever instead: a filter starts from its steady
+            state, which is exact (see Settled in network/models.py).
 
     Returns:
         (B, T, C, ...), same dtype; differentiable in x, tau and bias on every route.
@@ -46,14 +59,32 @@ def temporal_filter(
     if impl in ("recursive", "chunk"):
         values = x.shape[0] * math.prod(x.shape[2:])
         by_block = impl == "chunk" or values < SMALL_FRAME
-        return _ExponentialFilter.apply(x, tau, bias, dt, n_taps, by_block)
-    return convolve(x, exponential_kernel(tau, dt=dt, n_taps=n_taps), impl=impl, bias=bias)
+        return _ExponentialFilter.apply(x, tau, bias, dt, n_taps, by_block, settled)
+    kernel = exponential_kernel(tau, dt=dt, n_taps=n_taps)
+    return convolve(x, kernel, impl=impl, bias=bias, settled=settled)
 
 
 def convolve(
-    x: torch.Tensor, kernel: torch.Tensor, *, impl: str = "fft", bias: torch.Tensor | None = None
+    x: torch.Tensor,
+    kernel: torch.Tensor,
+    *,
+    impl: str = "fft",
+    bias: torch.Tensor | None = None,
+    settled: bool = False,
 ) -> torch.Tensor:
-    """Convolve every channel of ``x`` (B, T, C, ...) causally with ``kernel`` (C, K)."""
+    """Convolve every channel of ``x`` (B, T, C, ...) causally with ``kernel`` (C, K).
+
+    In full precision: mixed precision would round the sums over many frames.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        kernel = kernel.to(x.dtype)
+        if not settled:
+            return _convolve(x, kernel, impl, bias)
+        first = x[:, :1]
+        return _convolve(x - first, kernel, impl, bias) + first * _per_channel(kernel.sum(1), x)
+
+
+def _convolve(x, kernel, impl, bias):
     n_frames, n_taps = x.shape[1], kernel.shape[1]
     series = x.movedim(1, -1)  # (B, C, ..., T)
     if impl == "conv":
@@ -92,20 +123,27 @@ def coefficients(tau: torch.Tensor, dt: float, n_taps: int) -> tuple[torch.Tenso
 class _ExponentialFilter(torch.autograd.Function):
     """The recursion with its exact gradients: one scan forward, one scan backward.
 
-    Saved for backward: the output, and the input only when truncation acts (T > K).
+    Saved for backward: the output, and the input only when truncation acts (T > K). A settled
+    filter saves the first frame besides: y_0 = D x_0 with the gain D = g (1 - r^K) / (1 - r), and
+    x_0 stands for every frame before it.
     """
 
     @staticmethod
-    def forward(ctx, x, tau, bias, dt, n_taps, by_block):
+    def forward(ctx, x, tau, bias, dt, n_taps, by_block, settled):
         r, g, r_k, kbar = coefficients(tau, dt, n_taps)
         flat = x.reshape(*x.shape[:3], -1)  # (B, T, C, S)
         y = flat * g.to(x.dtype)[:, None]
+        late = (g * r_k).to(x.dtype)[:, None]
         if x.shape[1] > n_taps:
-            late = (g * r_k).to(x.dtype)[:, None]
             y[:, n_taps:].addcmul_(flat[:, :-n_taps], late, value=-1)
+        if settled:
+            torch.mul(flat[:, 0], _steady_gain(r, g, n_taps, tau, dt).to(x.dtype)[:, None],
+                      out=y[:, 0])  # fmt: skip
+            y[:, 1:n_taps].addcmul_(flat[:, :1], late, value=-1)
         _scan(y, r, by_block=by_block)
         ctx.dt, ctx.n_taps, ctx.by_block, ctx.tau_shape = dt, n_taps, by_block, tau.shape
-        ctx.save_for_backward(y, flat if x.shape[1] > n_taps else None, r, g, r_k, kbar, tau)
+        first = flat[:, 0].clone() if settled else None
+        ctx.save_for_backward(y, flat if x.shape[1] > n_taps else None, first, r, g, r_k, kbar, tau)
         if bias is None:
             # A view of a saved tensor would let a later in-place step change what backward needs;
             # the caller keeps its hands off (leaky_relu works on the batch norm's output).
@@ -115,7 +153,7 @@ class _ExponentialFilter(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        y, x, r, g, r_k, kbar, tau = ctx.saved_tensors
+        y, x, first, r, g, r_k, kbar, tau = ctx.saved_tensors
         n_taps = ctx.n_taps
         n_frames = y.shape[1]
         d = grad.reshape(y.shape)
@@ -128,19 +166,47 @@ class _ExponentialFilter(torch.autograd.Function):
             total = r * _channel_sum(a[:, 1:], y[:, :-1]) - kbar * _channel_sum(d, y)
             if n_frames > n_taps:
                 total = total - n_taps * g * r_k * _channel_sum(a[:, n_taps:], x[:, :-n_taps])
+            if first is not None:
+                total = total + _settled_slope(a, first, r, g, r_k, n_taps)
             seconds = tau.double().reshape(-1)
             grad_tau = (ctx.dt / seconds**2 * total).to(tau.dtype).reshape(ctx.tau_shape)
         if needs_bias:
             grad_bias = d.sum(dim=(1, 3), dtype=torch.float64).sum(0).to(d.dtype)
         if needs_x:
+            from_first = None
+            if first is not None:
+                gain = _steady_gain(r, g, n_taps, tau, ctx.dt).to(a.dtype)[:, None]
+                past = a[:, 1 : n_taps + 1].sum(1) * (g * r_k).to(a.dtype)[:, None]
+                from_first = a[:, 0] * gain - past
             for start in range(
                 0, n_frames - n_taps, n_taps
             ):  # front to back: sources are untouched
                 stop = min(start + n_taps, n_frames - n_taps)
                 later = a[:, start + n_taps : stop + n_taps]
                 a[:, start:stop].addcmul_(later, r_k.to(a.dtype)[:, None], value=-1)
-            grad_x = a.mul_(g.to(a.dtype)[:, None]).view(grad.shape)
-        return grad_x, grad_tau, grad_bias, None, None, None
+            a.mul_(g.to(a.dtype)[:, None])
+            if from_first is not None:
+                a[:, 0] = from_first
+            grad_x = a.view(grad.shape)
+        return grad_x, grad_tau, grad_bias, None, None, None, None
+
+
+def _steady_gain(r, g, n_taps, tau, dt):
+    """Return the gain of the filter for an input that never changes, per channel (C,) float64."""
+    seconds = tau.detach().double().reshape(-1)
+    return g * torch.expm1(-n_taps * dt / seconds) / torch.expm1(-dt / seconds)
+
+
+def _settled_slope(a, first, r, g, r_k, n_taps):
+    """Return what the first frame, there for ever, adds to the gradient of tau (C,) float64.
+
+    y_0 = D x_0 changes with r through D, y_1 to y_(K-1) through the late term of x_0.
+    """
+    one_minus_r = 1.0 - r
+    slope = (1.0 - r_k) / one_minus_r**2 - n_taps * r_k / r / one_minus_r
+    now = (a[:, 0] * first).double().sum(dim=(0, 2))
+    late = (a[:, 1:n_taps].sum(1) * first).double().sum(dim=(0, 2))
+    return r * g * slope * now - n_taps * g * r_k * late
 
 
 class FilterStream:
@@ -224,7 +290,15 @@ def _scan(u, r, *, by_block, reverse=False):
 
 
 def _scan_blocks(u, r, reverse):
-    """Scan by blocks of L frames: a triangular product inside, the carry between them."""
+    """Scan by blocks of L frames: a triangular product inside, the carry between them.
+
+    In full precision, forward and backward: mixed precision would shorten the products.
+    """
+    with torch.autocast(u.device.type, enabled=False):
+        _block_products(u, r, reverse)
+
+
+def _block_products(u, r, reverse):
     n_frames = u.shape[1]
     length = min(BLOCK_FRAMES, n_frames)
     lag = torch.arange(length, device=u.device)

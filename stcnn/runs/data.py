@@ -2,16 +2,26 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from common.files import InputError
+from common.hashes import sha256
+from common.locks import visible
 from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.display import Display
-from inputs.recordings import commonest_grey, read_movies, read_recordings
+from inputs.recordings import (
+    SUFFIXES,
+    Movies,
+    commonest_grey,
+    read_movies,
+    read_recordings,
+    say_clocks,
+)
 
 log = logging.getLogger(__name__)
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -23,26 +33,33 @@ def open_dataset(
     """Return the configured data set."""
     config = settings["dataset"]
     rate = config["sampling_rate"]
-    recordings = read_recordings(config["ca_path"], rate_hz=rate, nan=config.get("nan", "reject"))
+    digests = {}
+    recordings = read_recordings(
+        config["ca_path"], nan=config.get("nan", "reject"), digests=digests
+    )
+    say_clocks(recordings, rate)
     needed = {
         barcode
         for sessions in recordings.values()
         for session in sessions.values()
         for barcode in session
     }
-    movies = read_movies(config["mov_path"], rate_hz=rate, needed=needed)
-    dataset = CalciumDataset(
-        recordings, movies, Layout.from_config(config), lc_types=lc_types, neuron_uids=neuron_uids
-    )
-    dataset.display = display_of(config, movies)
-    return dataset
+    movies = read_movies(config["mov_path"], rate_hz=rate, needed=needed, digests=digests)
+    layout = Layout.from_config(config)
+    if settings.get("prepad") == "settled":
+        layout = replace(layout, n_prepad=1)  # one frame stands for all the grey
+    return CalciumDataset(
+        recordings, movies, layout, lc_types=lc_types,
+        neuron_uids=neuron_uids, display=display_of(config, movies) if movies else None,
+        digests=digests,
+    )  # fmt: skip
 
 
 def display_of(config: dict, movies: dict) -> Display:
     """Return the display of a data set: the field from its movies, the rest from its block.
 
-    The rate was compared with every time axis. Grey levels do not name the background, but most
-    pixels show it: another one is said.
+    Recordings and movies are placed on its rate by their time axes. Grey levels do not name the
+    background, but most pixels show it: another one is said.
     """
     display = Display(
         config["sampling_rate"],
@@ -50,7 +67,7 @@ def display_of(config: dict, movies: dict) -> Display:
         config["mov_bg_int"],
         tuple(next(iter(movies.values())).shape[1:]),
         origin={
-            "rate_hz": "dataset.sampling_rate, as in the files' time axes",
+            "rate_hz": "dataset.sampling_rate",
             "deg_per_px": "dataset.mov_res",
             "background": "dataset.mov_bg_int",
             "field": "file: movies",
@@ -65,31 +82,46 @@ def display_of(config: dict, movies: dict) -> Display:
     return display
 
 
-def expand_barcodes(entries: Iterable) -> set[int]:
-    """Return the set of barcodes meant by entries such as 321 or "321-329"."""
+def expand_barcodes(entries: Iterable, known: Collection[int] | None = None) -> set[int]:
+    """Return the set of barcodes meant by entries such as 321 or "321-329".
+
+    With ``known`` barcodes, an entry that means none of them is refused.
+    """
     barcodes = set()
     for entry in entries:
-        low, _, high = str(entry).partition("-")
-        try:
-            barcodes.update(range(int(low), int(high or low) + 1))
-        except ValueError:
-            raise InputError(f"stimulus {entry!r}: expected a number or first-last") from None
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", str(entry))
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if low > high:
+            raise InputError(f"stimulus {entry!r}: expected a number or first-last")
+        if known is not None and not any(low <= code <= high for code in known):
+            raise InputError(
+                f"stimulus {entry}: not among the recorded ones, from {min(known)} to {max(known)}"
+            )
+        barcodes.update(range(low, high + 1) if known is None else
+                        (code for code in known if low <= code <= high))  # fmt: skip
     return barcodes
 
 
 def draws_per_epoch(dataset: CalciumDataset, rows: Sequence[int], oversample: dict) -> list[int]:
     """Return how often each of ``rows`` is drawn in an epoch."""
-    times = {code: n for entry, n in oversample.items() for code in expand_barcodes([entry])}
+    known = {item.barcode for item in dataset.items}
+    times = {}
+    for entry, n in oversample.items():
+        times |= dict.fromkeys(expand_barcodes([entry], known), n)
     return [times.get(dataset.items[row].barcode, 1) for row in rows]
 
 
-def shuffled_movies(
-    dataset: CalciumDataset, rows: Sequence[int], seed: int
-) -> dict[int, torch.Tensor]:
+def shuffled_movies(dataset: CalciumDataset, rows: Sequence[int], seed: int) -> Movies:
     """Return the movies with those of the training stimuli dealt round: the negative control."""
     barcodes = sorted({dataset.items[row].barcode for row in rows})
     other = dict(zip(barcodes, dealt(barcodes, seed), strict=True))
-    return {code: dataset.movies[other.get(code, code)] for code in dataset.movies}
+    source = {code: other.get(code, code) for code in dataset.movies}
+    first = dataset.movies.first
+    return Movies(
+        {code: dataset.movies[other] for code, other in source.items()},
+        first={code: first[other] for code, other in source.items() if other in first},
+        rate_hz=dataset.movies.rate_hz,
+    )
 
 
 def dealt(cards: list, seed: int) -> list:
@@ -110,8 +142,13 @@ def dealt(cards: list, seed: int) -> list:
     return [cards[i] for i in other]
 
 
-def data_files(settings: dict) -> list[Path]:
-    """Return the data files that settings.json records by their hash, up to 200."""
+def data_digests(settings: dict) -> dict[str, str]:
+    """Return {file: SHA-256} of the recordings and movies, named as read_recordings names them."""
     config = settings["dataset"]
-    found = [*Path(config["ca_path"]).glob("*/*.*"), *Path(config["mov_path"]).glob("vstim_*.*")]
-    return sorted(found)[:200]
+    traces = {f"{p.parent.name}/{p.name}": p for p in visible(Path(config["ca_path"]), "*/*")}
+    movies = {path.name: path for path in visible(Path(config["mov_path"]), "vstim_*")}
+    return {
+        name: sha256(path)
+        for name, path in (traces | movies).items()
+        if path.suffix in SUFFIXES and path.is_file()
+    }

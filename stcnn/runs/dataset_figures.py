@@ -10,34 +10,35 @@ from common.files import InputError
 from common.tables import write_rows
 from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.display import Display
-from inputs.recordings import commonest_grey, read_movies, read_recordings, recorded_rate
+from inputs.recordings import commonest_grey, read_movies, read_recordings, say_clocks
 
 
-def load_dataset(ca_path: Path, mov_path: Path, rate_hz: float | None = None) -> CalciumDataset:
+def load_dataset(
+    ca_path: Path, mov_path: Path, rate_hz: float | None = None, *, nan: str = "reject"
+) -> CalciumDataset:
     """Return the data set as it was recorded, without padding, and its ``display``.
 
     Args:
         ca_path, mov_path: folders in the published format.
-        rate_hz: from a flag; None takes the rate of the files' time axes.
+        rate_hz: from a flag; None takes the rate of the movies' time axes.
+        nan: reject or drop_trial.
     """
-    recordings = read_recordings(ca_path, rate_hz=rate_hz)
-    rate = rate_hz or recorded_rate(recordings)
-    movies = read_movies(mov_path, rate_hz=rate)
+    recordings = read_recordings(ca_path, nan=nan)
+    movies = read_movies(mov_path, rate_hz=rate_hz)
+    say_clocks(recordings, movies.rate_hz)
     display = Display(
-        rate,
+        movies.rate_hz,
         1.0,
         commonest_grey(movies),
         tuple(next(iter(movies.values())).shape[1:]),
         origin={
-            "rate_hz": "flag --rate" if rate_hz else "file: t_axis",
+            "rate_hz": "flag --rate" if rate_hz else "file: t_axis of the movies",
             "deg_per_px": "not in the files, as published",
             "background": "file: most corner pixels",
             "field": "file: movies",
         },
     )
-    dataset = CalciumDataset(recordings, movies, Layout.of_display(display))
-    dataset.display = display
-    return dataset
+    return CalciumDataset(recordings, movies, Layout.of_display(display), display=display)
 
 
 def panels_of(dataset: CalciumDataset, barcodes: Sequence[int], who: str | int) -> list[dict]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from analysis.util_analysis import plot_movie_traces
-from common.files import atomic_path
 from common.tables import write_rows
+from inputs.safe_load import save_arrays
 from network.adam import Adam
 from network.models import STCNN
 from network.predict import predict_movies
@@ -37,9 +37,11 @@ def excite(
     display = model.display
     n_lead, n_movie, n_tail = (display.frames(part) for part in (LEAD_S, seconds, TAIL_S))
     generator = torch.Generator().manual_seed(seed)
-    pixels = (0.02 * torch.randn(n_movie, *display.field, generator=generator)).requires_grad_()
+    device = model.pr.x_weight.device
+    pixels = 0.02 * torch.randn(n_movie, *display.field, generator=generator)
+    pixels = pixels.to(device).requires_grad_()
     optimiser = Adam([pixels], lr=learning_rate)
-    lead, tail = (torch.zeros(n, *display.field) for n in (n_lead, n_tail))
+    lead, tail = (torch.zeros(n, *display.field, device=device) for n in (n_lead, n_tail))
     objective = []
     for _ in range(steps):
         movie = torch.cat([lead, pixels, tail])[None, :, None]  # (1, T, 1, rows, columns)
@@ -53,7 +55,7 @@ def excite(
         with torch.no_grad():
             pixels.clamp_(display.dark, display.bright)
         objective.append(float(curve.detach()[n_lead:].max() - curve.detach()[n_lead - 1]))
-    return (pixels.detach() + display.background).clamp(0, 1).numpy(), objective
+    return (pixels.detach() + display.background).clamp(0, 1).cpu().numpy(), objective
 
 
 def write_excitation(
@@ -62,20 +64,20 @@ def write_excitation(
     """Write <type>_excite.npz, .csv and the figure; return the path of the movie."""
     display = model.display
     rate, grey = display.rate_hz, display.background
-    stem = out / f"{cell_type}_excite"
-    with atomic_path(stem.with_suffix(".npz")) as temporary:
-        np.savez(temporary, movie=movie, rate_hz=rate, deg_per_px=display.deg_per_px)
+    stem = f"{cell_type}_excite"
+    arrays = {"movie": movie, "rate_hz": rate, "deg_per_px": display.deg_per_px}
+    save_arrays(out / f"{stem}.npz", arrays)
     rows = [{"step": i, "peak_above_grey": value} for i, value in enumerate(objective)]
-    write_rows(stem.with_suffix(".csv"), rows)
+    write_rows(out / f"{stem}.csv", rows)
     shown = np.linspace(0, len(movie) - 1, STILLS).astype(int)
     n_shown = len(movie) + display.frames(1.0)
     curves = predict_movies(model, [torch.from_numpy(movie - grey)], n_frames=n_shown)
     plot_movie_traces(
-        stem.with_suffix(".png"),
+        out / f"{stem}.png",
         movie[shown] - grey,
         shown / rate,
         np.arange(n_shown) / rate,
         {name: curve[0] for name, curve in curves.items()},
         f"{cell_type}: most exciting movie found, peak {objective[-1]:.2f} dF/F",
     )
-    return stem.with_suffix(".npz")
+    return out / f"{stem}.npz"

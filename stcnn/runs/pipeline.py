@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from common.device import describe_device
-from common.files import atomic_path
+from common.files import atomic_path, read_json
+from common.hashes import check_hashes, sha256
 from common.tables import read_rows
 from runs import story
-from runs.data import data_files
+from runs.data import data_digests
 from runs.training import pick_device, train
 
 
@@ -67,9 +68,8 @@ def side_process(settings: dict) -> Iterator[ProcessPoolExecutor | None]:
     For the control of a synthetic set on the CPU; this process then computes on one thread, too. A
     fault or Ctrl-C ends the other at once. On a single core it would only take memory.
     """
-    if not (holds_out(settings) and settings["dataset"].get("make")) or (
-        settings["device"] == "cuda"
-    ):
+    on_cpu = pick_device(settings["device"]).type == "cpu"  # two processes would share one card
+    if not (holds_out(settings) and settings["dataset"].get("make") and on_cpu):
         yield None
         return
     with one_thread(), contextlib.ExitStack() as stack:
@@ -112,9 +112,20 @@ def is_synthetic(settings: dict) -> bool:
     return bool(settings["dataset"].get("make")) or truth_file(settings).is_file()
 
 
-def inputs_of(settings: dict, planted: bool) -> list[Path]:
-    """Return the files that settings.json records by their hash."""
-    return [truth_file(settings)] if planted else data_files(settings)
+def inputs_of(settings: dict, planted: bool) -> dict[str, str]:
+    """Return {file: SHA-256} that settings.json records: the planted truth, or the data."""
+    return {"truth.json": sha256(truth_file(settings))} if planted else data_digests(settings)
+
+
+def check_data(run_dir: Path, settings: dict) -> None:
+    """Refuse a complete run whose recordings or movies are no longer those that are there.
+
+    Data that have been put away say nothing; records of older versions name files otherwise.
+    """
+    recorded = read_json(run_dir / "settings.json", remedy="use --fresh").get("inputs", {})
+    named = {name for name in recorded if "/" in name}
+    if named and Path(settings["dataset"]["ca_path"]).is_dir():
+        check_hashes(run_dir, recorded, data_digests(settings))
 
 
 def tell(run_dir: Path, settings: dict, planted, *, begun: float) -> None:

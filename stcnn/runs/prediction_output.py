@@ -13,7 +13,8 @@ from analysis.animations import animate_maps
 from analysis.tuning import tuning_indices
 from analysis.util_analysis import plot_movie_traces, plot_peaks, plot_size_tuning, plot_trace_grid
 from common.files import atomic_path
-from common.tables import write_rows
+from common.tables import safe_cell, write_rows
+from inputs.safe_load import save_arrays
 from runs.predictions import FamilyPrediction, MoviePrediction
 
 AXIS_ONSET_S = 4.0  # the figures' axis has the onset at 4 s, as published
@@ -51,8 +52,7 @@ def write_family(found: FamilyPrediction, out: Path) -> None:
         columns |= {
             f"{series}_vstim_{s.barcode}": row for s, row in zip(shown.stimuli, mean, strict=True)
         }
-    with atomic_path(out / f"{shown.family}_traces.npz") as temporary:
-        np.savez(temporary, **arrays)
+    save_arrays(out / f"{shown.family}_traces.npz", arrays)
     write_numbers(out / f"{shown.family}_traces.csv", columns)
 
 
@@ -98,8 +98,7 @@ def write_movie(found: MoviePrediction, out: Path) -> None:
     """Write traces and peaks of a user's movie."""
     spreads = {f"{key}_sd": value for key, value in found.spreads.items()}
     columns = {"seconds": found.seconds, **found.curves, **spreads}
-    with atomic_path(out / f"{found.name}_traces.npz") as temporary:
-        np.savez(temporary, **columns)
+    save_arrays(out / f"{found.name}_traces.npz", columns)
     write_numbers(out / f"{found.name}_traces.csv", columns)
     write_rows(
         out / f"{found.name}_peaks.csv",
@@ -137,7 +136,7 @@ def write_numbers(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     with atomic_path(path) as temporary:
         np.savetxt(
             temporary, np.column_stack(list(columns.values())), delimiter=",", fmt="%.6g",
-            header=",".join(columns), comments="",
+            header=",".join(safe_cell(name) for name in columns), comments="",
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Everything here computes and returns records; prediction_output.py writes and dr
 T frames.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from common.files import InputError
 from inputs.ca_dataloader import CalciumDataset, Layout, shift_movie
+from inputs.display import Display
 from inputs.recordings import read_movies, read_recordings
 from inputs.stimuli import Stimulus, make_family
 from inputs.user_movies import UserMovie
@@ -20,6 +22,7 @@ from network.checkpoints import load_model, resolve_checkpoint
 from network.models import STCNN
 from network.predict import predict_movies, settled_stream
 
+log = logging.getLogger(__name__)
 BEFORE_S = 2.0  # grey shown left of the onset
 AFTER_S = 4.0  # predicted after the onset
 PEAK_S = 2.1  # 378 frames at 180 Hz: the peak is taken over this long after the onset
@@ -43,6 +46,7 @@ class Shown:
     variants: list[list[torch.Tensor]] | None = None  # movies whose predictions are averaged
     # {barcode: {type: (seconds from onset (T,), (neurons, T))}}
     recorded: dict | None = None
+    first: dict = field(default_factory=dict)  # {barcode: tick of the first frame, where not 0}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def load_models(
         path = resolve_checkpoint(checkpoint)
         config = configs[min(i, len(configs) - 1)] if configs else path.parent / "config.json"
         models.append(load_model(path, config=config, **options))
+    _say_types(models, checkpoints)
     other = {text for model in models for text in models[0].display.differences(model.display)}
     if other or len({model.field for model in models}) > 1:
         raise InputError(
@@ -100,11 +105,44 @@ def load_models(
     return models, resolve_checkpoint(checkpoints[0]).stem
 
 
-def check_neuron(model: STCNN, who: str | int) -> None:
-    """Refuse the number of a neuron that a cell type lacks."""
-    for kind, parameters in model.ca_param.items() if isinstance(who, int) else ():
-        if who >= len(parameters["beta"]):
-            raise InputError(f"--who {who}: {kind} has {len(parameters['beta'])} neurons, from 0")
+def with_display(model: STCNN, display: Display) -> STCNN:
+    """Return the model with ``display`` in place of its own."""
+    model.display = display
+    return model
+
+
+def _say_types(models, checkpoints):
+    """Say which cell types are not in all the checkpoints; refuse those that share none."""
+    shared = [name for name in models[0].cell_types if all(name in m.cell_types for m in models)]
+    if not shared:
+        pairs = zip(checkpoints, models, strict=True)
+        named = "; ".join(f"{path}: {', '.join(model.cell_types)}" for path, model in pairs)
+        raise InputError(f"the checkpoints share no cell type ({named}); predict them one by one")
+    left = {name for model in models for name in model.cell_types} - set(shared)
+    if left:
+        log.warning("cell types %s are not in all checkpoints; the ensemble leaves them out",
+                    ", ".join(sorted(left)))  # fmt: skip
+
+
+def shared_types(models: Sequence[STCNN]) -> list[str]:
+    """Return the cell types that all the models have, in the order of the first."""
+    return [name for name in models[0].cell_types if all(name in m.cell_types for m in models)]
+
+
+def check_neurons(models: Sequence[STCNN], who: str | int) -> None:
+    """Refuse neurons that a cell type of a model lacks, or that are others in another model."""
+    if who in ("mean_param", "mean_response"):
+        return
+    for kind in shared_types(models):
+        counts = {len(model.calcium_of(kind)["beta"]) for model in models}
+        if isinstance(who, int) and who >= min(counts):
+            raise InputError(f"--who {who}: {kind} has {min(counts)} neurons, from 0")
+        uids = {tuple(model.neuron_uids.get(kind, ())) for model in models}
+        if len(uids) > 1 or len(counts) > 1:
+            raise InputError(
+                f"--who {who}: the neurons of {kind} are not the same in all checkpoints; predict "
+                "them one by one, or --who mean_response"
+            )
 
 
 def predict_ensemble(
@@ -136,7 +174,7 @@ def predict_ensemble(
                 for i in range(array.shape[1])
             }
         runs.append(curves)
-    names = [name for name in runs[0] if all(name in run for run in runs)]
+    names = [name for name in runs[0] if all(name in run for run in runs)]  # shared types
     stacks = {name: np.stack([run[name] for run in runs]) for name in names}  # (models, stimuli, T)
     spreads = {name: stack.std(0, ddof=1) for name, stack in stacks.items() if len(runs) > 1}
     return {name: stack.mean(0) for name, stack in stacks.items()}, spreads
@@ -146,12 +184,14 @@ def predict_family(models: list[STCNN], shown: Shown, how: How) -> FamilyPredict
     """Predict a list of stimuli, grey before and after each."""
     display = models[0].display
     lead, n_peak = display.frames(BEFORE_S), display.frames(PEAK_S)
-    longest = max(len(stimulus.contrast) for stimulus in shown.stimuli)
+    starts = [max(shown.first.get(stimulus.barcode, 0), -lead) for stimulus in shown.stimuli]
+    ends = zip(starts, shown.stimuli, strict=True)
+    longest = max(start + len(stimulus.contrast) for start, stimulus in ends)
     n_after = max(display.frames(AFTER_S), longest)
     variants = shown.variants or [[stimulus.contrast] for stimulus in shown.stimuli]
     contrasts = [
-        [torch.cat([frames.new_zeros(lead, *frames.shape[1:]), frames]) for frames in group]
-        for group in variants
+        [torch.cat([frames.new_zeros(lead + start, *frames.shape[1:]), frames]) for frames in group]
+        for start, group in zip(starts, variants, strict=True)
     ]
     curves, spreads = predict_ensemble(models, contrasts, n_frames=lead + n_after, how=how)
     stop = lead + max(n_peak, longest)
@@ -164,13 +204,18 @@ def predict_family(models: list[STCNN], shown: Shown, how: How) -> FamilyPredict
     return found
 
 
-def predict_user_movie(models: list[STCNN], movie: UserMovie, how: How) -> MoviePrediction:
-    """Predict a user's movie by streaming; memory does not depend on its length."""
+def predict_user_movie(
+    models: list[STCNN], movie: UserMovie, how: How, *, called: str | None = None
+) -> MoviePrediction:
+    """Predict a user's movie by streaming; memory does not depend on its length.
+
+    ``called`` is the name of the results, default the file's.
+    """
     display = models[0].display
     rate = display.rate_hz
     streams = [settled_stream(model, display.field, tau=how.tau) for model in models]
-    curves, stills, n_done = [{} for _ in models], [], 0
-    total = max(1, round(movie.n_frames * rate / movie.rate_hz))
+    curves, stills, n_done, kinds = [{} for _ in models], [], 0, shared_types(models)
+    total = max(1, round(movie.seconds * rate))
     every = max(1, total // STILLS)
     for piece in movie.pieces(display):
         for i in range(len(piece)):
@@ -178,13 +223,14 @@ def predict_user_movie(models: list[STCNN], movie: UserMovie, how: How) -> Movie
                 stills.append(((n_done + i) / rate, piece[i].numpy()))
         n_done += len(piece)
         for model, stream, own in zip(models, streams, curves, strict=True):
-            activity = stream.push(model.pr.sample(piece)[None, :, None])
-            for name, series in _responses(model, activity, how.who):
+            activity = stream.push_frames(piece)
+            shared = {kind: activity[kind] for kind in kinds}
+            for name, series in _responses(model, shared, how.who):
                 own.setdefault(name, []).append(series)
     joined = [{name: np.concatenate(parts) for name, parts in own.items()} for own in curves]
     stacks = {name: np.stack([own[name] for own in joined]) for name in joined[0]}  # (models, T)
     return MoviePrediction(
-        movie.path.stem,
+        called or movie.path.stem,
         f"{movie.path.name}: predicted calcium",
         np.arange(n_done) / rate,
         {name: stack.mean(0) for name, stack in stacks.items()},
@@ -202,12 +248,13 @@ def layer_maps(model: STCNN, movie: UserMovie, layers: Sequence[str]) -> dict[st
             break
     contrast = torch.cat(frames)[:wanted]
     lead = contrast.new_zeros(model.display.frames(BEFORE_S), *contrast.shape[1:])
+    shown = torch.cat([lead, contrast]).to(model.pr.x_weight.device)
     with torch.no_grad():
-        maps = model.generate_feature_maps(torch.cat([lead, contrast])[None, :, None])
+        maps = model.generate_feature_maps(shown[None, :, None])
     unknown = [name for name in layers if name not in maps]
     if unknown:
         raise InputError(f"--feature-maps {', '.join(unknown)}: known layers are {', '.join(maps)}")
-    return {name: maps[name][0, len(lead) :].numpy() for name in layers}
+    return {name: maps[name][0, len(lead) :].cpu().numpy() for name in layers}
 
 
 def family_stimuli(model: STCNN, family: str) -> Shown:
@@ -215,7 +262,9 @@ def family_stimuli(model: STCNN, family: str) -> Shown:
     return Shown(family, make_family(family, model.display))
 
 
-def data_stimuli(ca_path: Path, mov_path: Path, model: STCNN, family: str, shift: str) -> Shown:
+def data_stimuli(
+    ca_path: Path, mov_path: Path, model: STCNN, family: str, shift: str, *, nan: str = "reject"
+) -> Shown:
     """Return the stimuli of a data set with their movies, shifted, and the recorded traces.
 
     Args:
@@ -224,11 +273,18 @@ def data_stimuli(ca_path: Path, mov_path: Path, model: STCNN, family: str, shift
         family: size_tuning, looming, grating or data.
         shift: none, first (the published way: as shifted for the first neuron of the stimulus) or
             each (mean over the movies as shifted for every neuron).
+        nan: reject or drop_trial, as in training.
     """
     display = model.display
-    recordings = read_recordings(ca_path, rate_hz=display.rate_hz)
+    recordings = read_recordings(ca_path, nan=nan)
     movies = read_movies(mov_path, rate_hz=display.rate_hz)
-    dataset = CalciumDataset(recordings, movies, Layout.of_display(display))
+    size = next(iter(movies.values())).shape[1:]
+    if tuple(size) != tuple(display.field):
+        raise InputError(
+            f"{mov_path}: movies of {size[0]} x {size[1]} px, the model was trained on "
+            f"{display.field[0]} x {display.field[1]}; give movies of its field"
+        )
+    dataset = CalciumDataset(recordings, movies, Layout.of_display(display), display=display)
     wanted = None
     if family != "data":
         wanted = {s.barcode: s for s in make_family(family, display)}
@@ -247,7 +303,7 @@ def data_stimuli(ca_path: Path, mov_path: Path, model: STCNN, family: str, shift
         recorded[barcode] = _recorded_traces(dataset, items)
     if not stimuli:
         raise InputError(f"{ca_path}: no stimulus of the family {family} in these recordings")
-    return Shown(family, stimuli, variants, recorded)
+    return Shown(family, stimuli, variants, recorded, movies.first)
 
 
 def _recorded_traces(dataset, items):

@@ -1,7 +1,6 @@
 """The training run: data, model, loop, bounds, checkpoints, resume (specification 7 and 4.3)."""
 
 import copy
-import csv
 import logging
 import math
 import time
@@ -18,7 +17,10 @@ from tqdm import tqdm
 from analysis.metrics import COLUMNS, score_rows
 from common.device import why_no_gpu
 from common.files import InputError, atomic_path, git_commit, read_json, write_json, write_settings
-from common.tables import write_rows
+from common.hashes import check_hashes
+from common.locks import hold
+from common.names import file_name
+from common.tables import read_rows, write_rows
 from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader, split_rows
 from inputs.safe_load import load_tree
 from network.adam import Adam
@@ -33,8 +35,9 @@ from network.checkpoints import (
 )
 from network.model_factory import read_out_blocks
 from network.models import STCNN, batch_loss
+from network.temporal import route_for
+from runs.configuration import check_ranges
 from runs.data import (
-    data_files,
     draws_per_epoch,
     expand_barcodes,
     open_dataset,
@@ -43,7 +46,14 @@ from runs.data import (
 
 log = logging.getLogger(__name__)
 DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
-FREE_ON_RESUME = ("n_epochs", "device", "num_workers", "print_freq", "resume")
+FREE_ON_RESUME = (
+    "n_epochs", "device", "num_workers", "print_freq", "dataset.ca_path", "dataset.mov_path",
+    "resume",
+)  # fmt: skip
+ADDED_KEYS = {
+    "temporal_impl": "recursive",
+    "prepad": "frames",
+}  # what runs of older versions did without naming it
 LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors")
 
 
@@ -93,6 +103,7 @@ def model_settings(settings: dict, dataset: CalciumDataset) -> dict:
         "display": dataset.display.record(),
         "readout": settings["readout"],
         "init": settings["init"],
+        "prepad": settings["prepad"],
         "seed": settings["seed"],
         "neuron_uids": dataset.neuron_uids,
     }
@@ -101,7 +112,8 @@ def model_settings(settings: dict, dataset: CalciumDataset) -> dict:
 def new_run_dir(settings: dict) -> Path:
     """Make <expt_path>/<date_time>_<expt_name>; a number is added when it exists."""
     stamp = time.strftime("%Y%m%d_%H%M%S")
-    base = Path(settings["expt_path"]) / f"{stamp}_{settings['expt_name']}"
+    name = file_name(settings["expt_name"], "expt_name")
+    base = Path(settings["expt_path"]) / f"{stamp}_{name}"
     for i in range(1000):
         run_dir = base if i == 0 else base.with_name(f"{base.name}_{i}")
         try:
@@ -112,28 +124,6 @@ def new_run_dir(settings: dict) -> Path:
     raise InputError(f"{base}: exists a thousand times; choose another expt_name")
 
 
-def check_settings(settings: dict) -> None:
-    """Refuse values out of range, all faults in one line."""
-    faults = []
-    for key, low in (
-        ("batch_size", 1),
-        ("n_epochs", 1),
-        ("print_freq", 1),
-        ("num_workers", 0),
-        ("lr_warmup", 0),
-        ("seed", 0),
-    ):
-        value = settings[key]
-        if not isinstance(value, int) or value < low:
-            faults.append(f"{key}={value}: expected a whole number of at least {low}")
-    if not isinstance(settings["lr"], (int, float)) or not settings["lr"] > 0:
-        faults.append(f"lr={settings['lr']}: expected a number above 0")
-    if settings["lr_decay"] not in ("none", "cosine"):
-        faults.append(f"lr_decay={settings['lr_decay']}: expected none or cosine")
-    if faults:
-        raise InputError("; ".join(faults))
-
-
 def resume_settings(run_dir: Path, given: dict, explicit: Iterable[str]) -> dict:
     """Return the settings a run was started with; only n_epochs and the machine may be changed."""
     path = Path(run_dir) / "settings.json"
@@ -142,13 +132,35 @@ def resume_settings(run_dir: Path, given: dict, explicit: Iterable[str]) -> dict
             f"{run_dir}: no settings.json inside; resume needs a run folder of train.py"
         )
     settings = read_json(path, remedy="train anew")["settings"]
-    refused = [key for key in explicit if key.split(".")[0] not in FREE_ON_RESUME]
+    refused = [key for key in explicit if key not in FREE_ON_RESUME]
     if refused:
         raise InputError(
             f"resume={run_dir}: {', '.join(refused)} cannot change in a resumed run; allowed are "
             f"{', '.join(FREE_ON_RESUME[:-1])}"
         )
-    return settings | {key: given[key] for key in explicit if key in FREE_ON_RESUME}
+    changed = {key: given[key] for key in explicit if key in FREE_ON_RESUME and "." not in key}
+    moved = {
+        key: given["dataset"][key]
+        for key in ("ca_path", "mov_path")
+        if f"dataset.{key}" in explicit
+    }  # the data may lie elsewhere now; that they are the same is checked by their content
+    dataset = {**settings["dataset"], **moved}
+    return {**ADDED_KEYS, **settings, **changed, "dataset": dataset}
+
+
+def check_same_data(run_dir: Path, digests: dict[str, str]) -> None:
+    """Refuse to resume on other recordings or movies than the run was begun with."""
+    record = read_json(Path(run_dir) / "settings.json", remedy="train anew")
+    recorded = record.get("inputs", {})
+    if not any("/" in name for name in recorded):
+        log.warning(
+            "%s is of an older version: whether its data are the same is not known", run_dir
+        )
+        return
+    check_hashes(
+        run_dir, recorded, digests,
+        remedy="bring the former files back (dataset.ca_path, dataset.mov_path) or train anew",
+    )  # fmt: skip
 
 
 def train(
@@ -169,9 +181,11 @@ def train(
     resuming, old = settings["resume"] is not None, {}
     if resuming:
         run_dir = Path(settings["resume"])
+        if (run_dir / "settings.json").is_file():  # nothing is locked, or made, elsewhere
+            hold(run_dir)
         settings = resume_settings(run_dir, settings, explicit)
         old = read_config(run_dir / "config.json")
-    check_settings(settings)
+    check_ranges(settings)
     device = pick_device(settings["device"])
     dataset = open_dataset(
         settings,
@@ -179,8 +193,11 @@ def train(
         neuron_uids=old.get("neuron_uids"),
     )
     log.info("%s", dataset.display.describe())
+    if resuming:
+        check_same_data(run_dir, dataset.digests)
     config = model_settings(settings, dataset)
-    model = model_from_config(config, impl=settings["temporal_impl"], seed=settings["seed"])
+    impl = route_for(settings["temporal_impl"], device)
+    model = model_from_config(config, impl=impl, seed=settings["seed"])
     if settings["trunk"]:
         load_trunk(model, settings["trunk"])
         model.freeze_trunk()
@@ -190,22 +207,26 @@ def train(
         fraction=settings["val_fraction"],
         by=settings["val_by"],
         seed=settings["seed"],
-        held_out=expand_barcodes(settings["val_stimuli"]),
+        held_out=expand_barcodes(settings["val_stimuli"], {item.barcode for item in dataset.items}),
     )
     if not resuming:
         run_dir = Path(run_dir) if run_dir else new_run_dir(settings)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_settings(run_dir, settings, inputs=data_files(settings), libraries=LIBRARIES)
+        hold(run_dir)
+        write_settings(run_dir, settings, inputs=dataset.digests, libraries=LIBRARIES)
         record = {"versions": {name: version(name) for name in LIBRARIES}, "git": git_commit()}
         write_json(run_dir / "config.json", {"experiment_path": str(run_dir), **config, **record})
+    new = {dataset.items[row].uid for row in val_rows} - {dataset.items[row].uid for row in rows}
+    if new:
+        log.info("%d neurons have no training data: their gain and offset are fitted on every "
+                 "second of their stimuli, the others are scored", len(new))  # fmt: skip
     real_movies = dataset.movies
     if settings["shuffle_labels"]:
         dataset.movies = shuffled_movies(dataset, rows, settings["seed"])
     fit(model.to(device), dataset, settings, run_dir=run_dir, rows=rows, val_rows=val_rows)
     dataset.movies = real_movies
     dataset.forget_sampled()
-    scored = rows if score_training or not val_rows else []
-    write_scores(model, dataset, run_dir, rows=scored, val_rows=val_rows)
+    scored = score_training or not val_rows
+    write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows, score_training=scored)
     return run_dir
 
 
@@ -243,7 +264,8 @@ def fit(
     elif done < settings["n_epochs"]:
         log.info("resuming after epoch %d of %d", done, settings["n_epochs"])
     steps = len(loader) * settings["n_epochs"]
-    quality = Quality(run_dir, settings)
+    seen = {dataset.items[row].uid for row in rows}
+    quality = Quality(run_dir, settings, done=done)
     for epoch in range(done + 1, settings["n_epochs"] + 1):
         begun, liveliness = time.monotonic(), {}
         order.epoch = epoch
@@ -276,7 +298,9 @@ def fit(
                     value,
                 )
         save_history(run_dir, history, epochs)
-        scores = score_rows(model, dataset, val_rows, device=device)[0] if val_rows else {}
+        scores = {}
+        if val_rows:
+            scores, _ = score_rows(model, dataset, val_rows, device=device, seen=seen)
         stop = quality.log_epoch(epoch, model, history, epochs, scores, time.monotonic() - begun)
         save_checkpoint(run_dir, epoch, model, optimiser)
         if stop:
@@ -290,17 +314,15 @@ def train_step(
 ) -> tuple[dict, dict]:
     """Do one step; return ({type: loss}, {type: sd of the indicator's activity})."""
     device = next(model.parameters()).device
-    types, neurons = batch["lc_type"], batch["neuron_num"][:, 0].to(device, non_blocking=True)
-    sampled = batch["sampled"].to(device, non_blocking=True)
-    recorded = batch["ca_trace"].to(device, non_blocking=True)
-    windows = batch["recording_indices"].to(device, non_blocking=True)
+    types, neurons = batch["lc_type"], batch["neuron_num"][:, 0]
+    sampled, recorded, scored = (
+        batch[key].to(device, non_blocking=True) for key in ("sampled", "ca_trace", "scored")
+    )
     half = settings["mixed_precision"] and device.type == "cuda"
-    with (
-        torch.autograd.set_detect_anomaly(settings["detect_anomaly"]),
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=half),
-    ):
-        predicted = model.predict_items(sampled, types, neurons)
-        total, losses = batch_loss(predicted.float(), recorded, windows, types)
+    with torch.autograd.set_detect_anomaly(settings["detect_anomaly"]):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            predicted = model.predict_items(sampled, types, neurons)
+        total, losses = batch_loss(predicted.float(), recorded, scored, types)
         if not torch.isfinite(total):
             shown = ", ".join(
                 f"{kind} vstim_{int(code)}"
@@ -315,12 +337,24 @@ def train_step(
     if settings["clip_max_norm"] is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_max_norm"])
     optimiser.step()
-    with torch.no_grad():
-        spread = {}
-        for kind, neuron, sd in zip(types, neurons, predicted.detach().std(dim=1), strict=True):
-            gain = functional.softplus(model.ca_param[kind]["beta"][neuron])
-            spread[kind] = max(spread.get(kind, 0.0), float(sd / gain))
-    return {name: float(value.detach()) for name, value in losses.items()}, spread
+    return read_losses(model, losses, predicted.detach(), types, neurons)
+
+
+@torch.no_grad()
+def read_losses(
+    model: STCNN, losses: dict, predicted: torch.Tensor, types: Sequence[str], neurons: torch.Tensor
+) -> tuple[dict, dict]:
+    """Return ({type: loss}, {type: sd of the indicator's activity}) as numbers, after one wait."""
+    gains = torch.stack([
+        functional.softplus(model.calcium_of(kind)["beta"][neuron])
+        for kind, neuron in zip(types, neurons.tolist(), strict=True)
+    ])  # fmt: skip
+    moved = predicted.float().std(dim=1) / gains
+    numbers = torch.cat([moved, torch.stack([loss.detach() for loss in losses.values()])]).tolist()
+    spread = {}
+    for kind, sd in zip(types, numbers, strict=False):
+        spread[kind] = max(spread.get(kind, 0.0), sd)
+    return dict(zip(losses, numbers[len(types) :], strict=True)), spread
 
 
 def restore(
@@ -350,9 +384,14 @@ def restore(
 class Quality:
     """log.csv of a run, its best checkpoint and its early stop."""
 
-    def __init__(self, run_dir, settings):
+    def __init__(self, run_dir, settings, *, done=0):
+        """Go on after epoch ``done``: the best one so far is read from log.csv."""
         self.path, self.settings = Path(run_dir) / "log.csv", settings
         self.best, self.since = math.inf, 0
+        for row in self._rows(done + 1):
+            losses = [v for k, v in row.items() if k.startswith("val_") and k.endswith("_mse")]
+            if any(losses):
+                self._count(sum(float(value) for value in losses if value))
 
     def log_epoch(
         self,
@@ -373,24 +412,29 @@ class Quality:
         self._rewrite(row)
         if not scores:
             return False
-        loss = sum(entry["mse"] for entry in scores.values())
-        self.since = 0 if loss < self.best else self.since + 1
-        if loss < self.best:
-            self.best = loss
-            if self.settings["keep_best"]:
-                with atomic_path(self.path.with_name("best.safetensors")) as temporary:
-                    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-                    temporary.write_bytes(save(state))
+        best = self._count(sum(entry["mse"] for entry in scores.values()))
+        if best and self.settings["keep_best"]:
+            with atomic_path(self.path.with_name("best.safetensors")) as temporary:
+                state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+                temporary.write_bytes(save(state))
         limit = self.settings["early_stop"]
         return limit is not None and self.since >= limit
 
+    def _count(self, loss):
+        """Take in the validation loss of an epoch; return whether it is the best so far."""
+        better = loss < self.best
+        self.best, self.since = (loss, 0) if better else (self.best, self.since + 1)
+        return better
+
+    def _rows(self, epoch):
+        """Return the rows before ``epoch``."""
+        if not self.path.is_file():
+            return []
+        return [old for old in read_rows(self.path, ["epoch"]) if int(old["epoch"]) < epoch]
+
     def _rewrite(self, row):
         """Write all rows before this epoch and this one, so that a repeated epoch has one row."""
-        rows = []
-        if self.path.is_file():
-            with open(self.path, newline="") as handle:
-                rows = [old for old in csv.DictReader(handle) if int(old["epoch"]) < row["epoch"]]
-        write_rows(self.path, [*rows, row])
+        write_rows(self.path, [*self._rows(row["epoch"]), row])
 
 
 def write_scores(
@@ -400,15 +444,17 @@ def write_scores(
     *,
     rows: Sequence[int],
     val_rows: Sequence[int],
+    score_training: bool = True,
 ) -> None:
     """Write scores.csv (type by score, training and held-out) and items.csv (one line an item)."""
     device = next(model.parameters()).device
     dataset.sample = sampler_of(model)
+    seen = {dataset.items[row].uid for row in rows}
     summary, table = [], []
-    for part, chosen in (("training", rows), ("held_out", val_rows)):
+    for part, chosen in (("training", rows if score_training else []), ("held_out", val_rows)):
         if not chosen:
             continue
-        scores, items = score_rows(model, dataset, chosen, device=device)
+        scores, items = score_rows(model, dataset, chosen, device=device, seen=seen)
         summary += [{"part": part, "cell_type": name, **values} for name, values in scores.items()]
         table += [{"part": part, **entry} for entry in items]
     write_rows(Path(run_dir) / "scores.csv", summary)

@@ -55,9 +55,13 @@ CASES = {
     ),
     "nan": (set_nan, r"a\.pt: vstim_5, neuron 7: traces hold NaN or infinity in 1 of 2 trials"),
     "no shift": (lambda s: neuron_of(s).pop("azi_shift"), r"neuron 7: azi_shift missing"),
-    "other rate": (
-        lambda s: s["vstim_5"].update(t_axis=(torch.arange(60) - 30) / 180),
-        r"t_axis runs at 180\.0 Hz, sampling_rate is 60 Hz",
+    "milliseconds": (
+        lambda s: s["vstim_5"].update(t_axis=(torch.arange(60) - 30) * 5.5),
+        r"vstim_5: t_axis runs in steps of 5\.5; expected seconds",
+    ),
+    "a time that falls": (
+        lambda s: s["vstim_5"]["t_axis"][40:].sub_(1.0),
+        r"vstim_5: t_axis does not rise: 0\.15 s, then -0\.833333 s \(entries 39 and 40\)",
     ),
     "odd name": (
         lambda s: s.update(stim=s.pop("vstim_5")),
@@ -71,12 +75,12 @@ def test_faulty_traces(folder, case):
     change, message = CASES[case]
     folder[1](change)
     with pytest.raises(InputError, match=message):
-        read_recordings(folder[0] / "ca", rate_hz=60)
+        read_recordings(folder[0] / "ca")
 
 
 def test_nan_trials_can_be_dropped(folder):
     folder[1](set_nan)
-    session = read_recordings(folder[0] / "ca", rate_hz=60, nan="drop_trial")
+    session = read_recordings(folder[0] / "ca", nan="drop_trial")
     assert session["lc11"]["a.pt"][5]["neuron"][7]["traces"].shape == (1, 60)
 
 
@@ -105,12 +109,12 @@ def test_unreadable_files(folder, tmp_path):
     path = folder[0] / "ca" / "lc11" / "a.pt"
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(InputError, match=r"a\.pt: cannot be read, it is truncated"):
-        read_recordings(folder[0] / "ca", rate_hz=60)
+        read_recordings(folder[0] / "ca")
     path.unlink()
     with pytest.raises(InputError, match=r"lc11: no \.pt, \.npz or \.safetensors file"):
-        read_recordings(folder[0] / "ca", rate_hz=60)
+        read_recordings(folder[0] / "ca")
     with pytest.raises(InputError, match="folder of calcium traces not found"):
-        read_recordings(folder[0] / "nowhere", rate_hz=60)
+        read_recordings(folder[0] / "nowhere")
 
 
 class Harmless:
@@ -121,7 +125,7 @@ def test_a_file_that_holds_code_is_refused(folder, tmp_path):
     path = folder[0] / "ca" / "lc11" / "a.pt"
     torch.save({"vstim_5": Harmless()}, path)
     with pytest.raises(InputError, match=r"a\.pt: cannot be read, it holds more than tensors"):
-        read_recordings(folder[0] / "ca", rate_hz=60)
+        read_recordings(folder[0] / "ca")
 
 
 # A pickle of protocol 0 that asks for os.getcwd, and one of {"lc11": [0.5]}.

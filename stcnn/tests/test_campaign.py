@@ -6,11 +6,11 @@ import shutil
 import signal
 import time
 
-import imageio.v3 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.files import InputError
 from convert_checkpoint import main as convert
@@ -54,7 +54,7 @@ def save(path, tree):
 
 
 def read_traces(path):
-    data = read_recordings(path.parents[1], rate_hz=60)
+    data = read_recordings(path.parents[1])
     (kind,) = data.values()
     (stimuli,) = kind.values()
     return [
@@ -85,7 +85,8 @@ def read_images(path):
 def write_images(path):
     random = np.random.default_rng(0)
     for name in ("image0.png", path.name):
-        imageio.imwrite(path.with_name(name), random.integers(0, 255, (9, 12, 4), dtype=np.uint8))
+        pixels = random.integers(0, 255, (9, 12, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(path.with_name(name))
 
 
 def write_array(path):

@@ -8,7 +8,7 @@ import torch
 
 from common.files import InputError
 from inputs.display import Display
-from inputs.recordings import commonest_grey, recorded_rate
+from inputs.recordings import commonest_grey
 from inputs.stimuli import make_family
 from inputs.user_movies import UserMovie
 from network.checkpoints import model_from_config, read_config
@@ -104,16 +104,6 @@ def test_another_background_than_the_configured_one_is_said(caplog):
     display_of({**config, "mov_bg_int": 1.0}, movies)
     assert not caplog.text
     assert commonest_grey(movies) == 1.0
-
-
-def test_the_rate_comes_from_the_time_axes():
-    def session(rate):
-        return {"lc11": {"a.pt": {5: {"t_axis": torch.arange(30) / rate, "neuron": {}}}}}
-
-    assert recorded_rate(session(12.5)) == 12.5
-    mixed = session(60.0) | {"lc12": session(180.0)["lc11"]}
-    with pytest.raises(InputError, match=r"60 Hz in lc11/a.pt, vstim_5; 180 Hz in lc12/a.pt"):
-        recorded_rate(mixed)
 
 
 def test_a_trunk_of_another_rate_is_refused(tiny_args, tiny_run, tmp_path):

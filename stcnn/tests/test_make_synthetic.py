@@ -50,7 +50,7 @@ def test_planted_peaks_of_the_specification():
 
 
 def test_set_on_disk_has_the_published_format(tiny_set):
-    recordings = read_recordings(tiny_set / "ca_traces", rate_hz=60)
+    recordings = read_recordings(tiny_set / "ca_traces")
     movies = read_movies(tiny_set / "movies", rate_hz=60)
     truth = json.loads((tiny_set / "truth.json").read_text())
     assert list(recordings) == ["lc11", "lc12", "lplc2"]

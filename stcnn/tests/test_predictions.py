@@ -4,10 +4,10 @@ import csv
 import json
 import zipfile
 
-import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.files import InputError
 from inputs.display import Display
@@ -139,7 +139,7 @@ def test_user_movies_of_every_kind(tmp_path):
     np.save(tmp_path / "m.npy", frames / 255.0)
     (tmp_path / "folder").mkdir()
     for i, frame in enumerate(frames):
-        imageio.imwrite(tmp_path / "folder" / f"image{i}.png", frame)
+        Image.fromarray(frame).save(tmp_path / "folder" / f"image{i}.png")
     found = []
     for name in ("m.npz", "m.npy", "folder"):
         movie = UserMovie(tmp_path / name, rate_hz=30.0, deg_per_px=1.0)
@@ -211,7 +211,8 @@ def test_dataset_animations(tiny_set, tmp_path):
         "--step", "60",
         "--out", str(tmp_path),
     ])  # fmt: skip
-    assert len(imageio.imread(tmp_path / "2019010101_rf.gif", index=None)) == 3
+    with Image.open(tmp_path / "2019010101_rf.gif") as picture:
+        assert picture.n_frames == 3
     with pytest.raises(SystemExit) as stopped:
         main([*common, "--uid", "1"])
     assert stopped.value.code == 2
@@ -238,12 +239,12 @@ def test_twins_read_back_the_same(script, here, tiny_set, tiny_run, tmp_path):
 
     here(main, tiny_set / "ca_traces", "--out", tmp_path / "npz", "--npz")
     script("convert_checkpoint.py", tiny_set / "ca_traces", tiny_run, "--out", tmp_path / "st")
-    plain = read_recordings(tiny_set / "ca_traces", rate_hz=60)
+    plain = read_recordings(tiny_set / "ca_traces")
     (tmp_path / "clean").mkdir()
     for kind in plain:
         (tmp_path / "st" / kind).rename(tmp_path / "clean" / kind)
     for folder in (tmp_path / "npz", tmp_path / "clean"):
-        twin = read_recordings(folder, rate_hz=60)
+        twin = read_recordings(folder)
         for kind, sessions in plain.items():
             session, other = (next(iter(part.values())) for part in (sessions, twin[kind]))
             assert list(session) == list(other)

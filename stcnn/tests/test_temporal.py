@@ -15,6 +15,24 @@ DT = 1 / 180
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("n_taps", [5, 11, 12, 40])
+def test_a_settled_filter_is_one_with_an_endless_past(impl, n_taps, monkeypatch):
+    monkeypatch.setattr(temporal, "SMALL_FRAME", 0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 12, 3, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    tau = torch.tensor([[0.005], [0.05], [2.0]], dtype=torch.float64, requires_grad=True)
+    cot = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+    options = {"dt": DT, "n_taps": n_taps, "impl": impl}
+    found = temporal_filter(x, tau, settled=True, **options)
+    past = x[:, :1].expand(-1, 60, -1, -1)
+    whole = temporal_filter(torch.cat([past, x], dim=1), tau, **options)[:, 60:]
+    torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-10)
+    ours = torch.autograd.grad(found, (x, tau), cot)
+    theirs = torch.autograd.grad(whole, (x, tau), cot)
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("n_taps", [5, 12, 40])
 def test_gradients_in_float64(impl, n_taps, monkeypatch):
     """Check 8: T = 12, truncation inside, at the edge and beyond; both scans of the recursion."""
@@ -98,3 +116,24 @@ def test_unit_energy_and_peak():
     w = power_exponential_kernel(torch.tensor([0.05]), torch.tensor([2.0]), dt=DT, n_taps=100)
     assert w[0, 0] == 0
     assert int(w.argmax()) == round(0.05 / DT)
+
+
+@pytest.mark.parametrize("impl", ["chunk", "conv", "fft"])
+def test_mixed_precision_leaves_the_filters_alone(impl):
+    """Under autocast the filter and its gradients are those in full precision, bit for bit."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 200, 3, 6, 6, generator=generator, requires_grad=True)
+    tau = torch.tensor([0.02, 0.1, 0.4], requires_grad=True)
+
+    def run(half):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            y = temporal_filter(x, tau, dt=DT, n_taps=900, impl=impl)
+            grads = torch.autograd.grad((y**2).sum(), (x, tau))
+        return y, *grads
+
+    for plain, mixed in zip(run(False), run(True), strict=True):
+        assert mixed.dtype == torch.float32
+        if impl == "conv":
+            torch.testing.assert_close(mixed, plain, rtol=1e-4, atol=1e-3)
+        else:
+            assert torch.equal(mixed, plain)

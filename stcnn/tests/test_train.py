@@ -11,13 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from common.files import InputError
 from network.adam import Adam
-from network.checkpoints import checkpoint_epochs, load_history, model_state
-from runs.configuration import compose_settings
-from runs.data import dealt, expand_barcodes
-from runs.training import train
+from network.checkpoints import (
+    checkpoint_epochs,
+    load_history,
+    load_model,
+    model_from_config,
+    model_state,
+)
+from network.models import batch_loss
+from runs.configuration import (
+    compose_settings,
+    config_folder_overrides,
+    plain_booleans,
+    plain_settings,
+)
+from runs.data import dealt, expand_barcodes, open_dataset
+from runs.training import model_settings, sampler_of, train
 
 FOLDER = Path(__file__).resolve().parents[1]
 OLD_KEYS = {
@@ -148,11 +161,55 @@ def test_wrong_keys_are_one_line(here, argument, message):
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_wrong_values_are_named_together(tiny_args, tmp_path):
-    settings = settings_of(tiny_args, "batch_size=0", "lr=-1", "lr_decay=fast")
+def test_wrong_values_are_named_together(tiny_args):
     with pytest.raises(InputError, match=r"batch_size=0.*lr=-1.*lr_decay=fast"):
-        train(settings, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        settings_of(tiny_args, "batch_size=0", "lr=-1", "lr_decay=fast")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["dataset.sampling_rate=0", "dataset.mov_bg_int=1.2", "dataset.loss_meas_t_start=nan",
+     "lr=inf", "clip_max_norm=0", "val_fraction=1", "val_by=type", "early_stop=0", "device=tpu",
+     "init=slow", "readout=left", "dataset.nan=keep", "+oversample.5=0",
+     "clip_param.pattern1.min=high", "clip_param.pattern2.min=2", "dataset.num_t_pts_prepad=-1"],
+)  # fmt: skip
+def test_values_out_of_range_are_one_line(fault):
+    name = fault.strip("+").split("=")[0].removesuffix(".min")
+    with pytest.raises(InputError, match=f"^{name}.*expected"):
+        compose_settings([fault])
+
+
+def test_every_key_of_the_model_has_a_type():
+    settings = compose_settings(["model.ca.use_global_ca_tau=off"])
+    assert settings["model"]["ca"]["use_global_ca_tau"] is False
+    with pytest.raises(InputError, match=r"model\.network\.t_kernel_size: Value 'long'"):
+        compose_settings(["model.network.t_kernel_size=long"])
+    with pytest.raises(InputError, match=r"model\.pr\.tau: Value 'x'"):
+        compose_settings(["model.pr.tau=x"])
+
+
+def test_yaml_of_a_laboratory_stays_outside(here, tmp_path, capsys):
+    from train import main
+
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text(
+        "defaults: [lc_small, _self_]\nname: mine\nsampling_rate: 60\navg_xTrials: no\n"
+    )
+    for flags in (
+        [f"--config-dir={tmp_path}"], ["--config-dir", tmp_path], ["-cd", tmp_path],
+        [f"hydra.searchpath=[file://{tmp_path}]"], [f"hydra.searchpath=[{tmp_path}]"],
+    ):  # fmt: skip
+        overrides = [o for o in map(str, flags) if o.startswith("hydra")]
+        settings = plain_settings(
+            [*config_folder_overrides(list(map(str, flags))), *overrides, "dataset=mine", "lr=0.1"]
+        )
+        assert settings["dataset"]["name"] == "mine"
+        assert settings["dataset"]["avg_xTrials"] is False
+    done = here(main, f"--config-dir={tmp_path}", "dataset=nope", check=2)
+    assert "expected one of lc_small, mine, synthetic_small" in done.err
+    done = here(main, "--config-dir", tmp_path / "no", "dataset=mine", check=2)
+    assert "no: no such folder" in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_a_launcher_that_is_not_installed_is_one_line(script):
@@ -164,7 +221,10 @@ def test_a_launcher_that_is_not_installed_is_one_line(script):
 
 @pytest.mark.parametrize("word", ["no", "off", "false"])
 def test_no_means_false_on_the_command_line(word):
-    settings = compose_settings([f"dataset.avg_xTrials={word}", f"shuffle_labels={word}"])
+    given = ["dataset.avg_xTrials", "shuffle_labels", "model.ca.use_global_ca_tau"]
+    given = [f"{key}={word}" for key in given]
+    assert all(text.endswith("=false") for text in plain_booleans(given))
+    settings = compose_settings(given)
     assert settings["dataset"]["avg_xTrials"] is False
     assert settings["shuffle_labels"] is False
 
@@ -220,3 +280,38 @@ def test_adam_is_torchs_without_its_compiler():
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=False).returncode == 0
+
+
+def test_settled_grey_is_endless_padding(tiny_args):
+    """Losses and gradients are those of very long padding of which 5 frames count."""
+    found = []
+    for prepad, frames in (("settled", 5), ("frames", 1200)):
+        settings = settings_of(
+            tiny_args, f"prepad={prepad}", f"dataset.num_t_pts_prepad={frames}",
+            "model.network.tau_init=[-2,-1]", "model.lobula.tau_init=[-2,-1]",
+        )  # fmt: skip
+        dataset = open_dataset(settings)
+        model = model_from_config(model_settings(settings, dataset), seed=0)
+        model.norm_skip_frames = 1195 if prepad == "frames" else 0
+        dataset.sample = sampler_of(model)
+        batch = default_collate([dataset[row] for row in (0, 4, 9, 20)])
+        model.train()
+        curves = model.predict_items(batch["sampled"], batch["lc_type"], batch["neuron_num"][:, 0])
+        total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
+        total.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
+    (ours, grads, var), (theirs, expected, expected_var) = found
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(var, expected_var, rtol=1e-4, atol=1e-7)
+    for name, grad in expected.items():
+        scale = float(grad.abs().max()) + 1e-6
+        assert float((grads[name] - grad).abs().max()) < 2e-3 * scale, name
+
+
+def test_a_settled_run_trains_and_is_scored(tiny_args, tmp_path):
+    run = train(settings_of(tiny_args, "prepad=settled", "n_epochs=1"), run_dir=tmp_path / "run")
+    assert json.loads((run / "config.json").read_text())["prepad"] == "settled"
+    assert load_model(run).settled_frames == 5
+    with pytest.raises(InputError, match="prepad=settled has no frames to skip"):
+        settings_of(tiny_args, "prepad=settled", "norm_skip_frames=3")

@@ -1,0 +1,137 @@
+"""Picture files as arrays of their own numbers: every kind that PIL and tifffile know.
+
+A picture is (values, opacity): values (rows, columns) or (rows, columns, 3) of the file's dtype,
+opacity (rows, columns) 0..1 or None.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from common.files import InputError
+from common.limits import check_shape
+from inputs.safe_load import DAMAGE
+
+TIFFS = (".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", *TIFFS)
+LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+MINISWHITE, MINISBLACK, RGB = 0, 1, 2  # photometric interpretations of TIFF
+PLAIN_MODES = ("1", "L", "RGB", "I", "F")
+Picture = tuple[np.ndarray, np.ndarray | None]
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    """Return luminance (rows, columns) of grey or RGB values 0..1."""
+    return values if values.ndim == 2 else values @ LUMINANCE
+
+
+def read_pictures(path: Path) -> Iterator[Picture]:
+    """Yield the pictures of one file: one, or the pages of a TIFF in their order."""
+    try:
+        yield from (_tiff_pages(path) if path.suffix.lower() in TIFFS else [_pil_picture(path)])
+    except (*DAMAGE, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
+
+
+def count_pictures(path: Path) -> int:
+    """Return how many pictures a file holds, without reading them."""
+    if path.suffix.lower() not in TIFFS:
+        return 1
+    try:
+        with tifffile.TiffFile(path) as file:
+            return len(_movie_pages(file, path))
+    except DAMAGE as error:
+        raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
+
+
+def _pil_picture(path):
+    with Image.open(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise InputError(
+                f"{path}: an animation of {image.n_frames} pictures; expected one picture a file, "
+                "or convert it to a video"
+            )
+        return _of_pil(ImageOps.exif_transpose(image), path)
+
+
+def _of_pil(image, path):
+    """Return the Picture of a PIL image."""
+    mode = image.mode
+    if mode in ("P", "PA") or "transparency" in image.info:
+        clear = mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if clear else "RGB")
+    elif mode in ("CMYK", "YCbCr", "HSV"):
+        image = image.convert("RGB")
+    elif mode in ("La", "RGBa"):
+        image = image.convert(mode[:-1] + "A")
+    if image.mode in ("LA", "RGBA"):
+        values = np.asarray(image)
+        opacity = values[..., -1].astype(np.float32) / 255.0
+        return (values[..., 0] if image.mode == "LA" else values[..., :3]), opacity
+    if image.mode not in PLAIN_MODES and not image.mode.startswith("I;16"):
+        raise InputError(
+            f"{path}: a picture of the kind {mode}; expected grey, RGB, CMYK or a palette; "
+            "convert it to PNG"
+        )
+    values = np.asarray(image)
+    return values.astype(values.dtype.newbyteorder("=")), None
+
+
+def _movie_pages(file, path):
+    """Return the pages of a TIFF that are the frames of one movie."""
+    series = file.series[0]
+    names = dict(zip(series.axes, series.shape, strict=True))
+    many = [axis for axis, n in names.items() if axis not in "YXS" and n > 1]
+    if len(file.series) > 1 and any(s.shape != series.shape for s in file.series):
+        raise InputError(f"{path}: holds pictures of several sizes; expected one movie")
+    if len(many) > 1:
+        shape = " x ".join(f"{names[axis]} {axis}" for axis in many)
+        raise InputError(f"{path}: a stack of {shape}; expected frames of one axis: save one movie")
+    for page in file.pages:
+        check_shape(page.shape, page.dtype.itemsize if page.dtype else 1, f"{path}: a page")
+    return list(file.pages)
+
+
+def _tiff_pages(path):
+    with tifffile.TiffFile(path) as file:
+        pages = _movie_pages(file, path)
+        single = len(pages) == 1 and len(file.series[0].shape) == 3
+        if single and "S" not in file.series[0].axes:
+            # one page that holds all frames, as ImageJ writes large stacks
+            yield from ((frame, None) for frame in file.series[0].asarray())
+            return
+        plain = {int(page.photometric) for page in pages} <= {MINISWHITE, MINISBLACK, RGB}
+        if plain and all(page.planarconfig == 1 for page in pages):
+            try:
+                first = pages[0].asarray()
+            except (ValueError, ImportError, KeyError):
+                plain = False  # compressed in a way that asks for imagecodecs; PIL knows the common
+        if plain:
+            for i, page in enumerate(pages):
+                yield _of_page(page, first if i == 0 else page.asarray(), path)
+            return
+    with Image.open(path) as image:
+        for i in range(len(pages)):
+            image.seek(i)
+            yield _of_pil(image, path)
+
+
+def _of_page(page, values, path):
+    """Return the Picture of a TIFF page."""
+    if int(page.photometric) == MINISWHITE:
+        if values.dtype.kind not in "bu":
+            raise InputError(
+                f"{path}: white is zero, of {values.dtype.name}; save it black is zero"
+            )
+        values = ~values if values.dtype == bool else np.iinfo(values.dtype).max - values
+    if values.ndim == 2:
+        return values, None
+    colours = 3 if int(page.photometric) == RGB else 1
+    opacity = None
+    if values.shape[-1] > colours and page.extrasamples:
+        scale = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1.0
+        opacity = values[..., colours].astype(np.float32) / scale
+    return (values[..., :3] if colours == 3 else values[..., 0]), opacity

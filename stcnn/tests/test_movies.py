@@ -1,0 +1,259 @@
+"""User movies of every kind: their numbers, their times, their place on the field."""
+
+import subprocess
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from common.files import InputError
+from inputs.display import Display
+from inputs.levels import parse_levels
+from inputs.user_movies import UserMovie, View
+
+FIELD = Display(60.0, 1.0, 0.498, (41, 41))
+
+
+def contrast(path, display=FIELD, **view):
+    view = {"rate_hz": display.rate_hz, **view}
+    return torch.cat(list(UserMovie(path, view=View(**view)).pieces(display)))
+
+
+def greys(path, **view):
+    """Return the grey of the middle pixel of every frame."""
+    return (contrast(path, **view)[:, 20, 20] + 0.498).numpy()
+
+
+def picture(value, dtype):
+    return np.full((40, 40), value, dtype)
+
+
+def save_cmyk(path):
+    Image.fromarray(np.full((40, 40, 3), 51, np.uint8)).convert("CMYK").save(path)
+
+
+def save_white_is_zero(path):
+    tifffile.imwrite(path, picture(51, np.uint8), photometric="miniswhite")
+
+
+def save_palette(path):
+    image = Image.fromarray(picture(1, np.uint8), "P")
+    image.putpalette([0, 0, 0, 255, 255, 255] + [0] * 762)
+    image.save(path)
+
+
+def save_opaque_half(path):
+    planes = [picture(255, np.uint8), picture(51, np.uint8)]
+    Image.fromarray(np.dstack(planes), "LA").save(path)
+
+
+def save_lzw(path):
+    Image.fromarray(picture(102, np.uint8)).save(path, compression="tiff_lzw")
+
+
+KINDS = {
+    "bit.png": (lambda p: Image.fromarray(picture(1, bool)).save(p), 1.0),
+    "bit.tif": (lambda p: Image.fromarray(picture(1, bool)).save(p), 1.0),
+    "eight.png": (lambda p: Image.fromarray(picture(51, np.uint8)).save(p), 0.2),
+    "sixteen.png": (lambda p: Image.fromarray(picture(32768, np.uint16)).save(p), 0.5),
+    "sixteen.tif": (lambda p: tifffile.imwrite(p, picture(32768, np.uint16)), 0.5),
+    "float.tif": (lambda p: tifffile.imwrite(p, picture(0.25, np.float32)), 0.25),
+    "double.tif": (lambda p: tifffile.imwrite(p, picture(0.25, np.float64)), 0.25),
+    "cmyk.tif": (save_cmyk, 0.2),
+    "cmyk.jpg": (save_cmyk, 0.2),
+    "white.tif": (save_white_is_zero, 0.8),
+    "palette.png": (save_palette, 1.0),
+    "lzw.tif": (save_lzw, 0.4),
+    "half.png": (save_opaque_half, 0.2 * 1.0 + 0.8 * 0.498),
+    "rgb.png": (lambda p: Image.fromarray(np.full((40, 40, 3), 51, np.uint8)).save(p), 0.2),
+    "rgb.tif": (
+        lambda p: tifffile.imwrite(p, np.full((40, 40, 3), 51, np.uint8), photometric="rgb"), 0.2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pictures_of_every_kind(tmp_path, name):
+    save, grey = KINDS[name]
+    save(tmp_path / name)
+    np.testing.assert_allclose(greys(tmp_path), grey, atol=0.004)
+
+
+@pytest.mark.parametrize("writer", ["tifffile", "pil", "imagej"])
+def test_pages_of_a_tiff_are_frames(tmp_path, writer):
+    frames = (np.arange(20)[:, None, None] * 10 + np.zeros((1, 40, 40))).astype(np.uint8)
+    path = tmp_path / "stack" / "m.tif"
+    path.parent.mkdir()
+    if writer == "pil":
+        pages = [Image.fromarray(frame) for frame in frames]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    else:
+        tifffile.imwrite(path, frames, imagej=writer == "imagej")
+    for given in (path, path.parent):
+        np.testing.assert_allclose(greys(given), np.arange(20) * 10 / 255, atol=1e-4)
+
+
+def test_a_stack_of_two_axes_is_refused(tmp_path):
+    frames = np.zeros((2, 5, 40, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", frames, imagej=True, metadata={"axes": "TZYX"})
+    with pytest.raises(InputError, match="a stack of 2 T x 5 Z"):
+        UserMovie(tmp_path / "m.tif", rate_hz=60.0)
+
+
+AMBIGUOUS = [
+    (np.uint8, 1, r"white may be 1 or 255; give --levels 0,1 or --levels 0,255", "0,1", 1.0),
+    (np.uint16, 2048, r"white may be 4095 or 65535", "12bits", 2048 / 4095),
+    (np.uint16, 2048, r"white may be 4095 or 65535", "bits", 2048 / 65535),
+    (np.uint16, 900, r"white may be 1023 or 65535", "0,1023", 900 / 1023),
+    (np.int32, 128, r"values from 128 to 128 \(int32\)", "0,255", 128 / 255),
+    (np.int16, -3, r"values from -3 to -3 \(int16\)", "-6,6", 0.25),
+    (np.float32, 128.0, r"values from 128 to 128 \(float32\)", "0,255", 128 / 255),
+    (np.float32, -0.5, r"values from -0.5 to -0.5", "-1,1", 0.25),
+]
+
+
+@pytest.mark.parametrize(("dtype", "value", "question", "answer", "grey"), AMBIGUOUS)
+def test_levels_that_cannot_be_known_are_asked_for(tmp_path, dtype, value, question, answer, grey):
+    path = tmp_path / "m.npz"
+    np.savez(path, movie=np.full((3, 40, 40), value, dtype), rate_hz=60.0)
+    with pytest.raises(InputError, match=question):
+        UserMovie(path)
+    np.testing.assert_allclose(greys(path, levels=parse_levels(answer)), grey, atol=1e-4)
+    with pytest.raises(InputError, match="lie outside --levels"):
+        UserMovie(path, view=View(levels=(1000.0, 1001.0)))
+
+
+def test_levels_are_said_and_misspelt_ones_refused(tmp_path):
+    np.save(tmp_path / "m.npy", np.full((3, 40, 40), 200, np.uint8))
+    movie = UserMovie(tmp_path / "m.npy", rate_hz=60.0)
+    assert "black 0, white 255 (file: 8 bits)" in movie.describe(FIELD)
+    for text in ("white", "1,1", "0;1", "nan,1", "0bits"):
+        with pytest.raises(InputError, match=f"--levels {text}: expected"):
+            parse_levels(text)
+    np.save(tmp_path / "m.npy", np.full((3, 40, 40), np.nan, np.float32))
+    with pytest.raises(InputError, match="values from nan"):
+        UserMovie(tmp_path / "m.npy", rate_hz=60.0)
+
+
+def test_pictures_of_two_kinds_in_a_folder_are_refused(tmp_path):
+    Image.fromarray(picture(200, np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(picture(40000, np.uint16)).save(tmp_path / "b.png")
+    movie = UserMovie(tmp_path, rate_hz=60.0)
+    with pytest.raises(InputError, match=r"b\.png: holds uint16, the first image uint8"):
+        list(movie.pieces(FIELD))
+
+
+@pytest.mark.parametrize(("own", "field"), [(50, 50), (50, 51), (51, 50), (51, 51)])
+def test_pixels_of_the_models_size_are_not_smeared(tmp_path, own, field):
+    movie = np.full((1, own, own), 0.498, np.float32)
+    movie[0, own // 2, own // 2] = 0.0
+    np.savez(tmp_path / "m.npz", movie=movie, rate_hz=60.0, deg_per_px=1.0)
+    shown = contrast(tmp_path / "m.npz", Display(60, 1.0, 0.498, (field, field)))[0]
+    assert (shown.abs() > 0.01).nonzero().tolist() == [[field // 2, field // 2]]
+    assert shown[field // 2, field // 2] == pytest.approx(-0.498)
+
+
+def test_a_picture_that_just_fits_covers_an_even_field(tmp_path):
+    np.savez(tmp_path / "m.npz", movie=np.zeros((1, 100, 100), np.float32), rate_hz=60.0)
+    shown = contrast(tmp_path / "m.npz", Display(60, 1.0, 0.498, (50, 50)))[0]
+    np.testing.assert_allclose(shown, -0.498, atol=1e-5)
+
+
+def test_place_eye_and_polarity(tmp_path):
+    movie = np.full((1, 41, 41), 0.498, np.float32)
+    movie[0, 20, 25] = 0.0  # five degrees right of the middle
+    np.savez(tmp_path / "m.npz", movie=movie, rate_hz=60.0, deg_per_px=1.0)
+
+    def dark_at(display=FIELD, **view):
+        shown = contrast(tmp_path / "m.npz", display, **view)[0]
+        return (shown.abs() > 0.1).nonzero().tolist()[0], float(shown.min())
+
+    assert dark_at() == ([20, 25], pytest.approx(-0.498))
+    assert dark_at(azimuth=3.0, elevation=2.0)[0] == [18, 28]
+    assert dark_at(eye="other")[0] == [20, 15]
+    shown = contrast(tmp_path / "m.npz", polarity="inverted")[0]
+    assert float(shown[20, 25]) == pytest.approx(1.0 - 0.498)
+    assert dark_at(FIELD.placed("10,12"))[0] == [10, 17]
+    line = UserMovie(tmp_path / "m.npz", view=View(azimuth=3.0, eye="other")).describe(FIELD)
+    assert "middle at azimuth 3, elevation 0 deg; mirrored for the other eye" in line
+    for text in ("10", "10,", "-1,3", "99,1"):
+        with pytest.raises(InputError, match="placement"):
+            FIELD.placed(text)
+
+
+def write_video(path, times, values, *, base=1000):
+    """Write grey frames that appear at ``times`` (s), on a clock of 1 / ``base`` s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=base, options={"qp": "0", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for at, value in zip(times, values, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64), value, np.uint8), format="gray")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts = round(at * base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_a_video_of_varying_rate_keeps_its_times(tmp_path, suffix):
+    times = [*np.arange(30) / 30, *(1.0 + np.arange(20) / 10)]
+    path = tmp_path / f"vfr.{suffix}"
+    write_video(path, times, [127 if at < 1.45 else 0 for at in times])
+    movie = UserMovie(path)
+    assert movie.clock.varies
+    assert movie.n_frames == 50
+    shown = torch.cat(list(movie.pieces(FIELD)))[:, 20, 20]
+    black = int((shown < -0.3).nonzero()[0]) / 60.0
+    assert black == pytest.approx(1.5, abs=0.02)
+    assert movie.clock.times[-1] == pytest.approx(2.9, abs=1e-3)
+    assert "at a varying rate" in movie.describe(FIELD)
+
+
+def test_a_video_of_one_rate_is_not_called_varying(tmp_path):
+    write_video(tmp_path / "m.mkv", np.arange(30) / 30, [100] * 30)
+    movie = UserMovie(tmp_path / "m.mkv")  # Matroska rounds to 1 ms
+    assert not movie.clock.varies
+    assert movie.rate_hz == pytest.approx(30.0, rel=1e-3)
+    assert UserMovie(tmp_path / "m.mkv", rate_hz=15.0).seconds == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("span", ["tv", "pc"])
+def test_video_greys_are_those_of_the_pictures(tmp_path, span):
+    for i, value in enumerate((0, 64, 127, 191, 255)):
+        Image.fromarray(np.full((64, 64), value, np.uint8)).save(tmp_path / f"{i}.png")
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-framerate", "10",
+         "-i", str(tmp_path / "%d.png"), "-vf", f"scale=out_range={span},format=yuv420p",
+         "-color_range", span, "-c:v", "libx264", "-qp", "0", str(tmp_path / "m.mp4")],
+        check=True,
+    )  # fmt: skip
+    found = contrast(tmp_path / "m.mp4", Display(10, 1.0, 0.498, (41, 41)), rate_hz=None)
+    np.testing.assert_allclose(
+        found[:, 20, 20] + 0.498, [0, 64 / 255, 127 / 255, 191 / 255, 1], atol=0.003
+    )
+
+
+def test_our_own_videos_play_everywhere(tmp_path):
+    from analysis.animations import animate_maps
+
+    animate_maps(tmp_path / "m.mp4", np.random.default_rng(0).random((8, 2, 9, 9)), "x", rate_hz=60)
+    with av.open(str(tmp_path / "m.mp4")) as container:
+        assert container.streams.video[0].format.name == "yuv420p"
+
+
+def test_a_broken_off_video_is_named(tmp_path):
+    write_video(tmp_path / "m.mkv", np.arange(60) / 30, range(60))
+    whole = (tmp_path / "m.mkv").read_bytes()
+    (tmp_path / "m.mkv").write_bytes(whole[: len(whole) // 3])
+    (tmp_path / "n.mp4").write_bytes(whole[:40])
+    for name in ("m.mkv", "n.mp4"):
+        try:
+            seconds = UserMovie(tmp_path / name).seconds
+        except InputError as error:
+            assert name in str(error)  # noqa: PT017 - a cut Matroska file may be a shorter one
+        else:
+            assert seconds < 1.0
