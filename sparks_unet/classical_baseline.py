@@ -10,7 +10,7 @@ in the post-processing of the network.
 
 Files read: a movie (T, H, W).
 Files written into --out: ``<movie>_classes.tif``, ``<movie>_instances.tif`` and those of each
-class, ``<movie>_events.csv``, ``<movie>_spark_locations.csv``.
+class, ``<movie>_events.csv``, ``<movie>_frequency.csv``, ``<movie>_spark_locations.csv``.
 """
 
 import sys
@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
 
@@ -32,16 +33,14 @@ def main(argv=None):
     parser.add_argument("--threshold-sd", type=float, default=THRESHOLD_SD, help="in noise SD")
     parser.add_argument("--detrend", action="store_true", help="remove slow bleaching first")
     parser.add_argument("--whole-frame", action="store_true", help="search outside the cell too")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.classical import write_classical
 
     counts = write_classical(
         *(args.movie, args.out),
-        pixel_um=args.pixel_um,
-        frame_ms=args.frame_ms,
+        given=given_by_flags(args),
         threshold_sd=args.threshold_sd,
         detrend=args.detrend,
         whole_frame=args.whole_frame,

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 RING_RADII = {"sparks": 1, "puffs": 2, "waves": 3}  # voxels; default of --<class>-radius
 
@@ -39,8 +40,7 @@ def make_parser():
     parser.add_argument(
         "--mark-margins", type=int, default=0, help="events touching n end frames become label 4"
     )
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
@@ -49,9 +49,19 @@ def make_parser():
 def main(argv=None):
     """Parse the command line and write the masks."""
     args = make_parser().parse_args(argv)
-    from inputs.annotations import write_annotations
+    from inputs.annotations import LabelRules, write_annotations
 
-    write_annotations(args)
+    rules = LabelRules(
+        args.sparks_type,
+        args.peak_radius,
+        args.ignore_radius,
+        args.ignore_frames,
+        radii={name: getattr(args, f"{name}_radius") for name in RING_RADII},
+        mode=args.mode,
+        mark_margins=args.mark_margins,
+    )
+    places = {"ids": args.ids, "suffix": args.movies_suffix, "out": args.out}
+    write_annotations(args.data, rules, **places, given=given_by_flags(args))
 
 
 if __name__ == "__main__":

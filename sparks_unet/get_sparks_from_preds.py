@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 
 def make_parser():
@@ -35,8 +36,7 @@ def make_parser():
     parser.add_argument("--classes", type=Path, help="annotated class mask to compare with")
     parser.add_argument("--events", type=Path, help="annotated event mask to compare with")
     parser.add_argument("--bandstop", action="store_true", help="remove oscillations first")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
@@ -56,7 +56,7 @@ def main(argv=None):
         sigma=args.sigma,
         annotation=(args.classes, args.events),
         bandstop=args.bandstop,
-        given=(args.pixel_um, args.frame_ms),
+        given=given_by_flags(args),
     )
     print("\n".join(lines))
 

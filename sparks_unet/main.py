@@ -20,7 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import FOLDER, InputError, Parser, one_line_faults, plain_name, seed_number
+from settings.flags import with_given
 from settings.read_config import load_config
+from settings.recording import add_recording_flags, given_by_flags
 
 CONFIG = FOLDER / "config.ini"
 DEMO_CONFIG = FOLDER / "config_files" / "demo.ini"
@@ -55,6 +57,7 @@ def make_parser():
         metavar="section.key=value",
         help="replace one setting of the INI file; repeatable",
     )
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
@@ -77,7 +80,7 @@ def configured(args):
         overrides.append(f"training.run_name={plain_name(args.run)}")
     if args.seed is not None:
         overrides.append(f"training.seed={args.seed}")
-    params = load_config(path, overrides)
+    params = with_given(load_config(path, overrides), given_by_flags(args))
     if args.demo:
         # movies of different seeds never share a folder
         folder = f"{params.relative_path}/seed_{params.seed}"

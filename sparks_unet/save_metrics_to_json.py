@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, InputError, Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 
 @one_line_faults
@@ -27,8 +28,7 @@ def main(argv=None):
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of recordings")
     parser.add_argument("--ids", nargs="+", help="ids of the movies, with --preds")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "results", help="folder")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.voxel_counts import write_count_metrics, write_counts
@@ -37,7 +37,7 @@ def main(argv=None):
     if args.preds:
         if not args.ids:
             raise InputError("--preds needs --ids: the ids of the movies to count")
-        given = (args.pixel_um, args.frame_ms)
+        given = given_by_flags(args)
         write_counts(args.preds, args.data, args.ids, results, given=given)
         print(f"counts of {len(args.ids)} movies in {results}")
     write_count_metrics(results, args.out)

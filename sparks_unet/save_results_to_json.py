@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, RESULTS_DIR, Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(21))
 
@@ -34,13 +35,12 @@ def main(argv=None):
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=list(THRESHOLDS), help="rising numbers"
     )
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.voxel_counts import write_counts
 
-    given = (args.pixel_um, args.frame_ms)
+    given = given_by_flags(args)
     write_counts(
         *(args.preds, args.data, args.ids, args.out), thresholds=args.thresholds, given=given
     )

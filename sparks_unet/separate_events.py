@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
 from settings.config import EVENT_CLASSES
+from settings.recording import add_recording_flags, given_by_flags
 
 
 def make_parser():
@@ -30,8 +31,7 @@ def make_parser():
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "events", help="folder")
     parser.add_argument("--fill-holes", action="store_true", help="fill holes of events")
     parser.add_argument("--overlay", action="store_true", help="write coloured movies")
-    parser.add_argument("--pixel-um", type=float, help="pixel size; default: as in the file")
-    parser.add_argument("--frame-ms", type=float, help="frame time; default: as in the file")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
 
@@ -48,8 +48,7 @@ def main(argv=None):
         args.out,
         fill_holes=args.fill_holes,
         overlay=args.overlay,
-        pixel_um=args.pixel_um,
-        frame_ms=args.frame_ms,
+        given=given_by_flags(args),
     )
     print(f"{', '.join(f'{n} {name}' for name, n in counts.items())} in {args.out}")
 

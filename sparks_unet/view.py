@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
+from settings.recording import add_recording_flags, given_by_flags
 
 
 @one_line_faults
@@ -22,11 +23,16 @@ def main(argv=None):
     parser.add_argument("movie", type=Path, help="movie (TIFF)")
     parser.add_argument("--classes", type=Path, help="class movie (TIFF)")
     parser.add_argument("--instances", type=Path, help="event movie (TIFF)")
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from runs.viewer import show
 
-    show(args.movie, {"classes": args.classes, "instances": args.instances})
+    show(
+        args.movie,
+        {"classes": args.classes, "instances": args.instances},
+        given_by_flags(args),
+    )
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Source: section 13.8 of the specification.
 import numpy as np
 from scipy import ndimage
 
-from analysis.disc_output_tools import write_prediction
-from analysis.kinetics import event_table
+from analysis.disc_output_tools import write_prediction, write_table
+from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import calibrated_post, instances_from_classes
-from inputs.data_processing import cell_mask, connected_components
+from inputs.cell import cell_of, find_cell
+from inputs.data_processing import connected_components
 from inputs.movie_io import read_movie
+from inputs.movie_state import filled, look_at
 from settings.config import CLASSES
 
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
@@ -23,7 +25,16 @@ PUFF_MS = 75.0  # components that last this long are puffs
 NOISE_FACTOR = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 
 
-def classical_events(movie, post, *, threshold_sd=THRESHOLD_SD, detrend=False, whole_frame=False):
+def classical_events(
+    movie,
+    post,
+    *,
+    threshold_sd=THRESHOLD_SD,
+    detrend=False,
+    whole_frame=False,
+    state=None,
+    cell=None,
+):
     """Return the events of a movie (T, H, W) of counts as preds_processing_tools.Prediction.
 
     Args:
@@ -32,8 +43,14 @@ def classical_events(movie, post, *, threshold_sd=THRESHOLD_SD, detrend=False, w
         threshold_sd: threshold in standard deviations of the noise of the smoothed movie.
         detrend: divide by a parabola through the median of every frame (slow bleaching).
         whole_frame: search outside the cell too.
+        state: MovieState of the movie; None looks at it. Black frames show the nearest good one.
+        cell: inputs.cell.Cell; None looks for it. Where it is unknown the whole frame is searched.
     """
-    movie = movie.astype(np.float32)
+    state = look_at(movie, post.calibration.offset_counts) if state is None else state
+    if cell is None and not whole_frame:
+        sizes = post.calibration.pixel_x_um, post.calibration.pixel_y_um
+        cell = find_cell(movie, state.good, pixel_um=sizes)
+    movie = filled(movie, state.good).astype(np.float32)
     if movie.min() == movie.max():
         return instances_from_classes(movie, np.zeros(movie.shape, np.uint8), post)
     flat = movie
@@ -46,9 +63,8 @@ def classical_events(movie, post, *, threshold_sd=THRESHOLD_SD, detrend=False, w
     centred = signal - np.median(signal, axis=0)
     noise = NOISE_FACTOR * np.median(np.abs(centred), axis=0)
     mask = centred > threshold_sd * np.maximum(noise, np.finfo(np.float32).tiny)
-    cell = cell_mask(movie)
-    if cell.any() and not whole_frame:
-        mask &= cell
+    if not whole_frame and cell.mask is not None:
+        mask &= cell.mask
     return instances_from_classes(movie - movie.min(), classes_by_size(mask, post), post)
 
 
@@ -61,7 +77,8 @@ def classes_by_size(mask, post):
         if volume[number] < MIN_VOXELS:
             continue
         duration = (box[0].stop - box[0].start) * post.calibration.frame_ms
-        width = max(one.stop - one.start for one in box[1:]) * post.calibration.pixel_um
+        sizes = post.calibration.pixel_y_um, post.calibration.pixel_x_um
+        width = max((o.stop - o.start) * size for o, size in zip(box[1:], sizes, strict=True))
         if width >= WAVE_WIDTH_UM:
             kind = "waves"
         elif width >= PUFF_WIDTH_UM and duration >= PUFF_MS:
@@ -72,19 +89,23 @@ def classes_by_size(mask, post):
     return names[labels]
 
 
-def write_classical(path, out, *, pixel_um=None, frame_ms=None, **options):
+def write_classical(path, out, *, given=None, **options):
     """Write masks and the event table of the movie at ``path``; return {class: events}.
 
     Args:
         path: movie (TIFF).
         out: folder.
-        pixel_um, frame_ms: given by the user, else None.
+        given: settings.recording.Given, what the user says about the movie.
         options: threshold_sd, detrend, whole_frame of ``classical_events``.
     """
-    movie = read_movie(path)
-    post = calibrated_post(movie, pixel_um=pixel_um, frame_ms=frame_ms)
-    found = classical_events(movie.data, post, **options)
+    movie = read_movie(path, given)
+    post = calibrated_post(movie)
+    print(post.calibration.line())
+    seen = {"state": movie.state, "cell": cell_of(movie)}
+    found = classical_events(movie.data, post, **options, **seen)
     physical = {"calibration": post.calibration}
-    table = event_table(movie.data, found, **physical)
+    table = event_table(movie.data, found, **physical, **seen)
+    frequency = event_frequency(table, movie.data, **physical, **seen)
+    write_table(out / f"{path.stem}_frequency.csv", frequency)
     write_prediction(out, path.stem, movie.data, found, None, table=table, **physical)
     return found.counts()

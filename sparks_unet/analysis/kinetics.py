@@ -1,22 +1,26 @@
 """Measure every event of a movie in physical units: the event table and the event frequency.
 
-The profile of a spark or puff is taken as S(y, x) K(t), fitted to dF/F0 in the box of the event: a
-(flat-topped) Gaussian in space, and in time a linear rise and an exponential decay, blurred where
-the data show a rounded peak. Waves get the
-speed of their front. Source: sections 8.10, 8.11 and 13.2 of the specification.
+The numbers of sparks and puffs come from a fit (event_fit.py) that is kept only where its own
+errors say that the data determine it; beside them stand measures of the trace that need no model.
+Waves get the speed of their front. Source: sections 8.10, 8.11 and 13.2 of the specification.
 
 Letters: T frames, H rows, W columns; t, y, x the same in the box of one event.
 """
 
 import math
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from scipy.optimize import OptimizeWarning, curve_fit
 
-from inputs.data_processing import cell_mask, padded_box
+from analysis.event_fit import Fit, fit_profiles, in_units
+from analysis.traces import trace_measures
+from analysis.wave_front import wave_front
+from inputs.calibration import UNKNOWN, Calibration
+from inputs.cell import Cell, find_cell
+from inputs.data_processing import padded_box
+from inputs.movie_state import MovieState, level_floor, look_at
 from settings.config import CLASSES, EVENT_CLASSES
 
 COLUMNS = (
@@ -32,29 +36,60 @@ COLUMNS = (
     ),
     *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
     *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
-    *("pixel_um", "pixel_origin", "frame_ms", "frame_origin"),  # the scale of all of these
-)
-MASS_FACTOR = (
-    1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
+    *("quality", "fit_error", "peak_df_f0", "trace_rise_ms", "trace_fdhm_ms"),
+    *("saturated_voxels", "bad_frames", "background_origin"),
+    # the scale of all of these
+    *("pixel_um", "pixel_y_um", "pixel_origin", "frame_ms", "frame_origin"),
 )
 BEFORE_FRAMES = 40  # event-free frames before an event that give F0
 FOOT_FRAMES = 2  # an event begins this much before its mask, which starts above the noise
 MIN_REST_FRAMES = 5  # fewer event-free frames before it: frames after it are used too
 PAD_FRAMES = 12  # context of the fit before and after the event
+WAVE_PAD_FRAMES = 60  # the same of a wave, whose tail outlasts its mask
 PAD_UM = 1.0  # context of the fit around the event
+LIGHT = (0.4, 1.0)  # frames and pixels of the smoothing that keeps the height of a peak
 OUTSIDE_RATIO = 0.5  # the left column is background when darker than this share of the cell
-BASELINE = 0.1  # largest dF/F0 under an event that the fit takes for bleaching
-BLUR_FRAMES = 6  # shorter events do not determine a blur
-BLUR_STEP = 0.2  # frames, step at which a blurred time course is computed
-BLUR_GAIN = 0.5  # a blurred time course must leave at most this share of the misfit
-FOOT_SHARE = 0.05  # of the peak: where the rise of a blurred time course begins
-ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
-FRONT_BLOCK_PX = 4  # the front of a wave is timed in blocks of this edge
-MIN_FRONT_BLOCKS = 6  # a plane through fewer arrival times is not fitted
 CLASS_NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
 
+# what an event and its fit must show before a number is given
+MIN_CLEAR = 8.0  # height of the fit over its error
+MAX_ERROR = 0.25  # error of height, width and duration as a share of them
+MAX_MISFIT = 0.35  # residuals of the trace over its height
+MAX_OVER_PEAK = 1.5  # amplitude of the fit over the smoothed peak
+GIVEN = (  # what is given when these errors are small enough, and the word where they are not
+    (("amplitude_df_f0",), ("height",), "amplitude of the brightest frame"),
+    (("fwhm_um",), ("width",), "width undetermined"),
+    (("fdhm_ms",), ("fdhm",), "duration undetermined"),
+    (("rise_ms",), ("rise",), ""),
+    (("tau_ms",), ("tau",), ""),
+    (("mass_um3",), ("height", "width"), ""),
+)
+MIN_PEAK = 6.0  # smoothed peak over the noise of the smoothed movie, where no fit holds
 
-def event_table(movie, prediction, *, calibration, probabilities=None, background=None):
+
+@dataclass(frozen=True)
+class Scene:
+    """A recording while its events are measured: its counts and what is known about them."""
+
+    movie: np.ndarray  # (T, H, W) counts
+    busy: np.ndarray  # (T, H, W) bool, voxels of any event
+    scale: Calibration
+    state: MovieState
+    background: float
+    background_origin: str
+    floor: float  # smallest F0 above the background that is divided by
+
+
+def event_table(
+    movie,
+    prediction,
+    *,
+    calibration,
+    probabilities=None,
+    background=None,
+    state=None,
+    cell=None,
+):
     """Measure all events of a movie.
 
     Args:
@@ -65,20 +100,25 @@ def event_table(movie, prediction, *, calibration, probabilities=None, backgroun
         background: counts without light, subtracted in dF/F0 = (F - F0) / (F0 - background); None
             takes the offset of the calibration, else the left-most column where it lies outside the
             cell, else 0.
+        state: MovieState of the movie; None looks at it.
+        cell: inputs.cell.Cell of the movie; None looks for it.
 
     Returns:
         DataFrame with the columns COLUMNS, one row for each event in the order of ids. A quantity
-        that the data do not determine is NaN (an empty cell in the CSV).
+        that the data do not determine is NaN (an empty cell in the CSV); ``quality`` says why.
     """
     scale = calibration
-    if background is None:
-        background = calibration.offset_counts
-    background = background_counts(movie) if background is None else float(background)
+    state = look_at(movie, scale.offset_counts) if state is None else state
+    background, origin = _background(movie, scale, background, state, cell)
+    scene = Scene(
+        *(movie, prediction.instances > 0, scale, state, background, origin),
+        floor=level_floor(movie),
+    )
     origins = {
-        **{"pixel_um": scale.pixel_um, "pixel_origin": scale.pixel_origin},
-        **{"frame_ms": scale.frame_ms, "frame_origin": scale.frame_origin},
+        **{"pixel_um": scale.pixel_x_um, "pixel_y_um": scale.pixel_y_um},
+        **{"pixel_origin": scale.pixel_origin, "frame_ms": scale.frame_ms},
+        **{"frame_origin": scale.frame_origin, "background_origin": origin},
     }
-    busy = prediction.instances > 0
     rows = []
     for number, box in enumerate(ndimage.find_objects(prediction.instances), start=1):
         if box is None or prediction.class_of_id[number] not in CLASS_NAMES:
@@ -89,39 +129,70 @@ def event_table(movie, prediction, *, calibration, probabilities=None, backgroun
         if probabilities is not None:
             channel = probabilities[prediction.class_of_id[number]][box]
             row["mean_probability"] = float(channel[inside].mean(dtype=np.float64))
-        row |= _measured(movie, busy, inside, box, row["class"], background, scale)
+        row |= _measured(scene, inside, box, row["class"])
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"id": int, "class": str})
 
 
-def background_counts(movie):
+def _background(movie, scale, given, state, cell):
+    """Return (counts without light, where they come from)."""
+    if given is not None:
+        return float(given), "given"
+    if scale.offset_counts is not None:
+        return float(scale.offset_counts), scale.offset_origin
+    if cell is None:
+        sizes = scale.pixel_x_um or 0.2, scale.pixel_y_um or 0.2
+        cell = find_cell(movie, state.good, pixel_um=sizes)
+    counts = background_counts(movie, cell, state.good)
+    return counts, "left column, outside the cell" if counts else f"{UNKNOWN}: 0 is used"
+
+
+def background_counts(
+    movie: np.ndarray, cell: Cell | None = None, good: np.ndarray | None = None
+) -> float:
     """Return the counts without light: mean of the left-most column, 0 when it is in the cell.
+
+    Args:
+        movie: (T, H, W) counts.
+        cell: where the cell is; None looks for it.
+        good: (T,) bool, frames that count; None: all.
 
     Source: section 8.10 (self ratio).
     """
-    cell = cell_mask(movie)
-    column = float(movie[:, :, 0].mean(dtype=np.float64))
-    if not cell.any() or cell[:, 0].any():
+    cell = find_cell(movie, good) if cell is None else cell
+    if cell.mask is None or not cell.mask.any() or cell.mask[:, 0].any():
         return 0.0
-    inside = float(movie[:, cell].mean(dtype=np.float64))
-    return column if column < OUTSIDE_RATIO * inside else 0.0
+    mean = movie.mean(axis=0, dtype=np.float64) if good is None or good.all() else None
+    mean = movie[good].mean(axis=0, dtype=np.float64) if mean is None else mean
+    column = float(mean[:, 0].mean())
+    return column if column < OUTSIDE_RATIO * float(mean[cell.mask].mean()) else 0.0
 
 
-def event_frequency(table, movie, *, calibration):
+def event_frequency(table, movie, *, calibration, cell=None, state=None):
     """Return the number of events of every class and their rate in the cell.
 
     Args:
         table: DataFrame of event_table.
         movie: (T, H, W) counts.
         calibration: Calibration of the movie.
+        cell: inputs.cell.Cell of the movie; None looks for it.
+        state: MovieState of the movie; None looks at it.
 
     Returns:
-        DataFrame with one row for each class: n, cell area in um2, duration in s, events per
-        100 um2 and second, events per 100 um (longer side of the frame) and second.
+        DataFrame with one row for each class: n, cell area in um2 and how it is known, duration of
+        the frames that show the cell in s, events per 100 um2 and second, events per 100 um (longer
+        side of the frame) and second, and the scale with its origins. Without a known cell area and
+        rate per area are NaN.
     """
-    area = float(cell_mask(movie).sum() or movie[0].size) * calibration.pixel_um**2
-    seconds = len(movie) * calibration.frame_ms / 1e3
-    length = max(movie.shape[1:]) * calibration.pixel_um
+    scale = calibration
+    state = look_at(movie, scale.offset_counts) if state is None else state
+    if cell is None:
+        sizes = scale.pixel_x_um, scale.pixel_y_um
+        offset = scale.offset_counts or 0.0
+        cell = find_cell(movie, state.good, pixel_um=sizes, offset=offset)
+    area = math.nan if cell.mask is None else float(cell.mask.sum()) * scale.pixel_um2
+    seconds = int(state.good.sum()) * scale.frame_ms / 1e3
+    length = max(movie.shape[1] * scale.pixel_y_um, movie.shape[2] * scale.pixel_x_um)
     rows = []
     for name in EVENT_CLASSES:
         n = int((table["class"] == name).sum())
@@ -130,61 +201,16 @@ def event_frequency(table, movie, *, calibration):
             "per_100um_s": n / length / seconds * 100,
         }
         rows.append({"class": name, "n": n, "cell_um2": area, "duration_s": seconds, **rates})
-    return pd.DataFrame(rows)
+    origins = {
+        **{"cell_origin": cell.origin + (f": {cell.why}" if cell.why else "")},
+        **{"pixel_um": scale.pixel_x_um, "pixel_y_um": scale.pixel_y_um},
+        **{"pixel_origin": scale.pixel_origin, "frame_ms": scale.frame_ms},
+        "frame_origin": scale.frame_origin,
+    }
+    return pd.DataFrame([row | origins for row in rows])
 
 
-def spark_course(t, onset, rise, tau, blur=0.0):
-    """Return a linear rise to 1 and an exponential decay, blurred by a Gaussian, at times t (N,).
-
-    Args:
-        t: times in frames.
-        onset, rise, tau: of the sharp course, in frames.
-        blur: standard deviation of the Gaussian in frames; 0 keeps the sharp peak.
-    """
-    if blur:
-        fine = np.arange(t[0] - 4 * blur, t[-1] + 4 * blur + BLUR_STEP, BLUR_STEP)
-        course = ndimage.gaussian_filter1d(spark_course(fine, onset, rise, tau), blur / BLUR_STEP)
-        return np.interp(t, fine, course)
-    decay = np.exp(-np.clip((t - onset - rise) / tau, 0, 50))
-    return np.where(t < onset + rise, np.clip((t - onset) / rise, 0, 1), decay)
-
-
-def course_times(rise, tau, blur):
-    """Return (peak, time to peak, full duration at half maximum) of spark_course, in frames.
-
-    The sharp course has 1, rise and rise / 2 + tau ln 2.
-    """
-    if not blur:
-        return 1.0, rise, rise / 2 + tau * math.log(2)
-    t = np.arange(-4 * blur, rise + 6 * tau + 4 * blur, BLUR_STEP)
-    values = spark_course(t, 0.0, rise, tau, blur)
-    top = float(values.max())
-    above = t[values >= top / 2]
-    foot = t[values >= FOOT_SHARE * top][0]
-    return top, float(t[np.argmax(values)] - foot), float(above[-1] - above[0])
-
-
-def spot(radius, half_width, order):
-    """Return a spatial profile of amplitude 1: 1/2 at ``half_width``; order 2 is a Gaussian."""
-    return np.exp(-math.log(2) * (radius / half_width) ** order)
-
-
-def spot_slopes(rows, columns, height, half_width, order):
-    """Return the derivatives (N, 5) of ``height`` times a spot at offsets from its centre (N,).
-
-    Columns: height, column of the centre, half width, row of the centre, order.
-    """
-    radius = np.hypot(rows, columns)
-    power = math.log(2) * (radius / half_width) ** order
-    shape = np.exp(-power)
-    steep = height * shape * power
-    inwards = order * steep / np.maximum(radius, 1e-9) ** 2
-    bend = -steep * np.log(np.maximum(radius, 1e-9) / half_width)
-    slopes = (shape, inwards * columns, order * steep / half_width, inwards * rows, bend)
-    return np.stack(slopes, axis=1)
-
-
-def relative_fluorescence(movie, busy, box, start, *, background):
+def relative_fluorescence(movie, busy, box, start, *, background, good=None, floor=1.0):
     """Return dF/F0 in a box and F0.
 
     Args:
@@ -193,6 +219,8 @@ def relative_fluorescence(movie, busy, box, start, *, background):
         box: (t, y, x) slices around the event.
         start: first frame of the event.
         background: counts without light.
+        good: (T,) bool, frames that may give F0; None: all.
+        floor: smallest F0 above background that is divided by.
 
     Returns:
         (dF/F0 (t, y, x), F0 (y, x) counts), float64. F0 is the mean of up to 40 event-free
@@ -200,6 +228,8 @@ def relative_fluorescence(movie, busy, box, start, *, background):
     """
     t, y, x = box
     columns, occupied = movie[:, y, x], busy[:, y, x]
+    if good is not None and not good.all():
+        occupied = occupied | ~good[:, None, None]
     before = slice(max(0, start - FOOT_FRAMES - BEFORE_FRAMES), max(start - FOOT_FRAMES, 0))
     total, count = _event_free_sum(columns[before], occupied[before])
     poor = count < MIN_REST_FRAMES
@@ -209,10 +239,10 @@ def relative_fluorescence(movie, busy, box, start, *, background):
         total, count = total + np.where(poor, more, 0), count + np.where(poor, n, 0)
     if (count == 0).any():
         # A pixel that is never at rest nearby: its 20th percentile stands for the resting level.
-        low = np.percentile(columns, 20, axis=0)
+        low = np.percentile(columns if good is None else columns[good], 20, axis=0)
         total, count = np.where(count == 0, low, total), np.maximum(count, 1)
     f0 = total / count
-    return (movie[box] - f0) / np.maximum(f0 - background, 1.0), f0
+    return (movie[box] - f0) / np.maximum(f0 - background, floor), f0
 
 
 def _event_free_sum(values, occupied):
@@ -220,243 +250,189 @@ def _event_free_sum(values, occupied):
     return (values * free).sum(axis=0, dtype=np.float64), free.sum(axis=0)
 
 
-def region_statistics(ids, number, box):
-    """Return (frames, radius in pixels of the largest disk inside one frame, voxels) of an event.
+def region_statistics(ids, number, box, sizes=(1.0, 1.0)):
+    """Return (frames, radius of the largest disk inside one frame, voxels) of an event.
 
     Args:
         ids: (T, H, W) event ids.
         number: id of the event.
         box: box of the event.
+        sizes: height and width of a pixel; 1 gives the radius in pixels.
     """
     wide = padded_box(box, ids.shape, (0, 1, 1))
     inside = ids[wide] == number
     # The border of the frame is no border of the event; an event that fills frames has no radius.
-    radii = [ndimage.distance_transform_edt(frame).max() for frame in inside if not frame.all()]
+    radii = [
+        ndimage.distance_transform_edt(frame, sizes).max() for frame in inside if not frame.all()
+    ]
     return box[0].stop - box[0].start, max(radii, default=math.nan), int(inside.sum())
 
 
 def _extent(ids, number, box, scale):
     """Return what follows from the mask of an event alone."""
-    n_frames, radius, _ = region_statistics(ids, number, box)
-    area = (ids[box] == number).sum(axis=(1, 2)).max() * scale.pixel_um**2
+    sizes = scale.pixel_y_um, scale.pixel_x_um
+    n_frames, radius, _ = region_statistics(ids, number, box, sizes)
     return {
         "start_frame": box[0].start,
         "end_frame": box[0].stop - 1,
         "duration_ms": n_frames * scale.frame_ms,
-        "area_max_um2": area,
-        "height_um": (box[1].stop - box[1].start) * scale.pixel_um,
-        "width_um": (box[2].stop - box[2].start) * scale.pixel_um,
-        "radius_um": radius * scale.pixel_um,
+        "area_max_um2": (ids[box] == number).sum(axis=(1, 2)).max() * scale.pixel_um2,
+        "height_um": (box[1].stop - box[1].start) * scale.pixel_y_um,
+        "width_um": (box[2].stop - box[2].start) * scale.pixel_x_um,
+        "radius_um": radius,
     }
 
 
-def _measured(movie, busy, inside, box, kind, background, scale):
+def _measured(scene, inside, box, kind):
     """Return peak, amplitude, widths and times of one event."""
-    pad = 0 if kind == "waves" else math.ceil(PAD_UM / scale.pixel_um)
-    wide = padded_box(box, movie.shape, (PAD_FRAMES, pad, pad))
-    ratio, f0 = relative_fluorescence(movie, busy, wide, box[0].start, background=background)
+    scale = scene.scale
+    pads = (WAVE_PAD_FRAMES, 0, 0)
+    if kind != "waves":
+        pads = PAD_FRAMES, *(math.ceil(PAD_UM / s) for s in (scale.pixel_y_um, scale.pixel_x_um))
+    wide = padded_box(box, scene.movie.shape, pads)
+    good = scene.state.good[wide[0]]
+    options = {"background": scene.background, "good": scene.state.good, "floor": scene.floor}
+    ratio, f0 = relative_fluorescence(scene.movie, scene.busy, wide, box[0].start, **options)
     inner = tuple(
         slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True)
     )
-    precision = pixel_precision(f0, background)
-    smoothed = smoothed_ratio(ratio, precision)
-    masked = np.where(inside, smoothed[inner], -np.inf)
+    precision = pixel_precision(f0, scene.background, scene.floor)
+    smoothed = smoothed_ratio(ratio, precision, good, scale.aspect)
+    usable = inside & good[inner[0], None, None]
+    masked = np.where(usable if usable.any() else inside, smoothed[inner], -np.inf)
     peak = np.unravel_index(np.argmax(masked), masked.shape)
+    strong = float(masked.max())
     t, y, x = (int(i) + one.start for i, one in zip(peak, box, strict=True))
-    voxel = scale.pixel_um**2 * scale.frame_ms / 1e3
-    row = {
-        **{"t_peak": t, "y_peak": y, "x_peak": x, "t_peak_ms": t * scale.frame_ms},
-        **{"y_peak_um": y * scale.pixel_um, "x_peak_um": x * scale.pixel_um},
-        "amplitude_df_f0": float(masked.max()),
-        "integral_um2_s": float(smoothed[inner][inside].sum() * voxel),
-        "f0_counts": float(f0[y - wide[1].start, x - wide[2].start]),
-        "background_counts": background,
-    }
-    if kind == "waves":
-        return row | wave_front(smoothed[inner], inside, scale)
-    # Voxels of other events would pull the fit; they count as missing.
+    start = tuple(a - b.start for a, b in zip((t, y, x), wide, strict=True))
     own = np.zeros(ratio.shape, bool)
     own[inner] = inside
-    weight = np.where(busy[wide] & ~own, 0.0, precision)
-    start = tuple(a - b.start for a, b in zip((t, y, x), wide, strict=True))
-    return row | fit_event(ratio, weight, start, scale, flat=kind == "puffs")
+    voxel = scale.pixel_um2 * scale.frame_ms / 1e3
+    row = {
+        **{"t_peak": t, "y_peak": y, "x_peak": x, "t_peak_ms": t * scale.frame_ms},
+        **{"y_peak_um": y * scale.pixel_y_um, "x_peak_um": x * scale.pixel_x_um},
+        "peak_df_f0": light_peak(ratio, precision, good, start, scale.aspect),
+        "integral_um2_s": float(smoothed[inner][usable].sum() * voxel),
+        "f0_counts": float(f0[start[1:]]),
+        "background_counts": scene.background,
+        "bad_frames": int(np.count_nonzero(~scene.state.good[box[0]])),
+        "saturated_voxels": 0,
+    }
+    if scene.state.ceiling is not None:
+        top = scene.movie[box][inside] >= scene.state.ceiling
+        row["saturated_voxels"] = int(np.count_nonzero(top))
+    if f0[start[1:]] - scene.background <= scene.floor:
+        return row | {"quality": "F0 is not above the background"}
+    if kind == "waves":
+        rest = max(inner[0].start - FOOT_FRAMES, 0)
+        found = wave_front(smoothed, ratio, own, scale, rest)
+        return row | found | {"quality": _word(row, "" if found else "no wave above the noise")}
+    # Voxels of other events would pull the fit; they count as missing, as do black frames.
+    missing = (scene.busy[wide] & ~own) | ~good[:, None, None]
+    weight = np.where(missing, 0.0, precision)
+    rest = smoothed[~scene.busy[wide] & good[:, None, None]]
+    noise = 1.4826 * float(np.median(np.abs(rest - np.median(rest)))) if rest.size else 0.0
+    if strong <= MIN_PEAK * noise:
+        return row | {"quality": _word(row, "no event above the noise")}
+    fit = fit_profiles(ratio, weight, start, flat=kind == "puffs", aspect=scale.aspect)
+    return row | judged(fit, row, scale, trace_span(own, good))
 
 
-def pixel_precision(f0, background):
+def light_peak(
+    ratio: np.ndarray,
+    precision: np.ndarray,
+    good: np.ndarray,
+    peak: tuple[int, int, int],
+    aspect: float = 1.0,
+) -> float:
+    """Return the largest lightly smoothed dF/F0 next to the place of a peak (t, y, x).
+
+    The smoothing that finds the peak lowers it: by 40 % in a spark of four frames. A light one
+    keeps most of it, and only next to the place found is its largest value no grain of noise.
+    """
+    reach = (4, 6, 6)
+    box = padded_box([slice(p, p + 1) for p in peak], ratio.shape, reach)
+    part = smoothed_ratio(ratio[box], precision[box[1:]], good[box[0]], aspect, LIGHT)
+    near = tuple(
+        slice(max(p - one.start - 1, 0), p - one.start + 2)
+        for p, one in zip(peak, box, strict=True)
+    )
+    return float(part[near].max())
+
+
+def trace_span(own: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return the frames (t,) bool of an event that show it."""
+    span = own.any(axis=(1, 2))
+    return span & good if (span & good).any() else span
+
+
+def judged(
+    fit: Fit | None, row: dict, scale: Calibration, span: np.ndarray
+) -> dict[str, float | str]:
+    """Return the numbers of an event that its data determine, and the word for its quality.
+
+    Args:
+        fit: of ``fit_profiles``.
+        row: what is known of the event: peak_df_f0, saturated_voxels.
+        scale: Calibration.
+        span: (t,) bool, frames of the event.
+    """
+    peak = row["peak_df_f0"]
+    if fit is not None and fit.clear < MIN_CLEAR:
+        return {"quality": _word(row, "no event above the noise")}
+    found = {"amplitude_df_f0": peak}
+    faults = ["no fit"]
+    if fit is not None:
+        measures = trace_measures(fit.trace, span)
+        found["trace_rise_ms"] = measures["rise"] * scale.frame_ms
+        found["trace_fdhm_ms"] = measures["fdhm"] * scale.frame_ms
+        found["fit_error"] = float(max(fit.errors[name] for name in ("height", "width", "fdhm")))
+        faults = ["fit undetermined"]
+    if row["saturated_voxels"]:
+        # the fit sees a clipped profile: its width is too large, its height too low
+        faults = []
+    elif fit is not None and fit.misfit <= MAX_MISFIT and fit.amplitude <= MAX_OVER_PEAK * peak:
+        values, faults = in_units(fit, scale), []
+        for names, errors, word in GIVEN:
+            if max(fit.errors[name] for name in errors) <= MAX_ERROR:
+                found |= {name: values[name] for name in names}
+            elif word:
+                faults.append(word)
+    return found | {"quality": _word(row, "; ".join(faults))}
+
+
+def _word(row, fault):
+    """Return the cell ``quality``: good, or what is wrong."""
+    words = [fault] if fault else []
+    if row["saturated_voxels"] and "saturated" not in words:
+        words.append("saturated")
+    if row["bad_frames"]:
+        words.append(f"{row['bad_frames']} black or repeated frames")
+    return "; ".join(words) or "good"
+
+
+def pixel_precision(f0, background, floor=1.0):
     """Return the weight of each pixel's dF/F0: one over its variance under shot noise, (y, x)."""
-    precision = np.maximum(f0 - background, 1.0) ** 2 / np.maximum(f0, 1.0)
+    precision = np.maximum(f0 - background, floor) ** 2 / np.maximum(f0, floor)
     return precision / precision.max()
 
 
-def smoothed_ratio(ratio, precision):
-    """Return dF/F0 (t, y, x) smoothed by sigma 1 frame and 2 pixels, weighted by precision (y, x).
+def smoothed_ratio(ratio, precision, good=None, aspect=1.0, sigmas=(1.0, 2.0)):
+    """Return dF/F0 (t, y, x) smoothed in time and space, weighted by precision (y, x).
 
     The weights keep pixels outside the cell, where F0 is close to the background, from dominating.
-    """
-    sigma = (1, 2, 2)
-    weighted = ndimage.gaussian_filter(ratio * precision, sigma)
-    return weighted / ndimage.gaussian_filter(precision, sigma[1:])
-
-
-def fit_event(ratio, precision, peak, scale, *, flat):
-    """Fit S(y, x) K(t) to one event.
 
     Args:
         ratio: (t, y, x) dF/F0.
-        precision: (t, y, x) weight of each voxel, 0 leaves it out.
-        peak: (t, y, x) where the fit starts, in voxels of ``ratio``.
-        scale: Calibration.
-        flat: True fits the exponent of the spatial profile too (puffs).
-
-    Returns:
-        Dict of amplitude_df_f0, fwhm_um, fdhm_ms, rise_ms, tau_ms, mass_um3; empty when the fit
-        finds no event with finite width inside the box.
+        precision: (y, x) weights.
+        good: (t,) bool, frames that count; None: all.
+        aspect: height over width of a pixel.
+        sigmas: frames and pixels of x.
     """
-    t = np.arange(ratio.shape[0], dtype=np.float64)
-    y, x = np.mgrid[: ratio.shape[1], : ratio.shape[2]].astype(np.float64)
-    course = spark_course(t, peak[0] - 1.0, 1.0, max(4.0, ratio.shape[0] / 6))
-    weighted = ratio * precision
-    try:
-        for _ in range(ROUNDS):
-            # Least-squares map for this course, then least-squares trace for its spot.
-            weight = np.einsum("t,tyx->yx", course**2, precision)
-            image = np.einsum("t,tyx->yx", course, weighted) / np.maximum(weight, 1e-9)
-            row, column, half, order = _fit_spot(image, weight, y, x, peak, flat)
-            shape = spot(np.hypot(y - row, x - column), half, order)
-            weight = np.einsum("yx,tyx->t", shape**2, precision)
-            trace = np.einsum("yx,tyx->t", shape, weighted) / np.maximum(weight, 1e-9)
-            height, *times = _fit_course(t, trace, weight, peak[0])
-            course = spark_course(t, *times)
-    except (RuntimeError, ValueError):
-        return {}
-    fwhm = 2 * half * scale.pixel_um
-    onset, rise, tau, blur = times
-    if height <= 0 or half > max(ratio.shape[1:]) or tau > len(t) or onset + rise > len(t):
-        return {}
-    top, to_peak, duration = course_times(rise, tau, blur)
-    amplitude = height * top
-    return {
-        "amplitude_df_f0": amplitude,
-        "fwhm_um": fwhm,
-        "fdhm_ms": duration * scale.frame_ms,
-        "rise_ms": to_peak * scale.frame_ms,
-        "tau_ms": tau * scale.frame_ms,
-        "mass_um3": MASS_FACTOR * amplitude * fwhm**3,
-    }
-
-
-def _fit_spot(image, weight, y, x, peak, flat):
-    """Return (row, column, half width, order) of the spot in an image (y, x).
-
-    An image of one row is a line scan: its row is the centre.
-    """
-    used = weight > 0
-    line = len(image) == 1
-
-    def model(_, height, column, half, *rest):
-        row = 0.0 if line else rest[0]
-        order = rest[-1] if flat else 2.0
-        return height * spot(np.hypot(y - row, x - column), half, order)[used]
-
-    def slopes(_, height, column, half, *rest):
-        row = 0.0 if line else rest[0]
-        order = rest[-1] if flat else 2.0
-        kept = [0, 1, 2] + [3] * (not line) + [4] * flat
-        return spot_slopes((y - row)[used], (x - column)[used], height, half, order)[:, kept]
-
-    near = image[max(peak[1] - 1, 0) : peak[1] + 2, max(peak[2] - 1, 0) : peak[2] + 2]
-    start = [max(float(near.mean()), 1e-3), peak[2], 8.0 if flat else 4.0]
-    low, high = [0, peak[2] - 6, 0.5], [np.inf, peak[2] + 6, 2.0 * max(image.shape)]
-    if not line:
-        start, low, high = [*start, peak[1]], [*low, peak[1] - 6], [*high, peak[1] + 6]
-    if flat:
-        start, low, high = [*start, 3.0], [*low, 1.5], [*high, 8.0]
-    sigma = 1 / np.sqrt(weight[used])
-    found = _bounded_fit(model, None, image[used], start, low, high, sigma, slopes)
-    row = 0.0 if line else found[3]
-    return row, found[1], found[2], found[-1] if flat else 2.0
-
-
-def _fit_course(t, trace, weight, peak_frame):
-    """Return (height, onset, rise, tau, blur) of spark_course, in frames, for a trace (t,).
-
-    A constant under the event takes up what bleaching leaves between F0 and the event. The blur
-    stays 0 unless it removes a good part of the misfit: few frames do not determine it.
-    """
-    used = weight > 0
-    sigma = 1 / np.sqrt(weight[used])
-
-    def model(t, height, onset, rise, tau, baseline, blur=0.0):
-        return baseline + height * spark_course(t, onset, rise, tau, blur)
-
-    # no exact slopes here: at its kinks they lead into a wrong minimum that differences step over
-    def fit(start, low, high):
-        found = _bounded_fit(model, t[used], trace[used], start, low, high, sigma)
-        misfit = float((((model(t[used], *found) - trace[used]) / sigma) ** 2).sum())
-        return found, misfit
-
-    start = [max(float(trace[peak_frame]), 1e-3), peak_frame - 1.5, 1.5, 5.0, 0.0]
-    low = [0, -5, 0.2, 0.3, -BASELINE]
-    high = [np.inf, len(t), max(len(t) / 2, 2.0), 3.0 * len(t) + 10, BASELINE]
-    sharp, misfit = fit(start, low, high)
-    if course_times(*sharp[2:4], 0.0)[2] < BLUR_FRAMES:
-        return (*sharp[:4], 0.0)
-    blurred, less = fit([*sharp, 1.0], [*low, 0.2], [*high, len(t) / 4])
-    if less < BLUR_GAIN * misfit:
-        return (*blurred[:4], blurred[5])
-    return (*sharp[:4], 0.0)
-
-
-def _bounded_fit(model, t, values, start, low, high, sigma, slopes=None):
-    """Return the parameters of a weighted least-squares fit that starts inside its bounds.
-
-    ``slopes`` returns the derivatives of the model (N, parameters); None: finite differences.
-    """
-    if np.size(values) <= len(start):
-        raise ValueError("fewer values than parameters")
-    start = np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is unused
-        return curve_fit(model, t, values, start, sigma, bounds=(low, high), jac=slopes)[0]
-
-
-def wave_front(ratio, inside, scale):
-    """Measure a wave: its amplitude, and its speed from a plane fitted to the arrival times.
-
-    Args:
-        ratio: (t, y, x) smoothed dF/F0 in the box of the wave.
-        inside: (t, y, x) bool, voxels of the wave.
-        scale: Calibration.
-
-    Returns:
-        Dict of amplitude_df_f0 (median of the peaks of all blocks) and speed_um_s; without the
-        speed when the front crosses the box within a frame, empty when too few blocks are covered.
-    """
-    block = FRONT_BLOCK_PX
-    height, width = (n // block * block for n in ratio.shape[1:])
-    cut = (slice(None), slice(0, height), slice(0, width))
-    grid = (len(ratio), height // block, block, width // block, block)
-    covered = inside[cut].reshape(grid).any(axis=0).mean(axis=(1, 3)) > 0.5
-    rows, columns = np.nonzero(covered)
-    if len(rows) < MIN_FRONT_BLOCKS:
-        return {}
-    traces = ratio[cut].reshape(grid).mean(axis=(2, 4))[:, rows, columns]  # (t, blocks)
-    top = traces.max(axis=0)
-    first = np.argmax(traces >= top / 2, axis=0)
-    row = {"amplitude_df_f0": float(np.median(top))}
-    seen = first > 0
-    if seen.sum() < MIN_FRONT_BLOCKS:
-        return row
-    at, index = first[seen], np.flatnonzero(seen)
-    after, before = traces[at, index], traces[at - 1, index]
-    arrival = at - (after - top[seen] / 2) / np.maximum(after - before, 1e-9)  # frames
-    plane = np.stack([np.ones(len(at)), rows[seen] * block, columns[seen] * block], axis=1)
-    kept = np.ones(len(at), bool)
-    for _ in range(3):
-        solution = np.linalg.lstsq(plane[kept], arrival[kept], rcond=None)[0]
-        residual = np.abs(arrival - plane @ solution)
-        kept = residual <= max(3 * 1.4826 * np.median(residual[kept]), 1.0)
-    slowness = float(np.hypot(*solution[1:]))  # frames per pixel
-    if slowness * max(height, width) < 1:
-        return row
-    return row | {"speed_um_s": scale.pixel_um / (slowness * scale.frame_ms / 1e3)}
+    sigma = (sigmas[0], sigmas[1] / aspect, sigmas[1])
+    if good is None or good.all():
+        weighted = ndimage.gaussian_filter(ratio * precision, sigma)
+        return weighted / ndimage.gaussian_filter(precision, sigma[1:])
+    weight = np.where(good[:, None, None], precision, 0.0)
+    total = ndimage.gaussian_filter(weight, sigma)
+    weighted = ndimage.gaussian_filter(ratio * weight, sigma)
+    return np.where(total > 1e-3 * precision.max(), weighted / np.maximum(total, 1e-12), 0.0)

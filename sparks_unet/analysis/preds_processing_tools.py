@@ -15,7 +15,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from common.files import InputError
-from inputs.calibration import scaled_post
+from inputs.calibration import ScaledPost, scaled_post
 from inputs.data_processing import (
     CUBE,
     TRUNCATE,
@@ -30,7 +30,8 @@ from inputs.data_processing import (
     spark_groups,
     spark_maxima,
 )
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
+from inputs.movie_io import Movie
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 
 OTSU_BINS = 256
 CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output channels
@@ -325,19 +326,17 @@ def ignore_marginal(prediction, margin):
     return Prediction(classes, prediction.instances, class_of_id, peaks[own])
 
 
-def calibrated_post(movie, *, pixel_um=None, frame_ms=None, post=None):
-    """Return ScaledPost with the calibration of a movie.
+def calibrated_post(movie: Movie, *, post: PostParams | None = None) -> ScaledPost:
+    """Return the settings of post-processing with the calibration of a movie.
 
     Args:
-        movie: inputs.movie_io.Movie.
-        pixel_um, frame_ms: given by a flag; they win over the file.
-        post: settings.config.PostParams; None takes the defaults.
+        movie: recording.
+        post: None takes the defaults.
 
     Raises:
         InputError: neither the file nor the user says the scale.
     """
-    calibration = movie.calibration.given(pixel_um, frame_ms, origin="flag", source=movie.source)
-    return scaled_post(calibration, post, source=movie.source)
+    return scaled_post(movie.calibration, post, source=movie.source)
 
 
 def _event_channels(probabilities, shape):

@@ -13,7 +13,13 @@ from analysis.location_metrics import location_metrics, match_sparks
 from analysis.preds_processing_tools import calibrated_post, threshold_mask
 from common.files import InputError, atomic_path
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
-from inputs.movie_io import read_class_labels, read_event_labels, read_movie, same_shape
+from inputs.movie_io import (
+    read_class_labels,
+    read_event_labels,
+    read_movie,
+    read_stack,
+    same_shape,
+)
 
 SAMPLING_HZ = 150.0
 BANDSTOP_ORDER = 4
@@ -115,7 +121,7 @@ def write_spark_locations(
     sigma=3.0,
     annotation=(None, None),
     bandstop=False,
-    given=(None, None),
+    given=None,
 ):
     """Write the table of sparks; return the lines that tell what was found.
 
@@ -129,9 +135,9 @@ def write_spark_locations(
         sigma: smoothing before the peak search.
         annotation: paths of the class and the event mask to compare with, or None.
         bandstop: remove oscillations first.
-        given: pixel size in um and frame time in ms that the user gave, or None.
+        given: settings.recording.Given, what the user says about the movie, or None.
     """
-    prediction, movie = read_movie(prediction_path), read_movie(movie_path)
+    prediction, movie = read_stack(prediction_path), read_movie(movie_path, given)
     same_shape(prediction, movie)
     if not 0 <= threshold <= 1:
         raise InputError(f"--threshold {threshold}: expected a number from 0 to 1")
@@ -141,7 +147,7 @@ def write_spark_locations(
     if annotation[0] is not None:
         shape = movie.data.shape
         masks = read_class_labels(annotation[0], shape), read_event_labels(annotation[1], shape)
-    post = calibrated_post(movie, pixel_um=given[0], frame_ms=given[1])
+    post = calibrated_post(movie)
     post = dataclasses.replace(post, ignore_frames=ignore_frames)
     data = movie.data
     if bandstop:

@@ -8,7 +8,7 @@ import numpy as np
 from analysis.disc_output_tools import sixteen_bit
 from analysis.preds_processing_tools import threshold_mask
 from inputs.data_processing import connected_components
-from inputs.movie_io import read_movie, write_stack
+from inputs.movie_io import read_stack, write_stack
 
 
 def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
@@ -28,7 +28,7 @@ def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
 
 def write_tracks(path, out=None, *, threshold, min_radius, ignore_frames):
     """Write the labelled movie of the probabilities at ``path``; return (path, events)."""
-    movie = read_movie(path)
+    movie = read_stack(path)
     events = track_objects(
         movie.data.astype(np.float32),
         threshold,

@@ -3,6 +3,7 @@
 Source: section 8.9 of the specification.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,15 @@ from analysis.metrics_tools import add_counts
 from analysis.preds_processing_tools import calibrated_post, otsu_classes, threshold_mask
 from common.files import InputError, raise_faults, read_json, write_json
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
-from inputs.movie_io import read_class_labels, read_event_labels, read_movie, same_shape
+from inputs.movie_io import (
+    movie_file,
+    movie_ids,
+    read_class_labels,
+    read_event_labels,
+    read_movie,
+    read_stack,
+    same_shape,
+)
 from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
 
 GROUPS = {
@@ -107,16 +116,32 @@ def peak_results(movie, probability, argmax, true_peaks, post, *, thresholds=THR
     }
 
 
-def find_predictions(folder, movie_id):
+def find_predictions(folder, movie_id, known=()):
     """Return {"sparks": path, ...} of the probability movies of one recording.
+
+    The id stands just before the way of assembly: numbers in the name of the run are no ids.
+
+    Args:
+        folder: of the predictions.
+        movie_id: NN.
+        known: ids of all movies; a file belongs to the longest one that fits its name.
 
     Raises:
         InputError: a class is missing or there are several files for it.
     """
     found, faults = {}, []
+    longer = [one for one in known if one.endswith(f"_{movie_id}")]
     for name in EVENT_CLASSES:
-        paths = sorted(Path(folder).glob(f"*_{movie_id}_*raw_{name}.tif"))
-        paths = paths or sorted(Path(folder).glob(f"*_{movie_id}_{name}.tif"))
+        paths = []
+        for ending in (rf"_(?:[a-z]+_)?raw_{name}", f"_{name}"):
+            paths = paths or [
+                path
+                for path in sorted(Path(folder).glob(f"*_{name}.tif"))
+                if re.search(rf"(?:^|_){re.escape(movie_id)}{ending}$", path.stem)
+                and not any(
+                    re.search(rf"(?:^|_){re.escape(x)}{ending}$", path.stem) for x in longer
+                )
+            ]
         if len(paths) != 1:
             faults.append(
                 f"{folder}: {len(paths)} files *_{movie_id}_*raw_{name}.tif; expected one"
@@ -139,20 +164,21 @@ def _with_sum(results):
 
 def _read(preds, data, movie_id, given):
     """Return (movie counts, probabilities, classes, true peaks, PostParams) of one recording."""
-    movie = read_movie(data / f"{movie_id}_video.tif")
-    classes = read_class_labels(data / f"{movie_id}_class_label.tif", movie.data.shape)
-    events = read_event_labels(data / f"{movie_id}_event_label.tif", movie.data.shape)
+    movie = read_movie(movie_file(data, movie_id), given)
+    shape = movie.data.shape
+    classes = read_class_labels(movie_file(data, movie_id, "class_label"), shape)
+    events = read_event_labels(movie_file(data, movie_id, "event_label"), shape)
     probabilities = {}
-    for name, path in find_predictions(preds, movie_id).items():
-        stack = read_movie(path)
+    for name, path in find_predictions(preds, movie_id, movie_ids(data)).items():
+        stack = read_stack(path)
         same_shape(stack, movie)
         probabilities[name] = stack.data.astype(np.float32)
     peaks = annotated_spark_peaks(movie.data, classes, events)
-    post = calibrated_post(movie, pixel_um=given[0], frame_ms=given[1])
+    post = calibrated_post(movie)
     return movie.data, probabilities, classes, peaks, post
 
 
-def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=(None, None)):
+def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=None):
     """Count recordings; write ``per_pixel_results`` and ``spark_peaks_results`` into ``out``.
 
     Args:
@@ -161,13 +187,13 @@ def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=(None, N
         ids: ids of the movies.
         out: folder.
         thresholds: rising numbers from 0 to 1.
-        given: pixel size in um and frame time in ms that the user gave, or None.
+        given: settings.recording.Given, what the user says about the movies, or None.
     """
     thresholds = list(thresholds)
     if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:
         raise InputError(f"--thresholds {thresholds}: expected rising numbers from 0 to 1")
     for movie_id in ids:  # a missing file is found before the long count starts
-        find_predictions(preds, movie_id)
+        find_predictions(preds, movie_id, movie_ids(data))
     by_group, peaks = {group: {} for group in GROUPS}, {}
     for movie_id in ids:
         movie, probabilities, classes, true_peaks, post = _read(preds, data, movie_id, given)

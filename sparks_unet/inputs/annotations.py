@@ -4,7 +4,8 @@ Source: section 5.6 of the specification. One module for what were two scripts i
 project.
 """
 
-import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -21,7 +22,9 @@ from inputs.data_processing import (
     spark_peaks,
 )
 from inputs.movie_io import (
+    Movie,
     label_warnings,
+    movie_file,
     movie_ids,
     read_class_labels,
     read_event_labels,
@@ -29,6 +32,7 @@ from inputs.movie_io import (
     write_stack,
 )
 from settings.config import CLASSES, IGNORE_INDEX
+from settings.recording import Given
 
 SUFFIX = {
     "peaks": "class_label_peaks",
@@ -179,60 +183,112 @@ def ignore_marginal_events(classes, events, margin):
     return np.where(touching[events], IGNORE_INDEX, classes).astype(np.uint8)
 
 
-def annotated(movie, classes, events, args, calibration):
-    """Return the labels of one recording as the flags ``args`` of the script want them."""
-    if args.mark_margins:
-        classes = ignore_marginal_events(classes, events, args.mark_margins)
-    if args.sparks_type == "peaks":
-        reach = {"radius": args.peak_radius, "ignore_radius": args.ignore_radius}
-        reach |= {"ignore_frames": args.ignore_frames, "calibration": calibration}
-        return peak_annotations(movie, classes, **reach)[0]
-    if args.sparks_type == "small":
-        return small_annotations(movie, classes, events)
-    if args.sparks_type == "dilated":
-        radii = {name: getattr(args, f"{name}_radius") for name in RING_RADII}
-        return dilated_annotations(classes, radii=radii, mode=args.mode)
+@dataclass(frozen=True)
+class LabelRules:
+    """How raw annotations become the class mask that a network is trained on.
+
+    Attributes:
+        sparks_type: raw, peaks, small or dilated.
+        peak_radius, ignore_radius: peaks: ball of class 1 and shell of class 4, in voxels.
+        ignore_frames: peaks: frames at both ends without.
+        radii: dilated: {"sparks": r, "puffs": r, "waves": r} in voxels.
+        mode: dilated: rings or 3d-2022.
+        mark_margins: events that touch so many end frames become label 4.
+    """
+
+    sparks_type: str = "raw"
+    peak_radius: int = 3
+    ignore_radius: int = 1
+    ignore_frames: int = 0
+    radii: dict = field(default_factory=lambda: dict(RING_RADII))
+    mode: str = "rings"
+    mark_margins: int = 0
+
+    def check(self) -> None:
+        """Raise InputError where a number is below 0."""
+        numbers = {f"{name}-radius": radius for name, radius in self.radii.items()}
+        for name in ("peak_radius", "ignore_radius", "ignore_frames", "mark_margins"):
+            numbers[name.replace("_", "-")] = getattr(self, name)
+        for name, value in numbers.items():
+            if value < 0:
+                raise InputError(f"--{name} {value}: expected >= 0")
+
+    @property
+    def suffix(self) -> str:
+        """Last part of the names of the masks."""
+        return SUFFIX.get(self.sparks_type, "class_label_margins")
+
+
+def annotated(
+    movie: Movie, classes: np.ndarray, events: np.ndarray, rules: LabelRules
+) -> np.ndarray:
+    """Return the labels (T, H, W) uint8 of one recording as ``rules`` want them."""
+    if rules.mark_margins:
+        classes = ignore_marginal_events(classes, events, rules.mark_margins)
+    if rules.sparks_type == "peaks":
+        reach = {"radius": rules.peak_radius, "ignore_radius": rules.ignore_radius}
+        reach |= {"ignore_frames": rules.ignore_frames, "calibration": movie.calibration}
+        return peak_annotations(movie.data, classes, **reach)[0]
+    if rules.sparks_type == "small":
+        return small_annotations(movie.data, classes, events)
+    if rules.sparks_type == "dilated":
+        return dilated_annotations(classes, radii=rules.radii, mode=rules.mode)
     return classes
 
 
-def _read(args, movie_id):
+def _read(folder, movie_id, suffix, rules, given):
     """Return (Movie, classes, events) of one recording; print warnings about its masks."""
-    movie = read_movie(args.data / f"{movie_id}_{args.movies_suffix}.tif")
-    given = movie.calibration.given(
-        args.pixel_um, args.frame_ms, origin="flag", source=movie.source
-    )
-    if args.sparks_type == "peaks":
-        given.needed(movie.source)
-    movie = dataclasses.replace(movie, calibration=given)
+    movie = read_movie(movie_file(folder, movie_id, suffix), given)
+    if rules.sparks_type == "peaks":
+        movie.calibration.needed(movie.source)
     shape = movie.data.shape
-    classes = read_class_labels(args.data / f"{movie_id}_class_label.tif", shape)
-    event_path = args.data / f"{movie_id}_event_label.tif"
+    classes = read_class_labels(movie_file(folder, movie_id, "class_label"), shape)
+    event_path = movie_file(folder, movie_id, "event_label")
     events = read_event_labels(event_path, shape)
     for text in label_warnings(event_path, classes, events):
         print(f"warning: {text}")
     return movie, classes, events
 
 
-def write_annotations(args):
-    """Write the masks that the flags ``args`` of generate_unet_annotations.py ask for."""
-    available = movie_ids(args.data, args.movies_suffix)
-    unknown = [one for one in args.ids or () if one not in available]
+def write_annotations(
+    folder: Path,
+    rules: LabelRules,
+    *,
+    ids: list[str] | None = None,
+    suffix: str = "video",
+    out: Path | None = None,
+    given: Given | None = None,
+) -> None:
+    """Write the masks of the recordings in a folder.
+
+    Args:
+        folder: of the recordings.
+        rules: how the labels are made.
+        ids: movies; None: all.
+        suffix: ``NN_<suffix>.tif`` is the movie.
+        out: folder of the masks; None: that of the recordings.
+        given: what the user says about the movies.
+
+    Raises:
+        InputError: an unknown id, a number below 0, a fault in a file.
+    """
+    available = movie_ids(folder, suffix)
+    unknown = [one for one in ids or () if one not in available]
     if unknown or not available:
         raise InputError(
-            f"{args.data}: no {(unknown or ['NN'])[0]}_{args.movies_suffix}.tif; "
+            f"{folder}: no {(unknown or ['NN'])[0]}_{suffix}.tif; "
             f"available ids: {', '.join(available) or 'none'}"
         )
-    radii = [f"{name}_radius" for name in RING_RADII]
-    for name in ("peak_radius", "ignore_radius", "ignore_frames", "mark_margins", *radii):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected >= 0")
-    recordings = [_read(args, one) for one in args.ids or available]
-    if args.sparks_type == "raw" and not args.mark_margins:
+    rules.check()
+    if rules.sparks_type == "raw" and not rules.mark_margins:
+        for one in ids or available:
+            _read(folder, one, suffix, rules, given)
         print("raw: the labels are used as they are, no file is needed")
         return
-    suffix = SUFFIX.get(args.sparks_type, "class_label_margins")
-    for one, (movie, classes, events) in zip(args.ids or available, recordings, strict=True):
-        labels = annotated(movie.data, classes, events, args, movie.calibration)
-        path = (args.out or args.data) / f"{one}_{suffix}.tif"
+    recordings = [(one, _read(folder, one, suffix, rules, given)) for one in ids or available]
+    for one, (movie, classes, events) in recordings:
+        labels = annotated(movie, classes, events, rules)
+        path = (out or folder) / f"{one}_{rules.suffix}.tif"
         write_stack(path, labels, calibration=movie.calibration)
-        print(f"{path}: {int((labels == IGNORE_INDEX).sum())} voxels to ignore")
+        scale = f"; {movie.calibration.line()}" if rules.sparks_type == "peaks" else ""
+        print(f"{path}: {int((labels == IGNORE_INDEX).sum())} voxels to ignore{scale}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.files import InputError
 from settings.config import PostParams, logger
+from settings.recording import Given
 
 UNKNOWN = "unknown"
 TOLERANCE = 0.01  # a given value that differs by more from the file's is told
@@ -42,31 +43,41 @@ class Calibration:
 
     @property
     def pixel_um(self) -> float | None:
-        """Edge of a pixel in um; the reader lets square pixels through only."""
+        """Width of a pixel in um; where pixels are oblong, along x."""
         return self.pixel_x_um
 
-    def given(
-        self,
-        pixel_um: float | None = None,
-        frame_ms: float | None = None,
-        *,
-        origin: str,
-        source: object = "movie",
-    ) -> "Calibration":
+    @property
+    def aspect(self) -> float:
+        """Height over width of a pixel; 1 where the size is unknown."""
+        return self.pixel_y_um / self.pixel_x_um if self.pixel_x_um and self.pixel_y_um else 1.0
+
+    @property
+    def pixel_um2(self) -> float:
+        """Area of a pixel in um2; its size must be known."""
+        return self.pixel_x_um * self.pixel_y_um
+
+    def given(self, values: Given, *, source: object = "movie") -> "Calibration":
         """Return the calibration in which values that the user gave win over those of the file.
 
         Args:
-            pixel_um, frame_ms: given, or None.
-            origin: flag or config.
+            values: what the user gave.
             source: named where a given value differs from the file's by more than 1 %.
         """
         changes = {}
-        if pixel_um:
-            self._tell(source, "pixel size", pixel_um, self.pixel_um, self.pixel_origin, "um")
-            changes |= {"pixel_x_um": pixel_um, "pixel_y_um": pixel_um, "pixel_origin": origin}
-        if frame_ms:
-            self._tell(source, "frame interval", frame_ms, self.frame_ms, self.frame_origin, "ms")
-            changes |= {"frame_ms": frame_ms, "frame_origin": origin, "frame_times_s": None}
+        if values.pixel_um:
+            origin = values.origin("pixel_um")
+            for new, old in zip(values.pixel_um, (self.pixel_x_um, self.pixel_y_um), strict=True):
+                self._tell(source, "pixel size", new, old, self.pixel_origin, "um")
+            width, height = values.pixel_um
+            changes |= {"pixel_x_um": width, "pixel_y_um": height, "pixel_origin": origin}
+        if values.frame_ms:
+            new = values.frame_ms
+            self._tell(source, "frame interval", new, self.frame_ms, self.frame_origin, "ms")
+            origin = values.origin("frame_ms")
+            changes |= {"frame_ms": new, "frame_origin": origin, "frame_times_s": None}
+        if values.offset_counts is not None:
+            origin = values.origin("offset_counts")
+            changes |= {"offset_counts": values.offset_counts, "offset_origin": origin}
         return dataclasses.replace(self, **changes)
 
     @staticmethod
@@ -94,11 +105,16 @@ class Calibration:
         """Return one line that says every value and its origin."""
 
         def part(what, value, unit, origin):
-            return f"{what} {value:.4g} {unit} ({origin})" if value else f"{what} unknown"
+            known = value is not None
+            return f"{what} {value:.4g} {unit} ({origin})" if known else f"{what} unknown"
+
+        pixel = part("pixel", self.pixel_um, "um", self.pixel_origin)
+        if abs(self.aspect - 1) > TOLERANCE:
+            pixel = f"pixel {self.pixel_x_um:.4g} x {self.pixel_y_um:.4g} um ({self.pixel_origin})"
 
         return ", ".join(
             (
-                part("pixel", self.pixel_um, "um", self.pixel_origin),
+                pixel,
                 part("frame", self.frame_ms, "ms", self.frame_origin),
                 part("offset", self.offset_counts, "counts", self.offset_origin),
             )
@@ -135,8 +151,13 @@ class ScaledPost(PostParams):
 
     @property
     def spark_distance_px(self) -> int:
-        """Minimum distance of two spark peaks in pixels."""
+        """Minimum distance of two spark peaks in pixels; along x where pixels are oblong."""
         return round(self.min_spark_distance_um / self.calibration.pixel_um)
+
+    @property
+    def aspect(self) -> float:
+        """Height over width of a pixel."""
+        return self.calibration.aspect
 
     @property
     def spark_distance_frames(self) -> int:

@@ -18,11 +18,13 @@ from common.files import InputError, raise_faults
 from inputs.movie_io import (
     Movie,
     label_warnings,
+    movie_file,
     movie_ids,
     read_class_labels,
     read_event_labels,
     read_movie,
 )
+from inputs.movie_state import look_at, told_bits
 from inputs.preprocessing import resample_labels, resample_movie, resample_times
 from settings.config import EVENT_CLASSES, NUM_CLASSES, logger
 
@@ -46,7 +48,7 @@ class Sample:
     events: np.ndarray | None = None
 
 
-def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw"):
+def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw", given=None):
     """Read one recording and check it.
 
     Args:
@@ -55,16 +57,17 @@ def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw
         labels: True (required), False (not read) or None (read when there).
         events: the same for event ids.
         sparks_type: which class labels: raw, peaks, small or dilated.
+        given: settings.recording.Given, what the user says about the movie.
 
     Raises:
         InputError: all faults of this recording in one message.
     """
     folder = Path(folder)
-    movie = read_movie(folder / f"{movie_id}_video.tif")
+    movie = read_movie(movie_file(folder, movie_id), given)
     shape, faults = movie.data.shape, []
     paths = (
-        folder / f"{movie_id}_{CLASS_SUFFIX[sparks_type]}.tif",
-        folder / f"{movie_id}_event_label.tif",
+        movie_file(folder, movie_id, CLASS_SUFFIX[sparks_type]),
+        movie_file(folder, movie_id, "event_label"),
     )
     found = []
     readers = (read_class_labels, read_event_labels)
@@ -119,10 +122,11 @@ def adapted(samples, params):
 
     Args:
         samples: list of Sample.
-        params: Params; split_jumps, new_fps, new_pixel_um, and the calibration that
-            [postprocessing] gives.
+        params: Params; split_jumps, new_fps, new_pixel_um.
     """
-    samples = [with_given(one, params) for one in samples]
+    if params.norm_video == "abs_max":
+        for one in samples:
+            told_bits(one.movie.source, one.movie.data, params.full_scale)
     if params.split_jumps:
         samples = [part for one in samples for part in split_at_jumps(one, params.split_jumps)]
     if params.new_fps:
@@ -130,15 +134,6 @@ def adapted(samples, params):
     if params.new_pixel_um:
         samples = [resized(one, params.new_pixel_um) for one in samples]
     return samples
-
-
-def with_given(sample, params):
-    """Return the sample whose scale is that of the configuration where it gives one."""
-    movie = sample.movie
-    calibration = movie.calibration.given(
-        params.pixel_size_um, params.frame_ms, origin="config", source=movie.source
-    )
-    return dataclasses.replace(sample, movie=dataclasses.replace(movie, calibration=calibration))
 
 
 def intensity_jumps(movie, share):
@@ -183,9 +178,11 @@ def split_at_jumps(sample, share):
     for number, ends in enumerate(itertools.pairwise([0, *jumps, None]), start=1):
         part = slice(*ends)
         times = sample.movie.calibration.frame_times_s
+        state = sample.movie.state
         movie = dataclasses.replace(
             sample.movie,
             data=sample.movie.data[part],
+            state=state and state.part(part),
             calibration=dataclasses.replace(
                 sample.movie.calibration, frame_times_s=None if times is None else times[part]
             ),
@@ -206,11 +203,12 @@ def resized(sample, new_pixel_um):
     """
     movie = sample.movie
     before = movie.calibration.needed(movie.source, frame=False)
-    factor = before.pixel_um / new_pixel_um
-    size = tuple(max(1, round(n * factor)) for n in movie.data.shape[1:])
+    factors = before.pixel_y_um / new_pixel_um, before.pixel_x_um / new_pixel_um
+    sizes = zip(movie.data.shape[1:], factors, strict=True)
+    size = tuple(max(1, round(n * factor)) for n, factor in sizes)
     data = np.stack(
         [
-            resize(frame.astype(np.float32), size, order=1, anti_aliasing=factor < 1)
+            resize(frame.astype(np.float32), size, order=1, anti_aliasing=min(factors) < 1)
             for frame in movie.data
         ]
     )
@@ -256,7 +254,8 @@ def resampled(sample, fps):
         frame_times_s=new,
         frame_origin=f"{movie.calibration.frame_origin}; new_fps of the config",
     )
-    movie = dataclasses.replace(movie, data=data, calibration=calibration)
+    state = look_at(data, calibration.offset_counts)  # other frames than before
+    movie = dataclasses.replace(movie, data=data, calibration=calibration, state=state)
     return Sample(sample.id, movie, *masks)
 
 

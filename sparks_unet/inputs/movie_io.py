@@ -1,8 +1,8 @@
 """Read and write TIFF movies with their calibration, and refuse damaged ones.
 
-Reading follows section 4.3 of the specification: (t, y, x) stacks, frame times from tag 270, OME or
-ImageJ metadata, pixel size from OME or ImageJ metadata. tifffile only logs most faults of a file;
-here every such message, every missing page and every missing byte is an InputError.
+Reading follows section 4.3 of the specification: (t, y, x) stacks. Which axes a file has is decided
+in tiff_axes.py, its scale in tiff_scale.py. tifffile only logs most faults of a file; here every
+such message, every missing page and every missing byte is an InputError.
 
 Files read: ``NN_video.tif`` (T, H, W) uint16 or float32, ``NN_class_label.tif`` (T, H, W) uint8,
 ``NN_event_label.tif`` (T, H, W) uint8 or uint16.
@@ -11,8 +11,6 @@ and frame interval.
 """
 
 import logging
-import math
-import re
 import struct
 import threading
 import zlib
@@ -23,28 +21,16 @@ import numpy as np
 import tifffile
 
 from common.files import InputError, atomic_path
-from inputs.calibration import UNKNOWN, Calibration, interval_of_times
+from inputs.calibration import Calibration
+from inputs.movie_state import MovieState, look_at, tell_state
+from inputs.tiff_axes import as_movie, choose_stack
+from inputs.tiff_scale import channel_names, file_calibration
+from inputs.vendors import VENDOR_SUFFIXES, read_vendor
+from settings.recording import Given
 
 CLASS_VALUES = (0, 1, 2, 3, 4)
-LENGTH_UM = {
-    "nm": 1e-3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "\\u00b5m": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-    "inch": 25400.0,
-    "inches": 25400.0,
-    "in": 25400.0,
-}
-LARGEST_PIXEL_UM = 20.0  # of a microscope; coarser resolutions are those of a screen or a printer
-TIME_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "msec": 1.0, "s": 1e3, "sec": 1e3, "min": 6e4}
-FRAME_TIME_LINE = re.compile(r"^\s*(\d+)\t([-+0-9.eE]+)")
+ENDINGS = (".tif", ".tiff", ".TIF", ".TIFF")  # of the movies in a data folder
+MASK_ENDINGS = (".roi", ".zip", ".tif", ".tiff")
 READ_ERRORS = (
     tifffile.TiffFileError,
     ValueError,
@@ -69,13 +55,18 @@ class Movie:
 
     Attributes:
         data: (T, H, W), integer type of the file in native byte order, or float32; camera counts.
-        calibration: Calibration, with unknown values where the file does not say them.
+        calibration: Calibration, with unknown values where neither file nor user says them.
         source: path of the file.
+        state: black, repeated and saturated parts; None: of a mask or of made-up data.
+        cell_mask: ImageJ ROI or TIFF of the cell: given, or ``NN_cell_mask.roi`` (.zip, .tif)
+            beside ``NN_video.tif``; None: the cell is sought in the movie.
     """
 
     data: np.ndarray
     calibration: Calibration
     source: Path
+    state: MovieState | None = None
+    cell_mask: Path | None = None
 
 
 class _Messages(logging.Handler):
@@ -102,25 +93,53 @@ class _Messages(logging.Handler):
             self.texts.append(record.getMessage())
 
 
-def read_movie(path):
-    """Read a movie and its calibration.
+def read_movie(path: str | Path, given: Given | None = None) -> Movie:
+    """Read a recording and its calibration.
 
     Args:
-        path: TIFF with axes (t, y, x); axes of length 1, as in (t, 1, y, x), are dropped.
+        path: TIFF, or a vendor's file for which requirements-vendors.txt is installed.
+        given: what the user says about the recording; it wins over the file.
 
     Returns:
-        Movie with finite data.
+        Movie (t, y, x) with finite data; a line scan has one row.
 
     Raises:
-        InputError: file missing, damaged or truncated, not a (t, y, x) stack, RGB, not finite.
+        InputError: file missing, damaged or truncated, no (t, y, x) stack, not finite, or a flag
+            is needed to say what its axes are.
     """
+    given = given or Given()
+    data, calibration = _read_stack(Path(path), given)
+    data = _checked_values(path, data)
+    calibration = calibration.given(given, source=path)
+    state = look_at(data, calibration.offset_counts)
+    tell_state(path, data, state, calibration.offset_counts)
+    return Movie(data, calibration, Path(path), state, given.cell_mask or _mask_beside(Path(path)))
+
+
+def _mask_beside(path):
+    """Return the cell mask that lies beside a movie, or None."""
+    stem = path.stem.removesuffix("_video")
+    paths = [path.with_name(f"{stem}_cell_mask{ending}") for ending in MASK_ENDINGS]
+    return next((one for one in paths if one.is_file()), None)
+
+
+def read_stack(path: str | Path) -> Movie:
+    """Read masks or probabilities (T, H, W); what programs call their axes does not matter."""
     path = Path(path)
+    data, calibration = _read_stack(path, Given(), mask=True)
+    return Movie(_checked_values(path, data), calibration, path)
+
+
+def _read_stack(path, given, *, mask=False):
+    """Return (data (T, H, W) as stored, Calibration of the file)."""
     if not path.is_file():
         raise InputError(f"{path}: file not found; expected a TIFF movie with axes (t, y, x)")
+    if path.suffix.lower() in VENDOR_SUFFIXES:
+        return read_vendor(path, given)
     with _Messages() as messages:
         try:
             with tifffile.TiffFile(path) as tif:
-                data, calibration = _read_open_file(path, tif)
+                data, calibration = _read_open_file(path, tif, given, mask)
         except InputError:
             raise
         except READ_ERRORS as error:
@@ -130,10 +149,10 @@ def read_movie(path):
             ) from error
     if messages.texts:
         raise InputError(
-            f"{path}: damaged or truncated TIFF, {len(data)} pages read, more expected "
+            f"{path}: TIFF that cannot be read with certainty, {len(data)} frames read "
             f"({messages.texts[0]}); copy or export the file again"
         )
-    return Movie(_checked_values(path, data), calibration, path)
+    return data, calibration
 
 
 def read_class_labels(path, shape):
@@ -213,7 +232,7 @@ def write_stack(path, array, *, calibration=None):
     metadata = {"axes": "TYXS" if colour else "TYX", "unit": "um"}
     if frame_ms:
         metadata |= {"finterval": frame_ms / 1e3, "fps": 1e3 / frame_ms, "tunit": "sec"}
-    resolution = (1.0 / pixel_um, 1.0 / pixel_um) if pixel_um else None
+    resolution = (1.0 / pixel_um, 1.0 / calibration.pixel_y_um) if pixel_um else None
     if not pixel_um:
         del metadata["unit"]
     with atomic_path(path) as temporary:
@@ -237,76 +256,38 @@ def same_shape(stack, movie):
         )
 
 
-def movie_ids(folder, suffix="video"):
-    """Return the sorted ids NN of the files ``NN_<suffix>.tif`` in ``folder``."""
-    ending = f"_{suffix}.tif"
-    names = [path.name[: -len(ending)] for path in Path(folder).glob(f"*{ending}")]
-    return sorted(name for name in names if name and "_" not in name)
+def movie_ids(folder: str | Path, suffix: str = "video") -> list[str]:
+    """Return the sorted ids NN of the files ``NN_<suffix>.tif`` (or .tiff) in ``folder``."""
+    paths = [path for path in Path(folder).glob(f"*_{suffix}.*") if path.suffix in ENDINGS]
+    names = {path.stem.removesuffix(f"_{suffix}") for path in paths}
+    # a smoothed movie 05_smoothed_video.tif belongs to movie 05
+    derived = {name for name in names if name.rpartition("_")[0] in names}
+    derived |= {name for name in names if name.endswith("_smoothed")}
+    return sorted(name for name in names - derived if name)
 
 
-def _read_open_file(path, tif):
-    """Return (data, Calibration) of an open TIFF after all checks."""
+def movie_file(folder: str | Path, movie_id: str, suffix: str = "video") -> Path:
+    """Return the path of ``NN_<suffix>.tif``, with the ending that is there."""
+    paths = [Path(folder) / f"{movie_id}_{suffix}{ending}" for ending in ENDINGS]
+    there = [path for path in paths if path.is_file()]
+    if len(there) > 1:
+        raise InputError(f"{there[0]} and {there[1].name}: two files of one name; remove one")
+    return there[0] if there else paths[0]
+
+
+def _read_open_file(path, tif, given, mask):
+    """Return (data (T, H, W), Calibration) of an open TIFF after all checks."""
     if len(tif.pages) == 0:
         raise InputError(f"{path}: no image in the file; expected a (t, y, x) stack")
-    first = tif.pages[0]
-    if first.samplesperpixel > 1 or first.photometric == tifffile.PHOTOMETRIC.RGB:
-        raise InputError(
-            f"{path}: colour image {first.shape}; expected a grey (t, y, x) stack: "
-            "convert it to grey values"
-        )
-    _check_complete(path, tif)
-    if len(tif.series) != 1:
-        shapes = ", ".join(str(series.shape) for series in tif.series[:4])
-        raise InputError(
-            f"{path}: {len(tif.series)} images of different kinds ({shapes}); expected one"
-        )
-    series = tif.series[0]
-    shape = tuple(n for n in series.shape if n > 1) if len(series.shape) > 3 else series.shape
-    if len(shape) == 2:
-        raise InputError(f"{path}: two-dimensional image {shape}; expected a movie (t, y, x)")
-    if len(shape) != 3:
-        raise InputError(
-            f"{path}: axes {series.axes} with shape {series.shape}; expected (t, y, x), one channel"
-        )
-    description = first.description or ""
-    times = _frame_times(path, description, shape[0])
-    data = series.asarray().reshape(shape)
+    stack = choose_stack(path, tif)
+    if mask and len(stack.shape) == 3 and "S" not in stack.axes:
+        given = Given(axes="TYX")
+    names = channel_names(tif)
+    data = as_movie(path, stack, given, names)
     ij = tif.imagej_metadata or {}
-    if ij.get("cf") == 0 and ij.get("c0") is not None:
+    if ij.get("cf") == 0 and ij.get("c0") is not None and not tif.is_stk:
         data = _imagej_values(data, float(ij["c0"]), float(ij.get("c1", 1.0)))
-    return data, _calibration(path, tif, ij, times)
-
-
-def _check_complete(path, tif):
-    """Raise InputError when pages or bytes that the file announces are missing."""
-    size = tif.filehandle.size
-    series_pages = sum(math.prod(series.shape[:-2]) for series in tif.series)
-    ij = tif.imagej_metadata or {}
-    expected = max(int(ij.get("images", 1)), series_pages)
-    present = len(tif.pages)
-    whole = next((i for i, page in enumerate(tif.pages) if not _page_complete(page, size)), present)
-    if present == 1 and expected > 1:
-        # One directory, all frames behind it: how ImageJ and tifffile write large stacks.
-        page = tif.pages[0]
-        frame_bytes = math.prod(page.shape) * page.dtype.itemsize
-        whole = min(expected, max(0, size - page.dataoffsets[0]) // max(frame_bytes, 1))
-    if whole < expected or whole < present:
-        raise InputError(
-            f"{path}: truncated TIFF, {whole} of {max(expected, present)} pages are complete; "
-            "copy or export the file again"
-        )
-
-
-def _page_complete(page, size):
-    """Return whether all strips of a page lie inside a file of ``size`` bytes."""
-    page = page.aspage()
-    strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    stored = sum(count for _, count in strips)
-    return (
-        len(strips) >= math.prod(page.chunked)
-        and all(offset + count <= size for offset, count in strips)
-        and (page.compression != 1 or stored >= page.nbytes)
-    )
+    return data, file_calibration(path, tif, len(data), given)
 
 
 def _imagej_values(data, offset, slope):
@@ -316,130 +297,16 @@ def _imagej_values(data, offset, slope):
     return (data * np.float32(slope) + np.float32(offset)).astype(np.float32)
 
 
-def _frame_times(path, description, n_frames):
-    """Return the frame times in s from the lines ``index<TAB>time`` of tag 270, or None."""
-    found = [FRAME_TIME_LINE.match(line) for line in description.splitlines()]
-    values = [match.group(2) for match in found if match]
-    if len(values) < 2:
-        return None
-    try:
-        times = np.array([float(value) for value in values])
-    except ValueError:
-        return None
-    if len(times) != n_frames or not np.all(np.diff(times) > 0) or not np.isfinite(times).all():
-        raise InputError(
-            f"{path}: tag 270 lists {len(times)} frame times for {n_frames} frames, "
-            "expected one rising time per frame; remove or repair the tag"
-        )
-    return times
-
-
-def _calibration(path, tif, ij, times):
-    """Return the Calibration that OME, ImageJ or TIFF metadata hold, with the tags as origins.
-
-    ``times``: frame times of tag 270 in s, or None; they win over an interval.
-    """
-    frame, frame_tag = None, "tag 270"
-    if tif.ome_metadata:
-        pixels = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
-        pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
-        width, height = (
-            _scaled(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-            for axis in "XY"
-        )
-        pixel_tag = "OME PhysicalSize"
-        if times is None:
-            frame = _scaled(
-                pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), TIME_MS
-            )
-            frame_tag = "OME TimeIncrement"
-            if frame is None:
-                times, frame_tag = _plane_times(pixels), "OME DeltaT"
-    else:
-        width, height, pixel_tag = _tiff_pixel(tif.pages[0], str(ij.get("unit", "")))
-        if times is None:
-            # fps of ImageJ is how fast the movie was played, not how fast it was recorded
-            frame = _scaled(ij.get("finterval"), str(ij.get("tunit", "sec")), TIME_MS)
-            frame_tag = "ImageJ finterval"
-    if width and height and abs(width - height) > 0.01 * width:
-        raise InputError(
-            f"{path}: pixels of {width:.4g} x {height:.4g} um; expected square pixels: "
-            "resample the movie"
-        )
-    if times is not None:
-        frame = interval_of_times(times, path)
-    return Calibration(
-        *(width, height, frame),
-        frame_times_s=times,
-        pixel_origin=f"file: {pixel_tag}" if width else UNKNOWN,
-        frame_origin=f"file: {frame_tag}" if frame else UNKNOWN,
-    )
-
-
-def _plane_times(pixels):
-    """Return the times in s of the planes of OME metadata, or None where some have none."""
-    planes = pixels.get("Plane", [])
-    planes = planes if isinstance(planes, list) else [planes]
-    if len(planes) != int(pixels.get("SizeT", 1)) or len(planes) < 2:
-        return None
-    planes = sorted(planes, key=lambda plane: int(plane.get("TheT", 0)))
-    times = [_scaled_time(plane.get("DeltaT"), plane.get("DeltaTUnit", "s")) for plane in planes]
-    if None in times or not np.all(np.diff(times) > 0):
-        return None
-    return np.array(times) / 1e3
-
-
-def _scaled_time(value, unit):
-    """Return a time in ms, None when it or its unit is missing."""
-    scale = TIME_MS.get(unit.strip().lower())
-    return None if value is None or scale is None else float(value) * scale
-
-
-def _tiff_pixel(page, unit):
-    """Return (width, height, tag) of a pixel in um from the resolution of a TIFF.
-
-    ImageJ names the unit; else that of the TIFF counts, if the pixel is as small as those of a
-    microscope: scanners and screens write 72 or 300 pixels an inch.
-    """
-    sizes = [_pixel_size(page, f"{axis}Resolution") for axis in "XY"]
-    if unit.strip().lower() in LENGTH_UM:
-        return *(_scaled(size, unit) for size in sizes), f"ImageJ resolution, unit {unit}"
-    tag = page.tags.get("ResolutionUnit")
-    unit = {2: "inch", 3: "cm"}.get(int(tag.value) if tag else 0, "")
-    sizes = [_scaled(size, unit) for size in sizes]
-    if None in sizes or max(sizes) > LARGEST_PIXEL_UM:
-        return None, None, ""
-    return *sizes, f"TIFF resolution per {unit}"
-
-
-def _pixel_size(page, tag):
-    """Return the pixel edge in the unit of the file from a resolution tag (rational), or None."""
-    if tag not in page.tags:
-        return None
-    numerator, denominator = page.tags[tag].value
-    return denominator / numerator if numerator else None
-
-
-def _scaled(value, unit, table=LENGTH_UM):
-    """Return a positive finite ``value`` times the scale of its unit, None when it has none."""
-    scale = table.get(unit.strip().lower())
-    if value is None or scale is None:
-        return None
-    value = float(value) * scale
-    return value if math.isfinite(value) and value > 0 else None
-
-
 def _checked_values(path, data):
     """Return data as native integers or finite float32."""
     if data.dtype.kind == "f":
-        bad = ~np.isfinite(data)
-        if bad.any():
-            frame = int(np.argmax(bad.any(axis=(1, 2))))
+        bad = [np.count_nonzero(~np.isfinite(frame)) for frame in data]
+        if any(bad):
             raise InputError(
-                f"{path}: {int(bad.sum())} values are NaN or infinite, first in frame {frame}; "
-                "expected finite values"
+                f"{path}: {sum(bad)} values are NaN or infinite, first in frame "
+                f"{int(np.argmax(np.array(bad) > 0))}; expected finite values"
             )
-        return data.astype(np.float32)
+        return np.ascontiguousarray(data, np.float32)
     if data.dtype.kind not in "iub":
         raise InputError(f"{path}: values of type {data.dtype}; expected integers or floats")
     return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
@@ -447,7 +314,7 @@ def _checked_values(path, data):
 
 def _integer_stack(path, shape, what):
     """Read a mask as integers with the shape of its movie."""
-    data = read_movie(path).data
+    data = read_stack(path).data
     if data.shape != tuple(shape):
         raise InputError(
             f"{path}: {what} has shape {data.shape}, its movie {tuple(shape)}; "

@@ -70,8 +70,10 @@ def smooth(movie, method):
     return ndimage.convolve(movie, kernel, mode=border)
 
 
-def normalise(movie, method, *, name="movie"):
+def normalise(movie, method, *, name="movie", full_scale=FULL_SCALE):
     """Scale (T, H, W) by ``method`` of section 5.2.
+
+    ``full_scale``: counts that become 1 under ``abs_max``.
 
     Returns:
         (scaled float32, scale): ``scaled * scale + offset`` are the counts again.
@@ -95,14 +97,15 @@ def normalise(movie, method, *, name="movie"):
             name,
             high,
         )
-    scale = (FULL_SCALE if method == "abs_max" else high) - low
+    scale = (full_scale if method == "abs_max" else high) - low
     return (movie - np.float32(low)) / np.float32(scale), scale
 
 
 def preprocess_movie(movie, params, *, name="movie"):
     """Return (background removed, smoothed and normalised float32 (T, H, W), scale)."""
     movie = remove_background(movie, params.remove_background, duration=params.data_duration)
-    return normalise(smooth(movie, params.data_smoothing), params.norm_video, name=name)
+    smoothed = smooth(movie, params.data_smoothing)
+    return normalise(smoothed, params.norm_video, name=name, full_scale=params.full_scale)
 
 
 def preprocess_chunk(chunk, params):

@@ -6,7 +6,7 @@ import torch
 from analysis.attention import attention_maps, draw_maps, find_layer, grad_cam
 from analysis.preds_processing_tools import calibrated_post
 from common.files import InputError
-from inputs.dataset_tools import read_samples, with_given
+from inputs.dataset_tools import read_samples
 from inputs.datasets import MovieDataset
 from inputs.movie_io import write_stack
 from network.checkpoints import load_network
@@ -26,7 +26,7 @@ def explain(params, checkpoint, movie_id, *, start, class_name, layer, device, t
         layer: name of its layer, None: the last block.
         device, threads: of ``pick_place``.
     """
-    sample = with_given(read_samples(params.data_dir, [movie_id], labels=False)[0], params)
+    sample = read_samples(params.data_dir, [movie_id], labels=False, given=params.given)[0]
     place = pick_place(params, device, threads)
     model = seeded_model(params, place.device).eval()
     load_network(model, checkpoint)

@@ -56,9 +56,8 @@ def predict_all(params, place, ids):
     iteration = available_iterations(params.output_dir)[-1]
     model = seeded_model(params, place.device)
     load_network(model, checkpoint_path(params.output_dir, "network", iteration))
-    samples = read_samples(
-        params.data_dir, ids, labels=None, events=None, sparks_type=params.sparks_type
-    )
+    options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
+    samples = read_samples(params.data_dir, ids, **options, given=params.given)
     samples = adapted(samples, params)
     workers = 1 if place.device.type == "cuda" else min(torch.get_num_threads(), len(samples))
     found = Parallel(n_jobs=workers)(

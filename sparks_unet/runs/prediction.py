@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
-from analysis.disc_output_tools import write_overlay, write_prediction
-from analysis.kinetics import event_table
+from analysis.disc_output_tools import write_overlay, write_prediction, write_table
+from analysis.kinetics import event_frequency, event_table
 from analysis.metrics_tools import (
     bootstrap_intervals,
     metrics_from_counts,
@@ -21,6 +21,7 @@ from analysis.metrics_tools import (
 from analysis.preds_processing_tools import calibrated_post, process_predictions
 from common.files import InputError, atomic_path, write_json
 from inputs.calibration import scaled_post
+from inputs.cell import cell_of
 from inputs.dataset_tools import Sample, adapted, read_samples
 from inputs.movie_io import read_movie
 from network.checkpoints import available_iterations, checkpoint_path, load_network
@@ -67,13 +68,14 @@ def read_inputs(params, *, movies=None, ids=None):
         ids: movies of the data folder in their place; None: the test set.
     """
     if movies:
-        samples = [Sample(_movie_id(path), read_movie(path)) for path in movies]
+        samples = [Sample(_movie_id(path), read_movie(path, params.given)) for path in movies]
         names = [sample.id for sample in samples]
         if len(set(names)) < len(names):
             raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
     else:
         ids = ids or list(params.ids("test"))
         options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
+        options["given"] = params.given
         samples = read_samples(params.data_dir, ids, **options)
     return adapted(samples, params)
 
@@ -121,7 +123,10 @@ def predict_and_write(
         write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
         return None, None, None
     found = process_predictions(clean, probabilities, post)
-    table = event_table(movie, found, probabilities=probabilities, **physical)
+    seen = {"state": sample.movie.state, "cell": cell_of(sample.movie)}
+    table = event_table(movie, found, probabilities=probabilities, **physical, **seen)
+    frequency = event_frequency(table, movie, **physical, **seen)
+    write_table(out_dir / f"{stem}_frequency.csv", frequency)
     kinds = {"table": table, "instances": instances, **inputs}
     write_prediction(out_dir, stem, movie, found, probabilities, **kinds, **physical)
     if overlay:

@@ -30,7 +30,9 @@ from common.report import (
     write_report,
     write_summary,
 )
+from inputs.cell import cell_of
 from inputs.data_processing import signal_to_noise
+from inputs.movie_state import state_words
 from runs.prediction import write_metrics
 from settings.config import EVENT_CLASSES
 
@@ -272,6 +274,7 @@ def write_run_report(params, results, *, control_id, started):
     sections += [
         (title, table_block(list(table.columns), _cells(table))) for title, table in tables
     ]
+    sections.append(("Recordings", table_block(*_recordings(results))))
     record = read_json(run_dir / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
     seconds = time.time() - started
@@ -301,6 +304,26 @@ def write_run_report(params, results, *, control_id, started):
             "report": path.name,
         },
     )
+
+
+def _recordings(results):
+    """Return (header, rows) of the scale of every recording, its origins and its faults."""
+    rows = []
+    for name, (sample, *_) in results.items():
+        movie = sample.movie
+        frames, height, width = movie.data.shape
+        words = "" if movie.state is None else state_words(movie.state)
+        cell = cell_of(movie, tell=False)
+        rows.append(
+            (
+                name,
+                f"{frames} x {height} x {width} {movie.data.dtype}",
+                movie.calibration.line(),
+                cell.origin + (f": {cell.why}" if cell.why else ""),
+                words or "none",
+            )
+        )
+    return ("movie", "frames, rows, columns", "scale and its origins", "cell", "faults"), rows
 
 
 def _cells(table):
@@ -335,7 +358,8 @@ def _frequencies(run_dir, params, results):
     parts = []
     for name, (sample, _, table, _) in results.items():
         post = calibrated_post(sample.movie, post=params.postprocessing)
-        part = event_frequency(table, sample.movie.data, calibration=post.calibration)
+        seen = {"cell": cell_of(sample.movie, tell=False), "state": sample.movie.state}
+        part = event_frequency(table, sample.movie.data, calibration=post.calibration, **seen)
         part.insert(0, "movie", name)
         parts.append(part)
     rates = pd.concat(parts, ignore_index=True)
@@ -348,7 +372,8 @@ def _classical_metrics(params, samples):
     counts = []
     for sample in samples:
         post = calibrated_post(sample.movie, post=params.postprocessing)
-        found = classical_events(sample.movie.data, post)
+        seen = {"cell": cell_of(sample.movie, tell=False), "state": sample.movie.state}
+        found = classical_events(sample.movie.data, post, **seen)
         counts.append(sample_counts(sample, found, params, post))
     return metrics_from_counts(counts)
 

@@ -14,13 +14,12 @@ from analysis.disc_output_tools import (
 )
 from analysis.kinetics import event_table
 from analysis.preds_processing_tools import calibrated_post, process_predictions
-from inputs.movie_io import read_movie, same_shape, write_stack
+from inputs.cell import cell_of
+from inputs.movie_io import read_movie, read_stack, same_shape, write_stack
 from settings.config import EVENT_CLASSES
 
 
-def separate(
-    movie_path, stacks, out, *, fill_holes=False, overlay=False, pixel_um=None, frame_ms=None
-):
+def separate(movie_path, stacks, out, *, fill_holes=False, overlay=False, given=None):
     """Write what was found in a movie into ``out``; return {class: events}.
 
     Args:
@@ -29,21 +28,23 @@ def separate(
         out: folder.
         fill_holes: fill the holes of events.
         overlay: write coloured movies.
-        pixel_um, frame_ms: given by the user, else None.
+        given: settings.recording.Given, what the user says about the movie.
     """
-    movie = read_movie(movie_path)
+    movie = read_movie(movie_path, given)
     probabilities = {}
     for name in EVENT_CLASSES:
-        stack = read_movie(stacks[name])
+        stack = read_stack(stacks[name])
         same_shape(stack, movie)
         probabilities[name] = stack.data
-    post = calibrated_post(movie, pixel_um=pixel_um, frame_ms=frame_ms)
+    post = calibrated_post(movie)
+    print(post.calibration.line())
     post = dataclasses.replace(post, fill_holes=fill_holes)
     physical = {"calibration": post.calibration}
     found = process_predictions(movie.data - movie.data.min(), probabilities, post)
     channels = [probabilities[name].astype(np.float32) for name in EVENT_CLASSES]
     channels = np.stack([1 - sum(channels), *channels])
-    table = event_table(movie.data, found, probabilities=channels, **physical)
+    seen = {"state": movie.state, "cell": cell_of(movie)}
+    table = event_table(movie.data, found, probabilities=channels, **physical, **seen)
     stem = movie_path.stem
     write_prediction(out, stem, movie.data, found, None, table=table, raw=False, **physical)
     write_event_lists(out, stem, found.classes, found.instances)

@@ -15,6 +15,7 @@ from common.files import (
 )
 from inputs.dataset_tools import adapted, read_samples
 from inputs.datasets import SparkDataset
+from inputs.movie_io import movie_file
 from inputs.preprocessing import count_chunks, padding
 from network.architecture import build_model
 from network.checkpoints import available_iterations
@@ -52,7 +53,8 @@ def read_data(params):
     """Return (training samples or None, validation samples) of the configuration."""
 
     def read(ids, **options):
-        samples = read_samples(params.data_dir, ids, sparks_type=params.sparks_type, **options)
+        options |= {"sparks_type": params.sparks_type, "given": params.given}
+        samples = read_samples(params.data_dir, ids, **options)
         return adapted(samples, params)
 
     train = read(params.ids("train")) if params.training else None
@@ -101,7 +103,7 @@ def write_record(params, **more):
     """Write the resolved settings of the run before work starts; ``more`` joins settings.json."""
     folder = params.output_dir
     ids = dict.fromkeys((*params.ids("train"), *params.ids("val")))
-    inputs = [params.data_dir / f"{one}_video.tif" for one in ids]
+    inputs = [movie_file(params.data_dir, one) for one in ids]
     inputs = [path for path in inputs if path.is_file()]
     write_settings(folder, settings_of(params) | more, inputs=inputs, libraries=LIBRARIES)
     write_json(folder / "params.json", to_dict(params))

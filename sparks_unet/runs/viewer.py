@@ -1,21 +1,22 @@
 """Show a movie and its label movies in napari, an optional package."""
 
 from common.files import InputError
-from inputs.movie_io import read_movie, same_shape
+from inputs.movie_io import read_movie, read_stack, same_shape
 
 
-def show(path, paths):
+def show(path, paths, given=None):
     """Open the viewer.
 
     Args:
         path: movie (TIFF).
         paths: {name: label movie (TIFF) or None}.
+        given: settings.recording.Given, what the user says about the movie.
     """
-    movie = read_movie(path)
+    movie = read_movie(path, given)
     labels = {}
     for name, label_path in paths.items():
         if label_path is not None:
-            labels[name] = read_movie(label_path)
+            labels[name] = read_stack(label_path)
             same_shape(labels[name], movie)
     try:
         import napari
@@ -24,7 +25,7 @@ def show(path, paths):
             "napari is not installed; pip install -r requirements-view.txt, or open the TIFF files "
             "in ImageJ"
         ) from None
-    scale = (1, movie.calibration.pixel_um or 1, movie.calibration.pixel_um or 1)
+    scale = (1, movie.calibration.pixel_y_um or 1, movie.calibration.pixel_x_um or 1)
     viewer = napari.Viewer(title=path.name)
     viewer.add_image(movie.data, name="movie", scale=scale)
     for name, stack in labels.items():

@@ -21,6 +21,8 @@ from settings.config_kinds import (
     IDS,
     NORMALIZATION,
     POSITIVE,
+    RECORDING,
+    SCAN,
     TEXT,
     UNSCORED,
     choice,
@@ -28,6 +30,7 @@ from settings.config_kinds import (
     integers,
     number,
 )
+from settings.recording import Given
 
 IGNORE_INDEX = 4
 NUM_CLASSES = 4
@@ -142,6 +145,7 @@ class Params:
     data_smoothing: str = _key(
         "dataset", "none", choice("2d", "3d", "gaussian2d", "none", no="none")
     )
+    full_scale: float = _key("dataset", 65535.0, number(0, above=True))  # 1 under abs_max
     norm_video: str = _key(
         "dataset",
         "abs_max",
@@ -196,10 +200,32 @@ class Params:
     tile: tuple = _key("inference", (0, 0), integers(2))  # rows, columns; 0: the whole frame
 
     # of the recordings, where their files do not say it or say it wrong; None: as in the file
-    pixel_size_um: float | None = _key("postprocessing", None, number(0, above=True))
-    frame_ms: float | None = _key("postprocessing", None, number(0, above=True))
+    pixel_size_um: tuple | None = _key("postprocessing", None, RECORDING["pixel_um"])
+    frame_ms: float | None = _key("postprocessing", None, RECORDING["frame_ms"])
+    offset_counts: float | None = _key("postprocessing", None, RECORDING["offset"])
+    cell_mask: str = _key("postprocessing", "", TEXT)  # ImageJ ROI or TIFF of the cell
+    axes: str | None = _key("dataset", None, RECORDING["axes"])
+    channel: int | None = _key("dataset", None, RECORDING["channel"])
+    z: int | None = _key("dataset", None, RECORDING["z"])
+    linescan: str | None = _key("dataset", None, SCAN)
+    flagged: tuple = ()  # names in Given of the values that flags gave
     postprocessing: PostParams = PostParams()
     config_path: Path | None = None
+
+    @property
+    def given(self) -> Given:
+        """What the user says about the recordings."""
+        return Given(
+            self.pixel_size_um,
+            self.frame_ms,
+            self.offset_counts,
+            axes=self.axes,
+            channel=self.channel,
+            z=self.z,
+            linescan=self.linescan,
+            cell_mask=Path(self.cell_mask) if self.cell_mask else None,
+            flagged=self.flagged,
+        )
 
     @property
     def output_dir(self):

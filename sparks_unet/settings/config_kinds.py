@@ -7,6 +7,8 @@ Source: specification section 9. The published reader took every text that is no
 import math
 from dataclasses import dataclass
 
+from settings.recording import LINESCAN, PARSERS
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -106,3 +108,5 @@ IDS = Kind(lambda text: tuple(text.replace(",", " ").split()), "movie ids")
 COUNT = integer(0)
 POSITIVE = integer(1)
 FRACTION = number(0, 1)
+RECORDING = {name: Kind(parse, expected) for name, (parse, expected, _) in PARSERS.items()}
+SCAN = choice(*LINESCAN)

@@ -1,11 +1,13 @@
 """The flags that every script with an INI file has, and the settings that they give."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from common.files import FOLDER, Parser, plain_name, seed_number
 from settings.config import Params
 from settings.read_config import load_config
+from settings.recording import Given, add_recording_flags, given_by_flags
 
 
 def base_parser(description: str) -> Parser:
@@ -31,8 +33,18 @@ def base_parser(description: str) -> Parser:
         metavar="section.key=value",
         help="replace one setting; repeatable",
     )
+    add_recording_flags(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser
+
+
+def with_given(params: Params, given: Given) -> Params:
+    """Return ``params`` in which what flags say about the recordings wins over the INI file."""
+    names = {"pixel_um": "pixel_size_um"}
+    changes = {names.get(name, name): getattr(given, name) for name in given.flagged}
+    if "cell_mask" in changes:
+        changes["cell_mask"] = str(given.cell_mask)
+    return dataclasses.replace(params, **changes, flagged=given.flagged)
 
 
 def configured(args: argparse.Namespace) -> Params:
@@ -45,4 +57,4 @@ def configured(args: argparse.Namespace) -> Params:
     path = args.config
     if not path.is_file() and (FOLDER / path).is_file():
         path = FOLDER / path
-    return load_config(path, overrides)
+    return with_given(load_config(path, overrides), given_by_flags(args))

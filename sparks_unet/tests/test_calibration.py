@@ -8,6 +8,7 @@ from analysis.classical import write_classical
 from common.files import InputError
 from inputs.calibration import Calibration, interval_of_times, scaled_post
 from inputs.movie_io import read_movie, write_stack
+from settings.recording import Given
 
 STACK = np.random.default_rng(0).integers(0, 60000, (6, 8, 9)).astype(np.uint16)
 
@@ -70,9 +71,9 @@ def test_a_pause_moves_no_interval_and_is_told(caplog):
 
 def test_given_values_win_and_a_difference_is_told(caplog):
     scale = Calibration.of(0.2, 6.8, "file: ImageJ")
-    assert scale.given(0.201, origin="flag").pixel_um == 0.201
+    assert scale.given(Given((0.201, 0.201))).pixel_um == 0.201
     assert not caplog.text
-    given = scale.given(0.1, 20.0, origin="flag", source="a.tif")
+    given = scale.given(Given((0.1, 0.1), 20.0, flagged=("pixel_um", "frame_ms")), source="a.tif")
     assert (given.pixel_um, given.frame_ms, given.pixel_origin) == (0.1, 20.0, "flag")
     assert "a.tif: pixel size 0.1 um is used, the file says 0.2 um (file: ImageJ)" in caplog.text
     assert "frame interval 20 ms is used, the file says 6.8 ms" in caplog.text

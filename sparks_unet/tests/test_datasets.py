@@ -217,7 +217,11 @@ def test_pixels_of_another_size():
         np.testing.assert_array_equal(found.events, found.classes.astype(int) * 7)
         assert found.movie.data.mean() == pytest.approx(movie.mean(), rel=1e-3)
     # a size that the configuration gives wins over that of the file
-    params = dataclasses.replace(SMALL, pixel_size_um=0.4, new_pixel_um=0.4)
+    params = dataclasses.replace(SMALL, pixel_size_um=(0.4, 0.4), new_pixel_um=0.4)
+    calibration = sample.movie.calibration.given(params.given)  # as the reader applies it
+    assert calibration.pixel_origin == "config"
+    movie_given = dataclasses.replace(sample.movie, calibration=calibration)
+    sample = dataclasses.replace(sample, movie=movie_given)
     assert adapted([sample], params)[0].movie.data.shape == movie.shape
     with pytest.raises(InputError, match=r"memory: the file does not say its pixel size: give"):
         resized(sample_of(movie, classes), 0.4)
@@ -236,8 +240,9 @@ def test_a_movie_is_split_where_its_brightness_jumps():
     assert [part.id for part in parts] == ["01-1", "01-2"]
     np.testing.assert_array_equal(np.concatenate([one.movie.data for one in parts]), movie)
     np.testing.assert_array_equal(np.concatenate([one.events for one in parts]), events)
-    params = dataclasses.replace(
-        SMALL, frame_ms=6.8, split_jumps=0.2, new_fps=50, unscored=("01:waves",)
+    params = dataclasses.replace(SMALL, split_jumps=0.2, new_fps=50, unscored=("01:waves",))
+    sample = dataclasses.replace(
+        sample, movie=dataclasses.replace(sample.movie, calibration=Calibration.of(0.2, 6.8))
     )
     assert [len(part.movie.data) for part in adapted([sample], params)] == [10, 10]
     assert params.unscored_classes("01-2") == ("waves",)

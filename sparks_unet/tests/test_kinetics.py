@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from analysis.kinetics import (
-    COLUMNS,
-    background_counts,
-    course_times,
-    event_frequency,
-    event_table,
-    fit_event,
-    spark_course,
-    spot,
-    spot_slopes,
-)
+from analysis.event_fit import course_times, fit_event, spark_course, spot, spot_slopes
+from analysis.kinetics import COLUMNS, background_counts, event_frequency, event_table
 from analysis.preds_processing_tools import instances_from_classes
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post

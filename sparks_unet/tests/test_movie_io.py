@@ -110,9 +110,6 @@ def faulty(path, kind):
     elif kind == "of 6 pages are complete":
         write_stack(path, STACK, calibration=Calibration.of(0.2, 6.8))
         path.write_bytes(path.read_bytes()[:700])
-    elif kind == "square pixels":
-        metadata = {"unit": "um", "axes": "TYX"}
-        tifffile.imwrite(path, STACK, imagej=True, resolution=(5, 4), metadata=metadata)
     elif kind == "frame times for 6 frames":
         tifffile.imwrite(path, STACK, description="0\t0.0\n1\t0.1", metadata=None)
     else:
@@ -122,7 +119,7 @@ def faulty(path, kind):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("two-dimensional", "colour image", "first in frame 3", "square pixels", "damaged"),
+        *("two-dimensional", "colour image", "first in frame 3", "damaged"),
         *("expected \\(t, y, x\\), one channel", "of 6 pages are complete"),
         "frame times for 6 frames",
     ],

@@ -9,11 +9,14 @@ import scipy.io
 import tifffile
 from scipy import ndimage
 
-from analysis.kinetics import event_table, fit_event
+from analysis.event_fit import fit_event
+from analysis.kinetics import event_table
 from analysis.preds_processing_tools import threshold_mask
 from classical_baseline import main as classical
+from common.files import InputError
 from inputs.calibration import Calibration, scaled_post
 from inputs.movie_io import read_movie
+from settings.recording import Given
 
 pytestmark = pytest.mark.data
 
@@ -85,7 +88,11 @@ def test_count_against_marks_of_a_neuron(real_dir, record_property):
 
 
 def test_signed_imagej_stack_of_astrocytes(real_dir):
-    movie = read_movie(real_file(real_dir, "astrocast_sample_1.tiff"))
+    path = real_file(real_dir, "astrocast_sample_1.tiff")
+    # its header states 75 slices, 2 um apart: what ImageJ calls every stack
+    with pytest.raises(InputError, match=r"75 planes of depth .* --axes TYX"):
+        read_movie(path)
+    movie = read_movie(path, Given(axes="TYX"))
     assert movie.data.shape == (75, 100, 100)
     assert movie.data.min() >= 0
     assert movie.data.max() < 1000

@@ -1,0 +1,177 @@
+"""What is wrong with the values of a recording: black, repeated and saturated parts, odd scales.
+
+Nothing is repaired in the data; measurements leave such parts out and name them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.files import InputError
+from settings.config import logger
+
+DARK_SHARE = 0.5  # of the usual brightness and of the usual contrast: darker frames are black
+PILE = 5  # values at the ceiling, at least, and
+PILE_RATIO = 3.0  # so many times as many as at the values below it: clipped
+PILE_LEVELS = 8  # values below the ceiling that are compared
+FEW_BITS = 4095  # a larger value needs more than 12 bits
+BLACK, REPEATED = 1, 2
+
+
+@dataclass(frozen=True)
+class MovieState:
+    """Parts of a recording that say nothing about the cell.
+
+    Attributes:
+        frames: (T,) uint8: 0 good, 1 black, 2 equal to the frame before.
+        ceiling: value at which the movie is clipped, or None.
+    """
+
+    frames: np.ndarray
+    ceiling: float | None = None
+
+    @property
+    def good(self) -> np.ndarray:
+        """(T,) bool, frames that are neither black nor repeated."""
+        return self.frames == 0
+
+    def part(self, frames: slice) -> "MovieState":
+        """Return the state of some of the frames."""
+        return MovieState(self.frames[frames], self.ceiling)
+
+
+def look_at(movie: np.ndarray, offset: float | None = None) -> MovieState:
+    """Return the state of a movie (T, H, W), looked at frame by frame.
+
+    Args:
+        movie: counts.
+        offset: counts without light, or None.
+    """
+    n_frames = len(movie)
+    mean, spread = np.empty(n_frames), np.empty(n_frames)
+    frames = np.zeros(n_frames, np.uint8)
+    for t, frame in enumerate(movie):
+        mean[t] = frame.mean(dtype=np.float64)
+        spread[t] = frame.std(dtype=np.float64)
+        if t and mean[t] == mean[t - 1] and np.array_equal(frame, movie[t - 1]):
+            frames[t] = REPEATED
+    level = mean - min(offset or 0.0, float(np.median(mean)))
+    usual, contrast = np.median(level), np.median(spread)
+    dark = (level < DARK_SHARE * usual) & (spread < DARK_SHARE * contrast)
+    if usual > 0 and contrast > 0:
+        frames[dark | ((spread == 0) & (level < usual))] = BLACK
+    if (frames > 0).sum() > n_frames // 2:
+        frames[frames == REPEATED] = 0  # a made-up movie whose frames are all equal
+    return MovieState(frames, _ceiling(movie))
+
+
+def _ceiling(movie):
+    """Return the value at which a movie is clipped, or None.
+
+    Clipped values pile up at the largest one: more often than at each of those just below it.
+    """
+    highest = movie.max()
+    if highest <= movie.min():
+        return None
+    at_top = sum(int(np.count_nonzero(frame == highest)) for frame in movie)
+    if at_top < PILE:
+        return None
+    below = []
+    for frame in movie:
+        below.append(np.unique(frame[frame < highest])[-PILE_LEVELS:])
+    levels = np.unique(np.concatenate(below))[-PILE_LEVELS:]
+    counts = [sum(int(np.count_nonzero(frame == one)) for frame in movie) for one in levels]
+    return float(highest) if len(levels) > 3 and at_top > PILE_RATIO * max(counts) else None
+
+
+def tell_state(
+    source: object, movie: np.ndarray, state: MovieState, offset: float | None = None
+) -> None:
+    """Warn about what the state of a movie means; refuse an offset above its values.
+
+    Args:
+        source: named in the messages.
+        movie: (T, H, W) counts.
+        state: of ``look_at``.
+        offset: counts without light that the user gave, or None.
+    """
+    for kind, word in ((BLACK, "black"), (REPEATED, "equal to the frame before")):
+        at = np.flatnonzero(state.frames == kind)
+        if len(at):
+            logger.warning(
+                "%s: %d frames are %s (%s); they are left out of F0 and of every measurement",
+                *(source, len(at), word, frame_list(at)),
+            )
+    if state.ceiling is not None:
+        logger.warning(
+            "%s: values are clipped at %g: amplitudes of events that reach it are lower bounds",
+            *(source, state.ceiling),
+        )
+    if movie.dtype.kind == "f" and movie.size and movie.max() <= 1.0:
+        logger.warning(
+            "%s: float values up to %.4g are no camera counts; dF/F0 is right only where 0 is no "
+            "light (give --offset otherwise)",
+            *(source, float(movie.max())),
+        )
+    if offset is not None and movie.size and offset >= movie.mean(dtype=np.float64):
+        raise InputError(
+            f"{source}: --offset {offset:g}: the movie's mean is {movie.mean():.6g} counts; "
+            "expected the counts of the detector without light, which lie below"
+        )
+
+
+def state_words(state: MovieState) -> str:
+    """Return what is wrong with the values of a recording in a few words, or an empty text."""
+    words = []
+    for kind, word in ((BLACK, "black"), (REPEATED, "repeated")):
+        at = np.flatnonzero(state.frames == kind)
+        if len(at):
+            words.append(f"{len(at)} {word} frames ({frame_list(at)})")
+    if state.ceiling is not None:
+        words.append(f"clipped at {state.ceiling:g}")
+    return "; ".join(words)
+
+
+def filled(movie: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return a movie (T, H, W) in which bad frames show the nearest good one, for detection."""
+    if good.all() or not good.any():
+        return movie
+    at, frames = np.flatnonzero(good), np.arange(len(movie))
+    nearest = at[np.abs(frames[:, None] - at).argmin(axis=1)]
+    return movie[nearest]
+
+
+def frame_list(frames: np.ndarray, limit: int = 4) -> str:
+    """Return frame numbers as text, runs as first to last: ``8 to 11, 40``."""
+    breaks = np.flatnonzero(np.diff(frames) > 1) + 1
+    runs = np.split(np.asarray(frames), breaks)
+    shown = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs[:limit]]
+    return ", ".join(shown) + (f" and {len(runs) - limit} more" if len(runs) > limit else "")
+
+
+def level_floor(movie: np.ndarray) -> float:
+    """Return the smallest F0 above background that dF/F0 is divided by.
+
+    One count for integers; in a movie of floats a thousandth of its range where that is less.
+    """
+    if movie.dtype.kind != "f":
+        return 1.0
+    return min(1.0, 1e-3 * float(movie.max() - movie.min())) or 1.0
+
+
+def told_bits(source: object, movie: np.ndarray, full_scale: float) -> None:
+    """Warn where ``abs_max`` makes the network's input small: the movie has few bits.
+
+    Args:
+        source: named in the message.
+        movie: (T, H, W) counts.
+        full_scale: value that becomes 1.
+    """
+    highest = float(movie.max())
+    bits = FEW_BITS if movie.dtype != np.uint8 else 255
+    if 1.0 < highest <= bits < full_scale:
+        logger.warning(
+            "%s: largest value %g; norm_video = abs_max divides by %g, so the network sees at most "
+            "%.2g instead of about 1: export 16 bits, or give --set dataset.full_scale=%d",
+            *(source, highest, full_scale, highest / full_scale, bits),
+        )
