@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+SHOWN_SCORES = 3  # beside the main one; the rest is folded
 INLINE_LIMIT = 3_000_000  # bytes; a larger picture is linked, so that the page stays quick to open
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
@@ -28,7 +29,9 @@ article{border:1px solid var(--line);border-radius:8px;background:var(--card);pa
 .more{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:16px}
 figure{margin:0}img{display:block;width:100%;height:auto;background:#fff;border-radius:4px}
 figcaption{color:var(--soft);font-size:.85rem;margin-top:4px}
-ul{padding-left:1.2em;margin:8px 0}.truth ul{list-style:none;padding:0;font-weight:600}
+table{border-collapse:collapse;margin:8px 0;width:100%}.truth{font-weight:600}
+td{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;vertical-align:top}
+td{overflow-wrap:normal;width:55%}td+td{width:45%}
 summary{cursor:pointer;margin:12px 0 8px}
 """
 
@@ -70,17 +73,35 @@ def picture(run_dir, link, figure):
     )
 
 
-def score_items(scores):
-    """Return the list of scores; a control is named as one."""
-    items = []
+def score_rows(scores):
+    """Return a table of scores: name (a control is named as one), value with target, verdict."""
+    rows = []
     for score in scores:
-        verdict = {True: "passed", False: "failed"}.get(score.get("passed"))
-        tag = {"passed": "good", "failed": "bad", None: "soft"}[verdict]
-        text = html.escape(score_text(score))
-        if score.get("control") and "control" not in text:
-            text = f"negative control: {text}"
-        items.append(f'<li>{text} <span class="{tag}">{verdict or ""}</span></li>')
-    return f"<ul>{''.join(items)}</ul>" if items else ""
+        verdict = {True: "passed", False: "failed"}.get(score.get("passed"), "")
+        tag = {"passed": "good", "failed": "bad"}.get(verdict, "soft")
+        name = html.escape(score.get("name") or "score")
+        if score.get("control") and "control" not in name:
+            name = f"negative control: {name}"
+        value = html.escape(score_text({**score, "name": ""}).strip())
+        rows.append(
+            f"<tr><td>{name}</td><td>{value} <span class='{tag}'>{verdict}</span></td></tr>"
+        )
+    return f"<table>{''.join(rows)}</table>" if rows else ""
+
+
+def score_block(scores):
+    """Return four scores, those that failed first, and the rest folded."""
+    scores = sorted(scores, key=lambda score: score.get("passed") is not False)
+    rest = score_rows(scores[SHOWN_SCORES:])
+    folded = f"<details><summary>{len(scores) - SHOWN_SCORES} more scores</summary>{rest}</details>"
+    return score_rows(scores[:SHOWN_SCORES]) + (folded if rest else "")
+
+
+def has_failed(path):
+    """Return whether the run at ``path`` (summary.json) is broken or missed a target."""
+    summary = read_summary(path)
+    scores = [] if summary is None else summary.get("scores") or []
+    return summary is None or any(score.get("passed") is False for score in scores)
 
 
 def card(results, path):
@@ -109,7 +130,7 @@ def card(results, path):
         f"<article><h2>{html.escape(f'{folder}: {title}' if title else name)}</h2>"
         f'<p class="soft">{html.escape(", ".join(filter(None, facts)))}</p>'
         f'<div class="main">{picture(run_dir, name, main)}<div>'
-        f'<div class="truth">{score_items([truth] if truth else [])}</div>{score_items(others)}'
+        f'<div class="truth">{score_rows([truth] if truth else [])}</div>{score_block(others)}'
         f'<p><a href="{html.escape(report)}">full report</a></p></div></div>'
         + (
             f'<details open><summary>figures</summary><div class="more">{gallery}</div></details>'
@@ -124,14 +145,16 @@ def write_index(results):
     """Write ``results/index.html`` over all runs below ``results`` and return its path."""
     results = Path(results)
     results.mkdir(parents=True, exist_ok=True)
-    cards = [card(results, path) for path in sorted(results.glob("*/*/summary.json"))]
+    paths = sorted(results.glob("*/*/summary.json"), key=lambda path: (not has_failed(path), path))
+    cards = [card(results, path) for path in paths]
+    failed = sum(map(has_failed, paths))
     body = "".join(cards) or "<p>No finished run yet: <code>python3 run.py demo</code></p>"
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Results</title><style>{STYLE}</style></head><body><h1>Results</h1>"
-        f'<p class="soft">Finished runs: {len(cards)}. A card links the report of its run, '
-        "a picture its full size.</p>"
+        f'<p class="soft">Finished runs: {len(cards)}, of which {failed} missed a target or are '
+        "broken; those come first. A card links the report of its run, a picture its full size.</p>"
         f'<div class="runs">{body}</div></body></html>\n'
     )
     path = results / "index.html"

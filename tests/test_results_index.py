@@ -49,9 +49,9 @@ def results(tmp_path):
 
 def test_page_shows_runs_and_escapes_text(results):
     page = results_index.write_index(results).read_text()
-    assert page.count("AUC 0.912 (target &gt;= 0.8)") == 1
+    assert page.count("<td>AUC</td><td>0.912 (target &gt;= 0.8)") == 1
     assert "<h2>folder: A run</h2>" in page
-    assert "negative control: shuffled not available" in page
+    assert "<td>negative control: shuffled</td><td>not available" in page
     assert 'href="folder/demo/report.html"' in page
     assert "loss &lt; 1" in page
     assert "absent" not in page
@@ -59,6 +59,22 @@ def test_page_shows_runs_and_escapes_text(results):
     assert "summary.json is broken" in page
     assert page.count("data:image/png;base64,") == 2
     assert "<script" not in page
+
+
+def test_failed_runs_come_first_and_scores_beyond_four_are_folded(results):
+    fine = SUMMARY | {"scores": SUMMARY["scores"][:1]}
+    (results / "folder" / "demo" / "summary.json").write_text(json.dumps(fine))
+    run = results / "folder" / "a_missed"
+    run.mkdir()
+    scores = [{"name": f"score {i}", "value": i, "passed": i != 5} for i in range(6)]
+    (run / "summary.json").write_text(json.dumps(SUMMARY | {"scores": scores, "title": "Missed"}))
+    page = results_index.write_index(results).read_text()
+    assert "Finished runs: 3, of which 2 missed a target or are broken" in page
+    places = [page.index(text) for text in ("Missed</h2>", "folder/broken</h2>", "A run</h2>")]
+    assert places == sorted(places)
+    shown, folded = page.split("3 more scores")
+    assert "score 5" in shown  # the one that failed is not folded away
+    assert "score 4" in folded.split("</details>")[0]
 
 
 def test_page_without_runs_says_what_to_do(tmp_path):

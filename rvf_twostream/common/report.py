@@ -18,13 +18,18 @@ background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;over
 h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:32px 0 8px}
 p{margin:8px 0}.soft{color:var(--soft)}.passed{color:var(--good)}.failed{color:var(--bad)}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px}
+.wide{grid-column:1/-1}summary{cursor:pointer;margin:8px 0}nav a{margin-right:12px}
 figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;background:var(--card)}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
 figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
 vertical-align:top;overflow-wrap:normal}
+@media(max-width:600px){.scores tr{display:flex;flex-wrap:wrap;gap:0 12px;padding:6px 0;
+border-bottom:1px solid var(--line)}.scores th{display:none}.scores td{border:0;padding:0}
+.scores td:first-child{flex-basis:100%;font-weight:600}}
 """
+WIDE_PIXELS = 1200  # a wider picture has a row of its own: half a row would halve its text
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
 
@@ -35,13 +40,30 @@ def image_tag(path: str | os.PathLike, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{data}">'
 
 
+def pixel_width(path: str | os.PathLike) -> int:
+    """Return the width of a PNG or GIF in pixels, 0 of another kind of picture."""
+    with open(path, "rb") as handle:
+        head = handle.read(24)
+    if head.startswith(b"\x89PNG"):
+        return int.from_bytes(head[16:20], "big")
+    return int.from_bytes(head[6:8], "little") if head.startswith(b"GIF8") else 0
+
+
 def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
-    """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt."""
+    """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt.
+
+    A wide picture spans the row; the table behind a picture, a CSV of its name, is linked.
+    """
     blocks = []
     for figure in figures:
-        picture = image_tag(Path(run_dir) / figure["path"], figure["alt"])
+        path = Path(run_dir) / figure["path"]
         caption = html.escape(figure["caption"])
-        blocks.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+        if path.with_suffix(".csv").is_file():
+            table = Path(figure["path"]).with_suffix(".csv").as_posix()
+            caption += f' <a href="{html.escape(table)}">numbers</a>'
+        kind = ' class="wide"' if pixel_width(path) > WIDE_PIXELS else ""
+        picture = image_tag(path, figure["alt"])
+        blocks.append(f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="figures">{"".join(blocks)}</div>'
 
 
@@ -72,11 +94,12 @@ def score_table(scores: Iterable[dict]) -> str:
         rows.append(
             (score["name"], f"{value} {score.get('unit', '')}", score.get("target", ""), verdict)
         )
-    return table_block(("score", "value", "target", "verdict"), rows)
+    table = table_block(("score", "value", "target", "verdict"), rows)
+    return f'<div class="scores">{table}</div>'
 
 
 def settings_table(record: dict) -> str:
-    """Return the table of settings.json: settings (nested names with dots), versions, inputs."""
+    """Return settings.json as a folded table: settings (nested names dotted), versions, inputs."""
 
     def flat(values, prefix=""):
         for name, value in values.items():
@@ -92,7 +115,8 @@ def settings_table(record: dict) -> str:
     rows += [(f"SHA-256 of {name}", value) for name, value in inputs[:20]]
     if len(inputs) > 20:
         rows.append(("SHA-256 of more inputs", f"{len(inputs) - 20} in settings.json"))
-    return table_block(("setting", "value"), rows)
+    table = table_block(("setting", "value"), rows)
+    return f"<details><summary>{len(rows)} settings, versions and inputs</summary>{table}</details>"
 
 
 def write_report(
@@ -109,12 +133,17 @@ def write_report(
     body = "".join(
         f"<section><h2>{html.escape(name)}</h2>{block}</section>" for name, block in sections
     )
+    tables = sorted(path.name for path in Path(run_dir).glob("*.csv"))
+    links = [("../../index.html", "all runs"), *((name, name) for name in tables)]
+    anchors = "".join(
+        f'<a href="{html.escape(target)}">{html.escape(name)}</a>' for target, name in links
+    )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
         f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p>'
-        f"{body}</body></html>\n"
+        f"{body}<section><h2>Files</h2><nav>{anchors}</nav></section></body></html>\n"
     )
     path = Path(run_dir) / "report.html"
     with atomic_path(path) as temporary:
