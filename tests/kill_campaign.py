@@ -313,6 +313,8 @@ def main(argv=None):
     options = parser.parse_args(argv)
     print("| stage | operations | kills | equal | twice at once | files that always differ |")
     print("|---|---|---|---|---|---|")
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # each start would compile a framework anew
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".venvs" / "bytecode"))
     broken = False
     for name in options.folders or FOLDERS:
         prepare, stages = FOLDERS[name.rstrip("/")]

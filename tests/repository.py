@@ -14,6 +14,8 @@ FOLDERS = sorted(p.parent.name for p in ROOT.glob("*/main.py"))
 DISTRIBUTIONS = {
     "cc3d": "connected-components-3d",
     "cv2": "opencv-python-headless",
+    "dicomanonymizer": "dicom-anonymizer",
+    "dicomanonymizer": "dicom-anonymizer",
     "hydra": "hydra-core",
     "focal_loss": "focal-loss",
     "PIL": "pillow",
