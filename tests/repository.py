@@ -15,7 +15,6 @@ DISTRIBUTIONS = {
     "cc3d": "connected-components-3d",
     "cv2": "opencv-python-headless",
     "dicomanonymizer": "dicom-anonymizer",
-    "dicomanonymizer": "dicom-anonymizer",
     "hydra": "hydra-core",
     "focal_loss": "focal-loss",
     "PIL": "pillow",
