@@ -15,6 +15,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_WORDS = ("no space left", "disk quota exceeded", "errno = 28", "file too large")
 MEMORY_WORDS = ("can't allocate memory", "failed to allocate", "insufficient memory", "oom when")
 MEMORY_NAMES = ("OutOfMemoryError", "ResourceExhaustedError")
+_running: list[Callable] = []  # the main functions under way: a script may call another one's
+_at_end: list[Callable[[], None]] = []
 BACKEND_WORDS = "Key backend:"  # matplotlib, of a name in MPLBACKEND that it does not know
 
 
@@ -131,6 +133,11 @@ def quiet_when_full() -> None:
     sys.unraisablehook = hook
 
 
+def at_end_of_main(function: Callable[[], None]) -> None:
+    """Have ``function`` called when a script's main has ended, the outermost one of several."""
+    _at_end.append(function)
+
+
 def one_line_faults(main: Callable) -> Callable:
     """Turn what stops ``main(argv)`` into one line on stderr and an exit code.
 
@@ -141,6 +148,7 @@ def one_line_faults(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def wrapped(argv=None):
+        _running.append(main)
         try:
             code = main(argv)
             if sys.stdout is not None:
@@ -162,6 +170,10 @@ def one_line_faults(main: Callable) -> Callable:
             if is_disk_full(error) or is_disk_full(error.__cause__ or error):
                 quiet_when_full()
             raise SystemExit(2) from None
+        finally:
+            _running.pop()
+            for function in () if _running else _at_end:
+                function()
         return code
 
     return wrapped

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.faults import InputError
+from common.faults import InputError, at_end_of_main
 
 LOCK_NAME = ".writer.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -291,16 +291,25 @@ def _release(folder: str, held: _Held) -> None:
         os.close(held.handle)
 
 
-@atexit.register
 def release_all() -> None:
-    """Free every lock of this process; called at its end."""
+    """Free every lock of this process but those of a ``writing`` block that has not ended.
+
+    Called at the end of a script's main, and of the process.
+    """
     for folder, held in list(_held.items()):
-        _release(folder, held)
+        held.stays = False
+        if not held.depth:
+            _release(folder, held)
+
+
+atexit.register(release_all)
+at_end_of_main(release_all)
 
 
 def hold(folder: str | os.PathLike) -> None:
     """Make this process the one writer of ``folder`` until it ends; called again it does nothing.
 
+    The end is that of the script's main, where that is called by another program (a notebook).
     The folder is made when it is missing. What killed writers left in it is removed.
 
     Raises:

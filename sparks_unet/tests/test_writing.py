@@ -168,6 +168,21 @@ def test_a_run_folder_is_held_by_the_run_and_a_complete_one_is_not(tmp_path):
     assert list(run.iterdir()) == []
 
 
+def test_a_main_that_another_program_calls_frees_what_it_held(tmp_path):
+    inner = one_line_faults(lambda argv: hold(tmp_path / "inner"))
+
+    def outer(argv=None):
+        hold(tmp_path / "outer")
+        inner([])
+        assert (tmp_path / "inner" / LOCK_NAME).exists()  # to the end of the outer one
+
+    with writing(tmp_path / "mine"):
+        one_line_faults(outer)([])
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+        assert (tmp_path / "mine" / LOCK_NAME).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
