@@ -36,7 +36,12 @@ PIXEL_UM = RunSettings.pixel_um  # size of a pixel in micrometres; 0 = from the 
 ROW_UM = RunSettings.row_um  # height of a pixel in micrometres; 0 = its width
 OFFSET = RunSettings.offset  # level of darkness in units of the recording
 MASK = RunSettings.mask  # picture or NPY (H, W), not 0 where the recording has data
-BAD_FRAMES = RunSettings.bad_frames  # 3,17-20; none; empty = frames of one colour
+BAD_FRAMES = RunSettings.bad_frames  # 3,17-20; file; none; auto; empty = frames of one colour
+CHANNEL = RunSettings.channel  # k/n: the k-th of n channels whose frames follow each other
+HAEMODYNAMIC = RunSettings.haemodynamic  # ratio, regress: correct by the other channel of a pair
+CROP = RunSettings.crop  # top,left,height,width of the part that is used
+AXES = RunSettings.axes  # HWF, KF: order of the axes of an array
+DATASET = RunSettings.dataset  # name in an HDF5 file of several
 OUT_DIR = RESULTS_DIR / "onset"
 # recipe
 SMOOTH_S = OnsetSettings.smooth_s  # moving average

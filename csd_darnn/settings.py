@@ -236,9 +236,28 @@ class RunSettings:
     bad_frames: str = setting(
         "",
         str,
-        "frames without a picture, such as 3,17-20; none; empty = those of one colour",
+        "frames without a picture, such as 3,17-20, or a file of them; none; auto = those of one"
+        " colour and repeated ones; empty = those of one colour",
         numbers=True,
         later=True,
+    )
+    channel: str = setting(
+        "", str, "k/n: the k-th of n channels whose frames follow each other", numbers=True,
+        later=True,
+    )  # fmt: skip
+    haemodynamic: str = setting(
+        "", str, "correct the channel by the other one of a pair (470 and 405 nm)",
+        choices=("", "ratio", "regress"), numbers=True, later=True,
+    )  # fmt: skip
+    crop: str = setting(
+        "", str, "top,left,height,width of the part that is used", numbers=True, later=True
+    )
+    axes: str = setting(
+        "", str, "order of the axes of an array where frames are not first: HWF, KF", numbers=True,
+        later=True,
+    )  # fmt: skip
+    dataset: str = setting(
+        "", str, "name of the dataset in an HDF5 file of several", numbers=True, later=True
     )
     # model
     T: int = setting(10, int, "window parameter, rows", low=2, numbers=True)
@@ -358,7 +377,8 @@ class DemoMovie:
 
 # The flags that tell what the numbers of a recording mean; onset.py takes them, too.
 SCALE_NAMES = (
-    "frame_rate_hz", "frame_times", "pixel_um", "row_um", "offset", "mask", "bad_frames",
+    "frame_rate_hz", "frame_times", "pixel_um", "row_um", "offset", "mask", "bad_frames", "channel",
+    "haemodynamic", "crop", "axes", "dataset",
 )  # fmt: skip
 
 

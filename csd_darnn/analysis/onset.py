@@ -36,7 +36,8 @@ from analysis.onset_waves import (
 )
 from common.files import write_json
 from common.tables import write_rows
-from inputs.reading import load_recording
+from inputs.film import with_bar
+from inputs.reading import load_film
 from inputs.scales import NO_SCALES, Scales
 from settings import OnsetSettings, given_scales, taken
 
@@ -335,15 +336,18 @@ def describe(result: dict) -> str:
 
 def find_onset(chosen: argparse.Namespace) -> None:
     """Make the onset map of one movie; ``chosen`` holds the flags of onset.py."""
-    recording = load_recording(chosen.data, given=given_scales(chosen))
-    print(recording.words())
+    given = given_scales(chosen)
+    film = load_film(chosen.data, given)
+    print(film.words(), flush=True)
     recipe = taken(OnsetSettings, chosen)
-    if not recording.scales.rate_hz.value:
+    if not film.scales.rate_hz.value:
         print(
             f"the recipe counts frames: moving average {recipe.smooth_frames}, hold"
             f" {recipe.hold_frames} (--smooth_frames, --hold_frames)"
         )
-    result = write_onset(chosen.out_dir, recording.movie(), recording.scales, recipe)
+    blocks = with_bar(film.blocks(), film.n_frames, "frames")
+    result = onset_of_blocks(blocks, film.size, film.scales, recipe)
+    write_result(chosen.out_dir, result, film.scales, recipe)
     if len(result["waves"]) > 1:
         for wave in result["waves"]:
             print(

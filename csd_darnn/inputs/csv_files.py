@@ -5,11 +5,14 @@ import gzip
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from common.files import InputError
+from common.limits import check_shape
+
+ROW_NUMBERS = "row number"  # label of a first column without a name
 
 
 def number_labels(count: int) -> list[str]:
@@ -23,8 +26,28 @@ def open_text(path: Path) -> TextIO:
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def scan_csv(path: Path) -> tuple[list[str], bool, list[str], int]:
-    """Return (names in the header, True when it starts with #, cells of first row, data lines)."""
+class Layout(NamedTuple):
+    """How a CSV is laid out.
+
+    Attributes:
+        names: names in the header.
+        hashed: the header starts with #.
+        first_cells: cells of the first row.
+        n_lines: lines of data.
+        mark: what separates cells.
+        comma: numbers have a decimal comma.
+    """
+
+    names: list[str]
+    hashed: bool
+    first_cells: list[str]
+    n_lines: int
+    mark: str = ","
+    comma: bool = False
+
+
+def scan_csv(path: Path) -> Layout:
+    """Return the Layout of a CSV file."""
     with open_text(path) as handle:
         header = handle.readline()
         if not header.strip():
@@ -43,20 +66,34 @@ def scan_csv(path: Path) -> tuple[list[str], bool, list[str], int]:
             "may be incomplete",
             file=sys.stderr,
         )
-    header = header.strip()
-    hashed = header.startswith("#")
-    names = next(csv.reader([header.lstrip("# \t")]))
-    return [name.strip() for name in names], hashed, next(csv.reader([first.strip()])), n_lines
+    mark = separator(header, first)
+    hashed = header.strip().startswith("#")
+    header = header.strip("\r\n").lstrip("# ") if hashed else header.strip("\r\n")
+    names = next(csv.reader([header], delimiter=mark))
+    cells = next(csv.reader([first.strip("\r\n")], delimiter=mark))
+    comma = mark != "," and any("," in cell for cell in cells)
+    return Layout([name.strip() for name in names], hashed, cells, n_lines, mark, comma)
 
 
-def header_labels(
-    path: Path, names: list[str], hashed: bool, first_cells: list[str], legacy_labels: str
-) -> tuple[list[str], bool]:
-    """Return (label of each column, True for a file of the published project)."""
-    count = len(first_cells)
-    if len(names) == 1 and count == 1 and any(mark in first_cells[0] for mark in ";\t"):
+def separator(header: str, first: str) -> str:
+    """Return what separates cells: the mark that cuts header and first row into as many."""
+    for mark in (";", "\t"):
+        counts = [len(next(csv.reader([line.strip("\r\n")], delimiter=mark))) for line in
+                  (header, first)]  # fmt: skip
+        if counts[0] == counts[1] > 1:
+            return mark
+    return ","
+
+
+def header_labels(path: Path, layout: Layout, legacy_labels: str) -> tuple[list[str], bool]:
+    """Return (label of each column, True for a file of the published project).
+
+    A first column without a name is called ROW_NUMBERS.
+    """
+    names, count = layout.names, len(layout.first_cells)
+    if len(names) == 1 and count == 1 and any(mark in layout.first_cells[0] for mark in ";\t"):
         raise InputError(f"{path}: columns are not separated by commas; save it as comma CSV")
-    if hashed and len(names) == count - 1 and names == number_labels(count)[1:]:
+    if layout.hashed and len(names) == count - 1 and names == number_labels(count)[1:]:
         # Differs: pandas takes the first column of such a file as row names and loses pixel 0.
         # Here the columns are pixels 0..K-1; what a label means is chosen by `legacy_labels`.
         shift = 0 if legacy_labels == "reference" else 1
@@ -66,14 +103,16 @@ def header_labels(
             f"{path}: found {len(names)} names in the header and {count} cells in the first row, "
             "expected as many; repair the header"
         )
-    if "" in names:
+    if "" in names[1:]:
         raise InputError(
-            f"{path}: column {names.index('') + 1} has no name, expected a name for every column; "
-            "remove a column of row numbers (pandas: index=False)"
+            f"{path}: column {names.index('', 1) + 1} has no name, expected a name for every"
+            " column; name it or remove it"
         )
     if len(set(names)) < count:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: the column name {twice} stands twice; rename one of them")
+    if not names[0]:
+        return [ROW_NUMBERS, *names[1:]], False
     if all(is_number(name) for name in names) and names != number_labels(count):
         raise InputError(
             f"{path}: the first line holds numbers ({names[0]}, ...), expected a header 0,1,..,"
@@ -91,18 +130,25 @@ def is_number(text: str) -> bool:
     return True
 
 
-def read_numbers(path: Path, labels: list[str], n_lines: int) -> np.ndarray:
+def read_numbers(path: Path, labels: list[str], layout: Layout) -> np.ndarray:
     """Return the rows of a CSV as float64 (F, K); a bad cell is named by line and column."""
-    values, filled = np.empty((n_lines, len(labels))), 0  # (F, K)
+    check_shape((layout.n_lines, len(labels)), 8, f"{path}: a table")
+    values, filled = np.empty((layout.n_lines, len(labels))), 0  # (F, K)
     rows = max(1, (1 << 24) // len(labels))
     try:
         with open_text(path) as handle, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # empty lines at the end
             handle.readline()
-            while filled < n_lines:
+            lines = (line.replace(",", ".") for line in handle) if layout.comma else handle
+            while filled < layout.n_lines:
                 # In parts: the reader holds a second copy of what it returns.
                 chunk = np.loadtxt(
-                    handle, delimiter=",", comments=None, quotechar='"', ndmin=2, max_rows=rows
+                    lines,
+                    delimiter=layout.mark,
+                    comments=None,
+                    quotechar='"',
+                    ndmin=2,
+                    max_rows=rows,
                 )
                 if not chunk.size:
                     break
@@ -111,16 +157,16 @@ def read_numbers(path: Path, labels: list[str], n_lines: int) -> np.ndarray:
                 values[filled : filled + len(chunk)] = chunk
                 filled += len(chunk)
     except ValueError as error:
-        find_bad_cell(path, labels)
+        find_bad_cell(path, labels, layout)
         raise InputError(f"{path}: no table of numbers ({error}); export it again") from error
     return values[:filled]
 
 
-def find_bad_cell(path: Path, labels: list[str]) -> None:
+def find_bad_cell(path: Path, labels: list[str], layout: Layout) -> None:
     """Raise an InputError for the first short or long row or the first cell without a number."""
     with open_text(path) as handle:
         handle.readline()
-        rows = csv.reader(handle)
+        rows = csv.reader(handle, delimiter=layout.mark)
         for frame, cells in enumerate(row for row in rows if row):
             place = f"{path}: line {rows.line_num + 1} (row {frame}, counted from 0)"
             if len(cells) != len(labels):
@@ -129,7 +175,7 @@ def find_bad_cell(path: Path, labels: list[str]) -> None:
                     "broken; export the file again"
                 )
             for label, cell in zip(labels, cells, strict=True):
-                if not is_number(cell):
+                if not is_number(cell.replace(",", ".") if layout.comma else cell):
                     raise InputError(
                         f"{place}, column {label}: found {cell.strip()[:40]!r}, expected a number; "
                         "correct the cell or remove the column"

@@ -4,34 +4,34 @@ Nothing is skipped in silence: a short row, a text cell, a wrong number of pixel
 not finite is an InputError. Source: specification, sections 4.2 and 4.3.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from common.files import InputError, read_json
-from inputs.csv_files import header_labels, number_labels, read_numbers, scan_csv
-from inputs.movie_files import MOVIE_SUFFIXES, load_array, open_movie, reader_faults
-from inputs.recording import OUTSIDE, Recording
-from inputs.scales import (
-    SECONDS,
-    UNKNOWN,
-    Known,
-    Scales,
-    check_times,
-    fill_frames,
-    give,
-    scales_of_sidecar,
+from common.limits import check_shape as check_shape_fits
+from inputs.array_files import axis_order
+from inputs.csv_files import number_labels
+from inputs.film import (
+    Film,
+    as_float,
+    check_in_turn,
+    find_bad_frames,
+    find_mask,
+    look_over,
+    open_film,
 )
+from inputs.movie_files import MOVIE_SUFFIXES, Movie, load_array, open_movie, reader_faults
+from inputs.recording import OUTSIDE, Recording
+from inputs.scales import UNKNOWN, check_times_fit, fill_frames, give, scales_of_sidecar
+from inputs.sidecars import check_bytes, find_sidecar
+from inputs.table_files import read_table
 from settings import RunSettings
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
-LEAST_PIXELS = 9  # with fewer pixels equal ones are no sign of a missing picture
-RARE = 0.01  # share of the pixels of other frames that may reach the level of a bad one
-TIME_NAME = re.compile(
-    r"(?:time|times|timestamp|timestamps|t)(?:[_ (\[]+(?P<unit>[a-z]+)[)\]]?)?|frame|frames|seconds"
-)
+SOME = 2000  # rows and columns of a matrix that are looked at
+SMOOTHER = 0.3  # correlation of neighbours along one axis above that along the other
 
 
 def load_recording(
@@ -58,10 +58,10 @@ def load_recording(
         raise InputError(f"{path}: not found, expected a recording; check the path")
     if name.endswith(CSV_SUFFIXES):
         recording = load_csv(path, shape, legacy_labels, given)
-    elif name.endswith(".npy") and (array := read_matrix(path)) is not None:
+    elif name.endswith(".npy") and (array := read_matrix(path, given, shape)) is not None:
         recording = pixel_recording(path, array, number_labels(array.shape[1]), shape)
-    elif name.endswith(MOVIE_SUFFIXES):
-        recording = load_movie(path, shape, gray)
+    elif path.is_dir() or name.endswith(MOVIE_SUFFIXES):
+        return load_movie(path, shape, gray, given)
     else:
         expected = " ".join((*CSV_SUFFIXES, *MOVIE_SUFFIXES))
         raise InputError(
@@ -78,89 +78,118 @@ def mend(recording: Recording, given: RunSettings | None) -> Recording:
     Frames without a picture are filled from their neighbours. Both are found or given, and named
     in ``scales``.
     """
-    values, scales = recording.values, recording.scales
-    image = recording.shape is not None
+    values, scales, source = recording.values, recording.scales, recording.source
+    shape = recording.shape
     if given is not None:
-        scales = give(scales, given, recording.source, recording.shape)
-    if image and scales.mask.value is None:
-        scales = replace(scales, mask=find_mask(recording))
+        scales = give(scales, given, source, shape)
+
+    def passes():
+        step = max(1, (1 << 22) // values.shape[1])
+        return (values[start : start + step] for start in range(0, len(values), step))
+
+    if shape is not None and scales.mask.value is None:
+        scales = replace(scales, mask=find_mask(passes, shape))
     if scales.mask.value is not None:
         outside = np.flatnonzero(~scales.mask.value.ravel())
         if len(outside) and (values[:, outside] != 0).any():
             values = np.array(values)
             values[:, outside] = 0
-    if image and scales.bad_frames.value is None:
-        scales = replace(scales, bad_frames=find_bad_frames(values, scales.mask.value))
+    if shape is not None:
+        seen = look_over(passes, scales.mask.value)
+        wanted = given.bad_frames if given is not None else ""
+        if scales.bad_frames.value is None:
+            found = find_bad_frames(passes, scales.mask.value, seen, wanted)
+            scales = replace(scales, bad_frames=found)
+        if given is None or not given.channel:
+            check_in_turn(seen.mean, scales.bad_frames.value, source)
     if scales.bad_frames.value is not None:
-        values = fill_frames(values, scales.bad_frames.value, recording.source)
-    times = scales.frame_times_s.value
-    if times is not None and len(times) != len(values):
-        raise InputError(
-            f"{recording.source}: found {len(times)} times ({scales.frame_times_s.origin}) for"
-            f" {len(values)} frames, expected as many; give the time of every frame"
-        )
+        values = fill_frames(values, scales.bad_frames.value, source)
+    check_times_fit(scales, len(values), source)
     return replace(recording, values=values, scales=scales)
 
 
-def find_mask(recording: Recording) -> Known:
-    """Return the mask of pixels that hold data: not NaN, or not 0, in every frame."""
-    values, n_pixels = recording.values, recording.shape[0] * recording.shape[1]
-    first = values[0, :n_pixels]
-    empty = np.flatnonzero(np.isnan(first) | (first == 0))
-    some = values[:, empty]
-    empty = empty[(np.isnan(some) | (some == 0)).all(axis=0)]
-    if not len(empty) or len(empty) == n_pixels:
-        return UNKNOWN
-    mask = np.ones(recording.shape, bool)
-    mask.flat[empty] = False
-    return Known(mask, "file: the others are 0 or NaN throughout")
-
-
-def find_bad_frames(values: np.ndarray, mask: np.ndarray | None = None) -> Known:
-    """Return the frames of one colour that hardly any pixel of the other frames reaches.
-
-    So a frame of 0 in a movie of photon counts, where 0 is common, is a frame like any other.
-    """
-    shown = values if mask is None else values[:, np.flatnonzero(mask.ravel())]
-    if shown.shape[1] < LEAST_PIXELS:
-        return UNKNOWN
-    flat = np.flatnonzero(shown.min(axis=1) == shown.max(axis=1))
-    flat = flat[np.isfinite(shown[flat, 0])]  # what is no number is refused, not filled
-    if not len(flat) or 2 * len(flat) > len(values):
-        return UNKNOWN
-    others = np.delete(shown, flat, axis=0)
-    levels = {level: min((others <= level).mean(), (others >= level).mean()) for level in
-              np.unique(shown[flat, 0])}  # fmt: skip
-    bad = [frame for frame in flat if levels[shown[frame, 0]] < RARE]
-    return Known(np.array(bad, int), "file: all pixels are equal") if bad else UNKNOWN
-
-
-def as_float(array: np.ndarray) -> np.ndarray:
-    """Return ``array`` as float32 when that holds its values exactly, else as float64."""
-    return np.asarray(array, dtype=np.result_type(array.dtype, np.float32))
-
-
-def load_movie(path: Path, shape: tuple[int, int] | None, gray: bool) -> Recording:
+def load_movie(
+    path: Path, shape: tuple[int, int] | None, gray: bool, given: RunSettings | None
+) -> Recording:
     """Return the Recording of a movie file, one column per pixel."""
-    opened = open_movie(path, gray=gray)
-    scales = opened.scales
-    if path.suffix.lower() == ".npy":
-        scales = scales_of_sidecar(read_sidecar(path), f"{path.stem}.json")
-    movie = as_float(opened.read())  # (F, H, W)
-    n_frames, height, width = movie.shape
-    check_shape(path, height * width, shape, (height, width))
+    opened = open_movie(path, gray=gray, given=given)
+    check_shape(path, opened.height * opened.width, shape, (opened.height, opened.width))
+    film = open_film(opened, given)
+    n_frames, height, width = film.size
     return Recording(
-        movie.reshape(n_frames, -1), number_labels(height * width), (height, width),
+        read_film(film).reshape(n_frames, -1), number_labels(height * width), (height, width),
         np.arange(height * width), "movie", path, target_label=str(height * width - 1),
-        scales=scales,
+        scales=film.scales,
     )  # fmt: skip
 
 
-def read_matrix(path: Path) -> np.ndarray | None:
+def load_film(path: str | Path, given: RunSettings | None = None) -> Film:
+    """Return the Film of a movie, or of any other recording of an image (pixel CSV, matrix)."""
+    path = Path(path)
+    movie = path.is_dir() or path.name.lower().endswith(MOVIE_SUFFIXES)
+    if movie and not (path.suffix.lower() == ".npy" and read_matrix(path, given) is not None):
+        return open_film(
+            open_movie(path, gray=given is not None and given.gray, given=given), given
+        )
+    recording = load_recording(path, given=given)
+    frames = recording.movie()  # (F, H, W)
+    held = Movie(
+        path, *frames.shape, frames.dtype, lambda: iter([frames]), recording.scales, mapped=frames
+    )
+    # Bad frames are filled already.
+    return Film(held, len(frames), replace(recording.scales, bad_frames=UNKNOWN))
+
+
+def read_film(film: Film) -> np.ndarray:
+    """Return the frames of a Film, (F, H, W) floats; a plain NPY of floats stays on disk."""
+    movie = film.movie
+    kept = film.scales.mask.value is None and film.scales.bad_frames.value is None
+    if kept and movie.mapped is not None and movie.mapped.dtype.kind == "f":
+        return as_float(movie.mapped)
+    kind = np.result_type(movie.dtype, np.float32)
+    check_shape_fits(film.size, kind.itemsize, f"{movie.path}: the movie in memory")
+    values, start = np.empty(film.size, kind), 0
+    for block in film.blocks():
+        values[start : start + len(block)] = block
+        start += len(block)
+    return values
+
+
+def read_matrix(
+    path: Path, given: RunSettings | None = None, shape: tuple[int, int] | None = None
+) -> np.ndarray | None:
     """Return an NPY array of two axes (F, K) as floats, None when it has another number of axes."""
     with reader_faults(path):
         array = load_array(path)
-        return as_float(array) if array.ndim == 2 else None
+        if array.ndim != 2:
+            return None
+        order = axis_order("" if given is None else given.axes, 2, path)
+        if order is not None:
+            return as_float(array.transpose(order))
+        if shape is None and not find_sidecar(path)[0]:
+            check_matrix(path, array)
+        return as_float(array)
+
+
+def check_matrix(path: Path, array: np.ndarray) -> None:
+    """Ask for the axes of a matrix whose values go on smoothly along its second, longer axis.
+
+    So does suite2p's F.npy, (ROIs, frames).
+    """
+    n_rows, count = array.shape
+    if count <= n_rows or n_rows < 2:
+        return
+    some = np.array(array[:SOME, :SOME], float)
+    some -= some.mean(axis=0)
+    some -= some.mean(axis=1, keepdims=True)
+    size = (some**2).mean()
+    along, down = (some[:, 1:] * some[:, :-1]).mean(), (some[1:] * some[:-1]).mean()
+    if size > 0 and along - down > SMOOTHER * size:
+        raise InputError(
+            f"{path}: found {n_rows} x {count} values that go on smoothly along the second axis,"
+            " expected frames x series: are these series x frames? give --axes KF, or --axes FK if"
+            " frames come first"
+        )
 
 
 def check_shape(
@@ -178,23 +207,6 @@ def check_shape(
         )
 
 
-def read_sidecar(path: Path) -> dict:
-    """Return the JSON file beside ``path`` (same stem) that tells frames F, H and W, or {}."""
-    sidecar = path.with_name(path.name.split(".")[0] + ".json")
-    told = read_json(sidecar) if sidecar.is_file() else {}
-    return told if all(isinstance(told.get(key), int) for key in "FHW") else {}
-
-
-def check_bytes(path: Path, told: dict) -> None:
-    """Refuse a file that is no longer as long as the JSON file beside it tells."""
-    size = path.stat().st_size
-    if told.get("bytes") not in (None, size):
-        raise InputError(
-            f"{path}: found {size} bytes, expected {told['bytes']} (JSON file beside it): the file "
-            "is cut or was changed; make it again, or remove the JSON file"
-        )
-
-
 def pixel_recording(
     path: Path,
     values: np.ndarray,
@@ -206,8 +218,8 @@ def pixel_recording(
     """Return the Recording of a matrix of pixels, with the shape and split that are known of it."""
     n_frames, count = values.shape
     split = find_split(path, count)
-    told = split or read_sidecar(path)
-    check_bytes(path, told)
+    told, beside = (split, "splits.json") if split else find_sidecar(path)
+    check_bytes(path, told, beside)
     if told.get("F") is not None and told["F"] != n_frames:
         raise InputError(
             f"{path}: found {n_frames} frames, expected {told['F']} (JSON file beside it): the "
@@ -223,7 +235,6 @@ def pixel_recording(
         check_shape(path, count - extra, shape)
         if split and not extra:
             target_label = columns[split["target_column"]]
-    name = "splits.json" if split else f"{path.name.split('.')[0]}.json"
     pixels = np.arange(count)  # (K,)
     if extra:
         pixels[-1] = OUTSIDE
@@ -231,7 +242,7 @@ def pixel_recording(
         values, columns, None if shape is None else tuple(shape), pixels,
         "split" if split or extra else "pixels", path, legacy=legacy,
         target_label=target_label, split=split,
-        scales=scales_of_sidecar(told, name),
+        scales=scales_of_sidecar(told, beside),
     )  # fmt: skip
 
 
@@ -271,69 +282,19 @@ def load_csv(
     path: Path, shape: tuple[int, int] | None, legacy_labels: str, given: RunSettings | None = None
 ) -> Recording:
     """Return the Recording of a CSV file of any kind."""
-    with reader_faults(path):
-        names, hashed, first_cells, n_lines = scan_csv(path)
-    labels, legacy = header_labels(path, names, hashed, first_cells, legacy_labels)
-    with reader_faults(path):
-        values = read_numbers(path, labels, n_lines)  # (F, K) float64
-    if legacy or labels == number_labels(len(labels)):
-        return pixel_recording(path, values, labels, shape, legacy=legacy)
-    check_bytes(path, read_sidecar(path))
+    table = read_table(path, legacy_labels, "auto" if given is None else given.time_column)
+    values, labels = table.values, table.labels
+    if table.of_pixels:
+        return pixel_recording(path, values, labels, shape, legacy=table.legacy)
+    check_bytes(path, *find_sidecar(path))
     if shape is not None:
         raise InputError(
             f"{path}: found named columns ({labels[0]}, ...), expected pixel labels 0.. for "
             "--shape; leave --shape out"
         )
-    column = time_column(labels, values, "auto" if given is None else given.time_column, path)
-    scales = Scales()
-    if column is not None:
-        values, labels, scales = take_clock(values, labels, column)
     return Recording(
-        values, labels, None, None, "table", path, target_label=labels[-1], scales=scales
+        values, labels, None, None, "table", path, target_label=labels[-1], scales=table.scales
     )
-
-
-def time_column(labels: list[str], values: np.ndarray, wanted: str, path: Path) -> int | None:
-    """Return the position of the column that is the clock of a table, or None.
-
-    Args:
-        wanted: name of the column, none, or auto: the first column, when it is called like a time
-            and grows in every row.
-    """
-    if wanted == "none":
-        return None
-    if wanted != "auto":
-        if wanted not in labels:
-            raise InputError(
-                f"{path}: found no column {wanted!r}, expected the one that --time_column names"
-            )
-        check_times(values[:, labels.index(wanted)], path)
-        return labels.index(wanted)
-    grows = len(values) > 1 and (np.diff(values[:, 0]) > 0).all()
-    return 0 if grows and len(labels) > 2 and TIME_NAME.fullmatch(labels[0].lower()) else None
-
-
-def take_clock(
-    values: np.ndarray, labels: list[str], column: int
-) -> tuple[np.ndarray, list[str], Scales]:
-    """Return the values and labels without the column of times, and the Scales it tells.
-
-    Without a unit in its name it tells the order of the rows only.
-    """
-    name, times = labels[column], values[:, column]
-    unit = TIME_NAME.fullmatch(name.lower())
-    factor = SECONDS.get((unit and unit["unit"]) or "")
-    origin = f"file: column {name}"
-    scales = Scales(note=f"column {name} is a clock of unknown unit and no driving series")
-    if factor:
-        times = times * factor
-        scales = Scales(
-            rate_hz=Known(1 / float(np.median(np.diff(times))), origin),
-            frame_times_s=Known(times, origin),
-            note=f"column {name} is the clock and no driving series",
-        )
-    labels = [label for position, label in enumerate(labels) if position != column]
-    return np.delete(values, column, axis=1), labels, scales
 
 
 def check_finite(recording: Recording) -> None:

@@ -16,8 +16,10 @@ from PIL import Image
 
 from common.files import InputError, atomic_path, read_json, sha256, write_json
 from inputs.csv_files import number_labels
+from inputs.film import with_bar
 from inputs.movie_files import Movie, open_movie, read_movie, write_tiff
-from inputs.scales import Known, Scales, scales_of_sidecar, sidecar_of_scales
+from inputs.scales import NO_SCALES, Known, Scales, scales_of_sidecar, sidecar_of_scales
+from inputs.sidecars import write_sidecar
 
 CACHE_BYTES = 1 << 20  # the first MiB of the source enters the key of the cache
 ROWS_AT_ONCE = 256  # frames written to a CSV at once
@@ -135,7 +137,7 @@ def write_resized(movie: Movie, path: Path, new_width: int, new_height: int) -> 
         return len(done)
     shape = (movie.n_frames, new_height, new_width)
     out, start = np.lib.format.open_memmap(path, "w+", np.float32, shape), 0
-    for block in movie.blocks():
+    for block in with_bar(movie.blocks(), movie.n_frames, "resize"):
         out[start : start + len(block)] = resize_block(block, new_width, new_height)
         start += len(block)
     out.flush()
@@ -151,20 +153,24 @@ def cache_holds(tiff: Path, npy: Path, record: Path, key: dict) -> bool:
     return all(told.get(name) == value for name, value in (key | {"files": files}).items())
 
 
-def convert_csv(video_np: np.ndarray, csv_path: str | Path = "resized_data.csv") -> Path:
+def convert_csv(
+    video_np: np.ndarray,
+    csv_path: str | Path = "resized_data.csv",
+    *,
+    scales: Scales = NO_SCALES,
+) -> Path:
     """Write a movie (F, H, W) as a pixel CSV, one frame a row, header 0..H*W-1.
 
-    Beside it goes <name>.json with F, H, W and the size of the CSV, so that a cut file is noticed.
+    Beside it goes <name>.csv.json with F, H, W, the scales and the size of the CSV, so that a cut
+    file is noticed.
     Differs: the published header is a comment with one name too few (section 4.3).
     """
     video_np = np.asanyarray(video_np)
     if video_np.ndim != 3:
         raise InputError(f"movie of shape {video_np.shape}, expected (frames, height, width)")
-    n_frames, height, width = video_np.shape
     csv_path = Path(csv_path)
-    write_matrix(csv_path, video_np.reshape(n_frames, -1))
-    sidecar = {"F": n_frames, "H": height, "W": width, "bytes": csv_path.stat().st_size}
-    write_json(csv_path.with_suffix(".json"), sidecar)
+    write_matrix(csv_path, video_np.reshape(len(video_np), -1))
+    write_sidecar(csv_path, video_np.shape, scales, bytes=csv_path.stat().st_size)
     return csv_path
 
 
@@ -214,8 +220,16 @@ def crop_tiff_time(
             f"{video_path}: frames {start} to {stop} asked for, expected 0 <= start < stop <= "
             f"{n_frames}"
         )
-    write_tiff(output_path, video[start:stop], movie.scales)
+    write_tiff(output_path, video[start:stop], part_of(movie.scales, start, stop))
     return Path(output_path)
+
+
+def part_of(scales: Scales, start: int, stop: int) -> Scales:
+    """Return the Scales of frames start .. stop-1."""
+    times = scales.frame_times_s
+    if times.value is None:
+        return scales
+    return replace(scales, frame_times_s=Known(times.value[start:stop], times.origin))
 
 
 def split_borders(width: int, number_splits: int) -> list[tuple[int, int]]:
@@ -299,7 +313,7 @@ def crop_numpy_width(
         position = row * (right - left) + column - left if inside else height * (right - left)
         path = output_dir / f"crop_{index}.csv"
         write_matrix(path, crop.reshape(n_frames, -1), None if inside else series)
-        write_tiff(output_dir / f"video_{index}.tiff", crop)
+        write_tiff(output_dir / f"video_{index}.tiff", crop, scales or NO_SCALES)
         entries.append(
             {
                 "left": left,
@@ -357,7 +371,7 @@ def resize_and_split(chosen: argparse.Namespace) -> None:
     print(f"{tiff}: {video.shape[0]} frames of {video.shape[1]} x {video.shape[2]}")
     print(f"{out / 'splits'}: {len(splits)} splits, target row {target[0]}, column {target[1]}")
     if chosen.csv_path:
-        print(convert_csv(video, out / chosen.csv_path))
+        print(convert_csv(video, out / chosen.csv_path, scales=scales))
     if chosen.crop_time:
         start, stop = (None if frame < 0 else frame for frame in (chosen.start, chosen.stop))
         print(crop_tiff_time(tiff, out / "test_part.tiff", start, stop))

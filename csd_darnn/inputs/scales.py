@@ -6,6 +6,7 @@ then given in frames and pixels, and named so. Playback rates (ImageJ's fps, the
 and GIFs) are no acquisition rates.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,10 +19,12 @@ from PIL import Image
 from common.files import InputError
 from settings import RunSettings
 
+PLAYED = "file: played"  # origin of times at which a video or GIF shows its frames
 DIFFERENT = 0.01  # relative difference of flag and file that is said
 UM = {
     "nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0,
     "micrometre": 1.0, "micrometres": 1.0, "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
+    "inch": 25400.0, "inches": 25400.0, "in": 25400.0,
     "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4, "m": 1e6, "meter": 1e6, "metre": 1e6,
 }  # fmt: skip
 SECONDS = {
@@ -93,13 +96,31 @@ class Scales:
         """Return the height of a pixel over its width, 1 when the sizes are unknown."""
         return self.row_um.value / self.column_um.value if self.column_um.value else 1.0
 
+    def known(self) -> bool:
+        """Return whether clock, sizes or dark level are known at all."""
+        told = self.rate_hz, self.frame_times_s, self.column_um, self.offset
+        return any(value.value is not None for value in told)
+
+    def at_rate(self, rate: Known) -> "Scales":
+        """Return the Scales at a given rate; times of playback keep their proportions.
+
+        A rate wins over a file's clock, which may count another thing than the times of frames.
+        """
+        times = self.frame_times_s
+        if times.value is None or not times.origin.startswith(PLAYED):
+            return replace(self, rate_hz=rate, frame_times_s=UNKNOWN)
+        step = float(np.median(np.diff(times.value)))
+        stretched = times.value / (step * rate.value)
+        told = Known(stretched, f"{times.origin}, stretched to the given rate")
+        return replace(self, rate_hz=rate, frame_times_s=told)
+
     def clock(self, frames: np.ndarray) -> np.ndarray:
         """Return frame numbers (NaN passes) on an even clock, in frames at ``rate_hz``."""
         times = self.frame_times_s.value
         if times is None:
             return np.asarray(frames, float)
-        numbers = np.arange(len(times))
-        return (np.interp(frames, numbers, times) - times[0]) * self.rate_hz.value
+        rate_hz = self.rate_hz.value or 1 / float(np.median(np.diff(times)))
+        return (np.interp(frames, np.arange(len(times)), times) - times[0]) * rate_hz
 
     def times(self, frames: np.ndarray) -> np.ndarray:
         """Return frame numbers as time in ``time_unit``."""
@@ -142,7 +163,9 @@ class Scales:
 
     def _rate_words(self):
         if not self.rate_hz.value:
-            return "frame rate unknown (--frame_rate_hz)"
+            uneven = self.frame_times_s.value is not None
+            more = f", steps between frames differ ({self.frame_times_s.origin})" if uneven else ""
+            return f"frame rate unknown (--frame_rate_hz){more}"
         text = f"frame rate {self.rate_hz.value:.6g} Hz ({self.rate_hz.origin})"
         if self.frame_times_s.value is not None:
             text += f", time of every frame ({self.frame_times_s.origin})"
@@ -180,11 +203,14 @@ NO_SCALES = Scales()
 
 def scales_of_sidecar(told: dict, name: str) -> Scales:
     """Return the Scales that resize.py has written beside an array or into splits.json."""
-    known = {}
-    for key in ("rate_hz", "row_um", "column_um"):
-        value = (told.get("scales") or {}).get(key)
-        if isinstance(value, int | float) and value > 0:
+    known, scales = {}, told.get("scales") or {}
+    for key in ("rate_hz", "row_um", "column_um", "offset"):
+        value = scales.get(key)
+        if isinstance(value, int | float) and (value > 0 or key == "offset"):
             known[key] = Known(float(value), f"file: {name}")
+    times = scales.get("frame_times_s")
+    if isinstance(times, list):
+        known["frame_times_s"] = Known(check_times(np.asarray(times, float), name), f"file: {name}")
     if ("row_um" in known) != ("column_um" in known):
         known.pop("row_um", None)
         known.pop("column_um", None)
@@ -193,8 +219,10 @@ def scales_of_sidecar(told: dict, name: str) -> Scales:
 
 def sidecar_of_scales(scales: Scales) -> dict:
     """Return what ``scales_of_sidecar`` reads."""
-    names = ("rate_hz", "row_um", "column_um")
-    return {name: getattr(scales, name).value for name in names}
+    names = ("rate_hz", "row_um", "column_um", "offset")
+    told = {name: getattr(scales, name).value for name in names}
+    times = scales.frame_times_s.value
+    return told | {"frame_times_s": None if times is None else np.asarray(times).tolist()}
 
 
 def give(
@@ -221,12 +249,12 @@ def give(
     if chosen.frame_rate_hz:
         given["rate_hz"] = Known(chosen.frame_rate_hz, "flag")
         if not chosen.frame_times:
-            given["frame_times_s"] = UNKNOWN  # a given rate wins over the times of the file
+            given["frame_times_s"] = scales.at_rate(given["rate_hz"]).frame_times_s
     if chosen.offset:
         given["offset"] = Known(chosen.offset, "flag")
     if chosen.mask:
         given["mask"] = Known(read_mask(chosen.mask, shape), "flag")
-    if chosen.bad_frames:
+    if chosen.bad_frames and chosen.bad_frames != "auto":
         given["bad_frames"] = Known(frame_numbers(chosen.bad_frames), "flag")
     for name, flag in (("rate_hz", "--frame_rate_hz"), ("column_um", "--pixel_um"),
                        ("row_um", "--row_um or --pixel_um")):  # fmt: skip
@@ -290,9 +318,14 @@ def read_mask(path: str | Path, shape: tuple[int, int] | None) -> np.ndarray:
 
 
 def frame_numbers(text: str) -> np.ndarray:
-    """Return the 0-based frame numbers of "3,17-20"; "none" is no frame."""
+    """Return the 0-based frame numbers of "3,17-20", or of a file of them; "none" is no frame."""
     if text == "none":
         return np.array([], int)
+    if not re.fullmatch(r"[-\d,\s]+", text) and Path(text).is_file():
+        try:
+            text = ",".join(Path(text).read_text(encoding="utf-8-sig").replace(",", " ").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--bad_frames: {text} cannot be read ({error})") from None
     numbers: set[int] = set()
     try:
         for part in text.split(","):
@@ -300,7 +333,8 @@ def frame_numbers(text: str) -> np.ndarray:
             numbers |= set(range(int(low), int(high or low) + 1))
     except ValueError:
         raise InputError(
-            f"--bad_frames: found {text!r}, expected frame numbers such as 3,17-20, or none"
+            f"--bad_frames: found {text[:60]!r}, expected frame numbers such as 3,17-20, a file of"
+            " them, auto, or none"
         ) from None
     return np.array(sorted(numbers), int)
 
@@ -327,3 +361,13 @@ def fill_frames(values: np.ndarray, frames: Iterable[int], source: str | Path) -
         first = values[after] if before > frame else values[before]
         values[frame] = first + share * (values[after] - first)
     return values
+
+
+def check_times_fit(scales: Scales, n_frames: int, source: str | Path) -> None:
+    """Refuse times of frames that are not as many as the frames."""
+    times = scales.frame_times_s.value
+    if times is not None and len(times) != n_frames:
+        raise InputError(
+            f"{source}: found {len(times)} times ({scales.frame_times_s.origin}) for {n_frames}"
+            " frames, expected as many; give the time of every frame"
+        )

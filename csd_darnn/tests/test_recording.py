@@ -268,8 +268,11 @@ def test_named_table(tmp_path):
         ("1.5,2.5,3.5\n1,2,3\n", ("header",)),
         ("a,b\n1,2,3\n", ("2 names", "3 cells")),
         ("a,a,b\n1,2,3\n", ("twice",)),
-        (",a,b\n0,1,2\n", ("no name",)),
-        ("a;b\n1;2\n", ("commas",)),
+        (",a,b\n5,1,2\n", ("no name",)),
+        ("a,,b\n5,1,2\n", ("column 2 has no name",)),
+        ("a|b\n1;2\n", ("commas",)),
+        ("a;b\n1;2\n3;x\n", ("line 3", "column b", "'x'")),
+        ("a;b\n1,5;2\n3;1.000,5\n", ("line 3", "column b")),
         ("0,1,2\n1,2,3\n4,nan,6\n", ("1 values", "frame 1", "column 1")),
         ("0,1,2\n1,inf,3\n4,inf,6\n", ("2 values", "frame 0", "column 1")),
         ("# 1,2,3,4\n1,2,3\n", ("4 names", "3 cells")),
@@ -400,8 +403,8 @@ def test_damaged_csv_is_an_error_or_numbers(tmp_path, kept, flips):
 
 def test_damaged_sidecar_and_splits_are_named(tmp_path):
     path = convert_csv(movie_of("float32"), tmp_path / "data.csv")
-    (tmp_path / "data.json").write_text("{")
-    with pytest.raises(InputError, match=r"data\.json"):
+    (tmp_path / "data.csv.json").write_text("{")
+    with pytest.raises(InputError, match=r"data\.csv\.json"):
         load_recording(path)
     crops = crop_numpy_width(movie_of("float32"), tmp_path / "splits", None, 2, target_rc=(0, 0))
     record = tmp_path / "splits" / "splits.json"

@@ -1,6 +1,7 @@
 """What the numbers of a recording mean: from the file, from a flag, or unknown and named so."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_imagej_interval_is_in_its_unit_and_fps_is_no_rate(tmp_path, metadata, r
 @pytest.mark.parametrize(
     ("unit", "um"),
     [("um", 60), ("\\u00B5m", 60), ("micron", 60), ("micrometer", 60),
-     ("mm", 60_000), ("nm", 0.06), ("pixel", None), ("inch", None)],
+     ("mm", 60_000), ("nm", 0.06), ("pixel", None), ("inch", 60 * 25400)],
 )  # fmt: skip
 def test_imagej_units_of_length(tmp_path, unit, um):
     scales = imagej(tmp_path / "movie.tif", unit=unit)
@@ -231,9 +232,13 @@ def test_anisotropic_pixels_mask_and_offset_in_the_onset_map():
     low = movie - 120  # a camera that tells darkness as -120
     size = Known(um, "flag")
     square = Scales(Known(10.0, "flag"), row_um=size, column_um=size, offset=Known(-120.0, "flag"))
-    with pytest.raises(InputError, match="--offset"):
-        onset_map(low, Scales(), FAST)
-    assert onset_map(low, square, FAST)["speed_mm_min"] == pytest.approx(3.5, rel=0.02)
+    # An arrival needs no level of darkness; a height in dF/F does.
+    bare = onset_map(low, replace(square, offset=UNKNOWN), FAST)
+    assert bare["peak_unit"] == "recording"
+    told = onset_map(low, square, FAST)
+    assert (told["peak_unit"], bare["speed"]) == ("dff", told["speed"])
+    assert told["speed_mm_min"] == pytest.approx(3.5, rel=0.02)
+    assert np.nanmedian(told["peak"]) == pytest.approx(0.4, abs=0.1)
 
 
 @pytest.mark.parametrize(
