@@ -323,8 +323,7 @@ def _measured(scene, inside, box, kind):
     if f0[start[1:]] - scene.background <= scene.floor:
         return row | {"quality": "F0 is not above the background"}
     if kind == "waves":
-        rest = max(inner[0].start - FOOT_FRAMES, 0)
-        found = wave_front(smoothed, ratio, own, scale, rest)
+        found = wave_front(smoothed, ratio, own, scale)
         return row | found | {"quality": _word(row, "" if found else "no wave above the noise")}
     # Voxels of other events would pull the fit; they count as missing, as do black frames.
     missing = (scene.busy[wide] & ~own) | ~good[:, None, None]

@@ -11,12 +11,13 @@ from inputs.calibration import Calibration
 FRONT_BLOCK_PX = 4  # the front of a wave is timed in blocks of this edge
 MIN_FRONT_BLOCKS = 6  # a plane through fewer arrival times is not fitted
 NOISE_TIMES = 5.0  # a block whose peak is lower, in noise of its trace, shows no wave
+LAG = 4  # frames between values whose differences give the noise
 STRAIGHT = 1.5  # frames that arrival times may lie beside the plane of a front, in the median
 LAG_STEP = 0.5  # frames, step of the course that all places of a wave share
 MIN_SHARE = 0.6  # of the places that must be seen at a lag
 
 
-def wave_front(smooth, ratio, inside, scale: Calibration, rest: int = 0) -> dict[str, float]:
+def wave_front(smooth, ratio, inside, scale: Calibration) -> dict[str, float]:
     """Measure a wave.
 
     Args:
@@ -24,7 +25,6 @@ def wave_front(smooth, ratio, inside, scale: Calibration, rest: int = 0) -> dict
         ratio: (t, y, x) dF/F0 itself.
         inside: (t, y, x) bool, voxels of the wave.
         scale: Calibration.
-        rest: frames before the wave begins, which give the noise.
 
     Returns:
         Dict of amplitude_df_f0, rise_ms and fdhm_ms of the course of a place as the wave passes
@@ -43,10 +43,10 @@ def wave_front(smooth, ratio, inside, scale: Calibration, rest: int = 0) -> dict
     traces = smooth[cut].reshape(grid).mean(axis=(2, 4))[:, rows, columns]  # (t, blocks)
     active = inside[cut].reshape(grid).any(axis=(2, 4))[:, rows, columns]
     top = np.where(active, traces, -np.inf).max(axis=0)
-    if rest >= MIN_FRONT_BLOCKS:
-        noise = np.median(traces[:rest].std(axis=0))
-        if np.median(top) < NOISE_TIMES * noise:
-            return {}
+    # differences over LAG frames: the smoothed movie changes little from one frame to the next
+    steps = np.abs(traces[LAG:] - traces[:-LAG]) if len(traces) > LAG else np.abs(traces)
+    if np.median(top) < NOISE_TIMES * 1.4826 * np.median(steps) / np.sqrt(2):
+        return {}
     row = {"amplitude_df_f0": float(np.median(top))}
     first = np.argmax(traces >= top / 2, axis=0)
     seen = first > 0

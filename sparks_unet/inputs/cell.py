@@ -23,6 +23,7 @@ from settings.config import logger
 SMOOTHING_UM = 0.9  # removes sarcomeres (period 1.8 um) and noise, keeps edges
 MAX_FRAMES = 200  # frames of which the mean image is made
 EDGE_SLOPE = 0.2  # of the brightness beside it per um: steeper is an edge
+DARK = 0.4  # of the brightest place; slopes in darker ones count as a share of this
 FADED = 0.25  # without an edge: the darkest place is at least this share of the brightest
 GROUND = 0.65  # ground is darker than this share of the cell beside it
 EDGE_UM = 2.2  # between a quarter and three quarters of its height an edge is at most so wide
@@ -100,7 +101,7 @@ def _slopes(smooth, sizes):
     ]
     reach = tuple(2 * math.ceil(2 * SMOOTHING_UM / size) + 1 for size in sizes)
     beside = ndimage.maximum_filter(smooth, reach, mode="nearest")
-    return np.sqrt(sum(part**2 for part in parts)) / np.maximum(beside, 1e-9 * smooth.max())
+    return np.sqrt(sum(part**2 for part in parts)) / np.maximum(beside, DARK * smooth.max())
 
 
 def _inside(image, smooth, steep, sizes):

@@ -1,0 +1,219 @@
+"""Numbers of events only where the data decide them: noise, plateaus, waves, cells."""
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+from scipy import ndimage
+
+from analysis.classical import classical_events
+from analysis.kinetics import event_frequency, event_table
+from analysis.preds_processing_tools import Prediction
+from common.files import InputError
+from inputs.calibration import Calibration, scaled_post
+from inputs.cell import cell_of, find_cell, read_cell_mask
+from inputs.movie_io import read_movie
+from settings.recording import Given
+
+CALIBRATION = Calibration.of(0.2, 6.8)
+SCALE = {"calibration": CALIBRATION}
+T, H, W = 100, 48, 96
+tt, yy, xx = np.ogrid[:T, :H, :W]
+
+
+def counts(light, gain=20, seed=0):
+    """Return a movie (T, H, W) uint16 with shot noise."""
+    return (np.random.default_rng(seed).poisson(light / gain) * gain).astype(np.uint16)
+
+
+def one_event(mask, number):
+    """Return the Prediction of one event of class ``number`` in a mask."""
+    ids = mask.astype(np.int32)
+    classes, names = (ids * number).astype(np.uint8), np.array([0, number], np.uint8)
+    return Prediction(classes, ids, names, np.empty((0, 3), np.int64))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("size", [(3, 5, 6), (10, 10, 12)])
+def test_noise_gets_no_widths_and_no_amplitudes(number, size):
+    movie = counts(np.full((T, H, W), 2000.0))
+    ids, n = np.zeros((T, H, W), np.int32), 0
+    for t in (0, 40, T - size[0]):
+        for y in range(2, H - size[1], size[1] + 3):
+            for x in range(2, W - size[2], size[2] + 4):
+                n += 1
+                ids[t : t + size[0], y : y + size[1], x : x + size[2]] = n
+    names = np.r_[0, np.full(n, number)].astype(np.uint8)
+    found = Prediction(names[ids], ids, names, np.empty((0, 3), np.int64))
+    table = event_table(movie, found, **SCALE)
+    given = table[["fwhm_um", "fdhm_ms", "speed_um_s"]].notna().any(axis=1).sum()
+    assert given <= 0.02 * n
+    assert (table["amplitude_df_f0"].notna()).sum() <= 0.02 * n
+    assert table["quality"].str.contains("above the noise").sum() >= 0.98 * n
+
+
+@pytest.mark.parametrize(("rise", "hold", "tau"), [(0, 20, 0), (3, 20, 3), (5, 10, 5)])
+def test_a_plateau_puff(rise, hold, tau):
+    a = tt - 40
+    course = np.where(a < rise, np.clip(a / max(rise, 1), 0, 1), 1.0) * (a >= 0)
+    end = np.exp(-np.clip((a - rise - hold) / tau, 0, 50)) if tau else a < hold
+    light = 0.6 * course * end / (1 + np.exp((np.hypot(yy - 24, xx - 48) - 7) * 1.5))
+    row = event_table(counts(2000 * (1 + light)), one_event(light > 0.25, 3), **SCALE).iloc[0]
+    duration = rise / 2 + hold + tau * np.log(2)
+    assert row["quality"] == "good"
+    assert row["amplitude_df_f0"] == pytest.approx(0.6, rel=0.05)
+    assert row["fwhm_um"] == pytest.approx(2.8, rel=0.05)
+    assert row["fdhm_ms"] == pytest.approx(6.8 * duration, rel=0.05)
+    assert row["trace_fdhm_ms"] == pytest.approx(6.8 * duration, rel=0.05)
+    assert row["rise_ms"] == pytest.approx(6.8 * max(rise, 1), rel=0.1)
+
+
+@pytest.mark.parametrize(("speed", "fade"), [(2.0, None), (2.0, 60.0), (1.5, 100.0)])
+def test_a_fading_wave(speed, fade):
+    frames = np.arange(160)[:, None, None]
+    behind = (frames - 30) * speed - xx
+    shape = np.where(behind >= 0, np.exp(-behind / 50), np.exp(-(behind**2) / 50))
+    local = np.exp(-xx[0, 0] / fade) if fade else np.ones(W)
+    light = local * shape * np.ones((1, H, 1))
+    row = event_table(counts(2000 * (1 + light)), one_event(light > 0.2, 2), **SCALE).iloc[0]
+    duration = (50 * np.log(2) + 5 * np.sqrt(2 * np.log(2))) / speed
+    assert row["speed_um_s"] == pytest.approx(speed * 0.2 / 0.0068, rel=0.03)
+    assert row["amplitude_df_f0"] == pytest.approx(np.median(local), rel=0.05)
+    assert row["fdhm_ms"] == pytest.approx(6.8 * duration, rel=0.07)
+
+
+def sparks(amplitude=1.5, base=1000.0):
+    """Return (light (60, 40, 60), mask) of two sparks of FWHM 0.71 um at 0.1 um, tau 100 ms."""
+    t, y, x = np.ogrid[:60, :40, :60]
+    light = np.full((60, 40, 60), base)
+    ids = np.zeros(light.shape, np.int32)
+    for number, (t0, y0, x0) in enumerate(((20, 12, 15), (35, 28, 44)), start=1):
+        course = np.where(t < t0, 0, np.exp(-(t - t0) / 5))
+        one = course * np.exp(-((y - y0) ** 2 + (x - x0) ** 2) / 2 / 3.0**2)
+        light = light + base * amplitude * one
+        ids[one > 0.3] = number
+    found = Prediction((ids > 0).astype(np.uint8), ids, np.array([0, 1, 1], np.uint8), ids[:0, 0])
+    return light, found
+
+
+FINE = Calibration.of(0.1, 20.0)
+
+
+@pytest.mark.parametrize("kind", ["counts", "float 0..1", "offset", "oblong"])
+def test_amplitudes_do_not_depend_on_how_values_are_stored(kind):
+    light, found = sparks()
+    movie, scale = counts(light, 10), FINE
+    if kind == "float 0..1":
+        movie = (movie / 65535).astype(np.float32)
+    if kind == "offset":
+        movie, scale = movie + 500, FINE.given(Given(offset_counts=500.0))
+    if kind == "oblong":
+        scale = FINE.given(Given((0.1, 0.2)))
+    table = event_table(movie, found, calibration=scale)
+    assert table["amplitude_df_f0"].to_numpy() == pytest.approx(1.5, rel=0.1)
+    if kind != "oblong":
+        assert table["fwhm_um"].to_numpy() == pytest.approx(0.71, rel=0.06)
+    assert table["tau_ms"].to_numpy() == pytest.approx(100, rel=0.1)
+    assert set(table["quality"]) == {"good"}
+    assert (table["pixel_y_um"] == scale.pixel_y_um).all()
+
+
+def test_oblong_pixels_of_a_round_spark():
+    t, y, x = np.ogrid[:60, :30, :60]
+    radius = np.hypot((y - 15) * 2, x - 30)  # pixels twice as high as wide
+    light = np.exp(-(radius**2) / 2 / 4.0**2) * np.where(t < 25, 0, np.exp(-(t - 25) / 6))
+    movie = counts(2000 * (1 + light), 5)
+    scale = Calibration(0.1, 0.2, 6.8)
+    row = event_table(movie, one_event(light > 0.3, 1), calibration=scale).iloc[0]
+    assert row["fwhm_um"] == pytest.approx(0.4 * 2.355, rel=0.03)
+    area = (light > 0.3).sum(axis=(1, 2)).max() * 0.02
+    assert row["area_max_um2"] == pytest.approx(area)
+
+
+def test_clipped_events_are_named_and_get_lower_bounds():
+    light, found = sparks()
+    table = event_table(np.minimum(counts(light, 10), 1700), found, calibration=FINE)
+    assert (table["saturated_voxels"] > 50).all()
+    assert table["quality"].str.contains("saturated").all()
+    assert table["fwhm_um"].isna().all()
+    assert (table["amplitude_df_f0"] <= 0.75).all()
+
+
+def test_black_frames_change_no_number():
+    light, found = sparks()
+    movie = counts(light, 10)
+    before = event_table(movie, found, calibration=FINE)
+    movie[8:12] = 0
+    after = event_table(movie, found, calibration=FINE)
+    for name in ("amplitude_df_f0", "fwhm_um", "tau_ms"):
+        assert after[name].to_numpy() == pytest.approx(before[name].to_numpy(), rel=0.03)
+    post = scaled_post(FINE)
+    events = classical_events(movie, post, threshold_sd=5, whole_frame=True)
+    assert sum(events.counts().values()) == 2
+    rate = event_frequency(after, movie, calibration=FINE)
+    assert rate["duration_s"].to_numpy() == pytest.approx(56 * 0.02)
+
+
+def cell_movie(kind, share, seed=0):
+    """Return (movie, true mask) of a cell that fills ``share`` of the rows of the frame."""
+    rows, columns = 64, 256
+    y, x = np.mgrid[:rows, :columns]
+    height = round(rows * share)
+    top = (rows - height) // 2
+    mask = (y >= top) & (y < top + height)
+    level = np.ones((rows, columns))
+    if "striated" in kind:
+        level *= 1 + 0.2 * np.sin(2 * np.pi * x / 9)
+    if "graded" in kind:
+        level *= 1 + 0.3 * np.linspace(-1, 1, columns)
+    inside = ndimage.gaussian_filter(mask.astype(float), 1, mode="nearest")
+    light = 1000 * (level * inside + 0.06 * (1 - inside))
+    return counts(np.broadcast_to(light, (40, rows, columns)), 10, seed), mask
+
+
+@pytest.mark.parametrize("kind", ["uniform", "striated", "graded", "striated graded"])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.85, 1.0])
+def test_area_of_cells_that_fill_half_to_all_of_the_frame(kind, share):
+    movie, mask = cell_movie(kind, share)
+    cell = find_cell(movie)
+    assert cell.mask.sum() == pytest.approx(mask.sum(), rel=0.05)
+    rates = event_frequency(
+        event_table(movie[:, :4], one_event(movie[:, :4] < 0, 1), **SCALE), movie, **SCALE
+    )
+    assert rates["cell_um2"].to_numpy() == pytest.approx(mask.sum() * 0.04, rel=0.05)
+    assert (rates["cell_origin"] == cell.origin).all()
+
+
+def test_a_cell_without_an_edge_is_asked_for(tmp_path, caplog):
+    light = np.broadcast_to(1000 * np.linspace(0.05, 1, W), (T, H, W))
+    movie = counts(light, 10)
+    assert find_cell(movie).mask is None
+    tifffile.imwrite(tmp_path / "01_video.tif", movie, metadata={"axes": "TYX"})
+    read = read_movie(tmp_path / "01_video.tif", Given((0.2, 0.2), 6.8))
+    assert cell_of(read).mask is None
+    assert "give --cell-mask" in caplog.text
+    table = event_table(movie, one_event(movie < 0, 1), **SCALE)
+    rates = event_frequency(table, movie, **SCALE, cell=cell_of(read))
+    assert rates["cell_um2"].isna().all()
+    assert rates["per_100um2_s"].isna().all()
+    # a mask beside the movie or of the user answers
+    roi = roifile.ImagejRoi.frompoints([[10, 5], [60, 5], [60, 35], [10, 35]])
+    roi.tofile(tmp_path / "01_cell_mask.roi")
+    read = read_movie(tmp_path / "01_video.tif", Given((0.2, 0.2), 6.8))
+    assert cell_of(read).mask.sum() == 50 * 30
+    assert cell_of(read).origin == "file: 01_cell_mask.roi"
+
+
+def test_masks_of_a_cell(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:10, 5:25] = 255
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    np.testing.assert_array_equal(read_cell_mask(tmp_path / "m.tif", (20, 30)), mask > 0)
+    with pytest.raises(InputError, match=r"shape \(20, 30\), the movie's frames \(20, 31\)"):
+        read_cell_mask(tmp_path / "m.tif", (20, 31))
+    box = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=5, top=4, right=25, bottom=10)
+    box.tofile(tmp_path / "m.roi")
+    np.testing.assert_array_equal(read_cell_mask(tmp_path / "m.roi", (20, 30)), mask > 0)
+    (tmp_path / "bad.roi").write_bytes(b"Iout nothing")
+    with pytest.raises(InputError, match=r"bad\.roi: (damaged|the cell mask is empty)"):
+        read_cell_mask(tmp_path / "bad.roi", (20, 30))
