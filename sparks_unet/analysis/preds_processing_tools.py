@@ -31,6 +31,7 @@ from inputs.data_processing import (
     spark_maxima,
 )
 from inputs.movie_io import Movie
+from inputs.preprocessing import FULL_SCALE
 from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
 
 OTSU_BINS = 256
@@ -38,6 +39,7 @@ CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output chann
 BIN_GUARD = 1e-3  # share of a histogram bin in which float32 rounding could change the bin
 COMPACTNESS = 1.0
 CONVEX_STEPS = 5
+LARGEST_NORMALISED = 200.0  # of any normalisation, std_dev too; larger values are counts
 
 
 @dataclass(frozen=True)
@@ -386,6 +388,7 @@ def separate_sparks(movie, classes, post, limit=None):
     order = point_order(peaks)
     number = np.argsort(order) + 1  # final number of every peak
     sparks = np.zeros(classes.shape, np.int32)
+    scale = watershed_scale(movie)
     start, leftovers = 0, []
     for group, (points, markers) in zip(groups, marked, strict=True):
         table = np.concatenate([[0], number[start : start + len(points)]]).astype(np.int32)
@@ -394,13 +397,25 @@ def separate_sparks(movie, classes, post, limit=None):
         smoothed = ndimage.gaussian_filter(
             movie[group[0]].astype(np.float64), post.sigma_peaks, truncate=TRUNCATE
         )
-        found = table[watershed(-smoothed, markers, CUBE, mask=own, compactness=COMPACTNESS)]
+        height = -smoothed * scale
+        found = table[watershed(height, markers, CUBE, mask=own, compactness=COMPACTNESS)]
         if limit is None:
             rest = own & (found == 0)
             leftovers += _number_leftovers(found, rest, smoothed, group, len(peaks), leftovers)
         sparks[group[0]][own] = found[own]
     peaks = np.concatenate([peaks[order], np.array(leftovers, np.int64).reshape(-1, 3)])
     return sparks, peaks, len(peaks)
+
+
+def watershed_scale(movie: np.ndarray) -> float:
+    """Return the factor that gives a movie (T, H, W) the scale the watershed is made for.
+
+    Its compactness is added to grey values: the published code normalises movies by abs_max first,
+    and counts would outweigh it. Integers and values far above a normalised movie's are counts.
+    """
+    low, high = float(movie.min()), float(movie.max())
+    counts = movie.dtype.kind in "iu" or high > LARGEST_NORMALISED
+    return 1 / max(FULL_SCALE - low, 1.0) if counts else 1.0
 
 
 def _number_leftovers(found, rest, smoothed, group, n_peaks, earlier):

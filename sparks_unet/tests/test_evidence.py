@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from analysis.classical import classical_events
 from analysis.kinetics import event_frequency, event_table
-from analysis.preds_processing_tools import Prediction
+from analysis.preds_processing_tools import Prediction, process_predictions
 from common.files import InputError
 from inputs.calibration import Calibration, scaled_post
 from inputs.cell import cell_of, find_cell, read_cell_mask
@@ -128,6 +128,23 @@ def test_oblong_pixels_of_a_round_spark():
     assert row["fwhm_um"] == pytest.approx(0.4 * 2.355, rel=0.03)
     area = (light > 0.3).sum(axis=(1, 2)).max() * 0.02
     assert row["area_max_um2"] == pytest.approx(area)
+
+
+def test_counts_and_normalised_movies_are_separated_alike():
+    rng = np.random.default_rng(3)
+    blobs = ndimage.gaussian_filter(rng.standard_normal((40, 48, 96)), (2, 3, 3))
+    blobs /= blobs.std()
+    movie = (rng.poisson(100 + 25 * np.clip(blobs, 0, 4)) * 20).astype(np.uint16)
+    sparks_p = (1 / (1 + np.exp(-6 * (blobs - 1)))).astype(np.float32)
+    nothing = np.zeros_like(sparks_p)
+    probabilities = {"sparks": sparks_p, "waves": nothing, "puffs": nothing}
+    post, low = scaled_post(CALIBRATION), movie.min()
+    published = (movie - low).astype(np.float32) / (65535 - low)
+    wanted = process_predictions(published, probabilities, post)
+    assert wanted.instances.max() > 50
+    for same in (movie - low, movie.astype(np.float32) - low):
+        found = process_predictions(same, probabilities, post)
+        np.testing.assert_array_equal(found.instances, wanted.instances)
 
 
 def test_clipped_events_are_named_and_get_lower_bounds():
