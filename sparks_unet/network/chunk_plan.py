@@ -93,9 +93,12 @@ class Plan:
 
 
 def slabs(first: int, last: int, size: int):
-    """Yield (first, last) of parts of about equal, even lengths, near ``size`` at the most."""
+    """Yield (first, last) of parts of one even length of at most about ``size``; the last is short.
+
+    One length for all: memory that a part leaves fits the next one.
+    """
     count = max(1, -(-(last - first) // max(2, size)))
-    edges = [first + 2 * round((last - first) * n / count / 2) for n in range(count)]
-    for low, high in zip(edges, [*edges[1:], last], strict=True):
-        if low < high:
-            yield low, high
+    length = -(-(last - first) // count)
+    length += length % 2
+    for low in range(first, last, max(2, length)):
+        yield low, min(low + length, last)

@@ -106,8 +106,9 @@ def run_block(
 
     Args:
         layers: convolution, ReLU, norm, convolution, ReLU, norm; its frames are zero padded.
-        inputs: (convolution, map) whose results are added: one, or the ``halves`` of the first
-            convolution. Maps (B, C, T, H, W): frames max(0, first - 2d) to min(frames, last + 2d).
+        inputs: list, emptied, of (convolution, map) whose results are added: one, or the ``halves``
+            of the first convolution. Maps (B, C, T, H, W): frames max(0, first - 2d) to
+            min(frames, last + 2d).
         first, last: wanted frames.
         frames: frames of the whole map, beyond which it is padded with zeros.
 
@@ -115,19 +116,19 @@ def run_block(
         (B, C', last - first, H, W).
     """
     dilation = layers[0].dilation[0]
-    ends = (first, frames - last)  # from the wanted frames to the borders of the map
+    total, ends = None, (first, frames - last)  # from the wanted frames to the borders of the map
     for start in (0, 3):
         reach = dilation if start else 2 * dilation
         pads = [min(dilation, max(0, reach - distance)) for distance in ends]
-        total = None
-        for convolution, x in inputs:
+        while inputs:  # taken out, so that a map is freed once it is used
+            convolution, x = inputs.pop(0)
             if any(pads):
                 x = functional.pad(x, (0, 0, 0, 0, *pads))
-            y = convolve(x, convolution)
-            total = y if total is None else total.add_(y)
-        y = layers[start + 2](total.relu_())
-        inputs = [(layers[3], y)]
-    return y
+            x = convolve(x, convolution)
+            total = x if total is None else total.add_(x)
+            del x
+        inputs, total = [(layers[3], layers[start + 2](total.relu_()))], None
+    return inputs[0][1]
 
 
 def halves(layer: nn.Conv3d) -> tuple[nn.Conv3d, nn.Conv3d]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from common.files import InputError
 from inputs.dataset_tools import chunk_multiplicity
 from inputs.datasets import TIME_REDUCTION, MovieDataset
+from inputs.lazy_movie import LazyMovie, can_be_lazy
 from inputs.preprocessing import count_chunks
 from network.architecture import predict_log_probabilities
 from network.fast_layers import fast_weights
@@ -54,21 +55,25 @@ class Assembly:
         stride: s.
         classes: C.
         size: (H, W).
+        pads: (before, after) frames of padding, of which nothing is kept.
     """
 
-    def __init__(self, method, frames, duration, stride, classes, size):
+    def __init__(self, method, frames, duration, stride, classes, size, *, pads=(0, 0)):
         check_assembly(method, duration, stride)
         self.method, self.duration, self.stride = method, duration, stride
         self.count = count_chunks(frames, duration, stride)
         self.covering = chunk_multiplicity(frames, duration, stride)  # (T',)
-        self.total = np.zeros((classes, frames, *size), np.float32)
+        self.before = pads[0]
+        self.total = np.zeros((classes, frames - sum(pads), *size), np.float32)
 
     def kept(self, index):
         """Return the frames (first, last) of chunk ``index`` that the movie takes from it."""
-        if self.method != "overlap":
-            return 0, self.duration
-        half = (self.duration - self.stride) // 2
-        return half if index else 0, self.duration - (half if index < self.count - 1 else 0)
+        half = (self.duration - self.stride) // 2 if self.method == "overlap" else 0
+        low, high = (half if index else 0), self.duration
+        if index < self.count - 1:
+            high -= half
+        start = index * self.stride - self.before  # in the movie without padding
+        return max(low, -start), min(high, self.total.shape[1] - start)
 
     def add(self, index, chunk, first=0):
         """Add frames of chunk ``index``, (C, n, H, W) float32 from its frame ``first`` on.
@@ -77,7 +82,7 @@ class Assembly:
         """
         low, high = self.kept(index)
         low, high = max(low, first), min(high, first + chunk.shape[1])
-        chunk, start = chunk[:, low - first : high - first], index * self.stride
+        chunk, start = chunk[:, low - first : high - first], index * self.stride - self.before
         part = self.total[:, start + low : start + high]
         if self.method == "overlap":
             part[:] = chunk
@@ -178,7 +183,8 @@ def predict_probabilities(
         (T, H, W) float32, smallest value 0).
     """
     model.eval()
-    dataset = MovieDataset(movie, params, stride=stride, name=name)
+    kind = LazyMovie if can_be_lazy(params) else MovieDataset
+    dataset = kind(movie, params, stride=stride, name=name)
     assembly = Assembly(
         method or params.inference,
         dataset.shape[0],
@@ -186,14 +192,19 @@ def predict_probabilities(
         dataset.stride,
         NUM_CLASSES,
         dataset.shape[1:],
+        pads=dataset.pads,
     )
     for index, first, part in probability_parts(
         model, dataset, params, assembly.kept, batch_size=batch_size, name=name, plain=plain
     ):
         assembly.add(index, part, first)
-    before, _ = dataset.pads
-    clean = dataset.data[before : before + len(movie)]
-    return assembly.result(dataset.pads), clean - clean.min()
+    lazy = kind is LazyMovie
+    clean = dataset.prepared() if lazy else dataset.data[dataset.pads[0] :][: len(movie)]
+    lowest = clean.min()
+    if np.may_share_memory(clean, movie):
+        return assembly.result(), clean - lowest
+    clean -= lowest  # in place: a copy of the movie is a tenth of all the memory
+    return assembly.result(), clean
 
 
 def probability_parts(model, dataset, params, kept, *, batch_size=None, name="movie", plain=False):

@@ -10,6 +10,8 @@ Letters: C channels, T frames, H rows, W columns, l level (0 the finest), G chun
 Source: specification sections 6.1 and 8.1; the way of computing is this project's own.
 """
 
+import math
+import mmap
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -28,8 +30,20 @@ from network.fast_layers import (
     upsample,
 )
 
-SLAB_VALUES = 2**22  # of one map at a time: larger blocks of memory are slow to come by
+SLAB_VALUES = 2**21  # of one map at a time: more costs memory and saves no time
 MIN_SLAB = 8  # frames: each slab computes 2d frames more on both sides
+
+
+def _apart(piece):
+    """Return a copy of a map (1, C, T, H, W) on a CPU in memory of its own.
+
+    What is kept between maps that come and go would leave holes in the memory of the process, up to
+    a fifth of it; this memory goes back to the system when the map is dropped.
+    """
+    place = torch.frombuffer(mmap.mmap(-1, max(1, piece.nbytes)), dtype=piece.dtype)
+    _, channels, frames, rows, columns = piece.shape
+    place = place[: piece.numel()].view(1, frames, rows, columns, channels)
+    return place.permute(0, 4, 1, 2, 3).copy_(piece)
 
 
 class Frames:
@@ -40,10 +54,11 @@ class Frames:
 
     def append(self, piece: torch.Tensor) -> None:
         """Add the next frames."""
-        self.pieces.append((self.end, piece))
+        kept = _apart(piece) if piece.device.type == "cpu" and piece.numel() else piece
+        self.pieces.append((self.end, kept))
         self.end += piece.shape[2]
 
-    def drop(self, before: int) -> None:
+    def drop(self, before: float) -> None:
         """Forget the pieces whose frames all lie before ``before``."""
         self.pieces = [(at, one) for at, one in self.pieces if at + one.shape[2] > before]
 
@@ -57,6 +72,24 @@ class Frames:
                 at = stop
         if at < last:  # a fault of this file, and of no input
             raise AssertionError(f"frames {at} to {last} are not there")
+
+
+class Source:
+    """The frames of the movie, which are loaded when they are asked for.
+
+    Args:
+        load: (first, last) -> these frames as (1, C, T, H, W) input of the network.
+    """
+
+    def __init__(self, load: Callable):
+        self.load = load
+
+    def parts(self, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (``first``, the frames ``first`` to ``last``)."""
+        yield first, self.load(first, last)
+
+    def drop(self, before: float) -> None:
+        """Do nothing: there is nothing to forget."""
 
 
 class ChunkFrames:
@@ -107,23 +140,22 @@ class Encoder:
     Args:
         blocks: encoder blocks of the network, finest first.
         plan: Plan.
-        load: (first, last) -> these frames of the movie, as (1, C, T, H, W) input of the network.
+        load: of Source.
     """
 
     def __init__(self, blocks, plan: Plan, load: Callable):
         self.blocks, self.plan, self.load = blocks, plan, load
-        self.inputs = [Frames() for _ in range(min(plan.shared, plan.steps) + 1)]
+        self.frame_values = blocks[0].layers[0].out_channels * load(0, 1).numel()
+        self.inputs = [Source(load), *(Frames() for _ in range(min(plan.shared, plan.steps)))]
         self.maps = [Frames() for _ in plan.edges]  # output of each shared level
 
     def advance(self, end: int) -> None:
         """Compute what chunks that end at frame ``end`` share."""
         plan = self.plan
-        self.inputs[0].append(self.load(self.inputs[0].end, end))
         for level, edge in enumerate(plan.edges):
             source, target = self.inputs[level], self.maps[level]
             frames = end >> level
-            channels = self.blocks[level].layers[0].out_channels
-            values = channels * source.pieces[-1][1][0, 0, 0].numel()
+            values = self.frame_values >> level  # a quarter of the pixels, twice the channels
             for low, high in slabs(target.end, frames - edge, slab_frames(values)):
                 x = joined([source], max(0, low - plan.reach), high + plan.reach)
                 found = self._block(level, x, first=low, last=high, frames=frames)
@@ -173,22 +205,28 @@ class Encoder:
         layers = self.blocks[level].layers
         return run_block(layers, [(layers[0], x)], **frames)
 
-    def drop(self, start: int, needed: list[tuple[int, int]]) -> None:
-        """Forget what chunks from frame ``start`` on do not need.
+    def drop(self, done: int, start: int, needed: list[tuple[int, int]] | None) -> None:
+        """Forget frames that neither the chunk at hand nor a later one reads any more.
 
         Args:
+            done: frame of the movie up to which level 0 of the chunk at hand is decoded.
             start: first frame of the next chunk.
-            needed: of ``Plan.needed``, of the next chunk.
+            needed: of ``Plan.needed``, of the next chunk; None: there is none.
         """
         plan = self.plan
         for level, one in enumerate(self.maps):
-            first = needed[level][0]
-            if level < plan.steps:  # what the block of the decoder reads
-                first = plan.around(level, *needed[level])[0]
-            one.drop((start >> level) + first)
+            keep = math.inf
+            if needed:
+                first = needed[level][0]
+                if level < plan.steps:  # what the block of the decoder reads
+                    first = plan.around(level, *needed[level])[0]
+                keep = (start >> level) + first
+            one.drop(keep if level else min(keep, done - plan.reach))
         for level, one in enumerate(self.inputs):
-            done = self.maps[level].end - plan.reach if level < plan.shared else one.end
-            one.drop(min(start >> level, done))
+            keep = start >> level if needed else math.inf
+            if needed and level < plan.shared:
+                keep = min(keep, self.maps[level].end - plan.reach)
+            one.drop(keep)
 
 
 def _pairs(front, back):
@@ -227,11 +265,7 @@ class Decoder:
             first, last = self.plan.around(level, low, high)
             part = [(layers[0], x[:, :, first:last])]
             part = run_block(layers, part, first=low, last=high, frames=size)
-            if output is None:
-                shape = (*part.shape[:2], size, *part.shape[3:])
-                layout = memory_format(part.device)
-                output = part.new_empty(shape).to(memory_format=layout)
-            output[:, :, low:high] = part
+            output = _filled(output, part, low, size)
         return output
 
     def parts(self, maps, x, x_first, needed) -> Iterator[tuple[int, int, torch.Tensor]]:
@@ -246,16 +280,16 @@ class Decoder:
             first, last = needed[level]
             block = self.model.up_path[2 * (self.plan.steps - 1 - level) + 1]
             values = len(x) * block.layers[0].out_channels * 4 * x[0, 0, 0].numel()
-            found = []
+            output = None
             for low, high in slabs(first, last, slab_frames(values)):
                 part = self._slab(level, maps[level], x, x_first, low, high)
-                if level:
-                    found.append(part)
-                else:
+                if not level:
                     yield low, high, class_probabilities(part, self.model.final_layer)
-            if level:
-                x = found[0] if len(found) == 1 else torch.cat(found, dim=2)
-                x_first = first
+                elif (low, high) == (first, last):
+                    output = part
+                else:
+                    output = _filled(output, part, low - first, last - first)
+            x, x_first = output, first
 
     def _slab(self, level, skips, x, x_first, low, high):
         """Return the frames ``low`` to ``high`` of the decoder block of ``level``."""
@@ -263,11 +297,21 @@ class Decoder:
         first, last = self.plan.around(level, low, high)
         even = first // 2
         part = x[:, :, even - x_first : -(-last // 2) - x_first]
-        up = upsample(part, self.model.up_path[2 * place])[:, :, first - 2 * even :]
-        maps = (joined(skips, first, last), up[:, :, : last - first])  # (G, C, T, H, W)
-        inputs = list(zip(self.halves[place], maps, strict=True))
+        up = upsample(part, self.model.up_path[2 * place])  # (G, C, T, H, W)
+        up = up.narrow(2, first - 2 * even, last - first)
+        inputs = list(zip(self.halves[place], (joined(skips, first, last), up), strict=True))
+        del up
         layers = self.model.up_path[2 * place + 1].layers
         return run_block(layers, inputs, first=low, last=high, frames=self.plan.size(level))
+
+
+def _filled(output, part, first, frames):
+    """Put ``part`` at frame ``first`` into ``output``, made for ``frames`` frames when None."""
+    if output is None:
+        shape, layout = (*part.shape[:2], frames, *part.shape[3:]), memory_format(part.device)
+        output = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=layout)
+    output[:, :, first : first + part.shape[2]] = part
+    return output
 
 
 class Canvas:
@@ -380,12 +424,13 @@ def predicted_parts(
         x, x_first = decoder.bottom(maps, sources), 0
         if x is None:  # all levels are shared
             x, x_first = joined(maps[-1], *needed[-1]), needed[-1][0]
-        for low, _, found in decoder.parts(maps, x, x_first, needed):
+        index = indices[-1] + 1
+        following = plan.needed(*kept(index)) if index < len(dataset) else None
+        for low, high, found in decoder.parts(maps, x, x_first, needed):
             for row, one in enumerate(indices):
                 yield one, low - plan.before, canvas.values(found[:, row])
-        index = indices[-1] + 1
-        if plan.shared and index < len(dataset):
-            encoder.drop(index * plan.stride, plan.needed(*kept(index)))
+            if plan.shared:  # the maps go while the probabilities grow
+                encoder.drop(starts[0] + high, index * plan.stride, following)
 
 
 def _frames_of(x):

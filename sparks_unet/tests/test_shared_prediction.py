@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from inputs import lazy_movie
+from inputs.datasets import MovieDataset
 from network import shared_prediction
 from network.architecture import build_model
 from network.chunk_plan import Plan, slabs
@@ -214,3 +216,24 @@ def test_weights_lie_as_before(turned):
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name][0])
         assert parameter.stride() == before[name][1]
+
+
+@pytest.mark.parametrize("norm", ["abs_max", "movie", "none"])
+@pytest.mark.parametrize("smoothing", ["none", "2d", "3d"])
+def test_frames_prepared_when_asked_for(monkeypatch, norm, smoothing):
+    monkeypatch.setattr(lazy_movie, "SLAB_VOXELS", 100)
+    params = Params(norm_video=norm, data_smoothing=smoothing, data_duration=8, data_stride=5)
+    movie = np.random.default_rng(0).integers(100, 4000, (20, 6, 7)).astype(np.uint16)
+    whole, lazy = MovieDataset(movie, params), lazy_movie.LazyMovie(movie, params)
+    assert lazy_movie.can_be_lazy(params)
+    assert (lazy.shape, lazy.pads, len(lazy)) == (whole.shape, whole.pads, len(whole))
+    for index in range(len(whole)):
+        np.testing.assert_array_equal(lazy[index], whole[index])
+    before = whole.pads[0]
+    np.testing.assert_array_equal(lazy.prepared(), whole.data[before : before + 20])
+
+
+def test_constant_movie_is_all_zeros_frame_by_frame():
+    movie = np.full((9, 4, 5), 700, np.uint16)
+    lazy = lazy_movie.LazyMovie(movie, Params(data_duration=8, data_stride=8))
+    assert not lazy.prepared().any()
