@@ -17,15 +17,22 @@ SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}  # activations that 
 
 
 def settled_moments(y: torch.Tensor, n_first: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and variance (C,) of ``y`` (B, T, C, H, W), its frame 0 counted n times."""
-    var, mean = torch.var_mean(y.flatten(3), dim=3, correction=0)  # (B, T, C)
-    weight = torch.ones(y.shape[1], dtype=torch.float64, device=y.device)
-    weight[0] = n_first
-    weight = (weight / weight.sum() / y.shape[0])[:, None]
-    mean, var = mean.double(), var.double()
-    whole = (mean * weight).sum(dim=(0, 1))
-    spread = ((var + (mean - whole) ** 2) * weight).sum(dim=(0, 1))
-    return whole.to(y.dtype), spread.to(y.dtype)
+    """Return mean and variance (C,) of ``y`` (B, T, C, H, W), its frame 0 counted n times.
+
+    Sums of the differences from the first frames' mean: torch's own var_mean is five times slower.
+    """
+    near = y[:, :CACHED_FRAMES].mean(dim=(0, 1, 3, 4))
+    first, square = 0.0, 0.0
+    for part in _pieces(y.shape[1], CACHED_FRAMES):
+        moved = (y[:, part] - near[:, None, None]).flatten(3)  # (B, frames, C, S)
+        sums = [moved.sum(3).double(), (moved * moved).sum(3).double()]  # (B, frames, C)
+        if part.start == 0:
+            for values in sums:
+                values[:, 0] *= n_first
+        first, square = first + sums[0].sum(dim=(0, 1)), square + sums[1].sum(dim=(0, 1))
+    n = y.shape[0] * y.shape[3] * y.shape[4] * (y.shape[1] - 1 + n_first)
+    shift = first / n
+    return (near + shift).to(y.dtype), (square / n - shift**2).clamp_(min=0).to(y.dtype)
 
 
 def _pieces(n, length):
@@ -129,15 +136,9 @@ class NormConvolution(torch.autograd.Function):
         shift = bias - mean * scale
         ctx.save_for_backward(y, weight, kernel, mean, inverse, scale, shift)
         ctx.n_first, ctx.options = n_first, options
-        out = None
-        for frames in _pieces(y.shape[1], WORK_FRAMES):
-            x = _normalised(y, scale, shift, options["slope"], frames).flatten(0, 1)
-            u = functional.conv2d(x, kernel, stride=options["stride"], padding=options["padding"])
-            u = u.unflatten(0, (y.shape[0], -1))
-            if out is None:
-                out = u.new_empty(y.shape[0], y.shape[1], *u.shape[2:])
-            out[:, frames] = u
-        return out
+        x = _normalised(y, scale, shift, options["slope"], slice(None)).flatten(0, 1)
+        u = functional.conv2d(x, kernel, stride=options["stride"], padding=options["padding"])
+        return u.unflatten(0, y.shape[:2])
 
     @staticmethod
     @once_differentiable
@@ -158,9 +159,13 @@ class NormConvolution(torch.autograd.Function):
             )  # fmt: skip
             grad_kernel += part
             piece = out[:, frames]
-            piece.copy_(grad_x.unflatten(0, (y.shape[0], -1)))
+            grad_x = grad_x.contiguous().unflatten(0, (y.shape[0], -1))
             if options["slope"] != 1.0:
-                piece.copy_(torch.ops.aten.leaky_relu_backward(piece, x, options["slope"], True))
+                torch.ops.aten.leaky_relu_backward.grad_input(
+                    grad_x, x, options["slope"], True, grad_input=piece
+                )
+            else:
+                piece.copy_(grad_x)
             more_g, more_gy = _sums(piece, y[:, frames])
             sum_g += more_g
             sum_gy += more_gy
