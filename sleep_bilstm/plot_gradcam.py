@@ -14,8 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.figure_scripts import add_figure_flags, present
-from analysis.map_figures import COLOUR_MAP, FRAME, OPACITY, read_maps, save_maps_figure
 from common.files import InputError, Parser, one_line_faults
 
 
@@ -26,6 +24,9 @@ def __getattr__(name):
 
 def build_parser() -> Parser:
     """Return the command line."""
+    from analysis.figure_scripts import add_figure_flags
+    from analysis.map_figures import COLOUR_MAP, FRAME, OPACITY
+
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="folder with the .mat maps")
     parser.add_argument("--mice", nargs="+", required=True, help="date codes, one row each")
@@ -51,6 +52,9 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Draw the maps of the given mice."""
     args = build_parser().parse_args(argv)
+    from analysis.figure_scripts import present
+    from analysis.map_figures import read_maps, save_maps_figure
+
     if args.frame < 1:
         raise InputError(f"frame is {args.frame}: expected 1 or more")
     maps, examples = read_maps(args.folder, args.mice)

@@ -13,8 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.figure_scripts import add_figure_flags, present
-from analysis.hypnogram_figures import TITLES, save_hypnogram
 from common.files import Parser, one_line_faults
 from inputs.states import EPOCH_S
 
@@ -26,6 +24,8 @@ def __getattr__(name):
 
 def build_parser() -> Parser:
     """Return the command line."""
+    from analysis.figure_scripts import add_figure_flags
+
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "file", type=Path, nargs="+", help="results, .mat or CSV; rows come in this order"
@@ -56,9 +56,11 @@ def build_parser() -> Parser:
 @one_line_faults
 def main(argv=None):
     """Draw the label vectors of the given files."""
+    args = build_parser().parse_args(argv)
+    from analysis.figure_scripts import present
+    from analysis.hypnogram_figures import TITLES, save_hypnogram
     from analysis.utils import classes_in, read_label_vectors
 
-    args = build_parser().parse_args(argv)
     series = [vector for path in args.file for vector in read_label_vectors(path, args.keys)]
     titles = args.titles or [TITLES.get(key, key) for _ in args.file for key in args.keys]
     out = args.out or args.file[0].with_name(f"{args.file[0].stem}_hypnogram.png")

@@ -13,8 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.figure_scripts import add_figure_flags, present
-from analysis.scoring_length import read_lengths, save_scoring_length
 from common.files import FOLDER, RESULTS_DIR, Parser, one_line_faults
 
 TABLE = FOLDER / "scoring_length_published.csv"
@@ -27,6 +25,8 @@ def __getattr__(name):
 
 def build_parser() -> Parser:
     """Return the command line."""
+    from analysis.figure_scripts import add_figure_flags
+
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--table", type=Path, default=TABLE, help="CSV with seconds, f1_weighted, kappa"
@@ -43,6 +43,9 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Draw the table that the flags name."""
     args = build_parser().parse_args(argv)
+    from analysis.figure_scripts import present
+    from analysis.scoring_length import read_lengths, save_scoring_length
+
     path = save_scoring_length(read_lengths(args.table, args.metrics), args.out)
     present([path], args.show)
 

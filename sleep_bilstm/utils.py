@@ -11,8 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.tables import write_table
-from analysis.utils import compare_two_raters, count_folder, read_label_vectors, text_of
 from common.files import Parser, one_line_faults
 
 
@@ -42,6 +40,9 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Run one of the commands."""
     args = build_parser().parse_args(argv)
+    from analysis.tables import write_table
+    from analysis.utils import compare_two_raters, count_folder, read_label_vectors, text_of
+
     if args.command == "compare":
         print(text_of(compare_two_raters(*read_label_vectors(args.file, args.keys), args.out)))
         return

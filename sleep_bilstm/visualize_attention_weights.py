@@ -13,13 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.attention_figures import (
-    GAP,
-    attention_statistics,
-    read_weights,
-    save_attention_figures,
-)
-from analysis.figure_scripts import add_figure_flags, present
 from common.files import Parser, one_line_faults
 
 
@@ -30,6 +23,9 @@ def __getattr__(name):
 
 def build_parser() -> Parser:
     """Return the command line."""
+    from analysis.attention_figures import GAP
+    from analysis.figure_scripts import add_figure_flags
+
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="<mouse>_attention_weights.mat")
     parser.add_argument(
@@ -56,6 +52,13 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Draw the weights of one mouse and print the sum of each mean curve."""
     args = build_parser().parse_args(argv)
+    from analysis.attention_figures import (
+        attention_statistics,
+        read_weights,
+        save_attention_figures,
+    )
+    from analysis.figure_scripts import present
+
     held = read_weights(args.file, args.states)
     statistics = attention_statistics(
         held.weights,

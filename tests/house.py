@@ -21,7 +21,7 @@ The rules, each checked by ``faults``:
    class. Its functions are ``main(argv=None)`` of at most MAIN_LINES lines, and functions
    whose name matches HELPER: they make, check or resolve flags. What else a script has to define
    stands in DOOR_FUNCTIONS with its reason. It computes nothing: of third-party packages it imports
-   none but DOOR_PACKAGES.
+   none but DOOR_PACKAGES. Its wings load matplotlib late: a wrong MPLBACKEND ends that import.
 """
 
 import argparse
@@ -291,6 +291,27 @@ def door_faults(folder: Path, modules: dict[str, Module]) -> Iterator[str]:
                 yield f"{name}:{places[0][0]}: imports {target} at the door"
 
 
+def early(modules: dict[str, Module], name: str) -> set[str]:
+    """Return the modules that are loaded when ``name`` is imported, itself among them."""
+    found, queue = set(), [name]
+    while queue:
+        one = queue.pop()
+        if one not in found:
+            found.add(one)
+            own = modules[one].own.items()
+            queue += [target for target, places in own if not all(late for _, late in places)]
+    return found
+
+
+def start_faults(modules: dict[str, Module]) -> Iterator[str]:
+    """Yield the door scripts that load matplotlib before their main can tell a fault of it."""
+    for name, module in modules.items():
+        for loaded in early(modules, name) if module.wing == "door" else ():
+            for target, places in modules[loaded].foreign.items():
+                if target.split(".")[0] == "matplotlib" and not all(late for _, late in places):
+                    yield f"{name}: loads matplotlib at its top, by {loaded}"
+
+
 def faults(folder: Path) -> list[str]:
     """Return every breach of the rules in a moved folder."""
     modules = read_folder(folder)
@@ -298,6 +319,7 @@ def faults(folder: Path) -> list[str]:
         *order_faults(modules),
         *wing_faults(folder, modules),
         *door_faults(folder, modules),
+        *start_faults(modules),
     ]
 
 

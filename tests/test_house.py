@@ -83,6 +83,7 @@ def test_a_folder_in_order_has_no_faults(folder):
         ("main.py", DOOR + "import numpy\n", "imports numpy at the door"),
         ("main.py", DOOR.replace("argv=None", "argv"), "main takes no argv=None"),
         ("main.py", DOOR.replace("sys.path.insert(0", "print(0"), "own module before sys.path"),
+        ("settings.py", "import inputs.recording, matplotlib.figure\n", "main: loads matplotlib"),
         ("main.py", "import settings\n".join(["", DOOR]), "own module before sys.path"),
         ("main.py", DOOR.replace("    return work", "    1\n" * 40 + "    return work"), "has 45"),
     ],
