@@ -5,8 +5,9 @@
 
 Reads <root>/*.dcm and the class file (id, class). Writes <class>/<id><letter>.dcm,
 processed_dicoms/*.npy (n, NROWS, NCOLS, 1) uint8, 255 the movie's maximum (float32 0..1 with
---store float32), data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_pictures/
-and deid_contact_sheet*.png. Mean and deviation are applied when clips are read.
+--store float32), data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_pictures/,
+deid_contact_sheet*.png, deid_text.csv (--find_text). Mean and deviation are applied when clips are
+read.
 
 Letters in shape comments: n frames, r rows, c columns.
 """
@@ -64,6 +65,9 @@ def build_parser():
     )
     parser.add_argument(
         "--move", action="store_true", help="move the DICOM files instead of linking"
+    )
+    parser.add_argument(
+        "--find_text", action="store_true", help="search for burnt-in text (requirements-text.txt)"
     )
     add_file_flags(parser)
     add_globals(parser, globals(), PREPROCESS)

@@ -345,7 +345,7 @@ STORY = Table(
 )
 # Flags of the data scripts that are no globals.
 FILE_FLAGS = {"workers": 1, "recalculate": False, "debug": False}
-PREPROCESS_FLAGS = {**FILE_FLAGS, "csv": "REDcap_class.csv", "move": False}
+PREPROCESS_FLAGS = {**FILE_FLAGS, "csv": "REDcap_class.csv", "move": False, "find_text": False}
 FLOW_FLAGS = {**FILE_FLAGS, "flow_size": None, "per_second": False, "crop": None}
 FLOW_FLAGS |= {"flow_unit": FLOW_UNITS[0]}
 ECHONET_FLAGS = {**FILE_FLAGS, "make_split": False, "kinds": ("norm1", "norm_OF")}
@@ -367,7 +367,7 @@ BENCHMARK = Table(
     NROWS=Setting(112, integer(32), "rows of a clip, pixels"),
     NCOLS=Setting(112, integer(32), "columns of a clip, pixels"),
 )
-MEASUREMENTS = ("preprocess", "flow", "augment", "predict", "guided", "step")
+MEASUREMENTS = ("preprocess", "flow", "augment", "memory", "predict", "guided", "step")
 NFRAMES, NROWS, NCOLS = CLIP.NFRAMES, CLIP.NROWS, CLIP.NCOLS
 
 

@@ -2,12 +2,12 @@
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from common.files import InputError, read_json, write_json
+from common.locks import clear_folder, hold, visible
 from common.tables import read_rows
 from demo.presets import COHORTS, preset_name
 from demo.synthetic import write_cohort, write_echonet
@@ -34,14 +34,15 @@ def make_data(settings: dict, folder: Path, *, fresh: bool = False) -> tuple[Pat
         "cohort": json.loads(json.dumps(COHORTS[preset_name(settings)])),
     }
     made = folder / "made.json"
+    hold(folder)  # a second demo would remove the cohort that the first is reading
     if made.exists():
         found = read_json(made, remedy="use --fresh")
         if not fresh and found == {**wanted, "complete": True}:
             return folder / "cohort", folder / "echonet"
         if not fresh and found != {**wanted, "complete": False}:
             raise InputError(f"{folder}: holds other synthetic data; use --fresh or another --run")
-        shutil.rmtree(folder)
-    elif folder.exists() and any(folder.iterdir()):
+        clear_folder(folder)
+    elif visible(folder):
         raise InputError(f"{folder}: holds data that the demo did not make; give another --run")
     write_json(made, {**wanted, "complete": False})
     print("-- synthetic cohort and EchoNet look-alike", flush=True)

@@ -19,6 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from common.files import InputError, atomic_path, write_json
+from common.locks import visible
 from demo.phantom import SYSTOLE, Heart, draw_movie, screen, to_pixels
 from inputs.utils import CLASSES
 from settings import SYNTHETIC
@@ -247,7 +248,7 @@ def write_cohort(
         workers: processes; the files do not depend on it.
     """
     out_dir = Path(out_dir)
-    if out_dir.is_dir() and any(out_dir.iterdir()):
+    if out_dir.is_dir() and visible(out_dir):
         raise InputError(f"{out_dir}: holds files already; give an empty folder or remove it")
     fewest, most = (frames, frames) if isinstance(frames, int) else frames
     low, high = (
@@ -382,7 +383,7 @@ def write_echonet(
     EF follows from the volumes of the drawn left ventricle. Splits: 75, 13 and 12 %.
     """
     out_dir = Path(out_dir)
-    if out_dir.is_dir() and any(out_dir.iterdir()):
+    if out_dir.is_dir() and visible(out_dir):
         raise InputError(f"{out_dir}: holds files already; give an empty folder or remove it")
     (out_dir / "Videos").mkdir(parents=True)
     rng = np.random.default_rng([seed, 5])

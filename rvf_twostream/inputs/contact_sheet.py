@@ -61,8 +61,7 @@ def write_sheets(root: Path, stems: Sequence[str]) -> tuple[list[Path], list[str
 def _write_page(root, path, stems, number, total):
     width, height = CELL
     rows = -(-len(stems) // COLUMNS)
-    columns = min(COLUMNS, len(stems))
-    page = Image.new("L", (columns * width, TITLE + rows * (height + TITLE)), 30)
+    page = Image.new("L", (COLUMNS * width, TITLE + rows * (height + TITLE)), 30)
     draw = ImageDraw.Draw(page)
     head = f"page {number} of {total}: maximum over all frames above minimum; look for names, dates"
     draw.text((4, 2), head, fill=255)

@@ -9,10 +9,14 @@ meta header.
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from dicomanonymizer.dicom_anonymization_databases import (
+    dicomfields_2023,
+    dicomfields_2024b,
+    dicomfields_2026c,
+)
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 from pydicom.tag import Tag
@@ -20,8 +24,8 @@ from pydicom.tag import Tag
 from common.files import InputError
 from common.tables import write_table
 
-PACKAGE = "dicomanonymizer.dicom_anonymization_databases"
-EDITIONS = ("2023", "2024b", "2026c")  # an attribute of any of them counts: some were retired
+# An attribute of any edition counts: some were retired.
+EDITIONS = (dicomfields_2023, dicomfields_2024b, dicomfields_2026c)
 RULES = {  # list of the package: rule of the table
     "D_TAGS": "D",
     "Z_TAGS": "Z",
@@ -64,6 +68,7 @@ IDENTITY = {  # names a person, or is a number that an office can turn into one
     "ServiceEpisodeID",
 }
 TEXT = {"AE", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "UN"}  # may say who
+FREE_TEXT = {"LT", "PN", "ST", "UT"}  # outside the table too: text values of structured content
 META = (0x00020016, 0x00020017, 0x00020018, 0x00020026, 0x00020027, 0x00020028)  # addresses
 META_PRIVATE = (0x00020100, 0x00020102)
 OLDEST = 89  # years; above, an age is an identifier (HIPAA 45 CFR 164.514)
@@ -95,10 +100,7 @@ class Finding(NamedTuple):
 def _read_tables():
     """Return ({tag: rule}, [(tag, mask, rule)]) of all editions; newer ones win."""
     plain, repeated = {}, []
-    for edition in EDITIONS:
-        table = import_module(
-            f"dicomanonymizer.dicom_anonymization_databases.dicomfields_{edition}"
-        )
+    for table in EDITIONS:
         for name, rule in RULES.items():
             for entry in getattr(table, name):
                 if len(entry) == 2:
@@ -220,12 +222,14 @@ def _judge(tag, element, patient_id):
         return None if nobody else Finding(_shown(tag), keyword, 1, rule or "identity")
     if keyword == "PatientAge":
         return Finding(_shown(tag), keyword, 1 if _years(text) > OLDEST else 3, rule or "X")
-    if rule is None and element.VR != "PN":
+    if rule is None and element.VR in FREE_TEXT and not says_nobody(text, patient_id):
+        return Finding(_shown(tag), keyword, 2, "free text")
+    if rule is None:
         return None
     if element.VR in TEXT:
         if text in NO_DATES or says_nobody(text, patient_id):
             return None
-        return Finding(_shown(tag), keyword, 2, rule or "person name")
+        return Finding(_shown(tag), keyword, 2, rule)
     return Finding(_shown(tag), keyword, 3, rule)
 
 

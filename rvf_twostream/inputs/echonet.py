@@ -12,11 +12,13 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from common.files import InputError, atomic_path, raise_faults, write_json
+from common.files import InputError, raise_faults, write_json
+from common.locks import visible
+from common.tables import write_table
 from inputs.flow import farneback_defaults, video2OF
 from inputs.frames import movie_from_frames
 from inputs.scaling import check_options, dataset_mean_std
-from inputs.utils import existing_root, load_movie, read_stats, save_array
+from inputs.utils import load_movie, one_writer, read_stats, save_array
 from inputs.video import VIDEO_SUFFIXES, read_video
 from settings import ECHONET, Settings
 
@@ -196,6 +198,7 @@ def _waiting(root, kind, name):
     return root / f"unscaled_{kind}" / f"{name}.npy"
 
 
+@one_writer
 def prepare(root: Path, settings: Settings) -> int:
     """Prepare an EchoNet-Dynamic folder; settings as the flags of the script.
 
@@ -208,7 +211,6 @@ def prepare(root: Path, settings: Settings) -> int:
     Returns:
         exit code: 0; videos that cannot be used are listed in skipped.csv.
     """
-    root = existing_root(root)
     table = read_file_list(root, make_split=settings.make_split, seed=settings.seed)
     if settings.limit:
         table = dict(list(table.items())[: settings.limit])
@@ -226,11 +228,7 @@ def prepare(root: Path, settings: Settings) -> int:
         new = {name: todo[kind, name] for name in usable if (kind, name) in todo}
         _finish_kind(root, kind, usable, new, options[kind], settings)
     write_json(root / "filename2class.json", {name: ef for name, (ef, _) in usable.items()})
-    with (
-        atomic_path(root / "skipped.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as handle,
-    ):
-        csv.writer(handle).writerows([("file", "reason"), *sorted(skipped.items())])
+    write_table(root / "skipped.csv", ("file", "reason"), sorted(skipped.items()))
     for name, fault in skipped.items():
         print(f"skipped: {name}: {fault}", file=sys.stderr)
     done = f"{len(names) - len(skipped)} videos prepared" if names else "all videos exist already"
@@ -275,5 +273,5 @@ def _finish_kind(root, kind, usable, new, options, settings):
     )
     folder = root / f"unscaled_{kind}"
     (folder / "options.json").unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    if folder.is_dir() and not visible(folder):
         folder.rmdir()

@@ -17,7 +17,7 @@ from inputs.manifest import DONE, processed_rows, read_manifest, sorted_path, wr
 from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, measure_again, write_stats
 from inputs.storage import stored_flow
-from inputs.utils import existing_root, read_stats, save_array
+from inputs.utils import one_writer, read_stats, save_array
 from settings import FARNEBACK, FLOW_UNITS, Settings
 
 
@@ -97,6 +97,7 @@ def make_flows(
     return rows, stems, {stem: f for stem, f in zip(stems, faults, strict=True) if f}
 
 
+@one_writer
 def flow_root(root: Path, settings: Settings) -> int:
     """Compute the flow of a data set; settings as the flags of the script.
 
@@ -107,7 +108,6 @@ def flow_root(root: Path, settings: Settings) -> int:
     Returns:
         exit code: 0, or 1 when a file failed.
     """
-    root = existing_root(root)
     grey = read_stats(
         root / GREY_STREAM.stats_file, remedy=f"run preprocess.py --root {root} first"
     )

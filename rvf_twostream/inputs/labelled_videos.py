@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from joblib import Parallel, delayed
 
 from common.files import raise_faults
+from common.locks import visible
 from inputs.echonet import GREY, OF, prepare_video
 from inputs.scaling import dataset_mean_std, movie_moments, normalize_movie
 from inputs.video import VIDEO_SUFFIXES
@@ -22,10 +23,8 @@ def find_movies(root: Path) -> dict[str, Path]:
     A movie wins over the video that it may have been made of.
     """
     root, found = Path(root), {}
-    for path in sorted(root.rglob("*")):
+    for path in visible(root, "*", recursive=True):
         parts = path.relative_to(root)
-        if any(part.startswith(".") for part in parts.parts) or not path.is_file():
-            continue
         name = parts.with_suffix("").as_posix()
         if path.suffix.lower() == ".npy" or (
             path.suffix.lower() in VIDEO_SUFFIXES and name not in found

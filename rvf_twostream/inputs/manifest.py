@@ -3,11 +3,10 @@
 Every later step takes its movies from here, never from what happens to lie in a folder.
 """
 
-import csv
 from pathlib import Path
 
 from common.files import InputError
-from common.tables import write_rows
+from common.tables import read_rows, write_rows
 
 BASE = (
     "source",
@@ -54,12 +53,11 @@ def read_manifest(root: Path) -> list[dict]:
     path = manifest_path(root)
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        names = tuple(reader.fieldnames or ())
-        if names[: len(BASE)] != BASE or set(names) - set(MANIFEST):
-            raise InputError(f"{path}: columns {names}, expected {MANIFEST}; remove it")
-        rows = [{name: row.get(name) or "" for name in MANIFEST} for row in reader]
+    found = read_rows(path)
+    names = tuple(found[0]) if found else BASE
+    if names[: len(BASE)] != BASE or set(names) - set(MANIFEST):
+        raise InputError(f"{path}: columns {names}, expected {MANIFEST}; remove it")
+    rows = [{name: row.get(name) or "" for name in MANIFEST} for row in found]
     for row in rows:
         row["key"] = row["key"] or row["sop_instance_uid"]
     return rows

@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from common.files import InputError, read_json, sha256, write_json
+from inputs.burnt_text import find_text, text_reader
 from inputs.contact_sheet import save_picture, write_sheets
 from inputs.deid import report
 from inputs.flow_files import save_flow
@@ -20,7 +21,14 @@ from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, write_stats
 from inputs.sorting import FAILED, PROCESSED, SORTED, scan, sort_dicoms, write_manifest
 from inputs.storage import stored_grey
-from inputs.utils import CLASSES, existing_root, read_classes, read_split, save_array, split_file
+from inputs.utils import (
+    CLASSES,
+    one_writer,
+    read_classes,
+    read_split,
+    save_array,
+    split_file,
+)
 from settings import Settings
 
 # How a movie is made.
@@ -144,6 +152,7 @@ def _plain(row):
     return {"name": row["name"], "class": row["class"]}
 
 
+@one_writer
 def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) -> int:
     """Preprocess a data set; settings as the flags of the script.
 
@@ -155,8 +164,9 @@ def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) ->
     Returns:
         exit code: 0, or 1 when a file failed.
     """
-    root = existing_root(root)
     classes = read_classes(root / settings.csv)
+    if settings.find_text:
+        text_reader()  # a missing package is told before hours of work
     if settings.stats == "train":
         read_split(split_file(root, settings.splitnum))
     rows = scanned(root, classes, settings)
@@ -183,10 +193,18 @@ def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) ->
         write_json(path, classmap)
     made = len(jobs) - sum(1 for result in results if result["fault"])
     _contact_sheet(root, sorted(done))
+    if settings.find_text:
+        n_found = find_text(root, sorted(done))
+        print(f"text in {n_found} of {len(done)} movies: places in {root / 'deid_text.csv'}")
     if made or changed:
         print(f"{made} movies processed, {len(done)} in {root / GREY_STREAM.made}")
     else:
         print(f"all {len(done)} movies exist already: nothing changed (-r recalculates)")
+    if (root / GREY_STREAM.scaled).is_dir():
+        print(
+            f"note: {GREY_STREAM.scaled}/ and {FLOW_STREAM.scaled}/ of an older version are no "
+            "longer read; remove them"
+        )
     failed = [row for row in rows if row["status"] == FAILED]
     for row in failed:
         print(f"failed: {row['source'] or row['name']}: {row['reason']}", file=sys.stderr)

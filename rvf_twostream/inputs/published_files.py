@@ -11,7 +11,7 @@ import numpy as np
 
 from common.files import InputError, raise_faults, write_json
 from inputs.flow import farneback_defaults
-from inputs.utils import existing_root, save_array
+from inputs.utils import one_writer, save_array
 from settings import NCOLS, NROWS
 
 ALLOWED = {
@@ -119,9 +119,9 @@ def convert_file(path: Path) -> Path | None:
     return target
 
 
+@one_writer
 def convert_root(root: Path) -> None:
     """Convert all pickles below ``root``; good ones are written even when others are refused."""
-    root = existing_root(root)
     paths = sorted(root.rglob("*.pkl"))
     if not paths:
         raise InputError(

@@ -133,8 +133,14 @@ class Recipe:
     def hash(self) -> str:
         """Return 12 hexadecimal digits over everything that changes a number of a movie."""
         # The two numbers follow from the movies; older files do not name these.
-        scales = [[s.mean, s.std] for s in (self.grey_scale, self.flow_scale)]
-        return _hash([self._made(), scales])
+        scales = [{"mean": s.mean, "std": s.std} for s in (self.grey_scale, self.flow_scale)]
+        made = self._made()
+        if not self.raw:
+            # As the versions computed it that z-scored movies on disk: their runs go on.
+            made["per_second"] = made.pop("flow_unit") == FLOW_UNITS[1]
+            del made["frame_rate"]
+            return _hash(made | dict(zip(("grey_scale", "flow_scale"), scales, strict=True)))
+        return _hash([made, scales])
 
     def line(self) -> str:
         """Return the recipe in words, for the start of a run."""

@@ -13,6 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from common.files import InputError, read_json, write_json
+from common.locks import visible
 from inputs.storage import values
 from inputs.utils import check_finite, load_movie, read_split, save_array, split_file
 from settings import Settings
@@ -174,7 +175,7 @@ def check_options(root: Path, folder: str, options: dict, *, recalculate: bool) 
         )
     if changed:
         # An interrupted recalculation must not leave movies of both kinds side by side.
-        for movie in path.parent.glob("*.npy"):
+        for movie in visible(path.parent, "*.npy"):
             movie.unlink()
     if changed or not path.exists():
         write_json(path, options)

@@ -14,6 +14,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from common.files import InputError, sha256
+from common.locks import visible
 from inputs.cine import why_no_cine
 from inputs.deid import check_header
 from inputs.dicom_io import is_dicom, number_of_frames, read_header
@@ -94,7 +95,7 @@ def scan_file(path: Path, known_ids: Collection[str]) -> dict:
 
 def dicom_files(root: Path) -> list[Path]:
     """Return the paths of the DICOM files in ``root``, sorted."""
-    return sorted(path for path in Path(root).iterdir() if is_dicom(path))
+    return [path for path in visible(root) if is_dicom(path)]
 
 
 def scan(root: Path, known_ids: Collection[str], *, workers: int = 1) -> list[dict]:

@@ -3,7 +3,6 @@
 The body of ``split_data.py``, whose docstring lists the files.
 """
 
-import csv
 import hashlib
 import shutil
 import sys
@@ -12,18 +11,20 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 
-from common.files import InputError, atomic_path, raise_faults
+from common.files import InputError, raise_faults
+from common.locks import visible
+from common.tables import write_table
 from inputs.manifest import DONE, manifest_path, processed_rows, read_manifest
 from inputs.recipe import note_split
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, is_raw
 from inputs.sorting import link_or_copy
 from inputs.utils import (
     SETS,
-    existing_root,
     list_stems,
     load_movie,
     make_redcapmap,
     movie_id,
+    one_writer,
     read_classmap,
     read_split,
     same_file,
@@ -156,7 +157,7 @@ def copy_sort(
         for name, stems in stems_by_set.items():
             folder = root / stream / f"split{splitnum}_{name}"
             wanted = {f"{stem}.npy" for stem in stems}
-            present = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+            present = {p.name for p in visible(folder)} if folder.is_dir() else set()
             extra = sorted(present - wanted)
             if extra and not recalculate:
                 faults.append(
@@ -179,6 +180,7 @@ def copy_sort(
     return len(jobs)
 
 
+@one_writer
 def split_root(
     root: Path,
     splitnum: int,
@@ -193,7 +195,6 @@ def split_root(
     Returns:
         exit code 0.
     """
-    root = existing_root(root)
     sets = make_sortmap(split_file(root, splitnum))
     classmap = read_classmap(root)
     folders = stream_folders(root)
@@ -224,6 +225,7 @@ def split_root(
     return 0
 
 
+@one_writer
 def make_splits(
     root: Path,
     k: int,
@@ -249,7 +251,6 @@ def make_splits(
         first: number of the first file; another number is another draw.
         all_patients: of the class file, not only those whose movies were made already.
     """
-    root = existing_root(root)
     classes = make_redcapmap(root / csv_name)
     if (root / "classmap.json").exists() and not all_patients:
         with_movies = {movie_id(stem) for stem in read_classmap(root)}
@@ -281,9 +282,5 @@ def make_splits(
         if path.exists() and not recalculate and read_split(path) != table:
             raise InputError(f"{path}: exists with another allocation; --recalculate replaces it")
     for path, table in tables.items():
-        with (
-            atomic_path(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as out,
-        ):
-            csv.writer(out).writerows([("id", "set"), *table.items()])
+        write_table(path, ("id", "set"), table.items())
     return list(tables)

@@ -6,17 +6,21 @@ Letters in shape comments: n frames, r rows, c columns, k channels (1 grey, 2 fl
 import argparse
 import csv
 import difflib
+import functools
 import os
 import string
 import tokenize
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from joblib import cpu_count
 
 from common.files import InputError, atomic_path, raise_faults, read_json
+from common.locks import visible, writing
+from common.names import file_name
+from common.tables import write_rows
 
 # data
 CLASSES = ("normal", "mild", "moderate", "severe")  # class index 0..3
@@ -76,6 +80,14 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
             value = value.lower()
         if not row[0]:
             faults.append(f"row {i}: the id is empty")
+            continue
+        try:
+            file_name(row[0], f"row {i}: id")  # movies are named after it
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if value not in allowed and len(row) == 1:
+            faults.append(f"row {i}: one field, expected id and one of {', '.join(allowed)}")
         elif value not in allowed:
             faults.append(f"row {i}: value '{value}' is unknown, allowed are {', '.join(allowed)}")
         elif table.setdefault(row[0], value) != value:
@@ -172,6 +184,18 @@ def existing_root(root: str | Path) -> Path:
     return root
 
 
+def one_writer(function: Callable) -> Callable:
+    """Let ``function(root, ...)`` run as the one process that writes the data set ``root``."""
+
+    @functools.wraps(function)
+    def wrapped(root, *args, **kwargs):
+        root = existing_root(root)
+        with writing(root):
+            return function(root, *args, **kwargs)
+
+    return wrapped
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy``, atomically: a killed run leaves no truncated file."""
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
@@ -235,8 +259,7 @@ def check_finite(path: Path, array: np.ndarray) -> None:
 def list_stems(folder: str | Path, suffix: str = ".npy") -> list[str]:
     """Return the sorted stems of the movies in a folder (empty when there is no such folder)."""
     folder = Path(folder)
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p.stem for p in found if p.suffix == suffix and not p.name.startswith("."))
+    return [p.stem for p in visible(folder, f"*{suffix}")] if folder.is_dir() else []
 
 
 def num_movies(folder: str | Path) -> int:
@@ -251,7 +274,4 @@ def workers_of(args: argparse.Namespace) -> int:
 
 def write_table(path: Path, rows: list[dict], columns: Sequence[str]) -> None:
     """Write dicts as a CSV with a header."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, rows, columns)

@@ -3,7 +3,6 @@
 The body of ``visualize_GBP.py``, whose docstring lists the files.
 """
 
-import csv
 import shutil
 import sys
 import time
@@ -16,7 +15,8 @@ import numpy as np
 from analysis.gbp_pictures import save_gif, save_gradcam, save_pictures
 from analysis.gradient_maps import scaled_frames, stack_streams
 from common.files import write_json
-from common.tables import read_rows
+from common.locks import hold
+from common.tables import read_rows, write_rows
 from inputs.movies import Movie, list_pairs, movie_clips, random_starts
 from inputs.recipe import fit_to_model
 from inputs.storage import Scaling
@@ -123,10 +123,7 @@ def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args
                 "recipe": recipe.hash if recipe else "",
             }
         )
-    with open(folder / "index.csv", "w", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(folder / "index.csv", rows)
 
 
 def draw_set(args: Settings) -> None:
@@ -149,6 +146,7 @@ def draw_set(args: Settings) -> None:
         short=[],
     )
     chosen = choose_clips(movies, args.nsamples, nframes, args.seed)
+    hold(args.out)
     # Drawn beside its final place: a killed run leaves no half-filled folder under the final name.
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

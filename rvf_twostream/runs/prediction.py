@@ -14,6 +14,7 @@ import numpy as np
 from analysis.figures import calibration, roc
 from analysis.metrics import calibration_bins, summarise
 from common.files import atomic_path, write_json
+from common.locks import hold
 from common.report import figure_block, table_block, write_report
 from inputs.movies import Movie, clip_starts, list_pairs, movie_clips, start_seed
 from inputs.recipe import fit_to_model
@@ -49,7 +50,7 @@ def predict_RVF(
     """
     rows = []
     for movie in movies:
-        rng = np.random.default_rng([seed, start_seed(load_movie(movie.grey_path))])
+        rng = np.random.default_rng([seed, start_seed(load_movie(movie.grey_path), movie.stem)])
         starts = clip_starts(movie.n_frames, nframes, n_sample=n_sample, sampling=sampling, rng=rng)
         outputs = forward(movie_clips(movie, starts, nframes, rescaling))[:, 0]  # (n_sample,)
         rows.append(
@@ -222,6 +223,7 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     classmap = read_classmap(args.root)
     recipe, scaling = fit_to_model(args.root, args.splitnum, info, args.weights)
     folder = args.out / "predictions" / f"output_split{args.splitnum}"
+    hold(folder)
     rows, skipped = [], []
     for name in chosen_sets(args.sets):
         short = []
@@ -260,10 +262,12 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     title = f"Predictions of {args.weights.name}, split {args.splitnum}"
     result = write_results(folder, rows, skipped, seed=args.seed, title=title)
     shown = ", ".join(
-        f"{name} AUC {text(levels['patients']['auc'])} ({levels['patients']['n']} patients)"
+        f"{name} AUC {text(levels['patients']['auc'])} ({levels['patients']['n']} patients), "
+        f"{text(levels['movies']['auc'])} ({levels['movies']['n']} movies)"
         for name, levels in result.items()
     )
-    print(f"{shown}, {time.perf_counter() - begun:.0f} s, {folder / 'report.html'}")
+    clips = f"{args.n_sample} {args.sampling} clips each"
+    print(f"{shown}, {clips}, {time.perf_counter() - begun:.0f} s, {folder / 'report.html'}")
     return result
 
 

@@ -26,13 +26,14 @@ from tqdm import tqdm
 
 from analysis.figures import training_curves
 from common.files import InputError, raise_faults, read_json, write_settings
+from common.locks import writing
 from inputs.clips import DataGeneratorEchonet
 from inputs.labelled_videos import find_movies, match_labels, movies_of_videos
 from inputs.utils import list_stems, load_movie
 from network.CLR_callback import CosineAnnealing
 from network.model_zoo import make_optimizer, single_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run
+from runs.run_folder import Run, state_folder
 from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
 from settings import Settings
 
@@ -284,6 +285,11 @@ def run_epochs(
 
 def train_stream(args: Settings, stream: str, strategy: tf.distribute.Strategy) -> None:
     """Train one stream, keeping the epoch that is best on validation."""
+    with writing(state_folder(args.ckptdir, args.model_prefix)):
+        _train_stream(args, stream, strategy)
+
+
+def _train_stream(args, stream, strategy):
     begun = time.perf_counter()
     sets, facts = load_sets(args, stream)
     run = Run(

@@ -12,7 +12,6 @@ The state lies inside ``last.weights.h5`` too: both then change in one atomic mo
 between the two files loses nothing. Only "complete" is read from ``state.json``.
 """
 
-import csv
 import datetime
 import json
 from pathlib import Path
@@ -20,12 +19,19 @@ from pathlib import Path
 import h5py
 import keras
 
-from common.files import InputError, atomic_path, read_json, write_json
+from common.files import InputError, read_json, write_json
+from common.locks import visible
+from common.tables import write_rows
 from network.checkpoints import HDF5_FAULTS, SUFFIX, info_path, load_weights, save_h5, save_weights
 from settings import FREE_TRAINING
 
 STATE_KEYS = {"epoch", "best", "history", "settings", "extra", "complete"}
 REMEDY = "restore it, or start afresh with -r"
+
+
+def state_folder(ckptdir: str | Path, name: str) -> Path:
+    """Return the folder of a run's state, which its one writer holds (``locks.writing``)."""
+    return Path(ckptdir) / f"{name}_state"
 
 
 class Run:
@@ -41,7 +47,7 @@ class Run:
 
     def __init__(self, ckptdir, name, settings, *, csv_folder, recalculate=False):
         ckptdir = Path(ckptdir)
-        self.folder = ckptdir / f"{name}_state"
+        self.folder = state_folder(ckptdir, name)
         self.weights = ckptdir / f"{name}{SUFFIX}"
         self.csv = ckptdir / csv_folder / f"{name}.csv"
         self._last = self.folder / f"last{SUFFIX}"
@@ -62,12 +68,16 @@ class Run:
 
     def _archive(self, kept):
         """Move the files of an earlier run into the dated folder ``kept``."""
-        old = (self.folder, self.weights, info_path(self.weights), self.csv)
+        old = (self.weights, info_path(self.weights), self.csv)
         old = [path for path in old if path.exists()]
-        if old:
-            kept.mkdir()
+        inside = visible(self.folder)  # the folder itself stays: it holds this run's lock
+        if old or inside:
+            kept_state = kept / self.folder.name
+            kept_state.mkdir(parents=True)
             for path in old:
                 path.rename(kept / path.name)
+            for path in inside:
+                path.rename(kept_state / path.name)
             print(f"earlier run kept as {kept}")
 
     def _read(self):
@@ -148,7 +158,4 @@ class Run:
     def _write_tables(self):
         write_json(self._state_json, self.state)
         rows = self.state["history"]
-        with atomic_path(self.csv) as temporary, open(temporary, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(self.csv, rows)

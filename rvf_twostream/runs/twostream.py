@@ -20,6 +20,7 @@ from tqdm import tqdm
 from analysis.figures import training_curves
 from analysis.metrics import cross_entropy, epoch_metrics
 from common.files import InputError, write_settings
+from common.locks import writing
 from inputs.clips import DataGeneratorMerged, DataGeneratorMerged_aug
 from inputs.movies import Movie, check_heads, fixed_starts, list_pairs, movie_clips
 from inputs.recipe import check_training_scale, recipe_of_split
@@ -29,7 +30,7 @@ from network.checkpoints import load_weights
 from network.CLR_callback import CosineAnnealing, CyclicLR
 from network.model_zoo import make_optimizer, two_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run
+from runs.run_folder import Run, state_folder
 from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
 from settings import MONITORS, Settings
 
@@ -261,10 +262,15 @@ def run_epochs(
 
 def train(args: Settings, strategy: tf.distribute.Strategy) -> None:
     """Train, select the best epoch on validation, evaluate the test set once at the end."""
+    name = f"{args.model_prefix}{args.splitnum}"
+    with writing(state_folder(args.ckptdir, name)):  # two trainings would mix their weights
+        _train(args, name, strategy)
+
+
+def _train(args, name, strategy):
     begun = time.perf_counter()
     movies = movie_sets(args)
     recipe = recipe_of_split(args.root, args.splitnum)
-    name = f"{args.model_prefix}{args.splitnum}"
     train_movies = movies("train")
     check_training_scale(recipe, args.root, args.splitnum, [m.stem for m in train_movies])
     scaling = recipe.scaling()
