@@ -13,14 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from analysis.bouts import (
-    as_json,
-    first_line,
-    read_states,
-    sleep_statistics,
-    statistics_table,
-)
-from analysis.utils import classes_in
 from common.files import Parser, atomic_path, one_line_faults, write_json
 from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S
@@ -69,6 +61,15 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Print and write the statistics of one hypnogram."""
     args = build_parser().parse_args(argv)
+    from analysis.bouts import (
+        as_json,
+        first_line,
+        read_states,
+        sleep_statistics,
+        statistics_table,
+    )
+    from analysis.utils import classes_in
+
     labels, run, epoch = read_states(args.file, args.key)
     scored = labels >= 0
     parts = None
