@@ -16,6 +16,7 @@ from scipy import ndimage
 from common.files import InputError, atomic_path
 from inputs.data_processing import class_contours
 from inputs.movie_io import write_stack
+from inputs.stack_writer import write_deflated
 from settings.config import CLASSES, EVENT_CLASSES
 
 COLOURS = {  # on the movie; numbers of section 8.12
@@ -57,7 +58,8 @@ def write_prediction(
         probabilities: (4, T, H, W) float32, or None.
         calibration: Calibration of the movie.
         table: DataFrame of kinetics.event_table.
-        options: raw (default True) writes probabilities, instances (True) the instance masks,
+        options: raw (default True) writes probabilities, raw_bits (0: as they are) rounds them to
+            multiples of 2^-raw_bits and deflates them, instances (True) the instance masks,
             source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels as
             <stem>_ys.tif.
 
@@ -66,15 +68,19 @@ def write_prediction(
     """
     out_dir, written = Path(out_dir), {}
 
-    def stack(kind, array):
+    def stack(kind, array, write=write_deflated):
         path = out_dir / f"{stem}_{kind}.tif"
-        written[kind] = write_stack(path, array, calibration=calibration)
+        written[kind] = write(path, array, calibration=calibration)
 
     if options.get("raw", True) and probabilities is not None:
+        bits = options.get("raw_bits", 0)
         for name in EVENT_CLASSES:
-            stack(f"raw_{name}", np.asarray(probabilities[CLASSES[name]], np.float32))
+            one = np.asarray(probabilities[CLASSES[name]], np.float32)
+            # all bits of a float32 are noise at the end: deflating saves a twentieth
+            stack(f"raw_{name}", *((rounded(one, bits),) if bits else (one, write_stack)))
     if options.get("source"):
-        stack("xs", movie if movie.dtype in (np.uint8, np.uint16) else movie.astype(np.float32))
+        movie = movie if movie.dtype in (np.uint8, np.uint16) else movie.astype(np.float32)
+        stack("xs", movie, write_stack)
     if options.get("truth") is not None:
         stack("ys", options["truth"])
     if prediction is None:
@@ -92,6 +98,11 @@ def write_prediction(
     if table is not None:
         written["events"] = write_table(out_dir / f"{stem}_events.csv", table)
     return written
+
+
+def rounded(probabilities, bits):
+    """Return float32 probabilities rounded to multiples of 2^-bits: off by half of that at most."""
+    return np.ldexp(np.rint(np.ldexp(probabilities, bits)), -bits).astype(np.float32)
 
 
 def sixteen_bit(instances):
@@ -182,8 +193,11 @@ def grey_movie(movie):
     """Scale a movie (T, H, W) to 0..255 uint8 between its 0.1 and 99.9 percentile."""
     sample = movie.ravel()[:: max(1, movie.size // SAMPLE)]
     low, high = np.percentile(sample, BRIGHT_PERCENTILES)
-    scaled = (movie.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    few = movie.dtype in (np.uint8, np.uint16)
+    counts = np.arange(np.iinfo(movie.dtype).max + 1) if few else movie
+    scaled = (counts.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))
+    grey = np.clip(scaled, 0, 255).astype(np.uint8)
+    return grey[movie] if few else grey  # a table of all counts is far smaller than the movie
 
 
 def overlay_frames(movie, classes, *, truth_classes=None, white=False):
@@ -255,8 +269,13 @@ def balls(shape, points):
 
 def blend(frames, mask, colour, alpha):
     """Mix a colour into the voxels of a mask; changes ``frames`` (T, H, W, 3)."""
-    mixed = (1 - alpha) * frames[mask] + alpha * np.array(colour)
-    frames[mask] = np.round(mixed).astype(np.uint8)
+    if not mask.any():
+        return
+    mixed = (1 - alpha) * np.arange(256)[:, None] + alpha * np.array(colour)
+    table = np.round(mixed).astype(np.uint8)  # (256, 3)
+    for channel in range(3):
+        values = frames[..., channel]
+        values[mask] = table[:, channel][values[mask]]
 
 
 def write_overlay(path, movie, classes, *, calibration, truth_classes=None, **options):
@@ -310,16 +329,33 @@ def write_view(path, frames, *, calibration, every=1, max_mb=None, **footer):
 def decorated(frame, t, zoom, *, calibration, legend=True, note=False):
     """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
     pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
-    picture = np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
+    picture = frame if zoom == 1 else np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
     height, width = picture.shape[:2]
     footer, clock_x = _footer(width, zoom, pixel_um, legend, note)
     canvas = np.zeros((height + FOOTER + height % 2, width + width % 2, 3), np.uint8)
     canvas[:height, :width] = picture
     canvas[height : height + FOOTER] = footer
-    image = Image.fromarray(canvas)
     clock = f"frame {t}  {t * frame_ms:7.1f} ms  {1e3 / frame_ms:.1f} frames/s"
-    ImageDraw.Draw(image).text((clock_x, height + 3), clock, fill=(255, 255, 255))
-    return np.asarray(image)
+    line = np.zeros((FOOTER, canvas.shape[1] - clock_x), np.uint8)
+    at = 0.0
+    for letter in clock:
+        glyph, advance = _glyph(letter)
+        part = line[:, round(at) : round(at) + glyph.shape[1]]
+        np.maximum(part, glyph[:, : part.shape[1]], out=part)
+        at += advance
+    place = canvas[height : height + FOOTER, clock_x:]
+    np.maximum(place, line[..., None], out=place)
+    return canvas
+
+
+@functools.cache
+def _glyph(letter):
+    """Return (letter in white on black (FOOTER, w), its width in the line)."""
+    image = Image.new("L", (FOOTER, FOOTER))
+    draw = ImageDraw.Draw(image)
+    draw.text((0, 3), letter, fill=255)
+    advance = draw.textlength(letter)
+    return np.asarray(image)[:, : math.ceil(advance) + 2], advance
 
 
 @functools.lru_cache(maxsize=4)
@@ -347,14 +383,21 @@ def _footer(width, zoom, pixel_um, legend, note):
 
 def _write_gif(path, pictures):
     """Write a GIF with grey levels and class colours in one palette."""
-    step = 256 // GREY_LEVELS
-    pictures = [picture // step * step for picture in pictures]
-    # Every third picture shows nearly every event; a palette for each picture takes far longer.
-    palette = Image.fromarray(np.concatenate(pictures[::3])).quantize(PALETTE)
-    images = [
-        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
-        for picture in pictures
-    ]
+    codes = [_colour_codes(picture) for picture in pictures]  # of a few bytes a pixel each
+    used = np.zeros(GREY_LEVELS**3, bool)
+    for code in codes:
+        used[code] = True
+    colours = np.flatnonzero(used)
+    if len(colours) > 256:
+        images = _quantised([_code_colours(code) for code in codes])
+    else:  # exact, and without the search for the nearest colour
+        place = np.zeros(len(used), np.uint8)
+        place[colours] = np.arange(len(colours))
+        table = _code_colours(colours).tobytes()
+        images = []
+        for code in codes:
+            images.append(Image.fromarray(place[code]))
+            images[-1].putpalette(table)
     with atomic_path(path) as temporary:
         images[0].save(
             temporary,
@@ -365,6 +408,28 @@ def _write_gif(path, pictures):
             disposal=1,
         )
     return path
+
+
+def _colour_codes(picture):
+    """Return (h, w) uint16 numbers of the colours of (h, w, 3), GREY_LEVELS to each channel."""
+    red, green, blue = np.moveaxis(picture.astype(np.uint16) // (256 // GREY_LEVELS), -1, 0)
+    return (red * GREY_LEVELS + green) * GREY_LEVELS + blue
+
+
+def _code_colours(codes):
+    """Return the colours (..., 3) uint8 of ``_colour_codes``."""
+    parts = np.unravel_index(codes, (GREY_LEVELS,) * 3)
+    return np.stack(parts, axis=-1).astype(np.uint8) * (256 // GREY_LEVELS)
+
+
+def _quantised(pictures):
+    """Return palette images of (h, w, 3) pictures that have more than 256 colours in all."""
+    # Every third picture shows nearly every event; a palette for each picture takes far longer.
+    palette = Image.fromarray(np.concatenate(pictures[::3])).quantize(PALETTE)
+    return [
+        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture in pictures
+    ]
 
 
 def _write_mp4(path, pictures):

@@ -197,6 +197,7 @@ class Params:
     )
     inference_load_epoch: int = _key("inference", 100000, COUNT, name="load_epoch")
 
+    raw_bits: int = _key("inference", 0, integer(0, 23))  # raw_* in steps of 2^-bits; 0: exact
     tile: tuple = _key("inference", (0, 0), integers(2))  # rows, columns; 0: the whole frame
 
     # of the recordings, where their files do not say it or say it wrong; None: as in the file

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from analysis.disc_output_tools import (
@@ -15,6 +16,7 @@ from analysis.disc_output_tools import (
     write_locations,
     write_overlay,
     write_prediction,
+    write_view,
 )
 from analysis.event_figures import (
     plot_class_bars,
@@ -32,6 +34,7 @@ from common.files import InputError
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post
 from inputs.movie_io import read_movie
+from inputs.stack_writer import StackWriter
 
 CALIBRATION = Calibration.of(0.2, 6.8)
 SCALE = {"calibration": CALIBRATION}
@@ -66,6 +69,13 @@ def test_all_files_of_a_prediction(case, tmp_path):
     assert [int(row["id"]) for row in rows] == list(range(1, len(found.class_of_id)))
     assert all(float(row["mean_probability"]) == 1 for row in rows)
     assert {path.name[:17] for path in written.values()} == {"run_5_01_overlap_"}
+    for kind in ("classes", "segmented_waves", "instances", "instances_puffs"):
+        with tifffile.TiffFile(written[kind]) as tif:
+            assert tif.is_imagej
+            assert len(tif.pages) == len(movie)  # what ImageJ reads of compressed stacks
+            assert {page.compression.name for page in tif.pages} == {"ADOBE_DEFLATE"}
+            assert {page.predictor for page in tif.pages} == {1}
+            assert sum(sum(page.databytecounts) for page in tif.pages) < movie.nbytes / 20
 
 
 def test_raw_only(case, tmp_path):
@@ -83,6 +93,26 @@ def test_more_events_than_16_bits_is_an_error():
 def test_locations_have_the_published_column_order(tmp_path):
     path = write_locations(tmp_path / "a.csv", np.array([[7, 3, 50]]))
     assert path.read_text() == "frame,x,y\n7,50,3\n"
+
+
+def test_gif_shows_the_colours_of_the_overlay(case, tmp_path):
+    movie, classes, _, found = case
+    path = write_overlay(tmp_path / "o.gif", movie, found.classes, truth_classes=classes, **SCALE)
+    frames = overlay_frames(movie, found.classes, truth_classes=classes)
+    zoom = 4
+    with Image.open(path) as gif:
+        for t in (0, len(movie) // 2, len(movie) - 1):
+            gif.seek(t)
+            shown = np.asarray(gif.convert("RGB"))[::zoom, ::zoom][: movie.shape[1]]
+            np.testing.assert_array_equal(shown, frames[t] // 8 * 8)
+
+
+def test_gif_of_more_colours_than_a_palette_has(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 20, 400, 3)).astype(np.uint8)
+    with Image.open(write_view(tmp_path / "o.gif", frames, **SCALE)) as gif:
+        gif.seek(2)
+        shown = np.asarray(gif.convert("RGB"))[:20, :400].astype(int)
+    assert np.abs(shown - frames[2]).mean() < 40
 
 
 def test_gif_has_all_frames_or_says_so(case, tmp_path):
@@ -164,3 +194,29 @@ def test_every_figure_has_its_numbers(case, tmp_path):
             assert min(image.size) > 200
         with open(path.with_suffix(".csv"), newline="") as handle:
             assert len(list(csv.reader(handle))) >= 3
+
+
+def test_probabilities_in_steps_take_less_room(case, tmp_path):
+    shape = case[0].shape
+    rng = np.random.default_rng(0)
+    probabilities = (rng.random((4, *shape)) ** 20).astype(np.float32)
+    sizes = {}
+    for bits in (0, 12):
+        written = write_prediction(
+            tmp_path / str(bits), "a", case[0], None, probabilities, raw_bits=bits, **SCALE
+        )
+        found = read_movie(written["raw_waves"]).data
+        assert found.dtype == np.float32
+        limit = 2.0 ** -(bits + 1) if bits else 0
+        assert np.abs(found - probabilities[2]).max() <= limit
+        sizes[bits] = written["raw_waves"].stat().st_size
+    assert sizes[12] < sizes[0] / 2
+
+
+def test_stack_that_misses_frames_is_not_there(tmp_path):
+    with (
+        pytest.raises(ValueError, match="2 of 3 frames written"),
+        StackWriter(tmp_path / "a.tif", (3, 4, 5), np.uint8) as stack,
+    ):
+        stack.write(np.zeros((2, 4, 5)))
+    assert not list(tmp_path.iterdir())
