@@ -13,8 +13,11 @@ import torch
 
 from inputs.custom_types import DaRnnNet, TrainConfig, TrainData
 from inputs.windows import WindowRule, prep_train_data
+from network.block_sums import BlockSums
 from network.build import shuffled, slot_tensor, to_device
 from network.prediction import parts
+
+SUMS_BATCH = 1024  # inputs that are encoded and decoded at once
 
 
 def pixel_blocks(
@@ -67,6 +70,19 @@ class WindowSet:
                 total = total + squares.cpu().double()  # an Apple GPU has no float64
         return (total / len(X)).numpy()
 
+    def errors_of(self, sums: BlockSums, inputs: torch.Tensor) -> np.ndarray:
+        """Return the mean squared error (k, o) of inputs (k n, S, 4m), k times all windows."""
+        history, target = self.y_history, self.y_target
+        k = len(inputs) // len(history)
+        misses = []
+        for low in range(0, len(inputs), SUMS_BATCH):
+            rows = torch.arange(low, min(low + SUMS_BATCH, len(inputs)), device=inputs.device)
+            window = rows % len(history)
+            encoded = sums.encode(inputs[rows[0] : rows[-1] + 1])
+            misses.append((self.net.decoder(encoded, history[window]) - target[window]) ** 2)
+        squares = torch.cat(misses).reshape(k, len(history), -1).cpu().double()
+        return squares.mean(dim=1).numpy()
+
 
 def take_windows(
     net: DaRnnNet,
@@ -107,25 +123,76 @@ def block_importance(
         base error (o,), mean (o, N) and standard deviation (o, N) of the growth in z-units
         squared; all series of a block share its value.
     """
-    X = windows.X.clone()
-    base = windows.mse(X)
-    mean = np.zeros((len(base), X.shape[2]))
+    route = changed_sums if has_sums(windows, blocks) else changed_windows
+    errors = route(windows, blocks, repeats if replace == "permute" else 0, seed)
+    base = next(errors)[0]
+    mean = np.zeros((len(base), windows.X.shape[2]))
     spread = np.zeros_like(mean)
+    for block, growth in zip(blocks, errors, strict=True):
+        mean[:, block] = np.mean(growth - base, axis=0)[:, None]
+        spread[:, block] = np.std(growth - base, axis=0)[:, None]
+    return base, mean, spread
+
+
+def has_sums(windows: WindowSet, blocks: list[np.ndarray]) -> bool:
+    """Return whether the attention is linear and every series lies in one block."""
+    series = np.concatenate(blocks) if blocks else np.array([], int)
+    whole = np.array_equal(np.sort(series), np.arange(windows.X.shape[2]))
+    return whole and windows.net.encoder.attention == "linear"
+
+
+def draw_orders(
+    random: np.random.Generator, windows: WindowSet, repeats: int
+) -> list[torch.Tensor | None]:
+    """Return ``repeats`` orders of the windows for a block; [None] stands for a block set to 0."""
+    count, device = len(windows.X), windows.X.device
+    orders = [torch.from_numpy(random.permutation(count)).to(device) for _ in range(repeats)]
+    return orders or [None]
+
+
+def errors_of_windows(
+    windows: WindowSet, block: np.ndarray, orders: list[torch.Tensor | None]
+) -> np.ndarray:
+    """Return the error (k, o) with a block exchanged, from the whole network run again."""
+    X, series = windows.X.clone(), torch.from_numpy(block).to(windows.X.device)
+    errors = []
+    for order in orders:
+        X[:, :, series] = 0.0 if order is None else windows.X[:, :, series][order]
+        errors.append(windows.mse(X))
+    return np.array(errors)
+
+
+def changed_windows(
+    windows: WindowSet, blocks: list[np.ndarray], repeats: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield the error (1, o) as it is, then for every block (repeats, o) with its series exchanged.
+
+    0 repeats set the series to 0.
+    """
+    yield windows.mse(windows.X)[None]
     random = np.random.default_rng([seed, 2])
     for block in blocks:
-        series = torch.from_numpy(block).to(X.device)
-        growth = []
-        for _ in range(repeats if replace == "permute" else 1):
-            if replace == "permute":
-                order = torch.from_numpy(random.permutation(len(X))).to(X.device)
-                X[:, :, series] = windows.X[:, :, series][order]
-            else:
-                X[:, :, series] = 0.0
-            growth.append(windows.mse(X) - base)
-        X[:, :, series] = windows.X[:, :, series]
-        mean[:, block] = np.mean(growth, axis=0)[:, None]
-        spread[:, block] = np.std(growth, axis=0)[:, None]
-    return base, mean, spread
+        yield errors_of_windows(windows, block, draw_orders(random, windows, repeats))
+
+
+def changed_sums(
+    windows: WindowSet, blocks: list[np.ndarray], repeats: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield what ``changed_windows`` does, from the two sums of a linear attention."""
+    random = np.random.default_rng([seed, 2])
+    with torch.no_grad():
+        sums = BlockSums(windows.net.encoder, windows.X, windows.slots, blocks)
+        yield windows.errors_of(sums, sums.whole())
+        for block in blocks:
+            part, orders = sums.part(block), draw_orders(random, windows, repeats)
+            if not sums.leaves_others(part):
+                yield errors_of_windows(windows, block, orders)
+                continue
+            inputs = [
+                sums.zeroed(part) if order is None else sums.exchanged(part, order)
+                for order in orders
+            ]
+            yield windows.errors_of(sums, torch.cat(inputs))
 
 
 def gradient_importance(windows: WindowSet) -> np.ndarray:

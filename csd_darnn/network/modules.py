@@ -47,6 +47,33 @@ def encode_sequence(lstm: nn.LSTM, fed: torch.Tensor) -> torch.Tensor:
     return torch.lstm(product, (zero, zero), weights, *options)[0].transpose(0, 1)
 
 
+def encode_products(lstm: nn.LSTM, product: torch.Tensor) -> torch.Tensor:
+    """Return the top hidden states (B, S, m) from the input product of the first layer (B, S, 4m).
+
+    The product leaves the biases out. For prediction: about half the time of ``encode_sequence``,
+    which multiplies by an identity and keeps what a gradient needs.
+    """
+    m, states = lstm.hidden_size, product
+    for layer in range(lstm.num_layers):
+        weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[layer]
+        if layer:
+            product = states @ weight_ih.T  # (B, S, 4m)
+        product = product.transpose(0, 1) + (bias_ih + bias_hh)  # (S, B, 4m)
+        states = product.new_empty(len(product), product.shape[1], m)
+        hidden = cell = None
+        for step, gates in enumerate(product):
+            if hidden is not None:
+                gates = torch.addmm(gates, hidden, weight_hh.T)
+            inner = torch.tanh(gates[:, 2 * m : 3 * m])
+            gates = torch.sigmoid(gates)
+            new = gates[:, :m] * inner
+            cell = new if cell is None else torch.addcmul(new, gates[:, m : 2 * m], cell)
+            hidden = gates[:, 3 * m :] * torch.tanh(cell)
+            states[step] = hidden
+        states = states.transpose(0, 1)  # (B, S, m)
+    return states
+
+
 class Encoder(nn.Module):
     """Weight the driving series by attention and encode them with stacked LSTM layers.
 
