@@ -289,7 +289,7 @@ TRAINING = Table(
         "val_auc", one_of(*MONITORS), f"chooses the best epoch: {', '.join(MONITORS)}"
     ),
     CKPT_MODE=Setting("max", one_of("max", "min"), "max or min"),
-    VAL_CLIPS=Setting(5, integer(1), "evenly spaced clips of a validation or test movie"),
+    VAL_CLIPS=Setting(5, integer(1), "evenly spaced clips of a validation movie"),
 )
 PREDICTION = Table(
     THRESHOLD=THRESHOLD,

@@ -54,7 +54,7 @@ EARLY_STOP = TRAINING.EARLY_STOP  # stop after so many epochs without a better o
 # selection
 CKPT_MONITOR = TRAINING.CKPT_MONITOR  # column that chooses the best epoch
 CKPT_MODE = TRAINING.CKPT_MODE  # max or min
-VAL_CLIPS = TRAINING.VAL_CLIPS  # evenly spaced clips of a validation or test movie
+VAL_CLIPS = TRAINING.VAL_CLIPS  # evenly spaced clips of a validation movie
 
 # published functions, found where they stand now
 PUBLISHED = {

@@ -7,25 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from common.files import atomic_path
-
-DPI = 120
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"  # Okabe-Ito
-
-
-def _axes(figure, *place):
-    axis = figure.add_subplot(*place)
-    axis.spines[["top", "right"]].set_visible(False)
-    return axis
-
-
-def _save(figure, path):
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return Path(path)
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 
 
 def training_curves(
@@ -42,10 +26,9 @@ def training_curves(
         panels: (column, label of the axis) of each panel; ``val_<column>`` is drawn beside it.
         best_epoch: marked by a dashed line.
     """
-    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    figure, axes = new_figure(4.5 * len(panels), 3.4, columns=len(panels), squeeze=False)
     epochs = [row["epoch"] for row in history]
-    for k, (column, label) in enumerate(panels, start=1):
-        axis = _axes(figure, 1, len(panels), k)
+    for axis, (column, label) in zip(axes[0], panels, strict=True):
         for name, colour, title in (
             (column, BLUE, "training"),
             (f"val_{column}", ORANGE, "validation"),
@@ -58,7 +41,7 @@ def training_curves(
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def roc(curves: list[tuple], path: Path) -> Path:
@@ -67,8 +50,7 @@ def roc(curves: list[tuple], path: Path) -> Path:
     Args:
         curves: list of (label, y (n,), score (n,)); curves without both classes are left out.
     """
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
-    axis = _axes(figure, 1, 1, 1)
+    figure, axis = new_figure(4.4, 4.2)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     axis.axhline(0.8, color=GREY, linewidth=0.8, linestyle="--")
     axis.axvline(0.2, color=GREY, linewidth=0.8, linestyle="--")
@@ -89,7 +71,7 @@ def roc(curves: list[tuple], path: Path) -> Path:
         axis.legend(frameon=False, loc="lower right")
     else:
         axis.text(0.5, 0.5, "one class only", ha="center")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def calibration(curves: list[tuple], path: Path) -> Path:
@@ -98,8 +80,7 @@ def calibration(curves: list[tuple], path: Path) -> Path:
     Args:
         curves: list of (label, [(mean probability, observed share, n)]).
     """
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
-    axis = _axes(figure, 1, 1, 1)
+    figure, axis = new_figure(4.4, 4.2)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
     for (label, bins), colour in zip(curves, (ORANGE, BLUE, GREEN), strict=False):
         mean, share, _ = zip(*bins, strict=True)
@@ -112,4 +93,4 @@ def calibration(curves: list[tuple], path: Path) -> Path:
         aspect="equal",
     )
     axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)

@@ -13,6 +13,7 @@ from matplotlib.image import imsave
 from PIL import Image, ImageDraw
 
 from analysis.gradient_maps import projection
+from common.figures import save_figure
 from common.files import atomic_path
 
 GAP, HEAD = 4, 44  # pixels between the tiles of a GIF; above them
@@ -135,5 +136,4 @@ def save_gradcam(
         shown = axis.imshow(cam, cmap="viridis", alpha=0.45)
         axis.set_title(name, fontsize=9)
         figure.colorbar(shown, ax=axis, shrink=0.8, label="Grad-CAM (logit per place)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    save_figure(figure, path)

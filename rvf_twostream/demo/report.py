@@ -13,7 +13,8 @@ from sklearn.metrics import roc_curve
 
 from analysis.figures import BLUE, GREY, ORANGE
 from analysis.gradient_maps import projection
-from common.files import atomic_path, read_json
+from common.figures import save_figure
+from common.files import read_json
 from common.report import (
     figure_block,
     score_table,
@@ -91,8 +92,7 @@ def draw_overview(path: Path, values: dict[str, np.ndarray], pictures: Path) -> 
     for axis in axes[1:]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    save_figure(figure, path)
 
 
 def report_demo(results: dict, run_dir: Path, settings: dict, *, root: Path, begun: float) -> int:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common.files import InputError
 from inputs.flow import flow_unit
 from inputs.frames import make_movie
-from inputs.manifest import DONE, processed_rows, read_manifest, sorted_path, write_manifest
+from inputs.manifest import DONE, Keeper, processed_rows, read_manifest, sorted_path, write_manifest
 from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, measure_again, write_stats
 from inputs.storage import stored_flow
@@ -75,7 +75,8 @@ def make_flows(
     Returns:
         rows of all movies, the stems that were to be made, and {stem: fault} of those that failed.
     """
-    rows = processed_rows(root)
+    manifest = read_manifest(root)
+    rows = processed_rows(root, manifest)
     folder = root / FLOW_STREAM.made
     folder.mkdir(exist_ok=True)
     check_options(root, FLOW_STREAM.made, options, recalculate=settings.recalculate)
@@ -86,15 +87,23 @@ def make_flows(
         return (folder / f"{row['name']}.npy").exists() and known
 
     jobs = [row for row in rows if settings.recalculate or not is_made(row)]
-    bar = tqdm(jobs, desc="optical flow", disable=None, unit="file")
-    faults = Parallel(n_jobs=settings.workers)(
+    faults = Parallel(n_jobs=settings.workers, return_as="generator")(
         delayed(convert2OF)(
             sorted_path(root, row), folder / f"{row['name']}.npy", options, settings.nframes
         )
-        for row in bar
+        for row in jobs
     )
-    stems = [row["name"] for row in jobs]
-    return rows, stems, {stem: f for stem, f in zip(stems, faults, strict=True) if f}
+    failed, keep = {}, Keeper(root, manifest)
+    bar = tqdm(jobs, desc="optical flow", disable=None, unit="file")
+    for row, fault in zip(bar, faults, strict=True):
+        row["flow"] = DONE if fault is None else f"failed: {fault}"
+        row["flow_recipe"] = recipe
+        row["flow_of"] = "" if fault else row["source_sha256"]
+        keep.now_and_then()
+        if fault:
+            failed[row["name"]] = fault
+    write_manifest(root, manifest)
+    return rows, [row["name"] for row in jobs], failed
 
 
 @one_writer
@@ -118,7 +127,6 @@ def flow_root(root: Path, settings: Settings) -> int:
         )
     options = flow_options(grey["options"], settings)
     rows, jobs, failed = make_flows(root, options, settings)
-    _note_flows(root, options, rows, failed)
     done = [row["name"] for row in rows if row["name"] not in failed]
     if not done:
         raise InputError(f"{root}: no flow computed; first fault: {next(iter(failed.values()))}")
@@ -134,17 +142,3 @@ def flow_root(root: Path, settings: Settings) -> int:
     for stem, fault in failed.items():
         print(f"failed: {stem}: {fault}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _note_flows(root, options, rows, failed):
-    """Enter in the manifest which movies have a flow, of which file and recipe."""
-    by_name = {row["name"]: row for row in rows}
-    manifest = read_manifest(root)
-    for row in manifest:
-        mine = by_name.get(row["name"]) if row["name"] and row["status"] == "processed" else None
-        if mine is not None:
-            fault = failed.get(row["name"])
-            row["flow"] = DONE if fault is None else f"failed: {fault}"
-            row["flow_recipe"] = options_hash(options)
-            row["flow_of"] = "" if fault else row["source_sha256"]
-    write_manifest(root, manifest)

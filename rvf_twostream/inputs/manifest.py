@@ -3,6 +3,7 @@
 Every later step takes its movies from here, never from what happens to lie in a folder.
 """
 
+import time
 from pathlib import Path
 
 from common.files import InputError
@@ -38,6 +39,7 @@ NEWER = (
 MANIFEST = (*BASE, *NEWER)
 SKIPPED, FAILED, SORTED, PROCESSED = "skipped", "failed", "sorted", "processed"
 DONE = "done"
+KEEP_S = 5.0  # seconds of work that a kill may cost
 
 
 def manifest_path(root: Path) -> Path:
@@ -69,18 +71,34 @@ def write_manifest(root: Path, rows: list[dict]) -> None:
     write_rows(manifest_path(root), table, MANIFEST)
 
 
+class Keeper:
+    """Writes the manifest every few seconds of a long loop: a killed run goes on where it was."""
+
+    def __init__(self, root: Path, rows: list[dict]):
+        self._root, self._rows, self._last = root, rows, time.monotonic()
+
+    def now_and_then(self) -> None:
+        """Write the rows as they are, unless that was done just now."""
+        if time.monotonic() - self._last > KEEP_S:
+            write_manifest(self._root, self._rows)
+            self._last = time.monotonic()
+
+
 def sorted_path(root: Path, row: dict) -> Path:
     """Return where the DICOM of a row lies in its class folder."""
     return Path(root) / row["class"] / f"{row['name']}.dcm"
 
 
-def processed_rows(root: Path) -> list[dict]:
+def processed_rows(root: Path, rows: list[dict] | None = None) -> list[dict]:
     """Return the rows of the manifest whose movies are made, sorted by name.
+
+    Args:
+        rows: of ``read_manifest``, when they are at hand.
 
     Raises:
         InputError: there is no manifest.
     """
-    rows = read_manifest(root)
+    rows = read_manifest(root) if rows is None else rows
     if not rows:
         raise InputError(f"{root}: no manifest.csv; run preprocess.py --root {root} first")
     rows = [row for row in rows if row["status"] == PROCESSED and row["name"]]

@@ -16,7 +16,7 @@ from inputs.contact_sheet import save_picture, write_sheets
 from inputs.deid import report
 from inputs.flow_files import save_flow
 from inputs.frames import make_movie
-from inputs.manifest import DONE, manifest_path, sorted_path
+from inputs.manifest import DONE, Keeper, manifest_path, sorted_path
 from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, write_stats
 from inputs.sorting import FAILED, PROCESSED, SORTED, scan, sort_dicoms, write_manifest
@@ -131,12 +131,16 @@ def make_movies(
     todo = [row for row in rows if row["status"] == SORTED]
     recipe = options_hash(options)
     jobs = [row for row in todo if settings.recalculate or not is_made(root, row, recipe)]
-    results = Parallel(n_jobs=settings.workers)(
+    made = Parallel(n_jobs=settings.workers, return_as="generator")(
         delayed(preprocess_dicom)(root, _plain(row), options, settings.nframes, flow)
-        for row in tqdm(jobs, desc="preprocess", disable=None, unit="file")
+        for row in jobs
     )
-    for row, result in zip(jobs, results, strict=True):
+    results, keep = [], Keeper(root, rows)
+    bar = tqdm(jobs, desc="preprocess", disable=None, unit="file")
+    for row, result in zip(bar, made, strict=True):
+        results.append(result)
         row.update(result["changes"])
+        keep.now_and_then()
         for note in result["warnings"]:
             print(f"warning: {note}", file=sys.stderr)
         if result["fault"]:

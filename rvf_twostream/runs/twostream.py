@@ -32,7 +32,7 @@ from network.model_zoo import make_optimizer, two_stream
 from network.published_weights import load_trunk
 from runs.run_folder import Run, state_folder
 from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
-from settings import MONITORS, Settings
+from settings import MONITORS, PREDICTION, Settings
 
 
 def balanced_weights(labels: Sequence[bool]) -> dict[int, float]:
@@ -45,13 +45,18 @@ def balanced_weights(labels: Sequence[bool]) -> dict[int, float]:
 
 
 def movie_scores(
-    forward: Callable, movies: list[Movie], args: Settings, scaling: dict[str, Scaling] | None
+    forward: Callable,
+    movies: list[Movie],
+    scaling: dict[str, Scaling] | None,
+    *,
+    nframes: int,
+    n_clips: int,
 ) -> np.ndarray:
-    """Return the mean probability of VAL_CLIPS evenly spaced clips of each movie, (n,)."""
+    """Return the mean probability of ``n_clips`` evenly spaced clips of each movie, (n,)."""
     scores = []
     for movie in movies:
-        starts = fixed_starts(movie.n_frames, args.nframes, args.val_clips)
-        clips = movie_clips(movie, starts, args.nframes, scaling)
+        starts = fixed_starts(movie.n_frames, nframes, n_clips)
+        clips = movie_clips(movie, starts, nframes, scaling)
         scores.append(float(forward(clips).mean(dtype=np.float64)))
     return np.array(scores)
 
@@ -61,7 +66,8 @@ def evaluate(
 ) -> dict:
     """Return the columns ``<prefix>_loss`` etc. of a set; the loss is unweighted, with penalty.
 
-    The AUC is over movies, each the mean of its even clips: that of ``predict.py`` at this level.
+    The AUC is over movies, each the mean of its even clips; a test movie has as many as
+    ``predict.py`` takes, so that both give one number.
 
     Args:
         networks: (forward, model).
@@ -69,7 +75,8 @@ def evaluate(
     """
     forward, model = networks
     y = np.array([movie.label_class > args.threshold for movie in movies])
-    scores = movie_scores(forward, movies, args, scaling)
+    n_clips = PREDICTION.N_SAMPLE if prefix == "test" else args.val_clips
+    scores = movie_scores(forward, movies, scaling, nframes=args.nframes, n_clips=n_clips)
     columns = {"loss": cross_entropy(y, scores) + l2_penalty(model), **epoch_metrics(y, scores)}
     return {f"{prefix}_{name}": value for name, value in columns.items()}
 
@@ -309,8 +316,9 @@ def _train(args, name, strategy):
     run.finish({"test": test})
     figure = draw_curves(run, args)
     print(
-        f"best epoch {best['best_epoch']}: val_auc {show(best['val_auc'])}, test_auc "
-        f"{show(test['test_auc'])} (over movies, {args.val_clips} even clips each), "
+        f"best epoch {best['best_epoch']}, AUC over movies: val_auc {show(best['val_auc'])} "
+        f"({args.val_clips} even clips each), test_auc {show(test['test_auc'])} "
+        f"({PREDICTION.N_SAMPLE} even clips each), "
         f"{time.perf_counter() - begun:.0f} s, {run.weights}, {figure}"
     )
 

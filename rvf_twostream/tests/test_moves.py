@@ -153,3 +153,35 @@ def test_one_writer_a_data_set(root):
     finally:
         other.communicate()
     assert preprocess(root, **SMALL) == 0
+
+
+def test_a_killed_run_goes_on_where_it_was(root, monkeypatch):
+    from inputs import flow_files, manifest, preprocessing
+    from little import compute_flow
+
+    def stopping(module, name, at):
+        calls, act = [], getattr(module, name)
+
+        def wrapped(*args, **kwargs):
+            calls.append(args)
+            if len(calls) == at:
+                raise Killed
+            return act(*args, **kwargs)
+
+        return calls, wrapped
+
+    monkeypatch.setattr(manifest, "KEEP_S", -1.0)  # as if every file took long
+    for module, name, run in (
+        (preprocessing, "preprocess_dicom", preprocess),
+        (flow_files, "convert2OF", compute_flow),
+    ):
+        with monkeypatch.context() as patch:
+            _, wrapped = stopping(module, name, 3)
+            patch.setattr(module, name, wrapped)
+            with pytest.raises(Killed):
+                run(root, **SMALL)
+        with monkeypatch.context() as patch:
+            calls, wrapped = stopping(module, name, 99)
+            patch.setattr(module, name, wrapped)
+            assert run(root, **SMALL) == 0
+        assert len(calls) == 2  # of four

@@ -53,6 +53,18 @@ def test_files_of_a_run(trained):
     assert not list(out.rglob("*.tmp*"))
 
 
+def test_training_and_prediction_give_one_auc(trained, tmp_path):
+    import predict
+
+    root, out = trained
+    flags = ("--root", root, "--weights", out / "t0.weights.h5", "--splitnum", 0, "--out", tmp_path)
+    assert predict.main([str(x) for x in (*flags, "--device", "cpu")]) == 0
+    found = json.loads((tmp_path / "predictions" / "output_split0" / "metrics.json").read_text())
+    trained_as = json.loads((out / "t0.json").read_text())
+    assert found["test"]["movies"]["auc"] == trained_as["test"]["test_auc"]
+    assert found["val"]["movies"]["auc"] == trained_as["val_auc"]
+
+
 def test_a_complete_run_is_left_alone(trained, capsys):
     root, out = trained
     before = (out / "t0.weights.h5").read_bytes()
