@@ -18,7 +18,7 @@ from inputs.display import Display
 from inputs.safe_load import load_tree, read_pickled_history, save_arrays
 from network.model_factory import build_model
 from network.models import STCNN
-from network.temporal import flush_tiny, route_for
+from network.temporal import route_for
 
 CONFIG_KEYS = ("pr_config", "network_config", "L_config", "ca_config", "sampling_rate")
 NAME = re.compile(r"model_chkpnt_(\d+)\.(pt|safetensors)")
@@ -91,7 +91,6 @@ def model_from_config(
     settings: dict, *, readout: str | None = None, impl: str = "recursive", seed: int = 0
 ) -> STCNN:
     """Build the (untrained) model that a config.json describes; ``field`` is its movies' size."""
-    flush_tiny()
     try:
         model = build_model(
             settings,

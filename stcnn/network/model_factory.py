@@ -12,7 +12,7 @@ from common.files import InputError
 from common.limits import check_shape
 from network.layers import ACTIVATIONS, LEAKY_SLOPE, Photoreceptor, SpatioTemporalLayer
 from network.models import STCNN
-from network.temporal import IMPLEMENTATIONS
+from network.temporal import IMPLEMENTATIONS, flush_tiny
 from network.util_conv import gaussian_kernel
 
 KINDS = {"spatiotemporal_exp": "exp", "spatiotemporal_pwrexp": "pwrexp", "spatial": "spatial"}
@@ -79,6 +79,7 @@ def build_model(
     ):
         if word not in words:
             raise InputError(f"{name}={word}: expected one of {', '.join(words)}")
+    flush_tiny()
     generator = torch.Generator().manual_seed(seed)
     dt = 1.0 / rate_hz
     pr = _photoreceptor(configs["pr_config"], dt)
