@@ -1,0 +1,73 @@
+"""Sizes are checked before memory is asked for; names and data of a run are what they were."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from common.files import InputError
+from inputs.recordings import read_movies
+from inputs.safe_load import load_tree
+from inputs.user_movies import UserMovie
+from network.checkpoints import model_from_config, read_config
+from runs.configuration import compose_settings
+from runs.data import data_digests
+from runs.pipeline import check_data
+from runs.training import new_run_dir
+
+HUGE = (1_000_000, 1_000_000, 1_000)
+
+
+def npz_with_header(path, shape):
+    """Write an .npz whose only array says that it has ``shape`` and holds nothing."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("movie.npy", header.getvalue())
+
+
+def test_headers_that_ask_for_more_than_the_memory_are_refused(tmp_path):
+    npz_with_header(tmp_path / "m.npz", HUGE)
+    with pytest.raises(InputError, match=r"m\.npz: movie of shape .* asks for"):
+        UserMovie(tmp_path / "m.npz", rate_hz=60.0)
+    with pytest.raises(InputError, match=r"m\.npz: movie of shape .* asks for"):
+        load_tree(tmp_path / "m.npz")
+    (tmp_path / "mov").mkdir()
+    film = {"rect_mov": torch.zeros(1, 1, 1).expand(HUGE), "t_axis": torch.zeros(2)}
+    torch.save({"vstim_5": film}, tmp_path / "mov" / "vstim_5.pt")
+    with pytest.raises(InputError, match=r"vstim_5: rect_mov of shape .* asks for"):
+        read_movies(tmp_path / "mov")
+
+
+def test_a_configuration_that_asks_for_more_than_the_memory_is_refused(tiny_run):
+    config = read_config(tiny_run / "config.json")
+    config["network_config"]["out_channels"] = [10**7, 10**7]
+    with pytest.raises(InputError, match=r"model configuration: kernels of shape .* asks for"):
+        model_from_config(config)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden"])
+def test_the_name_of_a_run_is_a_plain_one(tmp_path, name):
+    settings = compose_settings([f"expt_path={tmp_path}"]) | {"expt_name": name}
+    with pytest.raises(InputError, match="expt_name"):
+        new_run_dir(settings)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_complete_run_notices_that_its_recordings_changed(tiny_set, tiny_args, tmp_path):
+    settings = compose_settings(tiny_args)
+    found = data_digests(settings)
+    assert "lc11/synthetic.pt" in found
+    assert "vstim_300.pt" in found
+    record = {"settings": settings, "inputs": found}
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    check_data(tmp_path, settings)
+    record["inputs"] |= {"lc11/synthetic.pt": "0" * 64}
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"changed: lc11/synthetic\.pt"):
+        check_data(tmp_path, settings)
