@@ -17,10 +17,12 @@ from common.files import InputError, raise_faults
 from common.limits import check_shape
 from common.locks import visible
 from inputs.clocks import axis_fault, on_grid, place_movie, rate_of
+from inputs.csv_traces import read_long_csv
 from inputs.safe_load import load_hashed
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".pt", ".npz", ".safetensors")
+TRACE_SUFFIXES = (*SUFFIXES, ".csv")  # the last one in long form, see csv_traces.py
 
 
 def natural_key(text: str | int) -> list:
@@ -69,18 +71,19 @@ def read_recordings(
     faults += _same_names(folders)
     for folder in sorted(folders, key=lambda p: natural_key(p.name.lower())):
         files = sorted(
-            (p for p in visible(folder, "*") if p.suffix in SUFFIXES),
+            (p for p in visible(folder, "*") if p.suffix in TRACE_SUFFIXES),
             key=lambda p: natural_key(p.name),
         )
         if not files:
             faults.append(
-                f"{folder}: no .pt, .npz or .safetensors file; add recordings or remove it"
+                f"{folder}: no .pt, .npz or .safetensors file, no .csv; add recordings or remove it"
             )
             continue
         sessions = recordings[folder.name.lower()] = {}
         for path in files:
             try:
-                tree = load_hashed(path, f"{folder.name}/{path.name}", digests)
+                reader = read_long_csv if path.suffix == ".csv" else None
+                tree = load_hashed(path, f"{folder.name}/{path.name}", digests, reader)
                 sessions[path.name] = _check_session(tree, path, nan, faults)
             except InputError as error:
                 faults.append(str(error))

@@ -10,6 +10,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,19 @@ DAMAGE = (
 )  # fmt: skip
 
 
-def load_hashed(path: Path, name: str, digests: dict[str, str] | None) -> dict:
-    """Return load_tree of a file, and keep the SHA-256 of what was read as digests[name]."""
+def load_hashed(
+    path: Path, name: str, digests: dict[str, str] | None, reader: Callable | None = None
+) -> dict:
+    """Return what ``reader`` (default load_tree) makes of a file; keep its SHA-256 under ``name``.
+
+    ``digests`` None keeps none.
+    """
+    reader = reader or load_tree
     if digests is None:
-        return load_tree(path)
+        return reader(path)
     with hashed_file(path) as file:
         digests[name] = file.sha256
-        return load_tree(path)
+        return reader(path)
 
 
 def load_tree(path: Path) -> dict:

@@ -16,6 +16,7 @@ from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.display import Display
 from inputs.recordings import (
     SUFFIXES,
+    TRACE_SUFFIXES,
     Movies,
     commonest_grey,
     read_movies,
@@ -150,5 +151,5 @@ def data_digests(settings: dict) -> dict[str, str]:
     return {
         name: sha256(path)
         for name, path in (traces | movies).items()
-        if path.suffix in SUFFIXES and path.is_file()
+        if path.suffix in (TRACE_SUFFIXES if name in traces else SUFFIXES) and path.is_file()
     }

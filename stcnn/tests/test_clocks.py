@@ -285,3 +285,34 @@ def test_the_loss_at_slow_samples_knows_the_true_model():
     data = dataset[0]
     total, _ = batch_loss(curve(dataset), data["ca_trace"][None], data["scored"][None], ["lc11"])
     assert float(total) ** 0.5 < 0.02 * float(np.ptp(made))
+
+
+def test_traces_in_long_form_are_those_of_the_torch_file(tmp_path):
+    axis = (torch.arange(30) - 8) / 7.5
+    entry = session(axis, lambda t: 2.0 + t, noise=0.1, trials=3)
+    entry["neuron"][7] |= {"azi_shift": torch.tensor(1.5), "ele_shift": torch.tensor(-2.0)}
+    for kind in ("lc11", "lc12"):
+        (tmp_path / kind).mkdir()
+    torch.save({"vstim_5": entry}, tmp_path / "lc11" / "a.pt")
+    rows = [
+        f"5,7,{trial},{float(second):.9g},{float(value):.9g},1.5,-2,note"
+        for trial, trace in enumerate(entry["neuron"][7]["traces"])
+        for second, value in zip(axis, trace, strict=True)
+    ]
+    head = "stimulus,neuron,trial,seconds,dff,azi_shift,ele_shift,comment"
+    path = tmp_path / "lc12" / "a.csv"
+    path.write_text("\n".join([head, *rows[::-1]]) + "\n")  # rows in any order
+    digests = {}
+    found = read_recordings(tmp_path, digests=digests)
+    assert set(digests) == {"lc11/a.pt", "lc12/a.csv"}
+    ours, theirs = found["lc12"]["a.csv"][5], found["lc11"]["a.pt"][5]
+    torch.testing.assert_close(ours["t_axis"], theirs["t_axis"])
+    traces = ours["neuron"][7]["traces"]
+    torch.testing.assert_close(traces.flip(0), theirs["neuron"][7]["traces"])
+    assert (ours["neuron"][7]["azi_shift"], ours["neuron"][7]["ele_shift"]) == (1.5, -2.0)
+    path.write_text("\n".join([head, *rows[:40]]) + "\n")
+    with pytest.raises(InputError, match=r"a\.csv: vstim_5, neuron 7, trial 1: other times"):
+        read_recordings(tmp_path)
+    path.write_text(f"{head}\n5,7,1,early,0,0,0,\n")
+    with pytest.raises(InputError, match=r"a\.csv: row 2: seconds is 'early'"):
+        read_recordings(tmp_path)

@@ -1,0 +1,67 @@
+"""Read calcium traces from a CSV in long form: one row per sample, as spreadsheets and R have it.
+
+Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff,
+azi_shift and ele_shift (degrees); trial where there are several. Others are left alone.
+"""
+
+from pathlib import Path
+
+import torch
+
+from common.files import InputError
+from common.tables import read_rows
+
+NEEDED = ("stimulus", "neuron", "seconds", "dff", "azi_shift", "ele_shift")
+
+
+def read_long_csv(path: Path) -> dict:
+    """Return the nested dict of a session, as the .pt files hold it, from a CSV in long form."""
+    samples, shifts = {}, {}
+    for i, row in enumerate(read_rows(path, NEEDED), start=2):
+        numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:]]
+        stimulus = row["stimulus"].strip()
+        stimulus = stimulus if stimulus.startswith("vstim_") else f"vstim_{stimulus}"
+        neuron = row["neuron"].strip()
+        before = shifts.setdefault((stimulus, neuron), numbers[2:])
+        if before != numbers[2:]:
+            raise InputError(
+                f"{path}: row {i}: neuron {neuron} of {stimulus} has shifts {numbers[2:]}, before "
+                f"{before}; expected the same in all its rows"
+            )
+        trial = (row.get("trial") or "1").strip()
+        trials = samples.setdefault(stimulus, {}).setdefault(neuron, {})
+        trials.setdefault(trial, []).append((numbers[0], numbers[1]))
+    return {
+        stimulus: _stimulus(path, stimulus, neurons, shifts)
+        for stimulus, neurons in samples.items()
+    }
+
+
+def _number(path, row, column, text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: row {row}: {column} is {text!r}; expected a number") from None
+
+
+def _stimulus(path, stimulus, neurons, shifts):
+    """Return the entry of one stimulus: its time axis, and the trials of each neuron."""
+    axis, found = None, {}
+    for neuron, trials in neurons.items():
+        for trial, rows in trials.items():
+            rows.sort()
+            seconds = [second for second, _ in rows]
+            axis = axis or seconds
+            if seconds != axis:
+                raise InputError(
+                    f"{path}: {stimulus}, neuron {neuron}, trial {trial}: other times than the "
+                    "trials before it; expected one time axis per stimulus, put others into files "
+                    "of their own"
+                )
+        azimuth, elevation = shifts[stimulus, neuron]
+        found[neuron] = {
+            "traces": torch.tensor([[value for _, value in rows] for rows in trials.values()]),
+            "azi_shift": torch.tensor(azimuth),
+            "ele_shift": torch.tensor(elevation),
+        }
+    return {"t_axis": torch.tensor(axis), "neuron": found}
