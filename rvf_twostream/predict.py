@@ -7,7 +7,7 @@ Reads split folders as train_twostream.py does; P.json holds size, classes and n
 Writes into <out>/predictions/output_split<N>/, by default <out> = results/rvf_twostream/P:
 X_<set>.csv, y_<set>.csv, <set>_filenames.csv, <set>_redcaps.csv (published format, one value a
 line), predictions.csv, patients.csv, skipped.csv, calibration.csv, metrics.json, roc.png,
-calibration.png, report.html. A second run replaces them.
+calibration.png, report.html; baselines.csv and .json with --baseline. A second run replaces them.
 """
 
 import importlib
@@ -52,6 +52,14 @@ def build_parser():
     parser.add_argument("-s", "--splitnum", type=integer(0), help="number of the split")
     parser.add_argument("--sets", default="val,test", help="comma-separated: train, val, test")
     parser.add_argument("--out", type=Path, help=f"folder to write to (default {RESULTS_DIR}/P)")
+    parser.add_argument(
+        "--baseline", action="store_true", help="logistic regression on motion numbers beside it"
+    )
+    parser.add_argument(
+        "--baseline_weights",
+        type=Path,
+        help="with --baseline: on features of these too",
+    )
     parser.add_argument("--dicom", type=Path, help="one DICOM file instead of a split")
     parser.add_argument("--json", action="store_true", help="with --dicom: print JSON")
     parser.add_argument(
@@ -98,7 +106,15 @@ def main(argv=None):
     from runs.prediction import predict_dicom, predict_weights
 
     if clips is None:
-        predict_weights(Settings(**vars(args)))
+        settings = Settings(**vars(args))
+        predict_weights(settings)
+        if args.baseline:
+            from runs.baseline import baselines
+
+            folder = args.out / "predictions" / f"output_split{args.splitnum}"
+            for kind, sets in baselines(settings, info, chosen_sets(args.sets), folder).items():
+                shown = ", ".join(f"{name} AUC {m['auc'] or 0:.3f}" for name, m in sets.items())
+                print(f"baseline, {kind}: {shown} (patients)")
     else:
         predict_dicom(Settings(**vars(args)), info, clips)
     return 0

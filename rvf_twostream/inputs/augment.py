@@ -56,17 +56,18 @@ def _shift(dx, dy):
 def warp_clip(clip: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return the clip (t, r, c, k) with every frame warped bilinearly by ``matrix``, outside = 0.
 
-    Four channels a call: OpenCV 5 takes at most 128, and from 5 on it samples in steps of 1/32 of a
-    pixel.
+    Frame by frame, at most four channels a call: OpenCV 5 takes at most 128, and from 5 on it
+    samples in steps of 1/32 of a pixel.
     """
-    t, r, c, k = clip.shape
-    stack = np.ascontiguousarray(np.moveaxis(clip, 0, 2), dtype=np.float32).reshape(r, c, t * k)
-    out = np.empty_like(stack)
-    for first in range(0, t * k, CHANNELS):
-        part = np.ascontiguousarray(stack[:, :, first : first + CHANNELS])
-        warped = cv2.warpAffine(part, matrix[:2], (c, r), flags=cv2.INTER_LINEAR)
-        out[:, :, first : first + CHANNELS] = warped.reshape(part.shape)
-    return np.ascontiguousarray(np.moveaxis(out.reshape(r, c, t, k), 2, 0))  # (t, r, c, k)
+    _, r, c, k = clip.shape
+    clip = np.ascontiguousarray(clip, dtype=np.float32)
+    out = np.empty_like(clip)
+    for frame, target in zip(clip, out, strict=True):
+        for first in range(0, k, CHANNELS):
+            part = np.ascontiguousarray(frame[..., first : first + CHANNELS])
+            warped = cv2.warpAffine(part, matrix[:2], (c, r), flags=cv2.INTER_LINEAR)
+            target[..., first : first + CHANNELS] = warped.reshape(part.shape)
+    return out  # (t, r, c, k)
 
 
 def draw_transform(

@@ -401,3 +401,40 @@ def test_help_names_every_global(script):
     ]
     for name in set(names) - {"PUBLISHED"}:
         assert f"--{name.lower()}" in done.stdout, name
+
+
+def test_baselines_beside_the_network(saved, tmp_path, capsys):
+    _root, path, _ = saved
+    more = ("--baseline", "--baseline_weights", str(path))
+    assert predict.main(flags(saved, tmp_path, *more)) == 0
+    shown = capsys.readouterr().out
+    assert "baseline, motion numbers: val AUC" in shown
+    folder = tmp_path / "predictions" / "output_split0"
+    found = json.loads((folder / "baselines.json").read_text())
+    assert set(found) == {"motion numbers", "features of m.weights.h5"}
+    rows = rows_of(folder / "baselines.csv")
+    assert {row["set"] for row in rows} == {"val", "test"}
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_motion_numbers_of_a_beating_disc():
+    from analysis.motion_numbers import NAMES, logistic_scores, motion_numbers
+
+    rows, cols = np.mgrid[-20:21, -20:21].astype(float)
+    beat = np.sin(2 * np.pi * np.arange(20) / 20)  # flow outwards, then inwards
+    flow = np.zeros((20, 41, 41, 2))
+    flow[..., 0] = beat[:, None, None] * cols / 100
+    flow[..., 1] = beat[:, None, None] * rows / 100
+    found = dict(zip(NAMES, motion_numbers(flow), strict=True))
+    # Divergence 0.02 per frame at its peak: summed over half a beat 0.02 * 20 / pi.
+    assert found["area_change"] == pytest.approx(0.02 * 20 / np.pi, rel=0.1)
+    assert found["up_and_down"] < 0.01
+    flow[..., 1] += beat[:, None, None]  # and all goes down and up by a pixel a frame
+    moved = dict(zip(NAMES, motion_numbers(flow), strict=True))
+    # 20 / pi pixels, and up to an eighth more where the outward flow adds: the faster half counts.
+    assert 20 / np.pi < moved["up_and_down"] < 1.15 * 20 / np.pi
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2 == 1
+    numbers = rng.normal(size=(60, 5)) + 2 * y[:, None]
+    scores = logistic_scores((numbers[:40], y[:40]), {"test": numbers[40:]})["test"]
+    assert scores[y[40:]].mean() > 0.8 > 0.2 > scores[~y[40:]].mean()
