@@ -9,6 +9,7 @@ Source: specification sections 5.2 and 5.3.
 """
 
 import dataclasses
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +25,18 @@ def can_be_lazy(params: Params) -> bool:
     """Return whether a frame depends on its neighbours and on the movie's range only."""
     by_chunk = params.norm_video in ("chunk", "std_dev") or params.sin_channels
     return not by_chunk and params.remove_background == "none"
+
+
+def forget_pages(movie) -> None:
+    """Give back the memory of what was read of a movie that lies in a file; it is read again.
+
+    The system would do so by itself, but only once nothing is free.
+    """
+    base = movie
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 class LazyMovie:
@@ -89,7 +102,8 @@ class LazyMovie:
         """Return the frames ``first`` to ``last`` of the movie, smoothed, float32."""
         reach = REACH if self.params.data_smoothing == "3d" else 0
         low, high = max(0, first - reach), min(len(self.movie), last + reach)
-        values = smooth(np.asarray(self.movie[low:high]), self.params.data_smoothing)
+        values = smooth(np.array(self.movie[low:high], np.float32), self.params.data_smoothing)
+        forget_pages(self.movie)
         return values[first - low : last - low]
 
     def _smoothed_parts(self) -> Iterator[tuple[int, np.ndarray]]:

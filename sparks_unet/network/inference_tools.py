@@ -9,6 +9,7 @@ import contextlib
 
 import numpy as np
 import torch
+from torch.nn import functional
 from tqdm import tqdm
 
 from common.files import InputError
@@ -16,7 +17,7 @@ from inputs.dataset_tools import chunk_multiplicity
 from inputs.datasets import TIME_REDUCTION, MovieDataset
 from inputs.lazy_movie import LazyMovie, can_be_lazy
 from inputs.preprocessing import count_chunks
-from network.architecture import predict_log_probabilities
+from network.architecture import UNetPadWrapper, predict_log_probabilities
 from network.fast_layers import fast_weights
 from network.shared_prediction import chunk_plan, predicted_parts, reason_against
 from settings.config import NUM_CLASSES, logger
@@ -44,8 +45,8 @@ def check_assembly(method, duration, stride):
         )
 
 
-class Assembly:
-    """Probabilities of a padded movie, filled chunk by chunk in any order of methods.
+class KeptFrames:
+    """Which frames of each chunk a movie takes.
 
     Args:
         method: ``overlap`` (middle part of each chunk), ``average``, ``gaussian`` (weighted mean)
@@ -53,18 +54,14 @@ class Assembly:
         frames: T'.
         duration: D.
         stride: s.
-        classes: C.
-        size: (H, W).
         pads: (before, after) frames of padding, of which nothing is kept.
     """
 
-    def __init__(self, method, frames, duration, stride, classes, size, *, pads=(0, 0)):
+    def __init__(self, method, frames, duration, stride, *, pads=(0, 0)):
         check_assembly(method, duration, stride)
         self.method, self.duration, self.stride = method, duration, stride
         self.count = count_chunks(frames, duration, stride)
-        self.covering = chunk_multiplicity(frames, duration, stride)  # (T',)
-        self.before = pads[0]
-        self.total = np.zeros((classes, frames - sum(pads), *size), np.float32)
+        self.before, self.length = pads[0], frames - sum(pads)
 
     def kept(self, index):
         """Return the frames (first, last) of chunk ``index`` that the movie takes from it."""
@@ -73,7 +70,22 @@ class Assembly:
         if index < self.count - 1:
             high -= half
         start = index * self.stride - self.before  # in the movie without padding
-        return max(low, -start), min(high, self.total.shape[1] - start)
+        return max(low, -start), min(high, self.length - start)
+
+
+class Assembly(KeptFrames):
+    """Probabilities of a padded movie, filled chunk by chunk in any order of methods.
+
+    Args:
+        method, frames, duration, stride, pads: of KeptFrames.
+        classes: C.
+        size: (H, W).
+    """
+
+    def __init__(self, method, frames, duration, stride, classes, size, *, pads=(0, 0)):
+        super().__init__(method, frames, duration, stride, pads=pads)
+        self.covering = chunk_multiplicity(frames, duration, stride)  # (T',)
+        self.total = np.zeros((classes, self.length, *size), np.float32)
 
     def add(self, index, chunk, first=0):
         """Add frames of chunk ``index``, (C, n, H, W) float32 from its frame ``first`` on.
@@ -131,19 +143,57 @@ def chunk_probabilities(model, batch, params):
     device = next(model.parameters()).device
     x = torch.from_numpy(batch)
     x = x.unsqueeze(1) if x.dim() == 4 else x  # (B, C_in, D, H, W)
-    rows, columns = (n or size for n, size in zip(params.tile, x.shape[3:], strict=True))
-    if rows >= x.shape[3] and columns >= x.shape[4]:
+    size = x.shape[3:]
+    if all(not n or n >= all_of for n, all_of in zip(params.tile, size, strict=True)):
         return _forward(model, x, params, device)
-    halo = 2**params.unet_steps // 2
+    step = 2**params.unet_steps
+    check_tiles(params, size)
+    pads = [(0, 0), (0, 0)]
+    if isinstance(model, UNetPadWrapper):  # it pads what it gets: the whole frame, not the tiles
+        pads = [((-n % step) // 2, -n % step - (-n % step) // 2) for n in size]
+        x = functional.pad(x, (*pads[1], *pads[0]))
+    halo = -(-receptive_reach(params) // step) * step
+    parts = [-(-(n or all_of) // step) * step for n, all_of in zip(params.tile, size, strict=True)]
     output = np.empty((len(x), NUM_CLASSES, *x.shape[2:]), np.float32)
-    for top in range(0, x.shape[3], rows):
-        for left in range(0, x.shape[4], columns):
+    for top in range(0, x.shape[3], parts[0]):
+        for left in range(0, x.shape[4], parts[1]):
             low = (max(0, top - halo), max(0, left - halo))
-            tile = x[..., low[0] : top + rows + halo, low[1] : left + columns + halo]
+            tile = x[..., low[0] : top + parts[0] + halo, low[1] : left + parts[1] + halo]
             found = _forward(model, tile, params, device)
-            inner = found[..., top - low[0] :, left - low[1] :][..., :rows, :columns]
-            output[..., top : top + rows, left : left + columns] = inner
-    return output
+            inner = found[..., top - low[0] :, left - low[1] :][..., : parts[0], : parts[1]]
+            output[..., top : top + parts[0], left : left + parts[1]] = inner
+    (above, _), (before, _) = pads
+    return output[..., above : above + size[0], before : before + size[1]]
+
+
+def receptive_reach(params):
+    """Return how many pixels away a pixel of the input can change the output."""
+    reach, coarse, found = 2 * params.dilation, 0, 0
+    if params.nn_architecture == "github_unet":
+        reach, coarse = 3, 1  # its ways of upsampling look at neighbours on both levels
+    for pixel in range(2**params.unet_steps):
+        low = high = pixel
+        for _ in range(params.unet_steps):  # down the decoder
+            low, high = (low - reach) // 2 - coarse, (high + reach) // 2 + coarse
+        low, high = low - reach, high + reach
+        for _ in range(params.unet_steps):  # up the encoder
+            low, high = 2 * low - reach, 2 * high + 1 + reach
+        found = max(found, pixel - low, high - pixel)
+    return found + int(params.temporal_reduction)
+
+
+def check_tiles(params, size):
+    """Raise InputError where tiles of a frame would not give the values of the whole frame."""
+    reason = None
+    norm = params.batch_normalization
+    if params.border_mode == "valid":
+        reason = "border_mode = valid mirrors the edge of every tile"
+    elif norm == "instance" or norm.startswith("group"):
+        reason = f"batch_normalization = {norm} takes its statistics from the whole frame"
+    elif params.temporal_reduction and any(n % 2**params.unet_steps for n in size):
+        reason = f"temporal_reduction pads frames that are no multiple of {2**params.unet_steps}"
+    if reason:
+        raise InputError(f"[inference] tile: {reason}; expected tile = 0, 0")
 
 
 def _forward(model, x, params, device):

@@ -26,6 +26,7 @@ from inputs.dataset_tools import Sample, adapted, read_samples
 from inputs.movie_io import read_movie
 from network.checkpoints import available_iterations, checkpoint_path, load_network
 from network.inference_tools import predict_probabilities
+from runs.streamed_prediction import can_be_streamed, write_probabilities
 from runs.training_tools import pick_place, seeded_model
 from settings.config import logger
 
@@ -115,10 +116,17 @@ def predict_and_write(
         (Prediction, event table, counts); counts is None without labels, all are with raw_only.
     """
     movie = sample.movie.data
-    probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
     post = calibrated_post(sample.movie, post=params.postprocessing)
     physical = {"calibration": post.calibration}
+    method = options.get("method") or params.inference
+    if raw_only and not source and can_be_streamed(params, method):
+        chunks = {name: options.get(name) for name in ("stride", "batch_size")}
+        place = {"out_dir": out_dir, "stem": stem, "name": sample.id}
+        write_probabilities(model, movie, params, **place, **chunks, **physical)
+        return None, None, None
+    probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
     inputs = {"source": True, "truth": sample.classes} if source else {}
+    inputs["raw_bits"] = params.raw_bits
     if raw_only:
         write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
         return None, None, None

@@ -19,11 +19,12 @@ from inputs.datasets import MovieDataset
 from inputs.preprocessing import count_chunks, normalise, padding
 from load_trainings_predict import main
 from network.checkpoints import save_checkpoint
-from network.inference_tools import Assembly, predict_probabilities
+from network.inference_tools import Assembly, predict_probabilities, receptive_reach
 from runs.prediction import predict_movie
 from runs.training_tools import seeded_model
 from settings.config import Params
 from settings.read_config import load_config
+from test_shared_prediction import decided_model
 
 CPU = torch.device("cpu")
 
@@ -101,16 +102,46 @@ def test_prediction_has_the_size_of_the_movie(method):
     assert peaks.shape[1] == 3
 
 
-def test_tiles_cover_the_frame():
-    params = Params(unet_steps=1, first_layer_channels=2, data_duration=4, data_stride=4)
-    model = seeded_model(params, CPU)
-    movie = np.random.default_rng(0).integers(0, 5000, (4, 30, 40)).astype(np.uint16)
-    whole, _ = predict_probabilities(model, movie, params)
-    tiled = dataclasses.replace(params, tile=(16, 24))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"unet_steps": 2},
+        {"dilation": 2},
+        {"nn_architecture": "github_unet"},
+        {"nn_architecture": "github_unet", "up_mode": "resizeconv_linear", "attention": True},
+        {"temporal_reduction": True, "num_channels": 4},
+    ],
+)
+def test_tiles_give_the_whole_frame(changes):
+    sizes = {"unet_steps": 1, "first_layer_channels": 2, "data_duration": 8, "data_stride": 8}
+    params = Params(norm_video="std_dev", **sizes | changes)
+    model = decided_model(params)
+    even = params.temporal_reduction
+    shape = (8, 50, 90) if even else (8, 51, 93)
+    movie = np.random.default_rng(0).integers(0, 65535, shape).astype(np.uint16)
+    whole, _ = predict_probabilities(model, movie, params, plain=True)
+    tiled = dataclasses.replace(params, tile=(15, 0) if even else (7, 22))
     found, _ = predict_probabilities(model, movie, tiled)
-    # tiles see 1 pixel beyond their edge: inside, where the network reaches no edge, all is equal
-    np.testing.assert_allclose(found[:, :, :8, :16], whole[:, :, :8, :16], atol=1e-6)
-    assert (found > 0).all()
+    assert whole.std(axis=(1, 2, 3)).max() > 0.01
+    np.testing.assert_allclose(found, whole, atol=1e-5, rtol=0)
+
+
+def test_tiles_that_would_change_the_numbers_are_refused():
+    sizes = {"first_layer_channels": 8, "data_duration": 8, "data_stride": 8, "tile": (16, 16)}
+    movie = np.zeros((8, 51, 93), np.uint16)
+    for changes, message in (
+        ({"border_mode": "valid"}, "border_mode = valid mirrors"),
+        ({"nn_architecture": "github_unet", "batch_normalization": "group4"}, "= group4 takes"),
+        ({"temporal_reduction": True, "num_channels": 4}, "no multiple of 2"),
+    ):
+        params = Params(unet_steps=1, **sizes | changes)
+        with pytest.raises(InputError, match=message):
+            predict_probabilities(seeded_model(params, CPU), movie, params)
+
+
+def test_halo_of_the_published_network():
+    assert receptive_reach(Params()) == 443
 
 
 def test_batches_and_borders_change_nothing():

@@ -32,7 +32,8 @@ def decided_model(params, *, seed=0):
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             fan_in = module.in_channels * (27 if module.kernel_size[0] == 3 else 1)
             nn.init.normal_(module.weight, 0.0, math.sqrt(2 / fan_in))
-            nn.init.normal_(module.bias, 0.0, 0.3)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, 0.0, 0.3)
         if isinstance(module, nn.BatchNorm3d):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.running_mean, 0.5, 0.2)
