@@ -15,7 +15,7 @@ from analysis.heatmap import (
 )
 from analysis.importance import block_importance, gradient_importance, pixel_blocks, take_windows
 from analysis.map_figures import draw_bars, draw_stills
-from analysis.metrics import metric_rows, persistence, ridge_prediction, verdict
+from analysis.metrics import auc, metric_rows, persistence, ridge_prediction, verdict
 from analysis.onset import write_onset
 from analysis.plots import create_plots
 from common.files import InputError, atomic_path, write_json
@@ -223,15 +223,22 @@ def draw_still_maps(
         names = [prepared.recording.columns[position] for position in prepared.features]
         draw_bars(path, values, names)
         return
-    notes = {
-        name: f"with the control: r {found['correlation']:.2f}, AUC {found['auc']:.2f}"
-        for name, found in agreement.items()
-        if name in values and found["auc"] is not None
-    }
     images = {
         name: to_image(vector, prepared.feature_pixels, prepared.recording.shape)
         for name, vector in values.items()
     }
+    if outline is None:
+        notes = {
+            name: f"likeness to brightness: r {found['correlation']:.2f}"
+            for name, found in agreement.items()
+            if name in values and found["correlation"] is not None
+        }
+    else:
+        notes = {
+            name: f"AUC for the driver {score:.2f}"
+            for name, image in images.items()
+            if (score := driver_auc(image, outline)) is not None
+        }
     draw_stills(
         path,
         images,
@@ -240,6 +247,12 @@ def draw_still_maps(
         outline=outline,
         outline_label="planted driver" if outline is not None else "",
     )
+
+
+def driver_auc(image: np.ndarray, drivers: np.ndarray) -> float | None:
+    """Return the chance that the size of ``image`` (H, W) is larger in ``drivers`` than outside."""
+    known = np.isfinite(image)
+    return auc(np.abs(image[known]), drivers[known])
 
 
 def draw_onset(prepared: Prepared, settings: RunSettings, run_dir: Path) -> dict | None:

@@ -29,6 +29,7 @@ from inputs.movie_files import read_movie
 from inputs.scales import Known, Scales
 
 FOLDER = Path(__file__).resolve().parents[1]
+from runs.displays import driver_auc
 
 
 def example(n=6, shape=(5, 7), seed=0):
@@ -169,3 +170,13 @@ def test_still_pictures_have_their_numbers_beside_them(tmp_path):
         tmp_path / "bars.png", {"permutation": np.arange(50)}, [f"s{k}" for k in range(50)]
     )
     assert len(bars.with_suffix(".csv").read_text().splitlines()) == 51
+
+
+def test_a_map_of_the_driver_scores_by_its_size_where_it_is_known():
+    drivers = np.zeros((3, 4), bool)
+    drivers[1, :2] = True
+    image = np.where(drivers, -2.0, 1.0)  # a signed map: its size counts
+    image[0, 0] = np.nan  # the target has no value of its own
+    assert driver_auc(image, drivers) == 1.0
+    assert driver_auc(np.ones((3, 4)), drivers) == 0.5
+    assert driver_auc(image, np.zeros((3, 4), bool)) is None
