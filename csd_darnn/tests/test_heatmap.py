@@ -27,9 +27,9 @@ from analysis.map_figures import draw_bars, draw_stills
 from common.files import InputError
 from inputs.movie_files import read_movie
 from inputs.scales import Known, Scales
+from runs.displays import driver_auc
 
 FOLDER = Path(__file__).resolve().parents[1]
-from runs.displays import driver_auc
 
 
 def example(n=6, shape=(5, 7), seed=0):
