@@ -190,8 +190,10 @@ def check_tiles(params, size):
         reason = "border_mode = valid mirrors the edge of every tile"
     elif norm == "instance" or norm.startswith("group"):
         reason = f"batch_normalization = {norm} takes its statistics from the whole frame"
-    elif params.temporal_reduction and any(n % 2**params.unet_steps for n in size):
-        reason = f"temporal_reduction pads frames that are no multiple of {2**params.unet_steps}"
+    elif any(n % 2**params.unet_steps for n in size):
+        what = "temporal_reduction" if params.temporal_reduction else "attention"
+        if params.temporal_reduction or params.attention:
+            reason = f"{what} stretches frames that are no multiple of {2**params.unet_steps}"
     if reason:
         raise InputError(f"[inference] tile: {reason}; expected tile = 0, 0")
 

@@ -117,7 +117,7 @@ def test_tiles_give_the_whole_frame(changes):
     sizes = {"unet_steps": 1, "first_layer_channels": 2, "data_duration": 8, "data_stride": 8}
     params = Params(norm_video="std_dev", **sizes | changes)
     model = decided_model(params)
-    even = params.temporal_reduction
+    even = params.temporal_reduction or params.attention
     shape = (8, 50, 90) if even else (8, 51, 93)
     movie = np.random.default_rng(0).integers(0, 65535, shape).astype(np.uint16)
     whole, _ = predict_probabilities(model, movie, params, plain=True)
@@ -134,6 +134,7 @@ def test_tiles_that_would_change_the_numbers_are_refused():
         ({"border_mode": "valid"}, "border_mode = valid mirrors"),
         ({"nn_architecture": "github_unet", "batch_normalization": "group4"}, "= group4 takes"),
         ({"temporal_reduction": True, "num_channels": 4}, "no multiple of 2"),
+        ({"nn_architecture": "github_unet", "attention": True}, "attention stretches"),
     ):
         params = Params(unet_steps=1, **sizes | changes)
         with pytest.raises(InputError, match=message):
