@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, atomic_path, one_line_faults, write_json
+from common.tables import safe_frame
 from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S
 
@@ -84,7 +85,7 @@ def main(argv=None):
     print(table.to_string(index=False, na_rep="-", float_format="%.1f"))
     out = args.out or args.file.parent
     with atomic_path(out / f"{args.file.stem}_bouts.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        safe_frame(table).to_csv(temporary, index=False)
     write_json(out / f"{args.file.stem}_bouts.json", as_json(statistics))
 
 

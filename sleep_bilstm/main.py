@@ -63,6 +63,7 @@ GRAD_CHECKPOINT = settings.GRAD_CHECKPOINT  # recompute the encoder in the backw
 BATCH_SIZE = settings.BATCH_SIZE  # global, over all GPUs
 NUM_EPOCHS = settings.NUM_EPOCHS  # passes over the training set
 LR_INIT = settings.LR_INIT  # learning rate at the start
+CONTEXT = settings.CONTEXT  # epochs on each side that a second stage sees; 0 is off (published)
 LOSS = settings.LOSS  # training loss: focal, cross_entropy, poly, polyfocal
 GAMMA = settings.GAMMA  # focal exponent
 AVERAGE = settings.AVERAGE  # decay per step

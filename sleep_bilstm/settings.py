@@ -53,6 +53,7 @@ GRAD_CHECKPOINT = False  # recompute the encoder in the backward pass: less memo
 BATCH_SIZE = 4  # global, over all GPUs
 NUM_EPOCHS = 200  # passes over the training set
 LR_INIT = 1e-4  # learning rate at the start
+CONTEXT = 0  # epochs on each side that a second stage sees; 0 is off (published)
 LOSS = "focal"  # training loss: focal, cross_entropy, poly, polyfocal
 GAMMA = 2.0  # focal exponent
 AVERAGE = 0.0  # decay per step of the averaged weights that are validated and saved; 0 is off
@@ -123,6 +124,7 @@ RANGES = {
     "dropout": (0, 0.99),
     "batch_size": (1, None),
     "num_epochs": (1, None),
+    "context": (0, 30),
     "lr_init": (0, 10),
     "gamma": (0, 10),
     "average": (0, 0.9999),

@@ -264,6 +264,7 @@ def export_maps(
     first = epochs.records[0]
     parcels = atlas and seen(fit_to(atlas.parcels, first.height, first.width), epochs.view)
     method, about, look = method_of(network, epochs, settings, parcels, normalization)
+    about["stage"] = "first: single epochs"
     names = STATE_NAMES[epochs.view.num_classes]
     last = len(names) - 1
     states = (

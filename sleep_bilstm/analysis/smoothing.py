@@ -95,20 +95,30 @@ def most_probable_path(
     return np.array(path[::-1])
 
 
+def shares_of(transitions: np.ndarray) -> np.ndarray:
+    """Return the shares (K,) that states have in the long run under transitions (K, K)."""
+    values, vectors = np.linalg.eig(transitions.T)
+    lasting = np.abs(np.real(vectors[:, np.argmin(np.abs(values - 1))]))
+    return lasting / lasting.sum()
+
+
 def smooth(
     kind: str,
     probs: np.ndarray,
     recording: np.ndarray,
     epoch: np.ndarray,
-    learnt: tuple[np.ndarray, np.ndarray] | None = None,
+    learnt: tuple[np.ndarray, np.ndarray] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the smoothed states (N,) of probabilities (N, K) in time order.
 
     Args:
         kind: one of SMOOTHING.
         recording, epoch: (N,) number of the recording and of the epoch in it.
-        learnt: transition_matrix (K, K) and class_shares (K,) of the training labels, for "hmm".
+        learnt: transition_matrix (K, K) and class_shares (K,) of the training labels, for "hmm";
+            of a matrix alone the shares are those that it leads to.
     """
+    if isinstance(learnt, np.ndarray):
+        learnt = learnt, shares_of(learnt)
     states = probs.argmax(axis=1)
     result = states.copy()
     for part in stretches(recording, epoch):

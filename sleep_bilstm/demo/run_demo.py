@@ -10,7 +10,6 @@ import functools
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -38,6 +37,7 @@ from common.files import (
     write_json,
     write_settings,
 )
+from common.locks import clear_folder, hold
 from common.report import close_run
 from demo.demo_report import write_demo_report
 from demo.planted_truth import attention_against_waves, planted_envelopes, quadrant_hits
@@ -98,7 +98,7 @@ def remove_older_data(base: Path, plan) -> None:
     recordings = base / "recordings"
     marker = recordings / "truth.json"
     if marker.is_file() and not same_plan(marker, plan) and is_synthetic(recordings):
-        shutil.rmtree(base)
+        clear_folder(base)
 
 
 def make_data(settings: Settings, preset: Preset) -> dict[str, Path]:
@@ -107,6 +107,7 @@ def make_data(settings: Settings, preset: Preset) -> dict[str, Path]:
     base = DATA_DIR / "demo" / f"{size}_seed{settings.seed}"
     folders = {name: base / name for name in ("recordings", "tfrecords", "toy", "toy_tfrecords")}
     plan = Plan(seed=settings.seed, **preset.plan)
+    hold(base)
     if settings.fresh:
         remove_older_data(base, plan)
     make_data_set(folders["recordings"], plan)

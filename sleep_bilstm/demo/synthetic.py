@@ -15,6 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score
 
 from common.files import DATA_DIR, InputError, atomic_path, write_json
+from common.locks import writing
 from inputs.mat_writer import write_recording
 from inputs.states import (
     ARTIFACT_CODE,
@@ -386,6 +387,12 @@ def make_data_set(out: Path, plan: Plan) -> list[Path]:
     """
     if plan.size not in (16, 32, 64, 128):
         raise InputError(f"size is {plan.size}: expected 16, 32, 64 or 128")
+    with writing(out):
+        return _make_data_set(out, plan)
+
+
+def _make_data_set(out: Path, plan: Plan) -> list[Path]:
+    """Write or reuse the set; the folder is this process's own."""
     marker = out / "truth.json"
     if marker.is_file():
         if not same_plan(marker, plan):

@@ -51,7 +51,7 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(root) / name
             if not name.startswith(".") and path.match(pattern):

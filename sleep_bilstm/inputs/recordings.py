@@ -14,6 +14,7 @@ import scipy.io
 from scipy import sparse
 
 from common.files import InputError
+from common.limits import check_shape
 from inputs.frames import EpochReader
 from inputs.names import Name, find_recordings, parse_name, size_faults
 from inputs.scores import parse_codes, read_scores
@@ -33,11 +34,14 @@ def plain_array(variable) -> np.ndarray:
     """
     if sparse.issparse(variable):
         return variable.toarray()
+    if isinstance(variable, h5py.Dataset):
+        check_shape(variable.shape, variable.dtype.itemsize, f"variable {variable.name}")
     if isinstance(variable, h5py.Group):
         if "MATLAB_sparse" not in variable.attrs:
             raise ValueError("a MATLAB structure where numbers are expected")
         columns = variable["jc"][()].astype(int)
         rows, size = int(variable.attrs["MATLAB_sparse"]), columns.size - 1
+        check_shape((rows, size), 8, f"variable {variable.name}")
         values, places = (
             variable[key][()] if key in variable else np.zeros(0) for key in ("data", "ir")
         )
@@ -141,6 +145,7 @@ class Recording:
         if self._data.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: data has type {self._data.dtype}; expected numbers")
         self.shape = (shape[0], shape[3], shape[2])
+        check_shape(shape[:1], 8, f"{self.path}: epochs")
         self.mask = self._read_mask(mask_file)
 
     def _read_scores(self, codes: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ Source: specification sections 4.3 and 4.4.
 
 import gzip
 import json
+import logging
 import os
 import re
 import struct
@@ -22,10 +23,13 @@ import google_crc32c
 import numpy as np
 
 from common.files import InputError, write_json
+from common.limits import check_shape
+from common.names import file_name
 from inputs.names import files_below, parse_name
 from inputs.preprocess import to_frames
 from inputs.states import FRAME_RATE_HZ
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 MANIFEST = "dataset.json"
 SIZE_128 = 128  # rows and columns of the published one-epoch files
@@ -158,6 +162,19 @@ def read_payload(record: Record) -> bytes:
             "are damaged: create it again"
         )
     return payload
+
+
+def checksums(records: list[Record]) -> list[bytes]:
+    """Return the stored checksum (4 bytes) of every record's payload, the payload unread."""
+    places, found = {}, [b""] * len(records)
+    for i, record in enumerate(records):
+        places.setdefault(record.path, []).append(i)
+    for path, own in places.items():
+        with open(path, "rb") as handle:
+            for i in own:
+                at = records[i].offset + records[i].length
+                found[i] = os.pread(handle.fileno(), 4, at)
+    return found
 
 
 def read_epoch(record: Record) -> np.ndarray:
@@ -309,7 +326,10 @@ def _rebuild_index(path: Path, index_path: Path) -> dict:
             }
         )
     index = describe(path, rows, small)
-    write_json(index_path, index)
+    try:
+        write_json(index_path, index)
+    except (InputError, OSError) as error:  # a read-only medium: it is rebuilt at the next start
+        log.info("%s: its index stays in memory (%s)", path, error)
     return index
 
 
@@ -345,6 +365,9 @@ def shard_records(path: Path) -> list[Record]:
     try:
         index = read_shard_index(path)
         shared = {key: index[key] for key in ("date", "mouse", "run", "frames", "height", "width")}
+        for key in ("date", "mouse"):
+            file_name(shared[key], f"{path}: {key}")
+        check_shape([shared[key] for key in ("frames", "height", "width")], 4, f"{path}: an epoch")
         return [
             Record(
                 path=path,

@@ -18,6 +18,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from common.files import InputError, atomic_path, raise_faults, sha256, write_json
+from common.limits import check_free_space
+from common.locks import writing
 from inputs.hypnogram import mouse_names
 from inputs.names import files_below
 from inputs.preprocess import (
@@ -46,6 +48,7 @@ from inputs.storage import PATTERN, WORKERS, Storage
 
 log = logging.getLogger(__name__)
 MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
+GZIP_SHARE = 0.5  # of their size that compressed signals take at least
 STILL = 0.01  # fraction of pixels in the mask that never change that raises a warning
 
 
@@ -347,6 +350,15 @@ def _check_target(
         )
 
 
+def room_for(recording: Recording, how: Storage) -> int:
+    """Return the bytes that the epochs of a recording take, before gzip."""
+    epochs, height, width = recording.shape
+    dense = how.layout == "dense" or how.reference_format
+    pixels = (height * width if dense else int(recording.mask.sum())) // how.downsample**2
+    item = 2 if how.dtype == "float16" and not how.reference_format else 4
+    return epochs * (pixels * frames_of(how.seconds) * item + 4096)
+
+
 def create(
     data_path: Path,
     des_path: Path,
@@ -367,14 +379,39 @@ def create(
     frames_of(how.seconds)
     if workers < 1:
         raise InputError(f"workers is {workers}: expected 1 or more")
-    sources = find_recordings(data_path, mice=mice, pattern=pattern)
-    faults, sizes, codes = [], {}, {}
+    with writing(des_path):
+        return _create(
+            data_path,
+            des_path,
+            how,
+            find_recordings(data_path, mice=mice, pattern=pattern),
+            mask_file=mask_file,
+            workers=workers,
+            overwrite=overwrite,
+            resume=resume,
+        )
+
+
+def _create(
+    data_path: Path,
+    des_path: Path,
+    how: Storage,
+    sources: list[Path],
+    *,
+    mask_file: Path | None,
+    workers: int,
+    overwrite: bool,
+    resume: bool,
+) -> list[dict]:
+    """Check the recordings ``sources``, then convert them; the folder is this process's own."""
+    faults, sizes, codes, rooms = [], {}, {}, {}
     for source in sources:
         try:
             with Recording(source, mask_file=mask_file, codes=how.codes) as recording:
                 map_labels(recording, unknown=how.unknown)
                 animal = f"{recording.name.date}-{recording.name.mouse}"
                 codes.setdefault(animal, []).append(recording.raw_labels)
+                rooms[source] = room_for(recording, how)
                 sizes[source] = tuple(n // how.downsample for n in recording.shape[1:])
         except InputError as error:
             faults.append(str(error))
@@ -395,6 +432,8 @@ def create(
     todo = sources
     if resume and not how.reference_format:
         todo = [source for source in sources if not is_complete(source, des_path, how, mask_file)]
+    share = GZIP_SHARE if how.compression == "gzip" else 1
+    check_free_space(des_path, sum(rooms[s] for s in todo) * share, "the tfrecords")
     jobs = (joblib.delayed(_convert)(source, des_path, how, mask_file) for source in todo)
     parallel = joblib.Parallel(n_jobs=min(workers, max(1, len(todo))), return_as="generator")
     written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))

@@ -5,10 +5,10 @@ Source: specification section 6.5.
 """
 
 import glob
+import io
 import json
 import logging
 import re
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from common.files import InputError, atomic_path, write_json
+from common.files import InputError, write_bytes, write_json
 from network.model_attention_bilstm import Architecture, AttentionBiLSTM, build
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,19 @@ CBAM_LAYERS = {"channel": ("channel",), "spatial": ("spatial",), "cbam": ("chann
 
 def save_weights(network: AttentionBiLSTM, path: Path) -> None:
     """Write the weights to a `.weights.h5` file, atomically."""
-    # Keras asks for this ending; the temporary name of atomic_path keeps only the last suffix.
-    with atomic_path(path) as temporary:
-        own = temporary.with_suffix(".weights.h5")
-        try:
-            network.model.save_weights(own)
-            own.replace(temporary)
-        finally:
-            own.unlink(missing_ok=True)
+    buffer = WeightsBuffer()
+    network.model.save_weights(buffer)
+    write_bytes(path, buffer.getbuffer())
+
+
+class WeightsBuffer(io.BytesIO):
+    """Weights in memory: HDF5 that runs out of disk space ends the process in its close.
+
+    Keras asks for the ending of the name and takes buffers.
+    """
+
+    def __str__(self):
+        return "buffer.weights.h5"
 
 
 def save_config(run_dir: Path, architecture: Architecture, data: dict) -> None:
@@ -110,7 +115,7 @@ def load_own(path: Path, *, expected: dict | None = None) -> tuple[AttentionBiLS
     return network, data
 
 
-def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def weight_shapes(path: Path | io.BytesIO) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array of a `.weights.h5` file, those of an optimiser left out."""
     shapes = {}
 
@@ -125,10 +130,9 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def own_weight_shapes(network: AttentionBiLSTM) -> dict[str, tuple[int, ...]]:
     """Return what weight_shapes finds in a file of ``network``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "own.weights.h5"
-        network.model.save_weights(path)
-        return weight_shapes(path)
+    buffer = WeightsBuffer()
+    network.model.save_weights(buffer)
+    return weight_shapes(buffer)
 
 
 def _difference(held: dict, own: dict) -> str:
@@ -371,11 +375,13 @@ def save_training_state(path: Path, network: AttentionBiLSTM, optimizer, record:
     record as JSON.
     """
     groups = {"model": network.model.variables, "optimizer": optimizer.variables}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
         file.attrs["record"] = json.dumps(record)
         for group, variables in groups.items():
             for number, variable in enumerate(variables):
                 file.create_dataset(f"{group}/{number:04d}", data=np.asarray(variable))
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_training_state(path: Path, network: AttentionBiLSTM, optimizer) -> dict:

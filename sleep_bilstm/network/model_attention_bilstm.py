@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from common.files import InputError
+from common.limits import check_size
 from network.AttentionLayer import ChannelAttention, LSTMAttentionLayer, SimAM, SpatialAttention
 
 LEAKY_SLOPE = 0.3
@@ -252,8 +253,14 @@ def build(architecture: Architecture, *, seed: int | None = None) -> AttentionBi
     """Build the network with initial weights drawn from ``seed``.
 
     Raises:
-        InputError: a frame is too small for the number of blocks.
+        InputError: a frame is too small for the number of blocks, or the network for no memory.
     """
+    a = architecture
+    weights = 18 * a.num_blocks * a.num_filters**2 + 10 * a.num_rnn_units * (
+        a.num_filters + a.num_rnn_units
+    )
+    frames = a.num_frames * a.height * a.width
+    check_size(4 * (weights + frames), "the network of these settings", "give smaller numbers")
     if min(architecture.height, architecture.width) < 2 ** (architecture.num_blocks - 1):
         raise InputError(
             f"frames of {architecture.height} x {architecture.width} pixels are too small for "

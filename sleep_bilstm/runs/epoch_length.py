@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.scoring_length import COLUMNS, save_scoring_length
 from analysis.tables import write_table
 from common.files import DATA_DIR, InputError, read_json
+from common.locks import hold
 from inputs.preprocess import frames_of
 from inputs.states import EPOCH_S
 from inputs.storage import Storage
@@ -58,6 +59,7 @@ def study_lengths(
     if len(set(lengths)) != len(lengths):
         raise InputError(f"lengths are {lengths}: expected each length once")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    hold(run_dir)
     rows = [study_length(seconds, data_path, run_dir, extra) for seconds in sorted(lengths)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     write_table(table, run_dir / "lengths.csv")

@@ -23,7 +23,7 @@ from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, in_time_order
 from inputs.states import seconds_of
 from network.checkpoints import load_own
-from network.forward import run_over
+from runs.context import load_context, states_with
 from runs.setup import LIBRARIES, choose_device, claim_run, fit_split, prepare, view_of
 from runs.train import STATE_FILE
 from settings import Settings
@@ -72,7 +72,8 @@ def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
         fit_split(one, split, fold, folder, fold_dir)
         network, _ = load_own(fold_dir / "best.weights.h5")
         epochs = Epochs(in_time_order(split.test), view_of(settings))
-        probs = run_over(network, epochs, settings)["probs"]
+        net = load_context(fold_dir) if settings.context else None
+        probs, _ = states_with(network, epochs, settings, net)
         axes |= hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
         tables.append(prediction_table(epochs, probs).assign(fold=number))
     text = f"{settings.folds} leave-mouse-out folds: " + folds_text([job[1] for job in jobs])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.band_power import baseline_predictions
+from analysis.band_power import baselines
 from analysis.evaluation import add_smoothed, prediction_table, write_results
 from analysis.learning_curve import save_learning_curve
 from analysis.maps import export_maps
@@ -18,10 +18,12 @@ from analysis.utils import class_metrics, text_of
 from analysis.visualize_lstm_attention_weights import export_attention
 from common.figures import show_picture
 from common.files import InputError, read_json, write_json, write_settings
+from common.locks import hold, visible
 from inputs.hypnogram import Hypnogram, hypnograms_of
 from inputs.shards import read_manifest
 from inputs.states import seconds_of
-from network.forward import run_over
+from network.forward import states_of
+from runs.context import load_context, second_stage, states_with
 from runs.folds import run_folds
 from runs.predict import labels_learnt, predict_folder, write_predictions
 from runs.setup import (
@@ -40,12 +42,14 @@ from runs.trained import load_network, test_sets
 from settings import Settings
 
 log = logging.getLogger(__name__)
+BASELINE_CONTEXT = 3  # neighbours on each side that the second band-power baseline sees
 OPTICAL_MODES = ("gradcam", "attention_weights", "occlusion")
 
 
 def run_train(settings: Settings) -> int:
     """Train one network, or with --folds one per group of test mice."""
     folder, run_dir = data_folder(settings), run_folder(settings)
+    hold(run_dir)  # before the first look at what is there
     settings = seeded(settings, run_dir)
     if settings.folds:
         return run_folds(settings, folder, run_dir)
@@ -74,6 +78,7 @@ def output_folder(settings: Settings, axes: dict[str, Hypnogram]) -> Path:
     out = (
         Path(settings.result_savedir) if settings.result_savedir else run_folder(settings)
     ) / settings.mode
+    hold(out)
     for mouse, paths in older_mice(out, axes).items():
         if settings.mode == "predict":
             for path in paths:
@@ -98,7 +103,9 @@ def older_mice(out: Path, axes: dict[str, Hypnogram]) -> dict[str, list[Path]]:
         mice = set(held.get("recordings", {}))
     if not mice and table.is_file():
         mice = set(pd.read_csv(table, dtype=str).get("mouse", pd.Series(dtype=str)))
-    found = {m: sorted(out.rglob(f"{glob.escape(m)}_*")) for m in sorted(mice - set(axes))}
+    found = {
+        m: visible(out, f"{glob.escape(m)}_*", recursive=True) for m in sorted(mice - set(axes))
+    }
     return {mouse: paths for mouse, paths in found.items() if paths}
 
 
@@ -118,18 +125,30 @@ def run_test(settings: Settings, *, subjectwise: bool) -> int:
         )
     axes = hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
     out = output_folder(settings, axes)
-    probs = run_over(network, epochs, settings)["probs"]
+    net = second_stage(settings, run_folder(settings))
+    probs, single = states_with(network, epochs, settings, net)
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
     table = add_smoothed(table, settings.smooth, learnt)
     seconds = seconds_of(network.architecture.num_frames)
     metrics = write_results(table, axes, out, text, seconds=seconds, hypnograms=subjectwise)
-    if settings.baseline:
-        found = baseline_predictions(train, epochs)
-        metrics["band_power_baseline"] = class_metrics(
-            epochs.labels, found, network.architecture.num_classes
+    if net is not None:
+        metrics["stage"] = f"second stage: {net.context} epochs on each side"
+        metrics["single_epochs"] = class_metrics(
+            epochs.labels, states_of(single), network.architecture.num_classes
         )
         write_json(out / "metrics.json", metrics)
-        log.info("band-power baseline:\n%s", text_of(metrics["band_power_baseline"]))
+        log.info("single epochs, without context:\n%s", text_of(metrics["single_epochs"]))
+    if settings.baseline:
+        found = baselines(train, epochs, (0, BASELINE_CONTEXT))
+        smoothed = add_smoothed(prediction_table(epochs, single), "hmm", train)["smoothed"]
+        for name, states in (
+            ("band_power_baseline", found[0]),
+            (f"band_power_{BASELINE_CONTEXT}_neighbours", found[1]),
+            ("single_epochs_hmm", smoothed.to_numpy()),
+        ):
+            metrics[name] = class_metrics(epochs.labels, states, network.architecture.num_classes)
+            log.info("%s:\n%s", name.replace("_", " "), text_of(metrics[name]))
+        write_json(out / "metrics.json", metrics)
     log.info("results in %s", out)
     show_pictures(settings, out)
     return 0
@@ -138,7 +157,7 @@ def run_test(settings: Settings, *, subjectwise: bool) -> int:
 def show_pictures(settings: Settings, out: Path) -> None:
     """Open the pictures of ``out`` in windows when --result_action asks for it."""
     if settings.result_action != "save":
-        for path in sorted(out.rglob("*.png")):
+        for path in visible(out, "*.png", recursive=True):
             show_picture(path)
 
 
@@ -152,6 +171,8 @@ def run_optical(settings: Settings) -> int:
         settings, hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
     )
     log.info("%s", text)
+    if load_context(run_folder(settings)) is not None:
+        log.info("this picture explains the first stage, single epochs; not the context behind it")
     if settings.mode == "attention_weights":
         export_attention(network, epochs, out, settings)
     else:
@@ -168,7 +189,8 @@ def run_predict(settings: Settings) -> int:
     folder = data_folder(settings)
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
-    table, axes = predict_folder(network, data, folder, settings)
+    net = second_stage(settings, run_folder(settings))
+    table, axes = predict_folder(network, data, folder, settings, net)
     out = output_folder(settings, axes)
     write_predictions(table, axes, out, network.architecture.num_frames)
     log.info("results in %s", out)

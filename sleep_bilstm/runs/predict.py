@@ -24,6 +24,7 @@ from inputs.shards import Record, read_mask_of
 from inputs.states import EPOCH_S, MAX_SECONDS, NO_LABEL, seconds_of
 from inputs.storage import Storage
 from inputs.tfrecords import epochs_of
+from network.context import ContextNet, keys_of, output_keys, vectors_of
 from network.forward import run_over
 from network.model_attention_bilstm import AttentionBiLSTM
 from runs.trained import check_shape, check_storage, storage_rules, view_of_network
@@ -43,15 +44,17 @@ class RecordingEpochs:
 
 def predict_recording(
     network: AttentionBiLSTM, path: Path, how: Storage, view: View, settings: Settings
-) -> tuple[list[Record], np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[list[Record], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the epochs of one recording, their probabilities (N, K), computed in batches, the
-    share of missing values (N,) and the features (N, D) that tell artifacts.
+    vectors (N, V) that a second stage sees, the share of missing values (N,) and the features (N,
+    D) that tell artifacts.
     """
-    numbers, batch, parts, missing, features = [], [], [], [], []
+    numbers, batch, parts, vectors, missing, features = [], [], [], [], [], []
 
     def flush():
-        probs = network.infer(np.stack(batch), settings.frame_chunk)["probs"]
-        parts.append(probs.reshape(-1, view.inputs_per_epoch, probs.shape[1]).mean(axis=1))
+        outputs = network.infer(np.stack(batch), settings.frame_chunk)
+        for held, values in ((parts, outputs["probs"]), (vectors, vectors_of(outputs))):
+            held.append(values.reshape(-1, view.inputs_per_epoch, values.shape[1]).mean(axis=1))
         batch.clear()
 
     with open_unscored(path, settings) as recording:
@@ -75,7 +78,18 @@ def predict_recording(
         Record(path, 0, 0, NO_LABEL, name.date, name.mouse, name.run, e, k, 0, 0, 0, "")
         for k, e in enumerate(numbers)
     ]
-    return records, np.concatenate(parts), np.array(missing), np.stack(features)
+    arrays = np.concatenate(parts), np.concatenate(vectors), np.array(missing), np.stack(features)
+    return records, *arrays
+
+
+def judge(missing: np.ndarray, features: np.ndarray, data: dict) -> tuple[list[str], np.ndarray]:
+    """Return why each epoch has no evidence of a state, and its artifact score; see flags_of."""
+    usual = Usual(**data["usual"]) if data.get("usual") else None
+    if usual is None:
+        log.info(
+            "note: this network does not know what usual epochs look like; no artifact is told"
+        )
+    return flags_of(missing, features, usual)
 
 
 def quality_of(epochs: Epochs) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +172,11 @@ def holds_recordings(folder: Path, pattern: str) -> bool:
 
 
 def predict_folder(
-    network: AttentionBiLSTM, data: dict, folder: Path, settings: Settings
+    network: AttentionBiLSTM,
+    data: dict,
+    folder: Path,
+    settings: Settings,
+    net: ContextNet | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Hypnogram]]:
     """Return the prediction table of all recordings, or else all tfrecords, of ``folder``, and the
     time axis of every animal.
@@ -183,21 +201,25 @@ def predict_folder(
         found = [predict_recording(network, path, how, view, settings) for path in bar]
         records, *arrays = zip(*found, strict=True)
         epochs = RecordingEpochs([one for part in records for one in part], view)
-        probs, missing, features = (np.concatenate(part) for part in arrays)
+        probs, vectors, missing, features = (np.concatenate(part) for part in arrays)
     else:
         check_storage(folder, data)
         epochs = load_epochs(folder, view)
         check_shape(network, epochs, folder)
         epochs.labels = np.full(len(epochs.records), NO_LABEL, np.int32)
-        probs = run_over(network, epochs, settings)["probs"]
+        outputs = run_over(network, epochs, settings, output_keys(network))
+        probs, vectors = outputs["probs"], vectors_of(outputs)
         missing, features = quality_of(epochs)
+    flags, scores = judge(missing, features, data)
+    if net is not None:
+        # An epoch without evidence of its own state says nothing about that of its neighbours.
+        keys = [
+            key if not flag else (*key[:2], ("flagged", i), key[3])
+            for i, (key, flag) in enumerate(zip(keys_of(epochs.records), flags, strict=True))
+        ]
+        probs = net.probabilities(vectors, keys)
+        probs = probs if view.num_classes > 2 else probs[:, 1:]
     table = prediction_table(epochs, probs, min_confidence=settings.min_confidence)
-    usual = Usual(**data["usual"]) if data.get("usual") else None
-    if usual is None:
-        log.info(
-            "note: this network does not know what usual epochs look like; no artifact is told"
-        )
-    flags, scores = flags_of(missing, features, usual)
     table = without_evidence(table, flags, scores, keep=settings.keep_artifacts)
     axes = hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
     return add_smoothed(table, settings.smooth, learnt), axes

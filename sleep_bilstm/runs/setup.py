@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from analysis.evaluation import learnt_from
 from analysis.evidence import learn_usual
 from common.device import describe_device, quiet_start, why_no_gpu
 from common.files import RESULTS_DIR, InputError, read_json, write_settings
+from common.locks import clear_folder, hold, visible
 from inputs.dataloader_sleep import (
     Epochs,
     MouseSplit,
@@ -30,8 +30,10 @@ from inputs.dataloader_sleep import (
 from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, read_manifest
 from inputs.states import STATE_NAMES
-from network.checkpoints import read_config, save_config
+from network.checkpoints import load_own, read_config, save_config
 from network.model_attention_bilstm import Architecture, build
+from runs.context import train_context
+from runs.split_record import check_same_epochs, write_split
 from runs.train import STATE_FILE, Training, fit
 from runs.trained import storage_rules
 from settings import Settings
@@ -140,11 +142,11 @@ def claim_run(run_dir: Path, settings: Settings) -> None:
     """Refuse to mix two runs; --fresh removes the one that is there."""
     if settings.fresh and settings.model_continue:
         raise InputError("fresh removes the run that model_continue goes on with: give one of them")
-    used = run_dir.is_dir() and any(run_dir.iterdir())
-    if used and settings.fresh:
+    hold(run_dir)
+    if visible(run_dir) and settings.fresh:
         if not (run_dir / "settings.json").is_file():
             raise InputError(f"{run_dir}: holds files of something else; give another --run")
-        shutil.rmtree(run_dir)
+        clear_folder(run_dir)
     elif any(run_dir.rglob("training_state.h5")) and not settings.model_continue:
         raise InputError(
             f"{run_dir}: holds a run already; give --model_continue, --fresh or another --run"
@@ -223,6 +225,7 @@ def prepare(settings: Settings, split: Split, mice: MouseSplit, folder: Path, ru
     data = data_record(settings, mice, folder)
     if settings.model_continue:
         check_resume(run_dir, settings, architecture, data)
+        check_same_epochs(run_dir, split)
     return train, val, architecture, data
 
 
@@ -243,6 +246,7 @@ def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, 
     write_settings(run_dir, kept, inputs=inputs, libraries=LIBRARIES)
     transitions, shares = learnt_from(train)
     labels = {"transitions": transitions.tolist(), "shares": shares.tolist()}
+    write_split(run_dir, split)
     usual = learn_usual(train)
     more = {"labels": labels, "usual": usual and usual.to_json()}
     save_config(run_dir, architecture, {**data, **more})
@@ -259,6 +263,9 @@ def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, 
             resume=settings.model_continue,
             logs_dir=Path(settings.logs_dir) if settings.logs_dir else None,
         )
+    if settings.context:
+        best, _ = load_own(run_dir / "best.weights.h5")
+        train_context(best, train, val, settings, run_dir)
     return network, history
 
 

@@ -11,6 +11,7 @@ from common.files import InputError
 from inputs.dataloader_sleep import (
     Epochs,
     MouseSplit,
+    Split,
     View,
     mouse_text,
     of_mice,
@@ -23,6 +24,7 @@ from inputs.states import EPOCH_S
 from inputs.storage import Storage
 from network.checkpoints import find_tf2_prefix, load_own, load_tf2, read_config
 from network.model_attention_bilstm import Architecture, AttentionBiLSTM
+from runs.split_record import SETS, epochs_of_set, read_split
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ def load_network(settings: Settings, run_dir: Path, folder: Path):
     names = {field.name for field in fields(Architecture)} & settings.given
     network, data = load_own(path, expected={name: settings.values[name] for name in names})
     hemisphere = settings.hemisphere if settings.hemispheric else None
-    data = {"hemisphere": hemisphere, **data}
+    data = {"hemisphere": hemisphere, **data, "stored_split": read_split(path.parent)}
     if data["hemisphere"] != hemisphere and {"hemispheric", "hemisphere"} & settings.given:
         raise InputError(
             f"{path.parent / 'config.json'}: hemisphere is {data['hemisphere']}, {hemisphere} is "
@@ -164,6 +166,7 @@ def test_sets(
         )
         kind, seed = "mouse", settings.seed
     named = animals_named(records, (*mice.train, *mice.val))
+    stored = data.get("stored_split")
     if subjectwise or not known:
         test, train = of_mice(records, mice.test, folder), None
         trained = set().union(*named.values()) if named else set()
@@ -177,7 +180,14 @@ def test_sets(
             )
         # A folder may hold the test mouse alone: then there is nothing to fit a baseline on.
         if known and all(named.values()):
-            train = split_records(records, mice, kind, seed=seed, where=folder).train
+            if stored:
+                train = epochs_of_set(stored, "train", records, folder)
+            else:
+                train = split_records(records, mice, kind, seed=seed, where=folder).train
+    elif stored and not chosen:
+        parts = {name: epochs_of_set(stored, name, records, folder) for name in SETS}
+        split = Split(kind, **parts)
+        text, test, train = split.text, split.test, split.train
     else:
         split = split_records(records, mice, kind, seed=seed, where=folder)
         text, test, train = split.text, split.test, split.train

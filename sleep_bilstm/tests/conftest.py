@@ -1,5 +1,6 @@
 """Options shared by the tests of this folder."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def pytest_collection_finish(session):
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, parts)
+
+
+@pytest.fixture(autouse=True)
+def logging_ends_with_its_test():
+    """Take off the handler that a main() binds to the stdout of its own test, closed afterwards."""
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

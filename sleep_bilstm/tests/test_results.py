@@ -30,6 +30,8 @@ from analysis.smoothing import (
     median_of_three,
     minimum_bout,
     most_probable_path,
+    shares_of,
+    smooth,
     transition_matrix,
 )
 from analysis.utils import calibration, class_metrics, kappa_interval, text_of
@@ -83,6 +85,21 @@ def test_gaps_break_bouts():
     assert first_line(joined) == "mean bout: Wakefulness 20 s, NREM 30 s, REM - s; transitions: 1"
     with pytest.raises(InputError, match="empty"):
         sleep_statistics(np.array([], int))
+
+
+def test_sure_states_stay():
+    """A stretch of one sure state, and sure epochs between artifacts, are what they are."""
+    labels = np.repeat([0, 1, 0, 1, 2, 0], [12, 9, 11, 10, 6, 12])
+    matrix = transition_matrix(labels, [np.zeros(60, int), np.arange(60)], 3)
+    np.testing.assert_allclose(shares_of(matrix) @ matrix, shares_of(matrix), atol=1e-12)
+    for state in range(3):
+        probs = np.full((10, 3), 0.015)
+        probs[:, state] = 0.97
+        for epoch in (np.arange(10), np.arange(0, 20, 2)):
+            for learnt in (matrix, (matrix, class_shares(labels, 3))):
+                found = smooth("hmm", probs, np.zeros(10, int), epoch, learnt)
+                assert (found == state).all()
+            assert (smooth("bout", probs, np.zeros(10, int), epoch) == state).all()
 
 
 def test_smoothing():

@@ -116,6 +116,8 @@ def test_drawn_seed_is_kept(tiny_flags, tfrecords, tmp_path, capsys):
 
 
 def test_run_without_a_seed_is_not_tested(run, tfrecords, capsys):
+    """Older runs kept neither the seed nor the epochs of their split."""
+    (run / "split.json").unlink()
     config = json.loads((run / "config.json").read_text())
     write_json(
         run / "config.json", {**config, "data": {**config["data"], "split": "epoch", "seed": -1}}
