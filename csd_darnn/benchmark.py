@@ -5,6 +5,7 @@ same numbers before it is timed. Source: specification, sections 6.1, 6.2 and 8.
 
     python benchmark.py
     python benchmark.py --only step --steps 3 --rows 936,20
+    python benchmark.py --only onset    # false waves and speeds of the onset map
 
 Writes results/csd_darnn/benchmark/benchmark.json: machine, and one row per measurement.
 """
@@ -23,6 +24,7 @@ ROWS = "936,20;936,128;6552,20;6552,128"  # N,B of the training steps
 STEPS = 5  # timed steps; the first one more is not counted
 PREDICT_FRAMES = 2000  # frames of the memory measurement, at 936 pixels
 MOVIE_FRAMES = 30  # frames of the movie measurement, at 72 x 91
+ONSET_SEEDS = 34  # wave-free movies of each kind, and waves of each kind up to 5
 
 # Result
 OUT = RESULTS_DIR / "benchmark" / "benchmark.json"
@@ -32,15 +34,20 @@ FLAGS = {
     "STEPS": Flag(int, "timed steps", low=1),
     "PREDICT_FRAMES": Flag(int, "predicted frames, at 936 pixels", low=300),
     "MOVIE_FRAMES": Flag(int, "movie frames, at 72 x 91", low=2),
+    "ONSET_SEEDS": Flag(int, "wave-free movies of each kind that the onset map is tried on", low=1),
     "OUT": Flag(Path, "file of the result"),
 }
-MEASUREMENTS = ("step", "movie", "memory")
+MEASUREMENTS = ("step", "movie", "memory", "onset")
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:
     """Add the choice of the measurements."""
     parser.add_argument(
-        "--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS, help="measure these only"
+        "--only",
+        nargs="+",
+        choices=MEASUREMENTS,
+        default=MEASUREMENTS[:3],
+        help="measure these only",
     )
 
 

@@ -35,6 +35,7 @@ from analysis.onset_waves import (
     make_field,
 )
 from common.files import write_json
+from common.locks import writing
 from common.tables import write_rows
 from inputs.film import with_bar
 from inputs.reading import load_film
@@ -345,9 +346,10 @@ def find_onset(chosen: argparse.Namespace) -> None:
             f"the recipe counts frames: moving average {recipe.smooth_frames}, hold"
             f" {recipe.hold_frames} (--smooth_frames, --hold_frames)"
         )
-    blocks = with_bar(film.blocks(), film.n_frames, "frames")
-    result = onset_of_blocks(blocks, film.size, film.scales, recipe)
-    write_result(chosen.out_dir, result, film.scales, recipe)
+    with writing(chosen.out_dir):
+        blocks = with_bar(film.blocks(), film.n_frames, "frames")
+        result = onset_of_blocks(blocks, film.size, film.scales, recipe)
+        write_result(chosen.out_dir, result, film.scales, recipe)
     if len(result["waves"]) > 1:
         for wave in result["waves"]:
             print(

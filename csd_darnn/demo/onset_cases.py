@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from analysis.onset import onset_map
 from inputs.scales import Known, Scales
 from settings import OnsetSettings
 
 SPEED_MM_MIN = 3.5
 RATE_HZ, PIXEL_UM = 10.0, 60.0
 WAVE_FREE = ("noise", "slow", "lamp")  # those of the error rate
+MOST_WAVES = 5  # movies of each kind with a wave
 RECIPE = OnsetSettings()
 
 
@@ -143,3 +145,37 @@ def passing_wave(kind: str, seed: int) -> tuple[np.ndarray, Scales, float, Onset
     if kind == "fall":
         recipe = replace(recipe, polarity="fall")
     return movie, scales, SPEED_MM_MIN, recipe
+
+
+def onset_table(n_seeds: int) -> list[dict]:
+    """Return one row a kind: false waves of ``n_seeds`` wave-free movies, errors of speeds.
+
+    Returns:
+        dicts: kind, movies, false (waves where none is), worst (relative error of the speed; 1
+        where a wave was missed or one was found too many), covered (intervals that hold the
+        truth), text.
+    """
+    rows = []
+    for kind in (*WAVE_FREE, "vignette", "walk", "local"):
+        false = 0
+        for seed in range(n_seeds):
+            movie, scales = wave_free(kind, seed)
+            false += onset_map(movie, scales, RECIPE)["speed"] is not None
+        rows.append({"kind": kind, "movies": n_seeds, "false": false, "worst": None,
+                     "covered": None, "text": f"{false} false waves"})  # fmt: skip
+    for kind, front in KINDS.items():
+        count, errors, covered, waves = min(n_seeds, MOST_WAVES), [], 0, 0
+        for seed in range(count):
+            movie, scales, speed, recipe = passing_wave(kind, seed)
+            found = onset_map(movie, scales, recipe)["waves"]
+            waves += len(found)
+            if len(found) != len(front.starts_s):
+                errors.append(1.0)
+            for wave in found:
+                errors.append(abs(wave["speed"] / speed - 1))
+                low, high = wave["speed_low"], wave["speed_high"]
+                covered += low is not None and low <= speed <= high
+        rows.append({"kind": kind, "movies": count, "false": None, "worst": max(errors),
+                     "covered": covered, "text": f"worst speed off by {max(errors):.1%}, interval"
+                     f" holds the truth in {covered} of {waves}"})  # fmt: skip
+    return rows

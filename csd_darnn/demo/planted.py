@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis.metrics import auc
 from common.files import DATA_DIR, RESULTS_DIR, check_own
+from common.locks import hold
 from common.report import close_run
 from demo.synthetic import make_demo
 from inputs.prepare import prepare
@@ -48,6 +49,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     name = settings.run if named else "demo"
     run_dir = RESULTS_DIR / name
     choose_device(settings.device)  # a device that is not there changes no file
+    hold(run_dir)
     check_own(run_dir)
     data_dir = DATA_DIR / ("demo" if name == "demo" else f"demo_{name}")
     size = dict(zip(("height", "width"), FULL_SIZE, strict=True)) if full else {}
@@ -62,13 +64,13 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     )
     if settings.overwrite:
         clear_run(run_dir, settings)
-    identity = identity_of(settings)
+    prepared = prepare(settings)
+    identity = identity_of(settings, prepared.recording)
     if run_state(settings, run_dir) != "none":
         check_identity(run_dir, identity, settings)
         if (run_dir / "summary.json").exists():
             print(f"{run_dir} is complete; --fresh starts anew")
             return close_run(run_dir)
-    prepared = prepare(settings)
     print(prepared.recording.words(), flush=True)
     if run_state(settings, run_dir) != "complete":
         train_and_predict(prepared, settings, run_dir, identity)

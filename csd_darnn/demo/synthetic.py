@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import read_json, sha256, write_json
+from common.locks import hold
 from inputs.movie_files import write_tiff
 from inputs.scales import Known, Scales
 from settings import DemoMovie
@@ -122,6 +123,7 @@ def make_demo(out_dir: str | Path, recipe: DemoMovie = DEMO) -> dict:
     """
     settings = asdict(recipe)
     out_dir = Path(out_dir)
+    hold(out_dir)
     movie_path, truth_path = out_dir / "movie.tif", out_dir / "truth.json"
     if truth_path.is_file() and movie_path.is_file():
         truth = read_json(truth_path)

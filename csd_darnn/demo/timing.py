@@ -23,6 +23,7 @@ from torch.nn.functional import mse_loss
 
 from analysis.heatmap import blend, limits, movie_frames
 from common.files import FOLDER, InputError, write_json
+from demo.onset_cases import onset_table
 from inputs.custom_types import DaRnnNet, ModelOptions, TrainData
 from inputs.windows import WindowRule
 from network.build import build_net
@@ -244,9 +245,12 @@ def measure(chosen: argparse.Namespace) -> None:
         rows.append(movie_row(chosen.movie_frames))
     if "memory" in chosen.only:
         rows.append(memory_row(chosen.predict_frames))
+    waves = onset_table(chosen.onset_seeds) if "onset" in chosen.only else []
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
-    write_json(chosen.out, {"machine": machine, "rows": rows})
+    write_json(chosen.out, {"machine": machine, "rows": rows, "onset": waves})
     print(machine)
+    for line in waves:
+        print(f"{line['kind']:10s} {line['movies']:3d} movies  {line['text']}")
     for line in rows:
         speed = "" if line["ratio"] is None else f"ratio {line['ratio']:.1f}"
         wanted = "" if line["target"] is None else f"target {line['target']}"

@@ -1,17 +1,25 @@
 """From settings to a checked, standardised recording with its windows (section 5)."""
 
-from dataclasses import dataclass
+import contextlib
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from common.files import InputError, raise_faults
+from common.hashes import hashed_file, sha256
+from common.names import file_name
 from inputs.custom_types import ModelOptions, TrainData
+from inputs.movie_files import open_movie
 from inputs.preprocessing import Scaler, preprocess_data
 from inputs.reading import load_recording
 from inputs.recording import Recording, find_duplicate_series, resolve_targets
+from inputs.tiff_files import TIFF_SUFFIXES
 from inputs.windows import WindowRule
 from settings import RunSettings
+
+MOST_OPEN = 200  # files that are held open while they are read: systems allow 256 or more
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,33 @@ def parse_shape(text: str) -> tuple[int, int] | None:
 
 
 def read_recording(settings: RunSettings) -> Recording:
-    """Load the recording that the settings name."""
-    return load_recording(
-        Path(settings.data),
-        shape=parse_shape(settings.shape),
-        legacy_labels=settings.legacy_labels,
-        gray=settings.gray,
-        given=settings,
-    )
+    """Load the recording that the settings name, with the digest of what was read."""
+    path = Path(settings.data)
+    with contextlib.ExitStack() as opened:
+        files = recording_files(path, settings)
+        digests = [opened.enter_context(hashed_file(file)).sha256 for file in files[:MOST_OPEN]]
+        recording = load_recording(
+            path,
+            shape=parse_shape(settings.shape),
+            legacy_labels=settings.legacy_labels,
+            gray=settings.gray,
+            given=settings,
+        )
+    digests += [sha256(file) for file in files[MOST_OPEN:]]
+    whole = digests[0]
+    if len(files) > 1 or path.is_dir():
+        text = "\n".join(f"{f.name} {d}" for f, d in zip(files, digests, strict=True))
+        whole = hashlib.sha256(text.encode()).hexdigest()
+    return replace(recording, sha256=whole)
+
+
+def recording_files(path: Path, settings: RunSettings) -> list[Path]:
+    """Return the files that a recording lies in: itself, the frames of a folder, or a set."""
+    if not path.exists():
+        raise InputError(f"{path}: not found, expected a recording; check the path")
+    if path.is_dir() or path.suffix.lower() in TIFF_SUFFIXES:
+        return list(open_movie(path, gray=True, given=settings).files) or [path]
+    return [path]
 
 
 def prepare(
@@ -101,6 +128,8 @@ def prepare(
         recording = read_recording(settings)
     targets = resolve_targets(recording, settings.targ_cols, parse_targets(settings.target))
     n_rows, name = len(recording.values), recording.source
+    for position in targets[1:]:  # the pictures of further targets bear their names
+        file_name(recording.columns[position], f"{name}: column")
     rule = WindowRule(settings.T, settings.horizon, settings.current_x)
     # Faithful: truncated after a floating-point product, 62 of 90 and not 63, as in old runs.
     train_size = int(n_rows * settings.train_fraction)

@@ -30,6 +30,7 @@ class Recording:
         target_label: the label that "target" stands for.
         split: entry of splits.json with the keys of the whole movie added, or None.
         scales: clock, sizes, mask and bad frames, each with its origin.
+        sha256: digest of the file, or of all files it was read from, "" where it was not taken.
     """
 
     values: np.ndarray
@@ -42,6 +43,7 @@ class Recording:
     target_label: str = ""
     split: dict | None = None
     scales: Scales = NO_SCALES
+    sha256: str = ""
 
     def words(self) -> str:
         """Return in one line what the recording holds and what its numbers mean."""

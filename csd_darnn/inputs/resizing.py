@@ -5,6 +5,7 @@ Source: specification, sections 5.1, 5.3 and 5.4.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.files import InputError, atomic_path, read_json, sha256, write_json
+from common.files import InputError, atomic_path, read_json, write_json
+from common.hashes import hashed_file, sha256
+from common.limits import check_free_space
+from common.locks import hold, writing
 from inputs.csv_files import number_labels
 from inputs.film import with_bar
 from inputs.movie_files import Movie, open_movie, read_movie, write_tiff
 from inputs.scales import NO_SCALES, Known, Scales, scales_of_sidecar, sidecar_of_scales
 from inputs.sidecars import write_sidecar
 
-CACHE_BYTES = 1 << 20  # the first MiB of the source enters the key of the cache
+MOST_OPEN = 200  # files that are held open while they are read: systems allow 256 or more
 ROWS_AT_ONCE = 256  # frames written to a CSV at once
 
 
@@ -78,28 +82,46 @@ def resize_video(
     video_dir = Path(video_dir)
     tiff, npy, record = resized_names(output_dir)
     movie = open_movie(video_dir, gray=gray)
-    state = video_dir.stat()
+    files = movie.files or (video_dir,)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(writing(tiff.parent))
+        digests = [opened.enter_context(hashed_file(f)).sha256 for f in files[:MOST_OPEN]]
+        digests += [sha256(file) for file in files[MOST_OPEN:]]
+        key = {
+            "source": video_dir.name,
+            "source_sha256": digests[0] if len(files) == 1 else ",".join(digests),
+            "new_width": new_width,
+            "new_height": new_height,
+            "gray": gray,
+            "libraries": {name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
+        }
+        return resize_opened(movie, (tiff, npy, record), (new_height, new_width), key)
+
+
+def resize_opened(
+    movie: Movie, names: tuple[Path, Path, Path], size: tuple[int, int], key: dict
+) -> np.ndarray:
+    """Resize an opened movie to ``size`` (height, width), or return what an equal call has left.
+
+    Args:
+        names: TIFF, NPY and JSON file.
+        key: what the files were made from; they are reused only for the same.
+    """
+    (tiff, npy, record), (new_height, new_width) = names, size
     # Differs: the reference reuses resized.npy whatever video it was made from.
-    key = {
-        "source": video_dir.name,
-        "source_bytes": state.st_size,
-        "source_mtime_ns": state.st_mtime_ns,
-        "source_sha256_first_mib": sha256(video_dir, CACHE_BYTES),
-        "new_width": new_width,
-        "new_height": new_height,
-        "gray": gray,
-        "libraries": {name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
-    }
     if cache_holds(tiff, npy, record, key):
         print(f"{npy}: exists for the same movie and size, reused")
         return np.load(npy, mmap_mode="r", allow_pickle=False)
     factors = movie.height / new_height, movie.width / new_width
     if not 0.95 <= factors[0] / factors[1] <= 1.05:
         print(
-            f"warning: {video_dir}: height shrinks {factors[0]:.3g} times, width {factors[1]:.3g} "
+            f"warning: {movie.path}: height shrinks {factors[0]:.3g} times, width {factors[1]:.3g} "
             "times: the aspect ratio changes by more than 5 %",
             file=sys.stderr,
         )
+    if movie.n_frames is not None:
+        frames = movie.n_frames * new_height * new_width * 4
+        check_free_space(npy.parent, 2 * frames, f"{npy.name} and {tiff.name}")
     record.unlink(missing_ok=True)
     with atomic_path(npy) as temporary:
         n_frames = write_resized(movie, temporary, new_width, new_height)
@@ -361,6 +383,7 @@ def resize_and_split(chosen: argparse.Namespace) -> None:
         )
     split_borders(chosen.new_width, chosen.number_splits)
     out = chosen.output_dir
+    hold(out)
     tiff = out / "resized_video.tiff"
     size = chosen.new_width, chosen.new_height
     video = resize_video(chosen.video_dir, tiff, *size, gray=chosen.gray)

@@ -12,6 +12,7 @@ import numpy as np
 from analysis.heatmap import write_movie
 from analysis.map_figures import draw_stills
 from common.files import InputError, atomic_path, read_json
+from common.locks import visible, writing
 from inputs.movie_files import read_movie
 from network.checkpoints import load_weight_tensor
 
@@ -40,7 +41,7 @@ def find_folders(root_folder: str | Path) -> list[Path]:
     """Return the folders results_<i> in the order of their numbers, from 0 or 1 without a gap."""
     root_folder = Path(root_folder)
     numbered = {}
-    for folder in root_folder.glob("results_*"):
+    for folder in visible(root_folder, "results_*"):
         if folder.is_dir() and (match := re.fullmatch(r"results_(\d+)", folder.name)):
             numbered[int(match[1])] = folder
     if not numbered:
@@ -319,5 +320,6 @@ def join_and_show(chosen: argparse.Namespace) -> None:
     )  # fmt: skip
     maps = joined["maps"] if kind == "attention" else np.abs(joined["maps"])
     frames = background(chosen.video, maps, joined["n_total"])
-    for path in show(chosen, kind, frames, maps, joined["target_pixels"]):
-        print(path)
+    with writing(chosen.out_dir):
+        for path in show(chosen, kind, frames, maps, joined["target_pixels"]):
+            print(path)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.files import RESULTS_DIR, InputError, atomic_path, read_json, write_settings
+from common.locks import hold
 from inputs.custom_types import DaRnnNet, TrainConfig
 from inputs.prepare import Prepared
 from network.build import Progress, shuffled, slot_tensor, to_device
@@ -108,10 +109,12 @@ def encode_or_train(run_dir: Path, chosen: argparse.Namespace) -> None:
     """Encode, or train on with --freeze; ``chosen`` holds the flags of encoder_train.py."""
     net, record, prepared = reload_run(run_dir, chosen.data, "run", chosen.device)
     if not chosen.freeze:
+        hold(run_dir)
         print(encode(net, record, prepared, run_dir / "encoded"))
         return
     out = RESULTS_DIR / (chosen.out or f"{Path(run_dir).name}_trained")
     if (out / "network.json").exists():
         raise InputError(f"{out}: found a finished run, expected none; give another --out")
+    hold(out)
     frozen, progress = train_on(net, record, prepared, chosen, run_dir, out)
     print(f"{len(frozen)} parameters frozen, loss {progress.epoch_losses[-1]:.4g}, {out}")

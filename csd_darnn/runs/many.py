@@ -9,6 +9,8 @@ import joblib
 import torch
 
 from common.files import RESULTS_DIR, InputError
+from common.locks import visible
+from common.names import file_name
 from inputs.prepare import parse_targets, read_recording
 from network.device import choose_device
 from runs.pipeline import run
@@ -101,13 +103,12 @@ def list_jobs(settings: RunSettings) -> list[RunSettings] | None:
     """Return the settings of every run, or None when it is a single one."""
     data, run_dir = Path(settings.data), Path(settings.run_dir)
     if data.is_dir():
-        crops = sorted(data.glob("crop_*.csv"), key=crop_number)
-        if not crops:
-            raise InputError(f"{data}: found a folder without crop_<i>.csv, expected a recording")
-        return [
-            replace(settings, data=crop, run_dir=run_dir / f"results_{crop_number(crop)}")
-            for crop in crops
-        ]
+        crops = sorted(visible(data, "crop_*.csv"), key=crop_number)
+        if crops:
+            return [
+                replace(settings, data=crop, run_dir=run_dir / f"results_{crop_number(crop)}")
+                for crop in crops
+            ]
     if not (settings.each_target or settings.target_grid):
         return None
     if settings.target_grid:
@@ -116,7 +117,11 @@ def list_jobs(settings: RunSettings) -> list[RunSettings] | None:
         pairs = parse_targets(settings.target)
     if pairs is None:
         return [
-            replace(settings, targ_cols=(label,), run_dir=run_dir / f"target_{label}")
+            replace(
+                settings,
+                targ_cols=(label,),
+                run_dir=run_dir / f"target_{file_name(label, f'{data}: column')}",
+            )
             for label in settings.targ_cols
         ]
     return [

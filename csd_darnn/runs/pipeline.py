@@ -20,12 +20,14 @@ from common.files import (
     check_own,
     check_same,
     read_json,
-    sha256,
+    write_json,
     write_settings,
 )
+from common.locks import hold
 from common.report import close_run
 from inputs.custom_types import DaRnnNet, TrainConfig
 from inputs.prepare import Prepared, prepare, read_recording
+from inputs.recording import Recording
 from network.build import Progress, da_rnn
 from network.checkpoints import (
     load_checkpoint,
@@ -42,6 +44,11 @@ from runs.training import Course, train
 from settings import RunSettings, number_settings
 
 LIBRARIES = ("torch", "numpy", "scipy", "matplotlib", "tifffile", "pillow", "safetensors")
+# Settings that change pictures, never numbers: a finished run is drawn again from its files.
+DISPLAYS = (
+    "save_plots", "maps", "map", "clim", "align", "fps", "movie", "block", "importance_every",
+    "importance_repeats", "frame_rate_hz", "frame_times", "pixel_um", "row_um", "offset",
+)  # fmt: skip
 REPORT_EVERY = 5  # epochs between two looks at the test part
 LOG_COLUMNS = ("epoch", "loss", "rate", "seconds", "validation", "test_mae")
 GIGABYTE = 1e9
@@ -75,9 +82,9 @@ def run_state(settings: RunSettings, run_dir: Path) -> str:
     return "unfinished" if (run_dir / "checkpoint.pt").exists() else "none"
 
 
-def identity_of(settings: RunSettings) -> dict:
+def identity_of(settings: RunSettings, recording: Recording) -> dict:
     """Return the settings and data that make the numbers of a run what they are."""
-    return number_settings(settings) | {"data_sha256": sha256(Path(settings.data))}
+    return number_settings(settings) | {"data_sha256": recording.sha256}
 
 
 def run(settings: RunSettings) -> Path:
@@ -92,8 +99,15 @@ def run(settings: RunSettings) -> Path:
     choose_device(settings.device)  # first of all, so that a bad setting changes no file
     recording = read_recording(settings)
     print(recording.words(), flush=True)
+    identity = identity_of(settings, recording)
+    if not settings.overwrite and is_shown(settings, run_dir, identity):
+        # Nothing is written, so nothing is locked: a finished run can lie on a read-only disk.
+        print(f"{run_dir} is complete; --fresh starts anew")
+        close_run(run_dir)
+        return run_dir
+    prepared = prepare(settings, recording)  # all faults of the data, before a folder is made
+    hold(run_dir)
     check_own(run_dir)
-    identity = identity_of(settings)
     state = run_state(settings, run_dir)
     if state != "none" and not settings.overwrite:
         check_identity(run_dir, identity, settings)
@@ -102,17 +116,52 @@ def run(settings: RunSettings) -> Path:
             f"{run_dir}: found an unfinished run, expected none; --resume goes on with it,"
             " --fresh starts anew"
         )
-    prepared = prepare(settings, recording)
     if state != "complete" or settings.overwrite:
         if settings.overwrite:
             clear_run(run_dir, settings)
         train_and_predict(prepared, settings, run_dir, identity)
-    elif (run_dir / "summary.json").exists() and (run_dir / "plots/final_predicted.png").exists():
-        print(f"{run_dir} is complete; --fresh starts anew")
-        close_run(run_dir)
-        return run_dir
+    else:
+        clear_displays(settings, run_dir)
     finish(prepared, settings, run_dir, began)
     return run_dir
+
+
+def is_shown(settings: RunSettings, run_dir: Path, identity: dict) -> bool:
+    """Return whether the folder holds this very run, complete, and shown as the settings ask.
+
+    Raises:
+        InputError: the folder holds another run.
+    """
+    if not check_own(run_dir) or run_state(settings, run_dir) != "complete":
+        return False
+    check_identity(run_dir, identity, settings)
+    return (run_dir / "summary.json").exists() and not changed_displays(settings, run_dir)
+
+
+def changed_displays(settings: RunSettings, run_dir: Path) -> list[str]:
+    """Return the settings of displays that differ from those that the run was shown with.
+
+    A run that knows nothing of a setting was shown with its default.
+    """
+    shown = read_json(run_dir / "settings.json").get("settings", {})
+    names = [name for name in DISPLAYS if shown.get(name, getattr(RunSettings, name))
+             != getattr(settings, name)]  # fmt: skip
+    return names
+
+
+def clear_displays(settings: RunSettings, run_dir: Path) -> None:
+    """Take note of changed displays and remove the pictures that would tell the old ones."""
+    changed, path = changed_displays(settings, run_dir), run_dir / "settings.json"
+    if not changed:
+        return
+    print(f"{run_dir}: shown again from its files ({', '.join(changed)})")
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    for name in ("heatmap*.mp4", "heatmap*.gif", "onset*.*", "plots/onset_map.*"):
+        for old in run_dir.glob(name):
+            old.unlink()
+    record = read_json(path)
+    record["settings"] |= {name: getattr(settings, name) for name in changed}
+    write_json(path, record)
 
 
 def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: float) -> None:
@@ -164,18 +213,11 @@ def clear_run(run_dir: Path, settings: RunSettings) -> None:
         path.unlink(missing_ok=True)
 
 
-def clear_temporaries(run_dir: Path) -> None:
-    """Remove what an interrupted write left behind."""
-    for path in run_dir.glob(".*.tmp*"):
-        path.unlink()
-
-
 def train_and_predict(
     prepared: Prepared, settings: RunSettings, run_dir: Path, identity: dict
 ) -> None:
     """Train or go on training, then predict the test part; writes every result file."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    clear_temporaries(run_dir)
     device, _ = choose_device(settings.device)
     record = {
         key: value for key, value in asdict(settings).items() if key not in ("resume", "overwrite")
@@ -184,7 +226,7 @@ def train_and_predict(
     write_settings(
         run_dir,
         record | {"identity": identity | {"n_epochs": settings.n_epochs}, "device_used": device},
-        inputs=[settings.data],
+        inputs={str(settings.data): prepared.recording.sha256},
         libraries=LIBRARIES,
     )
     net, progress = train_stage(prepared, settings, run_dir, identity, device)

@@ -1,12 +1,16 @@
 """A finished run again: its network, and a recording that fits it."""
 
 import argparse
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
+
+import numpy as np
 
 from analysis.plots import plot_prediction
 from common.device import describe_device
 from common.files import RESULTS_DIR, InputError, read_json
+from common.locks import hold
 from common.tables import write_rows
 from inputs.custom_types import DaRnnNet
 from inputs.prepare import Prepared, prepare, read_recording
@@ -18,6 +22,9 @@ from network.prediction import predict_windows
 from runs.displays import evaluate
 from runs.pipeline import save_array, save_attention
 from settings import SCALE_NAMES, RunSettings
+
+FAR_Z = 3.0  # standard deviations of the training that a recording may lie off
+FAR_SPREAD = 5.0  # times that it may vary more or less
 
 
 def run_folder(text: str) -> Path:
@@ -62,6 +69,12 @@ def reload_run(
             f" {len(record['columns'])} columns of {run_dir} ({record['columns'][0]} to"
             f" {record['columns'][-1]}); resize the recording like that of the run"
         )
+    if record.get("shape") and recording.shape and list(recording.shape) != record["shape"]:
+        raise InputError(
+            f"{recording.source}: found {recording.shape[0]} x {recording.shape[1]} pixels,"
+            f" expected {record['shape'][0]} x {record['shape'][1]} as in {run_dir}; resize the"
+            " recording like that of the run"
+        )
     fitted = None
     if scaler == "run":
         published = run_dir / "scaler.pkl"
@@ -70,7 +83,23 @@ def reload_run(
         else:
             fitted = load_scaler(run_dir / "scaler.json")
     settings = replace(settings, targ_cols=tuple(record["target_columns"]), target="")
-    return net, record, prepare(settings, recording, fitted)
+    prepared = prepare(settings, recording, fitted)
+    if fitted is not None:
+        warn_of_range(prepared, run_dir)
+    return net, record, prepared
+
+
+def warn_of_range(prepared: Prepared, run_dir: Path) -> None:
+    """Say when a recording lies where the network has never been, by the scaler of its run."""
+    middle = np.median(np.abs(np.median(prepared.data.feats, axis=0)))
+    spread = np.median(prepared.data.feats.std(axis=0))
+    if middle > FAR_Z or not 1 / FAR_SPREAD < spread < FAR_SPREAD:
+        print(
+            f"warning: {prepared.recording.source}: by the scaler of {run_dir} the series lie"
+            f" {middle:.3g} standard deviations from those of its training and vary {spread:.3g}"
+            " times as much: the network has never seen such values; --scaler own takes their own",
+            file=sys.stderr,
+        )
 
 
 def predict_again(run_dir: Path, chosen: argparse.Namespace) -> None:
@@ -88,6 +117,7 @@ def predict_again(run_dir: Path, chosen: argparse.Namespace) -> None:
         attention=True,
     )
     out = run_dir / "reloaded"
+    hold(run_dir)
     save_array(out / "final_y_pred.npy", result.y_pred)
     first = int(rule.target_rows(starts)[0])
     save_attention(out / "attention.npz", prepared, record["permutation"], result.attention, first)

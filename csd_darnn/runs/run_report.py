@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.onset import describe
 from common.files import RESULTS_DIR, InputError, read_json
+from common.locks import hold, visible
 from common.report import (
     figure_block,
     paragraph,
@@ -77,7 +78,7 @@ def natural_order(stem: str) -> list:
 def shown_figures(run_dir: Path) -> list:
     """Return [(heading, [{"path", "caption", "alt"}])] of plots/*.png in the order of FIGURES."""
     groups = {}
-    left = {path.stem: path for path in sorted((Path(run_dir) / "plots").glob("*.png"))}
+    left = {path.stem: path for path in visible(Path(run_dir) / "plots", "*.png")}
     for pattern, heading, caption, alt in FIGURES:
         stems = [stem for stem in left if re.fullmatch(pattern, stem)]
         stems.sort(key=natural_order)
@@ -132,7 +133,7 @@ def training_table(path: Path) -> str:
 
 def movie_block(run_dir: Path, main_picture: str | None) -> str:
     """Return the small GIF inline and links to the full movies."""
-    links = [path.name for path in sorted(Path(run_dir).glob("heatmap*")) if path.is_file()]
+    links = [path.name for path in visible(run_dir, "heatmap*") if path.is_file()]
     blocks = []
     if main_picture and (Path(run_dir) / main_picture).stat().st_size <= LARGEST_INLINE:
         alt = "Heat map of what drives the prediction, over the recording"
@@ -186,7 +187,7 @@ def write_run_report(
         elif heading == "Training" and (run_dir / "log.csv").is_file():
             block += training_table(run_dir / "log.csv")
         sections.append((heading, block))
-    if any(run_dir.glob("heatmap*")):
+    if visible(run_dir, "heatmap*"):
         picture = main_picture if main_picture and main_picture.endswith(".gif") else None
         sections.insert(2, ("Movie", movie_block(run_dir, picture)))
     if (run_dir / "settings.json").is_file():
@@ -222,6 +223,7 @@ def rewrite_report(run: str) -> Path:
     run_dir = named if named.is_dir() else Path(run)
     if not (run_dir / "summary.json").is_file():
         raise InputError(f"{run_dir}: no summary.json, expected a finished run; run main.py")
+    hold(run_dir)
     told = read_json(run_dir / "summary.json")
     names = ("title", "data", "seconds", "seed", "scores", "planted_truth", "main_picture", "lead")
     missing = [name for name in names if name not in told]

@@ -12,6 +12,7 @@ import torch
 
 import main
 from common.files import InputError
+from common.locks import visible
 from helpers import SMALL, call, run_script, tiny_movie
 from inputs.preprocessing import load_scaler
 from inputs.safe_read import load_tensors, read_published_scaler
@@ -112,10 +113,18 @@ def test_command_line_gives_one_line_and_code_2(flags, words):
 
 def test_overwrite_with_bad_input_loses_nothing(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def content():
+        return {
+            path: path.read_bytes() for path in visible(folder, recursive=True) if path.is_file()
+        }
+
+    before = content()
     with pytest.raises(InputError):
         run(tmp_path, movie_of(9), overwrite=True)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in visible(folder, recursive=True) if path.is_file()
+    } == before
 
 
 def test_weights_of_another_network_say_what_they_were_made_for(finished, tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 import main
 from common.files import InputError
+from common.locks import visible
 from demo import planted
 from helpers import FOLDER, SMALL, call, flags, run_script, tiny_movie
 from network.checkpoints import load_network, load_weight_tensor
@@ -25,7 +26,7 @@ PUBLISHED = (
 
 
 def files_of(folder):
-    return {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p.relative_to(folder): p for p in visible(folder, recursive=True) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,41 @@ def test_grid_of_targets_in_two_processes(tmp_path):
     folders = sorted(path.name for path in (tmp_path / "grid").iterdir())
     assert folders == ["target_2_1", "target_2_3"]
     assert all((tmp_path / "grid" / name / "summary.json").exists() for name in folders)
+
+
+def test_display_flags_show_a_finished_run_again_without_training(finished, tmp_path, capsys):
+    run_dir = shutil.copytree(finished[0], tmp_path / "run", ignore=lambda *_: [".writer.lock"])
+    movie, shown = finished[1], SMALL | {"movie": "mp4+gif", "frame_rate_hz": 2.0}
+    before = {path: file.read_bytes() for path, file in files_of(run_dir).items()}
+    again = shown | {"movie": "gif", "map": "attention", "pixel_um": 50.0, "save_plots": True}
+    main.run_all(movie, **again, target="2,3", run_dir=run_dir)
+    assert "shown again from its files (map, movie, pixel_um)" in capsys.readouterr().out
+    after = {path: file.read_bytes() for path, file in files_of(run_dir).items()}
+    names = {path.name for path in after}
+    assert "heatmap.gif" in names
+    assert "heatmap.mp4" not in names  # it would still show the other map
+    for path in before:
+        if path.suffix in (".pt", ".npy", ".safetensors", ".torch") or path.name == "log.csv":
+            assert after[path] == before[path], path
+    told = json.loads((run_dir / "settings.json").read_text())["settings"]
+    assert (told["map"], told["pixel_um"]) == ("attention", 50.0)
+    main.run_all(movie, **again, target="2,3", run_dir=run_dir)
+    assert "complete" in capsys.readouterr().out
+    assert {path: file.read_bytes() for path, file in files_of(run_dir).items()} == after
+
+
+def test_another_shape_or_range_is_no_fit_for_a_network(finished, tmp_path, capsys):
+    run_dir, movie = finished
+    frames = np.load(movie)
+    np.save(tmp_path / "turned.npy", np.ascontiguousarray(frames.transpose(0, 2, 1)))
+    with pytest.raises(InputError, match="found 5 x 4 pixels, expected 4 x 5"):
+        reload_run(run_dir, tmp_path / "turned.npy")
+    capsys.readouterr()
+    reload_run(run_dir, movie)
+    assert "warning" not in capsys.readouterr().err
+    np.save(tmp_path / "bright.npy", frames * 100 + 1000)
+    reload_run(run_dir, tmp_path / "bright.npy")
+    assert "the network has never seen such values" in capsys.readouterr().err
 
 
 def test_main_predict_and_encoder_train(finished):
