@@ -31,6 +31,7 @@ from network.fast_layers import (
 )
 
 SLAB_VALUES = 2**21  # of one map at a time: more costs memory and saves no time
+KEPT_VALUES = 2**27  # of a chunk at level 0: above, a tenth of the time saves half of the memory
 MIN_SLAB = 8  # frames: each slab computes 2d frames more on both sides
 
 
@@ -92,6 +93,26 @@ class Source:
         """Do nothing: there is nothing to forget."""
 
 
+class Recomputed:
+    """The frames of level 0 of a movie that are too large to be kept: computed when asked for."""
+
+    def __init__(self, layers, source: Source, reach: int):
+        self.layers, self.source, self.reach, self.end = layers, source, reach, 0
+
+    def append(self, piece: torch.Tensor) -> None:
+        """Count the next frames."""
+        self.end += piece.shape[2]
+
+    def drop(self, before: float) -> None:
+        """Do nothing: nothing is kept."""
+
+    def parts(self, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (``first``, the frames ``first`` to ``last``)."""
+        x = joined([self.source], max(0, first - self.reach), last + self.reach)
+        sizes = {"first": first, "last": last, "frames": last + self.reach}
+        yield first, run_block(self.layers, [(self.layers[0], x)], **sizes)
+
+
 class ChunkFrames:
     """Frames of one chunk at one level: the movie's, but for the ends that are the chunk's own.
 
@@ -148,6 +169,8 @@ class Encoder:
         self.frame_values = blocks[0].layers[0].out_channels * load(0, 1).numel()
         self.inputs = [Source(load), *(Frames() for _ in range(min(plan.shared, plan.steps)))]
         self.maps = [Frames() for _ in plan.edges]  # output of each shared level
+        if plan.shared and self.frame_values * plan.frames > KEPT_VALUES:
+            self.maps[0] = Recomputed(blocks[0].layers, self.inputs[0], plan.reach)
 
     def advance(self, end: int) -> None:
         """Compute what chunks that end at frame ``end`` share."""

@@ -122,6 +122,15 @@ def test_slabs_change_nothing(monkeypatch, slab):
     assert np.abs(plain - shared).max() < 1e-5
 
 
+def test_large_maps_are_computed_twice(monkeypatch):
+    monkeypatch.setattr(shared_prediction, "KEPT_VALUES", 0)
+    plain, shared = both_ways((100, 12, 20), Params(**SMALL, data_duration=64, data_stride=16))
+    assert np.abs(plain - shared).max() < 1e-5
+    params = Params(**SMALL, data_duration=50, data_stride=8)  # with zero frames
+    plain, shared = both_ways((90, 12, 20), params, method="average")
+    assert np.abs(plain - shared).max() < 1e-5
+
+
 def test_a_chunk_without_its_own_first_frames_is_seen(monkeypatch):
     def careless(self, movie, start, size, front=None, back=None):
         right(self, movie, start, size, None, back)
