@@ -38,7 +38,19 @@ def main(argv=None):
     """Run the command line; return the exit code."""
     args = make_parser().parse_args(argv)
     params = configured(args)
-    from runs.train import calibrations, dry_run, prepare, resumed, run, write_record
+    from runs.train import (
+        calibrations,
+        dry_run,
+        own_split,
+        prepare,
+        resumed,
+        run,
+        write_record,
+    )
+    from runs.training_tools import set_up_logging
+
+    set_up_logging(params)
+    params = own_split(params)
 
     if args.dry_run:
         dry_run(params)
@@ -53,7 +65,8 @@ def main(argv=None):
         )
     place, train, val = prepare(todo, device=args.device, threads=args.threads)
     if place.first:
-        write_record(params, calibration=calibrations([*(train or []), *val]))
+        samples = [*(train or []), *val]
+        write_record(params, samples, calibration=calibrations(samples))
     result = run(todo, place, train, val)
     for name in SHOWN if result else ():
         value = result[0].get(name)

@@ -9,6 +9,7 @@ from scipy import ndimage
 from analysis.disc_output_tools import write_prediction, write_table
 from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import calibrated_post, instances_from_classes
+from common.locks import writing
 from inputs.cell import cell_of, find_cell
 from inputs.data_processing import connected_components
 from inputs.movie_io import read_movie
@@ -65,7 +66,10 @@ def classical_events(
     mask = centred > threshold_sd * np.maximum(noise, np.finfo(np.float32).tiny)
     if not whole_frame and cell.mask is not None:
         mask &= cell.mask
-    return instances_from_classes(movie - movie.min(), classes_by_size(mask, post), post)
+    # counts as they are: by distance alone, as at the scale of the network's movies,
+    # grains in the fading tail of a spark would become sparks of their own
+    classes = classes_by_size(mask, post)
+    return instances_from_classes(movie - movie.min(), classes, post, grey_scale=1.0)
 
 
 def classes_by_size(mask, post):
@@ -106,6 +110,7 @@ def write_classical(path, out, *, given=None, **options):
     physical = {"calibration": post.calibration}
     table = event_table(movie.data, found, **physical, **seen)
     frequency = event_frequency(table, movie.data, **physical, **seen)
-    write_table(out / f"{path.stem}_frequency.csv", frequency)
-    write_prediction(out, path.stem, movie.data, found, None, table=table, **physical)
+    with writing(out):
+        write_table(out / f"{path.stem}_frequency.csv", frequency)
+        write_prediction(out, path.stem, movie.data, found, None, table=table, **physical)
     return found.counts()

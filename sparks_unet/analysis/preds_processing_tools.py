@@ -106,7 +106,7 @@ def process_predictions(movie, probabilities, post, *, training_mode=False):
     return instances_from_classes(movie, classes, post, training_mode=training_mode)
 
 
-def instances_from_classes(movie, classes, post, *, training_mode=False):
+def instances_from_classes(movie, classes, post, *, training_mode=False, grey_scale=None):
     """Separate, merge and clean the events of a class mask.
 
     Args:
@@ -114,6 +114,7 @@ def instances_from_classes(movie, classes, post, *, training_mode=False):
         classes: (T, H, W) uint8, 1 sparks, 2 waves, 3 puffs; other values are no event.
         post: config.PostParams.
         training_mode: see process_predictions.
+        grey_scale: of the watershed; None: that of ``watershed_scale``.
 
     Returns:
         Prediction.
@@ -131,7 +132,7 @@ def instances_from_classes(movie, classes, post, *, training_mode=False):
     peaks = np.empty((0, 3), np.int64)
     if "sparks" in boxes:
         limit = post.max_events_training - total if training_mode else None
-        labels, peaks, n_sparks = separate_sparks(movie, classes, post, limit)
+        labels, peaks, n_sparks = separate_sparks(movie, classes, post, limit, grey_scale)
         total += n_sparks
         if labels is not None:
             parts["sparks"] = Labelled(labels[boxes["sparks"]], boxes["sparks"])
@@ -361,7 +362,7 @@ def _class_boxes(classes):
     return {n: found[CLASSES[n] - 1] for n in EVENT_CLASSES if found[CLASSES[n] - 1] is not None}
 
 
-def separate_sparks(movie, classes, post, limit=None):
+def separate_sparks(movie, classes, post, limit=None, grey_scale=None):
     """Separate touching sparks by a watershed from their peaks.
 
     Args:
@@ -370,6 +371,7 @@ def separate_sparks(movie, classes, post, limit=None):
         post: config.PostParams.
         limit: None labels voxels without a peak too; a number leaves them unlabelled (training
             mode) and stops the work when there are more sparks.
+        grey_scale: factor of the grey values; None: that of ``watershed_scale``.
 
     Returns:
         (ids (T, H, W) int32 or None beyond the limit, peaks (N, 3), number of sparks).
@@ -388,7 +390,7 @@ def separate_sparks(movie, classes, post, limit=None):
     order = point_order(peaks)
     number = np.argsort(order) + 1  # final number of every peak
     sparks = np.zeros(classes.shape, np.int32)
-    scale = watershed_scale(movie)
+    scale = watershed_scale(movie) if grey_scale is None else grey_scale
     start, leftovers = 0, []
     for group, (points, markers) in zip(groups, marked, strict=True):
         table = np.concatenate([[0], number[start : start + len(points)]]).astype(np.int32)

@@ -4,7 +4,6 @@ Source: section 8.9 of the specification.
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from analysis.location_metrics import (
 from analysis.metrics_tools import add_counts
 from analysis.preds_processing_tools import calibrated_post, otsu_classes, threshold_mask
 from common.files import InputError, raise_faults, read_json, write_json
+from common.locks import visible, writing
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import (
     movie_file,
@@ -136,7 +136,7 @@ def find_predictions(folder, movie_id, known=()):
         for ending in (rf"_(?:[a-z]+_)?raw_{name}", f"_{name}"):
             paths = paths or [
                 path
-                for path in sorted(Path(folder).glob(f"*_{name}.tif"))
+                for path in visible(folder, f"*_{name}.tif")
                 if re.search(rf"(?:^|_){re.escape(movie_id)}{ending}$", path.stem)
                 and not any(
                     re.search(rf"(?:^|_){re.escape(x)}{ending}$", path.stem) for x in longer
@@ -210,9 +210,10 @@ def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=None):
             post,
             thresholds=thresholds,
         )
-    for group, results in by_group.items():
-        write_json(out / "per_pixel_results" / f"{group}_results.json", _with_sum(results))
-    write_json(out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
+    with writing(out):
+        for group, results in by_group.items():
+            write_json(out / "per_pixel_results" / f"{group}_results.json", _with_sum(results))
+        write_json(out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
 
 
 def metrics_tree(counts):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from common.files import read_json
+from common.locks import writing
 from demo.synthetic import SMALL, DemoSettings, make_demo_data
 
 # demo data: 32 training movies, every second with a wave (12 give too few waves to learn from), 6
@@ -31,5 +32,6 @@ def ensure_demo_data(folder: Path, settings: DemoSettings) -> None:
     if truth.is_file() and read_json(truth, remedy="remove it")["settings"] == wanted:
         print(f"synthetic movies in {folder} are reused")
         return
-    make_demo_data(folder, **dataclasses.asdict(settings))
+    with writing(folder):
+        make_demo_data(folder, **dataclasses.asdict(settings))
     print(f"{settings.movies} synthetic movies with planted truth in {folder}")

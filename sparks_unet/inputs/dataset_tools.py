@@ -35,6 +35,8 @@ CLASS_SUFFIX = {
     "dilated": "class_label_dilated",
 }
 
+JUMP_BLOCKS = 8  # parts of rows and of columns in which a jump is looked for
+EVERYWHERE = 0.8  # of the brighter parts must change at a jump
 JUMP_FRAMES = 5  # frames before and after a step whose brightness is compared
 
 
@@ -105,7 +107,8 @@ def read_samples(folder, ids, **options):
         listed = " ".join(available) if available else "none (expected files NN_video.tif)"
         raise InputError(
             f"{folder}: unknown movie id {' '.join(unknown)} (expected the file "
-            f"{unknown[0]}_video.tif); available ids: {listed}"
+            f"{unknown[0]}_video.tif); available ids: {listed}; name yours with [dataset] "
+            "train_ids and test_ids (--set dataset.test_ids=...) or --ids"
         )
     samples, faults = [], []
     for one in ids:
@@ -156,11 +159,25 @@ def intensity_jumps(movie, share):
         before = np.median(mean[max(0, t - JUMP_FRAMES) : t])
         after = np.median(mean[t : t + JUMP_FRAMES])
         step = abs(mean[t] - mean[t - 1])
-        if min(2 * step, abs(after - before)) > share * before:
+        if min(2 * step, abs(after - before)) > share * before and _everywhere(movie, t, share):
             if jumps and t - jumps[-1] < JUMP_FRAMES:
                 continue
             jumps.append(t)
     return jumps
+
+
+def _everywhere(movie, t, share):
+    """Return whether the brightness changes in all of the frame at t; a wave begins in a part."""
+    before = movie[max(0, t - JUMP_FRAMES) : t].mean(axis=0, dtype=np.float64)
+    after = movie[t : t + JUMP_FRAMES].mean(axis=0, dtype=np.float64)
+    block = [max(1, n // JUMP_BLOCKS) for n in before.shape]
+    cut = tuple(slice(0, n // b * b) for n, b in zip(before.shape, block, strict=True))
+    grid = (before[cut].shape[0] // block[0], block[0], before[cut].shape[1] // block[1], block[1])
+    first, second = (image[cut].reshape(grid).mean(axis=(1, 3)) for image in (before, after))
+    change = (second - first) / np.maximum(first, 1e-9)
+    bright = first >= np.median(first)
+    sign = np.sign(np.median(change[bright]))
+    return np.mean(sign * change[bright] > share / 2) > EVERYWHERE
 
 
 def split_at_jumps(sample, share):

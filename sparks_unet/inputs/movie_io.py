@@ -21,6 +21,8 @@ import numpy as np
 import tifffile
 
 from common.files import InputError, atomic_path
+from common.hashes import hashed_file
+from common.locks import visible
 from inputs.calibration import Calibration
 from inputs.movie_state import MovieState, look_at, tell_state
 from inputs.tiff_axes import as_movie, choose_stack
@@ -60,6 +62,7 @@ class Movie:
         state: black, repeated and saturated parts; None: of a mask or of made-up data.
         cell_mask: ImageJ ROI or TIFF of the cell: given, or ``NN_cell_mask.roi`` (.zip, .tif)
             beside ``NN_video.tif``; None: the cell is sought in the movie.
+        sha256: of the file, taken while it was read.
     """
 
     data: np.ndarray
@@ -67,6 +70,7 @@ class Movie:
     source: Path
     state: MovieState | None = None
     cell_mask: Path | None = None
+    sha256: str | None = None
 
 
 class _Messages(logging.Handler):
@@ -108,12 +112,16 @@ def read_movie(path: str | Path, given: Given | None = None) -> Movie:
             is needed to say what its axes are.
     """
     given = given or Given()
-    data, calibration = _read_stack(Path(path), given)
-    data = _checked_values(path, data)
+    if not Path(path).is_file():
+        raise InputError(f"{path}: file not found; expected a TIFF movie with axes (t, y, x)")
+    with hashed_file(path) as file:
+        data, calibration = _read_stack(Path(path), given)
+        data = _checked_values(path, data)
     calibration = calibration.given(given, source=path)
     state = look_at(data, calibration.offset_counts)
     tell_state(path, data, state, calibration.offset_counts)
-    return Movie(data, calibration, Path(path), state, given.cell_mask or _mask_beside(Path(path)))
+    mask = given.cell_mask or _mask_beside(Path(path))
+    return Movie(data, calibration, Path(path), state, mask, file.sha256)
 
 
 def _mask_beside(path):
@@ -126,14 +134,16 @@ def _mask_beside(path):
 def read_stack(path: str | Path) -> Movie:
     """Read masks or probabilities (T, H, W); what programs call their axes does not matter."""
     path = Path(path)
-    data, calibration = _read_stack(path, Given(), mask=True)
-    return Movie(_checked_values(path, data), calibration, path)
+    if not path.is_file():
+        raise InputError(f"{path}: file not found; expected a TIFF with axes (t, y, x)")
+    with hashed_file(path) as file:
+        data, calibration = _read_stack(path, Given(), mask=True)
+        data = _checked_values(path, data)
+    return Movie(data, calibration, path, sha256=file.sha256)
 
 
 def _read_stack(path, given, *, mask=False):
     """Return (data (T, H, W) as stored, Calibration of the file)."""
-    if not path.is_file():
-        raise InputError(f"{path}: file not found; expected a TIFF movie with axes (t, y, x)")
     if path.suffix.lower() in VENDOR_SUFFIXES:
         return read_vendor(path, given)
     with _Messages() as messages:
@@ -258,7 +268,7 @@ def same_shape(stack, movie):
 
 def movie_ids(folder: str | Path, suffix: str = "video") -> list[str]:
     """Return the sorted ids NN of the files ``NN_<suffix>.tif`` (or .tiff) in ``folder``."""
-    paths = [path for path in Path(folder).glob(f"*_{suffix}.*") if path.suffix in ENDINGS]
+    paths = [path for path in visible(folder, f"*_{suffix}.*") if path.suffix in ENDINGS]
     names = {path.stem.removesuffix(f"_{suffix}") for path in paths}
     # a smoothed movie 05_smoothed_video.tif belongs to movie 05
     derived = {name for name in names if name.rpartition("_")[0] in names}

@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 
 from common.files import InputError
+from common.limits import check_shape
 from settings.recording import Given
 
 UNNAMED = "IQ"
@@ -75,6 +76,7 @@ def choose_stack(path: Path, tif: tifffile.TiffFile) -> Stack:
     else:
         axes, shape = first.axes, first.shape
         _check_announced(path, tif, first)
+    check_shape(shape, first.dtype.itemsize, f"{path}: movie")
     for one in series:
         _check_pages(path, tif, one)
     return Stack(path, _unstated(tif, first, axes), shape, tuple(series))

@@ -15,8 +15,8 @@ from inputs.dataset_tools import adapted, read_samples
 from network.checkpoints import available_iterations, checkpoint_path, load_network
 from runs.prediction import predict_and_write
 from runs.run_report import write_run_report
-from runs.train import calibrations, prepare, resumed, run, write_record
-from runs.training_tools import choose_device, seeded_model
+from runs.train import calibrations, own_split, prepare, resumed, run, write_record
+from runs.training_tools import choose_device, seeded_model, set_up_logging
 from settings.config import settings_of
 
 # settings that may differ between two calls of the same run
@@ -90,6 +90,9 @@ def story(params, *, device="auto", threads=None, fresh=False, demo=None):
             data folder that makes them, id of the movie without events).
     """
     started = time.time()
+    if demo is None:
+        set_up_logging(params)
+        params = own_split(params)
     extra = {} if demo is None else {"demo": demo[0]}
     settings = settings_of(params) | extra
     if not fresh and is_complete(params.output_dir, settings, fresh=False):
@@ -104,8 +107,8 @@ def story(params, *, device="auto", threads=None, fresh=False, demo=None):
     todo = resumed(params)
     place, train, val = prepare(todo, device=device, threads=threads)
     if place.first:
-        scales = calibrations([*(train or []), *val])
-        write_record(params, calibration=scales, **extra)
+        samples = [*(train or []), *val]
+        write_record(params, samples, calibration=calibrations(samples), **extra)
     if params.training:
         run(dataclasses.replace(todo, testing=False), place, train, val)
     if not place.first:

@@ -20,6 +20,7 @@ from analysis.metrics_tools import (
 )
 from analysis.preds_processing_tools import calibrated_post, process_predictions
 from common.files import InputError, atomic_path, write_json
+from common.locks import hold
 from inputs.calibration import scaled_post
 from inputs.cell import cell_of
 from inputs.dataset_tools import Sample, adapted, read_samples
@@ -27,6 +28,7 @@ from inputs.movie_io import read_movie
 from network.checkpoints import available_iterations, checkpoint_path, load_network
 from network.inference_tools import predict_probabilities
 from runs.streamed_prediction import can_be_streamed, write_probabilities
+from runs.train import own_split
 from runs.training_tools import pick_place, seeded_model
 from settings.config import logger
 
@@ -74,7 +76,7 @@ def read_inputs(params, *, movies=None, ids=None):
         if len(set(names)) < len(names):
             raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
     else:
-        ids = ids or list(params.ids("test"))
+        ids = ids or list(own_split(params).ids("test"))
         options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
         options["given"] = params.given
         samples = read_samples(params.data_dir, ids, **options)
@@ -283,6 +285,7 @@ def predict_data(params, samples, checkpoint, wanted, *, device, threads):
     load_network(model, path)
     for method in methods:
         out_dir = (wanted.out or params.output_dir) / f"inference_{method}"
+        hold(out_dir)
         own = samples[place.rank :: place.world]
         work = [
             delayed(predict_one)(

@@ -14,6 +14,7 @@ from analysis.disc_output_tools import (
 )
 from analysis.kinetics import event_table
 from analysis.preds_processing_tools import calibrated_post, process_predictions
+from common.locks import hold
 from inputs.cell import cell_of
 from inputs.movie_io import read_movie, read_stack, same_shape, write_stack
 from settings.config import EVENT_CLASSES
@@ -46,6 +47,7 @@ def separate(movie_path, stacks, out, *, fill_holes=False, overlay=False, given=
     seen = {"state": movie.state, "cell": cell_of(movie)}
     table = event_table(movie.data, found, probabilities=channels, **physical, **seen)
     stem = movie_path.stem
+    hold(out)
     write_prediction(out, stem, movie.data, found, None, table=table, raw=False, **physical)
     write_event_lists(out, stem, found.classes, found.instances)
     if overlay:

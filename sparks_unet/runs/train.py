@@ -10,17 +10,28 @@ import torch
 from common.files import (
     InputError,
     atomic_path,
+    read_json,
     write_json,
     write_settings,
 )
+from common.hashes import check_hashes
+from common.locks import hold
 from inputs.dataset_tools import adapted, read_samples
 from inputs.datasets import SparkDataset
-from inputs.movie_io import movie_file
+from inputs.movie_io import movie_ids
 from inputs.preprocessing import count_chunks, padding
 from network.architecture import build_model
 from network.checkpoints import available_iterations
 from runs.training_tools import TrainingRun, open_loggers, pick_place, rows_before, set_up_logging
-from settings.config import describe, logger, settings_of, to_dict, to_ini
+from settings.config import (
+    TEST_IDS,
+    TRAIN_IDS,
+    describe,
+    logger,
+    settings_of,
+    to_dict,
+    to_ini,
+)
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")
 
@@ -99,12 +110,59 @@ def dry_run(params):
     )
 
 
-def write_record(params, **more):
+def _refuse_leaks(train, val):
+    """Refuse a recording that is in the training and in the validation, under one name or two."""
+    seen = {one.movie.sha256: one.id for one in train or () if one.movie.sha256}
+    for one in val:
+        if one.movie.sha256 in seen:
+            raise InputError(
+                f"{one.movie.source}: the movie of id {one.id} is also trained on (id "
+                f"{seen[one.movie.sha256]}): measures would be too good; change [dataset] "
+                "train_ids, test_ids or val_ids"
+            )
+
+
+def own_split(params):
+    """Return ``params`` with ids where the folder holds none of the published recordings.
+
+    Without train_ids and test_ids every fourth movie, in the order of ids, is for the test.
+    """
+    if params.train_ids or params.test_ids or not params.data_dir.is_dir():
+        return params
+    available = movie_ids(params.data_dir)
+    if len(available) < 2 or set(available) & set(TRAIN_IDS + TEST_IDS):
+        return params
+    test = tuple(available[3::4]) or (available[-1],)
+    train = tuple(one for one in available if one not in test)
+    logger.warning(
+        "%s holds none of the published ids: trained on %s, tested on %s; choose with [dataset] "
+        "train_ids and test_ids (--set dataset.test_ids=...)",
+        *(params.data_dir, " ".join(train), " ".join(test)),
+    )
+    return dataclasses.replace(params, train_ids=train, test_ids=test)
+
+
+def input_hashes(samples):
+    """Return {file name: SHA-256} of the movies that were read, taken while reading."""
+    movies = [sample.movie for sample in samples]
+    return {movie.source.name: movie.sha256 for movie in movies if movie.sha256}
+
+
+def _check_inputs(folder, samples):
+    """Refuse to go on with a run whose movies are no longer those that it began with."""
+    path = folder / "settings.json"
+    recorded = read_json(path).get("inputs") if path.is_file() else None
+    if recorded:
+        # the record of an older version may hold fewer movies
+        present = {n: sha for n, sha in input_hashes(samples).items() if n in recorded}
+        recorded = {name: sha for name, sha in recorded.items() if name in present}
+        check_hashes(folder, recorded, present)
+
+
+def write_record(params, samples, **more):
     """Write the resolved settings of the run before work starts; ``more`` joins settings.json."""
     folder = params.output_dir
-    ids = dict.fromkeys((*params.ids("train"), *params.ids("val")))
-    inputs = [movie_file(params.data_dir, one) for one in ids]
-    inputs = [path for path in inputs if path.is_file()]
+    inputs = input_hashes(samples)
     write_settings(folder, settings_of(params) | more, inputs=inputs, libraries=LIBRARIES)
     write_json(folder / "params.json", to_dict(params))
     with atomic_path(folder / "config.ini") as temporary:
@@ -117,11 +175,14 @@ def prepare(params, *, device="auto", threads=None):
     Returns:
         (Place, training samples or None, validation samples).
     """
+    folder = params.output_dir
+    hold(folder)
     check_run_folder(params)
     train, val = read_data(params)
-    folder = params.output_dir
+    _refuse_leaks(train, val)
+    if params.load_epoch and params.load_dir == folder:
+        _check_inputs(folder, [*(train or []), *val])
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         set_up_logging(params, folder / "log.txt")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); choose another folder") from None
@@ -164,4 +225,6 @@ def run(params, place, train, val):
             training_run.save()
             logger.warning("stopped at iteration %d; --resume goes on", training_run.iteration)
             raise
+    if params.testing and training_run.validated_at == training_run.iteration:
+        return training_run.validated
     return training_run.validate() if params.testing else result

@@ -33,6 +33,7 @@ from network.checkpoints import (
     save_state,
 )
 from network.custom_losses import drop_margins, make_loss
+from network.shared_batch import gathered_batch, share_norms
 from runs.validation import validate
 from settings.config import logger, to_dict
 
@@ -222,9 +223,12 @@ class TrainingRun:
         self.params, self.dataset, self.samples, self.place = params, dataset, samples, place
         self.run_dir = params.output_dir
         self.model = seeded_model(params, place.device)
+        if place.world > 1:
+            share_norms(self.model)
         self.optimizer = make_optimizer(params, self.model)
         self.scheduler = make_scheduler(params, self.optimizer)
         self.iteration = 0
+        self.validated_at, self.validated = -1, None  # iteration and result of the last validation
         self.loss_sum, self.loss_count = 0.0, 0
         self.mean, self.mean_count = None, 0  # of the weights since average_iteration
         weights = None if dataset is None else dataset.class_weights()
@@ -294,10 +298,11 @@ class TrainingRun:
         save_checkpoint(self.run_dir, self.iteration, states)
 
     def validate(self):
-        """Validate, write a row of metrics.csv; return (metrics, counts), None off rank 0."""
-        if not self.place.first:
-            self._wait()
-            return None
+        """Validate, write a row of metrics.csv; return (metrics, counts), None off rank 0.
+
+        Every process predicts its share of the movies: none waits for the others longer than for
+        one movie.
+        """
         movies_dir = None
         if self.params.save_validation_movies:
             movies_dir = self.run_dir / "predictions"
@@ -309,13 +314,17 @@ class TrainingRun:
                 self.validation_loss,
                 iteration=self.iteration,
                 movies_dir=movies_dir,
+                share=(self.place.rank, self.place.world),
             )
+        self.validated_at = self.iteration
+        if not self.place.first:
+            return None
+        self.validated = (metrics, counts)
         numbers = {k: v for k, v in metrics.items() if v is None or np.isscalar(v)}
         append_row(self.run_dir / "metrics.csv", {"iteration": self.iteration, **numbers})
         logger.info("validation at %d, loss %.4f", self.iteration, metrics["loss"])
         logger.info("voxels, rows truth, columns prediction: %s", metrics["confusion"])
         self._log({name: value for name, value in numbers.items() if value is not None})
-        self._wait()
         return metrics, counts
 
     @contextlib.contextmanager
@@ -345,10 +354,6 @@ class TrainingRun:
                 self.mean[name].lerp_(value, 1 / self.mean_count)
             else:
                 self.mean[name].copy_(value)
-
-    def _wait(self):
-        if self.place.world > 1:
-            torch.distributed.barrier()
 
     def _log(self, values):
         for log in self.loggers:
@@ -430,9 +435,13 @@ class TrainingRun:
         log_p = log_p.float()
         labels = crop_labels(labels, log_p.shape[2:])
         log_p, labels = drop_margins(log_p, labels, params.ignore_frames_loss // self._shrink)
+        world = self.place.world
+        if world > 1:
+            log_p, labels = gathered_batch(log_p, labels)
         loss = self.loss_function(log_p, labels, self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # gradients are averaged over processes, each of which has its share of this loss
+        (loss * world).backward()
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()

@@ -30,7 +30,15 @@ def movie_loss(probabilities, labels, loss_function, *, ignore_frames, iteration
         return float(loss_function(*drop_margins(log_p, y, ignore_frames), iteration))
 
 
-def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=None):
+def _gathered(losses, counts, world, n_samples):
+    """Return the losses and counts of all processes in the order of the movies."""
+    parts = [None] * world
+    torch.distributed.all_gather_object(parts, (losses, counts))
+    places = [(i % world, i // world) for i in range(n_samples)]
+    return tuple([parts[rank][kind][at] for rank, at in places] for kind in (0, 1))
+
+
+def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=None, share=(0, 1)):
     """Return (metrics {name: float or None}, list of per-movie counts).
 
     Args:
@@ -40,12 +48,15 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
         loss_function: ``make_loss`` of custom_losses.
         iteration: iteration of the training.
         movies_dir: folder for the probabilities as TIFF, or None.
+        share: (number of this process, number of processes); each predicts its share of the movies,
+            all of them return the numbers of all.
 
     The movies go through one at a time: only their counts are kept.
     """
     was_training = model.training
+    rank, world = share
     losses, counts = [], []
-    for sample in samples:
+    for sample in samples[rank::world]:
         post = calibrated_post(sample.movie, post=params.postprocessing)
         probabilities, clean = predict_probabilities(
             model, sample.movie.data, params, name=sample.id
@@ -70,4 +81,6 @@ def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=N
                     calibration=post.calibration,
                 )
     model.train(was_training)
+    if world > 1:
+        losses, counts = _gathered(losses, counts, world, len(samples))
     return {"loss": float(np.mean(losses)), **metrics_from_counts(counts)}, counts

@@ -36,11 +36,15 @@ def _aliases():
         for section in ("testing", "inference", "unused"):
             found[(section, f"{name}_min_radius")] = ("postprocessing", f"{name}_min_radius")
             found[(section, f"t_{name}")] = ("postprocessing", f"t_{name}")
-        found[("unused", f"t_detection_{name}")] = ("postprocessing", f"t_{name}")
+        for section in ("testing", "inference", "unused"):
+            found[(section, f"t_detection_{name}")] = ("postprocessing", f"t_{name}")
     return {old: new for old, new in found.items() if old != new}
 
 
 ALIASES = _aliases()
+# the version of 2022 writes none where its default counts
+SEED_NONE = {f"t_{name}" for name in EVENT_CLASSES}
+SEED_NONE |= {f"{name}_min_radius" for name in EVENT_CLASSES}
 SECTIONS = {section for section, _ in (*KEYS, *ALIASES)}
 
 
@@ -105,7 +109,8 @@ def _convert(found, source):
     for (section, key), text in found.items():
         one = KEYS[(section, key)]
         kind = one.metadata["kind"]
-        if text.strip() == "" and kind is not TEXT:
+        unset = text.strip() == "" or (text.strip().lower() == "none" and key in SEED_NONE)
+        if unset and kind is not TEXT:
             value = False if kind is BOOL else one.default
         else:
             try:
