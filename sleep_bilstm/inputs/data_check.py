@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
-from inputs.preprocess import unchanged
+from inputs.preprocess import still_text, unchanged
 from inputs.recordings import Recording, find_recordings, map_labels, size_faults
 from inputs.scores import doubt_lines
 from inputs.states import ARTIFACT_CODE, STATE_NAMES, UNSCORED
@@ -67,9 +67,9 @@ def check_folder(
     unknown: str = "error",
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return one row per usable recording below ``data_path``, the faults of all others, and one
-    warning per animal whose scores raise doubts.
+    warning per animal whose scores, and per recording whose mask, raise doubts.
     """
-    rows, faults, sizes, scores = [], [], {}, {}
+    rows, faults, sizes, scores, masks = [], [], {}, {}, []
     for path in find_recordings(data_path, mice=mice, pattern=pattern):
         try:
             row, own = check_recording(
@@ -80,6 +80,8 @@ def check_folder(
             continue
         rows.append(row)
         sizes[path] = row["rows"], row["columns"]
+        if text := still_text(row.get("pixels_never_changing", 0), row["mask_pixels"]):
+            masks.append(f"warning: {path}: {text}")
         if own is not None:
             scores.setdefault(f"{row['date']}-{row['tag']}", []).append(own)
-    return pd.DataFrame(rows), faults + size_faults(sizes), doubt_lines(scores, codes)
+    return pd.DataFrame(rows), faults + size_faults(sizes), doubt_lines(scores, codes) + masks

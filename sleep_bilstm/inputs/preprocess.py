@@ -88,6 +88,19 @@ def compose(
     return np.concatenate([parts[0], centre, parts[1]])  # (F, P)
 
 
+STILL = 0.01  # fraction of pixels in the mask that never change that raises a warning
+
+
+def still_text(count: int, pixels: int) -> str:
+    """Return what to say of ``count`` of ``pixels`` in the mask that never change, or nothing."""
+    if count <= STILL * pixels:
+        return ""
+    return (
+        f"{count} of {pixels} pixels inside the brain mask never change; the mask may be "
+        "transposed, or that of another recording"
+    )
+
+
 def unchanged(signals: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return those of ``pixels`` whose signal (F, P) is one value, or missing, in all frames."""
     own = signals if pixels.size == signals.shape[1] else signals[:, pixels]

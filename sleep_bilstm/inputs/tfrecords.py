@@ -28,6 +28,7 @@ from inputs.preprocess import (
     Composition,
     compose,
     frames_of,
+    still_text,
     to_frames,
     unchanged,
 )
@@ -49,7 +50,6 @@ from inputs.storage import PATTERN, WORKERS, Storage
 log = logging.getLogger(__name__)
 MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
 GZIP_SHARE = 0.5  # of their size that compressed signals take at least
-STILL = 0.01  # fraction of pixels in the mask that never change that raises a warning
 
 
 def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
@@ -100,14 +100,8 @@ def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
                 infinite,
             )
         yield int(epoch), int(labels[epoch]), mask, signals
-    if still.size > STILL * recording.mask.sum():
-        log.warning(
-            "%s: %d of %d pixels inside the brain mask never change; the mask may be transposed, "
-            "or that of another recording",
-            recording.path,
-            still.size,
-            recording.mask.sum(),
-        )
+    if text := still_text(still.size, int(recording.mask.sum())):
+        log.warning("%s: %s", recording.path, text)
 
 
 def serialise(features: dict) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from check_data import main as check_data
 from common.files import InputError
 from inputs.dataloader_sleep import (
     MouseSplit,
@@ -175,6 +176,9 @@ def test_transposed_mask_is_said(tmp_path, caplog):
     write_recording(tmp_path / "200128-L2-fc1-a.mat", movie, mask.T, [0, 1])
     with caplog.at_level(logging.WARNING):
         create(tmp_path, tmp_path / "out", Storage())
+    assert "60 of 160 pixels inside the brain mask never change" in caplog.text
+    caplog.clear()
+    check_data(["--data_path", str(tmp_path)])
     assert "60 of 160 pixels inside the brain mask never change" in caplog.text
     caplog.clear()
     write_recording(tmp_path / "200128-L2-fc1-a.mat", movie, mask, [0, 1])
