@@ -19,6 +19,7 @@ from settings.config import CLASSES
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
 SMOOTHING = (1.0, 2.0, 2.0)  # frames, pixels, pixels
 RESTING_PERCENTILE = 30  # of each pixel's trace: the resting level under rare events
+MIN_LINE_VOXELS = 15  # the same of a line scan
 MIN_VOXELS = 60  # smaller components are noise
 WAVE_WIDTH_UM = 10.0  # components at least this wide are waves
 PUFF_WIDTH_UM = 3.2  # narrower and short ones are sparks
@@ -77,8 +78,9 @@ def classes_by_size(mask, post):
     labels, boxes = connected_components(mask)
     volume = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
     names = np.zeros(len(boxes) + 1, np.uint8)
+    least = MIN_VOXELS if mask.shape[1] > 1 else MIN_LINE_VOXELS
     for number, box in enumerate(boxes, start=1):
-        if volume[number] < MIN_VOXELS:
+        if volume[number] < least:
             continue
         duration = (box[0].stop - box[0].start) * post.calibration.frame_ms
         sizes = post.calibration.pixel_y_um, post.calibration.pixel_x_um

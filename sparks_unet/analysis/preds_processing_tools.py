@@ -147,7 +147,9 @@ def instances_from_classes(movie, classes, post, *, training_mode=False, grey_sc
         if name in parts:
             parts[name].labels = merge_over_time(parts[name].labels, gap)
     for name, part in parts.items():
-        part.labels = remove_small(part.labels, minimum_extent(name, post))
+        least = list(minimum_extent(name, post))
+        least[1] = min(least[1], classes.shape[1])  # a line scan has one row
+        part.labels = remove_small(part.labels, least)
     if post.fill_holes:
         _fill_holes(parts, classes.shape)
     prediction = _assemble(classes.shape, parts, peaks)

@@ -171,6 +171,15 @@ def test_black_frames_change_no_number():
     assert rate["duration_s"].to_numpy() == pytest.approx(56 * 0.02)
 
 
+def test_a_spark_of_a_line_scan_is_found_and_measured():
+    line = counts(sparks()[0], 10)[:, 12:13]
+    events = classical_events(line, scaled_post(FINE), threshold_sd=5, whole_frame=True)
+    assert events.counts()["sparks"] == 1
+    row = event_table(line, events, calibration=FINE).iloc[0]
+    assert row["amplitude_df_f0"] == pytest.approx(1.5, rel=0.1)
+    assert row["fwhm_um"] == pytest.approx(0.71, rel=0.06)
+
+
 def cell_movie(kind, share, seed=0):
     """Return (movie, true mask) of a cell that fills ``share`` of the rows of the frame."""
     rows, columns = 64, 256
