@@ -93,6 +93,8 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
     if not rows and first:
         raise InputError(f"{root}: no DICOM files; put *.dcm files and {settings.csv} there")
     findings = {row["source"]: row["findings"] for row in rows}
+    if not rows:
+        return rows  # all were moved by an earlier run, whose report stays
     for line in report(root / "deid_report.csv", findings, settings.deid):
         print(f"deid: {line}")
     if settings.debug:

@@ -185,3 +185,11 @@ def test_a_killed_run_goes_on_where_it_was(root, monkeypatch):
             patch.setattr(module, name, wrapped)
             assert run(root, **SMALL) == 0
         assert len(calls) == 2  # of four
+
+
+def test_a_run_after_all_was_moved_keeps_the_report(root):
+    assert preprocess(root, **SMALL, move=True) == 0
+    before = (root / "deid_report.csv").read_bytes()
+    assert b"SOPInstanceUID" in before
+    assert preprocess(root, **SMALL, move=True) == 0
+    assert (root / "deid_report.csv").read_bytes() == before
