@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import one_line_faults
-from settings import PRETRAIN, Settings, check_pretraining, pretrain_parser
+from runs.pretrain_flags import check_pretraining, pretrain_parser
+from settings import PRETRAIN, Settings
 
 # data
 NFRAMES = PRETRAIN.NFRAMES  # frames of a clip

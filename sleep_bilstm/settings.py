@@ -237,7 +237,7 @@ def read_config_file(path: Path) -> dict:
         if from_text:
             try:
                 # Types come from the settings: PyYAML reads 1e-4 as text, off as False, 012 as 10.
-                held = yaml.load(text, Loader=yaml.BaseLoader)
+                held = yaml.BaseLoader(text).get_single_data()
             except yaml.YAMLError as error:
                 raise ValueError(error) from error
         else:

@@ -14,7 +14,7 @@ import train_twostream
 from network.checkpoints import read_info
 from runs.pipeline import pretrain_settings, training_settings
 from runs.pretrain import FOLDERS
-from settings import pretrain_parser
+from runs.pretrain_flags import pretrain_parser
 
 
 def write_echonet(root, n=8, channels=1, frames=10):
