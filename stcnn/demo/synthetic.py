@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -145,8 +146,9 @@ def make_synthetic(
         )
     replaces = out.exists()
     out.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out)
     # A folder of its own: the jobs of a sweep may make the set at the same time.
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
     try:
         _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config)
         building.chmod(0o755)
@@ -159,6 +161,20 @@ def make_synthetic(
     if not (out / "truth.json").is_file():
         raise InputError(f"{out}: the finished set could not be moved there")
     return out
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove the unfinished sets beside ``out`` of processes that a kill has ended."""
+    for folder in out.parent.glob(f".{out.name}.*.*"):
+        number = folder.name.removeprefix(f".{out.name}.").split(".")[0]
+        if not number.isdecimal():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:  # it runs, for another user
+            continue
 
 
 def _write_set(out, seed, hz, px, neurons, which, teacher, config):

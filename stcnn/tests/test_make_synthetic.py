@@ -1,13 +1,16 @@
 """The planted tuning, the noise and the format of the synthetic set."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from common.files import InputError
-from demo.synthetic import SIZES_DEG, make_synthetic, synthetic_stimuli
+from demo.synthetic import SIZES_DEG, make_synthetic, remove_unfinished, synthetic_stimuli
 from demo.teacher import analytic_calcium, noisy_trials
 from inputs.recordings import read_movies, read_recordings
 from inputs.stimuli import disc, growing, moving_rectangle, shrinking
@@ -92,3 +95,13 @@ def test_a_checkpoint_can_be_the_teacher(here, tiny_run, tmp_path):
     )
     truth = json.loads((tmp_path / "set" / "truth.json").read_text())
     assert list(truth["types"]) == ["lc11", "lc12", "lplc2"]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_alone(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [tmp_path / f".set.{number}.abc" for number in (gone.pid, os.getpid(), "notes")]
+    for folder in left:
+        folder.mkdir()
+    remove_unfinished(tmp_path / "set")
+    assert [folder.exists() for folder in left] == [False, True, True]
