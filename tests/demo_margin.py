@@ -48,10 +48,12 @@ def margin(value, target):
     if found := re.search(rf"within {NUMBER} ?% of {NUMBER}", target):
         share, wanted = map(float, found.groups())
         return wanted * share / 100 - abs(value - wanted)
-    if found := re.search(rf"(>=|>|at least|above) ?{NUMBER}", target):
-        return value - float(found.group(2))
+    if found := re.search(rf"within \+-{NUMBER}", target):
+        return float(found.group(1)) - abs(value)
+    if found := re.findall(rf"(?:>=|>|at least|above) ?{NUMBER}", target):
+        return value - max(map(float, found))  # "> 0 and > 0.055": the tighter one
     if found := re.search(rf"(<=|<|at most|below) ?{NUMBER}", target):
-        return float(found.group(2)) - value
+        return float(found.group(2)) - (abs(value) if target.startswith("|") else value)
     return None
 
 
