@@ -31,7 +31,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     """Measure the rows, print the table and write benchmark.json."""
     args = build_parser().parse_args(argv)
     from demo.benchmarks import run_child, run_rows

@@ -23,7 +23,7 @@ def __getattr__(name):
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Convert the recordings that the flags name."""
     args = storage.build_parser(__doc__.split("\n")[0], SECONDS).parse_args(argv)
     from inputs.tfrecords import convert

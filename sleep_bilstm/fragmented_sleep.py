@@ -59,7 +59,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Print and write the statistics of one hypnogram."""
     args = build_parser().parse_args(argv)
     from analysis.bouts import (

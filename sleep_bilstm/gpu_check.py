@@ -21,7 +21,7 @@ OUT = RESULTS_DIR / "gpu" / "gpu.jsonl"
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the cases; the exit code is 1 when one fails."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")

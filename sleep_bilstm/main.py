@@ -95,13 +95,13 @@ MODEL = settings.MODEL  # accepted and ignored: module name in the published pro
 DATASET = settings.DATASET  # accepted and ignored: module name in the published project
 
 
-def resolve(argv=None) -> settings.Settings:
+def resolve(argv: list[str] | None = None) -> settings.Settings:
     """Return the checked settings: the globals above, then the file of --config, then flags."""
     return settings.resolve(argv, globals(), __doc__.split("\n")[0])
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the chosen mode."""
     chosen = resolve(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)

@@ -45,7 +45,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Write the data set that the flags describe."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(argv)

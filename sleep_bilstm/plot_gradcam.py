@@ -49,7 +49,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Draw the maps of the given mice."""
     args = build_parser().parse_args(argv)
     from analysis.figure_scripts import present

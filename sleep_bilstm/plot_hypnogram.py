@@ -54,7 +54,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Draw the label vectors of the given files."""
     args = build_parser().parse_args(argv)
     from analysis.figure_scripts import present

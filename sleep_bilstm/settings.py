@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -195,7 +196,9 @@ YES_NO = {
 }
 
 
-def typed(value, default, *, from_text: bool):
+def typed(
+    value: Any, default: bool | int | float | str, *, from_text: bool
+) -> bool | int | float | str:
     """Return ``value`` of a settings file as the type of ``default``.
 
     Args:
@@ -281,7 +284,9 @@ def check_values(values: dict) -> None:
         )
 
 
-def resolve(argv=None, found: dict | None = None, description: str = "") -> Settings:
+def resolve(
+    argv: list[str] | None = None, found: dict | None = None, description: str = ""
+) -> Settings:
     """Return the checked settings: ``found`` (globals of a script), then --config, then flags."""
     given = vars(build_parser(found, description).parse_args(argv))
     from_file = read_config_file(Path(given["config"])) if given.get("config") else {}

@@ -37,7 +37,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Run one of the commands."""
     args = build_parser().parse_args(argv)
     from analysis.tables import write_table

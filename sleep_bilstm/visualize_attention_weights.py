@@ -49,7 +49,7 @@ def build_parser() -> Parser:
 
 
 @one_line_faults
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Draw the weights of one mouse and print the sum of each mean curve."""
     args = build_parser().parse_args(argv)
     from analysis.attention_figures import (

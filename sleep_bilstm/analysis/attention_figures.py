@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from analysis.hypnogram_figures import grey_gaps, hour_axis
 from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
@@ -115,7 +116,7 @@ def attention_statistics(
     )
 
 
-def plot_means(statistics: AttentionStatistics):
+def plot_means(statistics: AttentionStatistics) -> Figure:
     """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
     figure, row = new_figure(11, 3.2, columns=len(statistics.names), sharey=True)
     for state, axes in enumerate(row):
@@ -133,7 +134,7 @@ def plot_means(statistics: AttentionStatistics):
 
 def plot_in_time(
     statistics: AttentionStatistics, y_pred: np.ndarray, epoch_seconds: float = EPOCH_S
-):
+) -> Figure:
     """Return all weights of a session in time order, coloured by predicted state; gaps are grey.
 
     Epochs without known times follow each other.
@@ -158,7 +159,7 @@ def plot_in_time(
     return figure
 
 
-def plot_histograms(statistics: AttentionStatistics):
+def plot_histograms(statistics: AttentionStatistics) -> Figure:
     """Return the distributions of the rescaled weights, one per predicted state."""
     figure, row = new_figure(11, 3.0, columns=len(statistics.names), sharey=True)
     edges = np.linspace(0, 1, BINS + 1)
@@ -171,7 +172,7 @@ def plot_histograms(statistics: AttentionStatistics):
     return figure
 
 
-def plot_transitions(statistics: AttentionStatistics):
+def plot_transitions(statistics: AttentionStatistics) -> Figure:
     """Return both distributions: samples around transitions and all others."""
     figure, axes = new_figure(5.5, 3.4)
     edges = np.linspace(0, 1, BINS + 1)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from common.figures import PRINT_DPI, new_figure, save_figure
 from common.files import InputError
@@ -28,7 +30,7 @@ ROW_INCHES = 1.7
 AXES_POINTS = 640  # width of the axes in points (1/72 inch)
 
 
-def hour_axis(axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
+def hour_axis(axes: Axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
     """Label the x axis of ``count`` epochs in hours; with ``gaps`` say what is grey."""
     hours = count * epoch_seconds / HOUR_S
     step = next((s for s in TICK_HOURS if hours / s <= MOST_TICKS), TICK_HOURS[-1])
@@ -41,7 +43,7 @@ def hour_axis(axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
     axes.set_xlabel("Time (hr)" + ("; grey: artifact or not scored" if gaps else ""))
 
 
-def grey_gaps(axes, gap: np.ndarray, offset: float) -> None:
+def grey_gaps(axes: Axes, gap: np.ndarray, offset: float) -> None:
     """Paint the epochs of ``gap`` (N,) bool grey, each one wide, the first from ``offset`` on."""
     edges = np.flatnonzero(np.diff(np.r_[False, gap, False].astype(int)))
     for start, stop in edges.reshape(-1, 2):
@@ -53,7 +55,7 @@ def plot_hypnogram(
     titles: Sequence[str],
     epoch_seconds: float = EPOCH_S,
     num_classes: int = 3,
-):
+) -> Figure:
     """Return a figure with one row per label series (N,).
 
     Epoch l = 1..N is a vertical stroke at x = l from y = s to s + 1 in the colour of state s.

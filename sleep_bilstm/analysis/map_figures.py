@@ -5,10 +5,14 @@ Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; speci
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.io
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from common.figures import PRINT_DPI, new_figure, save_figure
 from common.files import InputError
@@ -29,13 +33,13 @@ def rescale(heatmap: np.ndarray) -> np.ndarray | None:
 
 
 def overlay_heatmap_gradcam(
-    axes,
-    image,
+    axes: Axes,
+    image: np.ndarray | None,
     heatmap: np.ndarray,
     alpha: float = OPACITY,
     colour_map: str = COLOUR_MAP,
     limit: float | None = None,
-):
+) -> AxesImage | None:
     """Draw ``heatmap`` (H, W) over ``image`` (H, W) or None; return what carries the colours.
 
     The map is rescaled to 0..1, or with ``limit`` drawn as it is from -limit to limit.
@@ -64,7 +68,7 @@ def plot_gradcam(
     colour_bar: bool = False,
     outlines: np.ndarray | None = None,
     signed: bool = False,
-):
+) -> Figure:
     """Return a figure with one row per mouse and one column per state.
 
     Args:
@@ -104,7 +108,11 @@ def plot_gradcam(
 
 
 def save_maps_figure(
-    maps, backgrounds, path: Path, table: pd.DataFrame | None = None, **look
+    maps: dict[str, dict[str, np.ndarray]],
+    backgrounds: dict[str, dict],
+    path: Path,
+    table: pd.DataFrame | None = None,
+    **look: Any,
 ) -> Path:
     """Draw the maps and write PNG, PDF and the CSV behind them."""
     figure = plot_gradcam(maps, backgrounds, **{"colour_bar": True, **look})

@@ -70,7 +70,14 @@ class SubjectMaps:
         self.examples = [None] * num_classes
         self.indices = [[] for _ in range(num_classes)]
 
-    def add(self, maps, frames, labels, predicted, items) -> None:
+    def add(
+        self,
+        maps: np.ndarray,
+        frames: np.ndarray,
+        labels: np.ndarray,
+        predicted: np.ndarray,
+        items: np.ndarray,
+    ) -> None:
         """Add maps (B, h, w) of frames (B, F, H, W) with their labels, predictions and item
         numbers.
         """
@@ -147,8 +154,13 @@ def collect(
 
 
 def save_subject(
-    subject: SubjectMaps, epochs: Epochs, mouse: str, out: Path, about: dict, states
-) -> dict:
+    subject: SubjectMaps,
+    epochs: Epochs,
+    mouse: str,
+    out: Path,
+    about: dict,
+    states: Sequence[int],
+) -> dict[str, np.ndarray]:
     """Write one .mat per state and return the maps by state name."""
     hemis = "_hemis" if epochs.view.hemisphere else ""
     frames, height, width = epochs.shape
@@ -181,7 +193,9 @@ def seen(image: np.ndarray, view: View) -> np.ndarray:
     return view.frames(image[None].repeat(view.num_frames, 0))[0][0]
 
 
-def occlusion_masks(epochs: Epochs, settings: Settings, parcels) -> tuple[np.ndarray, str]:
+def occlusion_masks(
+    epochs: Epochs, settings: Settings, parcels: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """Return the masks (n, H, W) bool of what is hidden in turn, and their description."""
     if settings.occlusion_parcels:
         if parcels is None:
@@ -192,7 +206,11 @@ def occlusion_masks(epochs: Epochs, settings: Settings, parcels) -> tuple[np.nda
 
 
 def method_of(
-    network: AttentionBiLSTM, epochs: Epochs, settings: Settings, parcels, normalization: str
+    network: AttentionBiLSTM,
+    epochs: Epochs,
+    settings: Settings,
+    parcels: np.ndarray | None,
+    normalization: str,
 ) -> tuple[GradCam | Occlusion, dict, dict]:
     """Return the kind of map that the mode asks for, what the files say of it, and its look."""
     if settings.mode == "occlusion":
@@ -212,7 +230,7 @@ def method_of(
     return method, {"method": f"{method.method} on {method.target}", "layer": LAST_LAYER}, {}
 
 
-def front_back_tests(subject: SubjectMaps, names: tuple[str, ...], states) -> dict:
+def front_back_tests(subject: SubjectMaps, names: tuple[str, ...], states: Sequence[int]) -> dict:
     """Return index and number of epochs per state, and the permutation test of every pair."""
     return {
         "front_back_index": {

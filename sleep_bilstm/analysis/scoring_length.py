@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
 from common.files import InputError
@@ -15,7 +16,7 @@ from common.files import InputError
 COLUMNS = ("seconds", "f1_weighted", "kappa")
 
 
-def plot_scoring_length(table: pd.DataFrame):
+def plot_scoring_length(table: pd.DataFrame) -> Figure:
     """Return the figure of a table with columns seconds, f1_weighted and kappa."""
     figure, left = new_figure(6.5, 4)
     right = left.twinx()

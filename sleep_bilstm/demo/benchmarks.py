@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import focal_loss
@@ -41,7 +42,7 @@ from inputs.shards import find_records, read_epoch
 from inputs.storage import Storage
 from inputs.tfrecords import create
 from network.AttentionLayer import LSTMAttentionLayer
-from network.model_attention_bilstm import LEAKY_SLOPE, Architecture, build
+from network.model_attention_bilstm import LEAKY_SLOPE, Architecture, AttentionBiLSTM, build
 
 REPEATS = 3
 CLOCK = time.process_time  # CPU seconds of all threads: other work on the machine does not count
@@ -57,7 +58,7 @@ def make_recording(work: Path) -> Path:
     return path
 
 
-def ours_create(work: Path):
+def ours_create(work: Path) -> tuple[float, np.ndarray]:
     """Convert the recording to a shard; return (seconds, first epoch)."""
     make_recording(work)
     start = CLOCK()
@@ -66,7 +67,7 @@ def ours_create(work: Path):
     return seconds, read_epoch(find_records(work / "shards")[0])
 
 
-def baseline_create(work: Path):
+def baseline_create(work: Path) -> tuple[float, np.ndarray]:
     """Convert it as the published script does: whole file, masked float64 arrays, lists."""
     path = make_recording(work)
     out = work / "reference"
@@ -109,7 +110,7 @@ def make_chunked(work: Path) -> Path:
     return path
 
 
-def ours_chunked(work: Path):
+def ours_chunked(work: Path) -> tuple[float, np.ndarray]:
     """Read all epochs of it, one after another; return (seconds, sums)."""
     path = make_chunked(work)
     start = CLOCK()
@@ -118,7 +119,7 @@ def ours_chunked(work: Path):
     return CLOCK() - start, np.array(sums)
 
 
-def baseline_chunked(work: Path):
+def baseline_chunked(work: Path) -> tuple[float, np.ndarray]:
     """Read it epoch by epoch from the file, which inflates every chunk once per epoch."""
     path, mask = make_chunked(work), np.flatnonzero(brain_mask(128).T)
     start = CLOCK()
@@ -128,7 +129,7 @@ def baseline_chunked(work: Path):
     return CLOCK() - start, np.array(sums)
 
 
-def ours_reading(work: Path):
+def ours_reading(work: Path) -> tuple[float, np.ndarray]:
     """Read the epochs of the shard, shuffled, with two workers; return seconds per epoch."""
     if not (work / "shards").is_dir():
         ours_create(work)
@@ -142,7 +143,7 @@ def ours_reading(work: Path):
     return (CLOCK() - start) / len(order), np.zeros(1)
 
 
-def published_network(shape: dict):
+def published_network(shape: dict) -> tuple[AttentionBiLSTM, keras.Model, keras.Model]:
     """Build the network layer by layer with TimeDistributed, as published, with our weights."""
     own = build(Architecture(**shape, dropout=0.0), seed=0)
     a = own.architecture
@@ -171,7 +172,7 @@ def movies_of(shape: dict, n: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal(size, dtype=np.float32)
 
 
-def fastest(work, repeats: int = REPEATS) -> float:
+def fastest(work: Callable[[], object], repeats: int = REPEATS) -> float:
     """Return the shortest time of ``work()`` in s."""
     times = []
     for _ in range(repeats):
@@ -181,28 +182,28 @@ def fastest(work, repeats: int = REPEATS) -> float:
     return min(times)
 
 
-def ours_first(_work: Path):
+def ours_first(_work: Path) -> tuple[float, np.ndarray]:
     """Build the folded network and run one full-size input: what a short evaluation waits for."""
     movie, start = movies_of(FORWARD, 1), CLOCK()
     probs = build(Architecture(**FORWARD, dropout=0.0), seed=0).infer(movie)["probs"]
     return CLOCK() - start, probs
 
 
-def baseline_first(_work: Path):
+def baseline_first(_work: Path) -> tuple[float, np.ndarray]:
     """Build the published form, which holds every layer once per frame, and run it."""
     movie, start = movies_of(FORWARD, 1)[..., None], CLOCK()
     probs = published_network(FORWARD)[1].predict(movie, verbose=0)
     return CLOCK() - start, probs
 
 
-def ours_forward(_work: Path):
+def ours_forward(_work: Path) -> tuple[float, np.ndarray]:
     """Run one full-size input through the folded network."""
     network, movie = build(Architecture(**FORWARD, dropout=0.0), seed=0), movies_of(FORWARD, 1)
     probs = network.infer(movie)["probs"]
     return fastest(lambda: network.infer(movie)), probs
 
 
-def baseline_forward(_work: Path):
+def baseline_forward(_work: Path) -> tuple[float, np.ndarray]:
     """Run it through the published form with predict, one epoch a call."""
     _, model, _ = published_network(FORWARD)
     movie = movies_of(FORWARD, 1)[..., None]
@@ -219,17 +220,17 @@ def _step(model):
     return fastest(lambda: model.train_on_batch(frames, labels)), probs
 
 
-def ours_step(_work: Path):
+def ours_step(_work: Path) -> tuple[float, np.ndarray]:
     """Train the folded network by one batch."""
     return _step(build(Architecture(**STEP, dropout=0.0), seed=0).model)
 
 
-def baseline_step(_work: Path):
+def baseline_step(_work: Path) -> tuple[float, np.ndarray]:
     """Train the published form by one batch."""
     return _step(published_network(STEP)[1])
 
 
-def ours_gradcam(_work: Path):
+def ours_gradcam(_work: Path) -> tuple[float, np.ndarray]:
     """Map all epochs and states in one pass; return the subject map of every state."""
     network, movies = build(Architecture(**CAM, dropout=0.0), seed=0), movies_of(CAM, CAM_EPOCHS)
     method = GradCam(network, frame_chunk=168)
@@ -249,7 +250,7 @@ def ours_gradcam(_work: Path):
     return seconds, work()
 
 
-def baseline_gradcam(_work: Path):
+def baseline_gradcam(_work: Path) -> tuple[float, np.ndarray]:
     """Map them as published: one pass per state, one epoch a time, all full-size maps kept."""
     _, _, both = published_network(CAM)
     movies = movies_of(CAM, CAM_EPOCHS)[..., None]

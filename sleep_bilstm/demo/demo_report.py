@@ -33,7 +33,9 @@ from inputs.states import STATE_NAMES
 from settings import Settings
 
 
-def score(name: str, value, target: str, passed, *, control: bool = False) -> dict:
+def score(
+    name: str, value: float | None, target: str, passed: bool | None, *, control: bool = False
+) -> dict:
     """Return one score as summary.json holds it."""
     return {
         "name": name,
@@ -90,7 +92,7 @@ def demo_scores(found: dict) -> list[dict]:
     return scores
 
 
-def demo_figures(mouse: str, name: str, cam_shape) -> list[dict]:
+def demo_figures(mouse: str, name: str, cam_shape: tuple[int, int]) -> list[dict]:
     """Return the figures of the report, the main one first.
 
     Args:

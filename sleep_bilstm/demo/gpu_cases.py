@@ -11,6 +11,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Cases:
         shape = (self.training.batch_size, a.num_frames, a.height, a.width, 1)
         return random.normal(size=shape).astype(np.float32), random.integers(0, 3, shape[0])
 
-    def network(self, device: str, **changes) -> tuple[AttentionBiLSTM, keras.Optimizer]:
+    def network(self, device: str, **changes: Any) -> tuple[AttentionBiLSTM, keras.Optimizer]:
         """Return the compiled network of seed 0 with its variables on ``device``."""
         with tf.device(device):
             network = build(dataclasses.replace(self.architecture, **changes), seed=0)

@@ -13,8 +13,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -72,7 +74,7 @@ FREE = ("fresh", "debug", "mode", "device", "workers")
 SIDE_NETWORKS = 2  # the control and the network of the toy set, trained beside the main one
 
 
-def demo_settings(settings: Settings):
+def demo_settings(settings: Settings) -> tuple[Settings, Preset]:
     """Return the settings of the demo: the preset, overridden by what the user gave."""
     seed_number(settings.seed)
     if settings.num_classes != 3:
@@ -93,7 +95,7 @@ def demo_settings(settings: Settings):
     return Settings(values, settings.given), preset
 
 
-def remove_older_data(base: Path, plan) -> None:
+def remove_older_data(base: Path, plan: Plan) -> None:
     """Remove the demo's data below ``base`` when their truth.json is not of ``plan``."""
     recordings = base / "recordings"
     marker = recordings / "truth.json"
@@ -125,12 +127,14 @@ def make_data(settings: Settings, preset: Preset) -> dict[str, Path]:
     return {**folders, "split": base / "mouse_split.json", "toy_split": base / "toy_split.json"}
 
 
-def changed(settings: Settings, **values):
+def changed(settings: Settings, **values: Any) -> Settings:
     """Return settings with other values."""
     return Settings({**settings.values, **values}, settings.given)
 
 
-def train_once(settings: Settings, data: Path, split_file: Path, run_dir: Path):
+def train_once(
+    settings: Settings, data: Path, split_file: Path, run_dir: Path
+) -> tuple[AttentionBiLSTM, Split]:
     """Train on a mouse split, or go on where an interrupted training stopped.
 
     Returns:
@@ -262,7 +266,7 @@ class Here:
     A side process would take the only core from the parent and load TensorFlow once more.
     """
 
-    def submit(self, function, *arguments) -> Future:
+    def submit(self, function: Callable, *arguments: Any) -> Future:
         """Call ``function``, which says nothing meanwhile; return its result as a future."""
         done, before = Future(), logging.root.manager.disable
         logging.disable(logging.WARNING)
@@ -274,7 +278,7 @@ class Here:
 
 
 @contextlib.contextmanager
-def side_pool(count: int):
+def side_pool(count: int) -> Iterator[ProcessPoolExecutor | Here]:
     """Yield an executor of ``count`` side processes; a fault or Ctrl-C ends them at once."""
     if count == 0:
         yield Here()
@@ -296,7 +300,7 @@ def side_pool(count: int):
             raise
 
 
-def run_beside(part, values: dict, folders: dict[str, Path], run_dir: Path):
+def run_beside(part: Callable, values: dict, folders: dict[str, Path], run_dir: Path) -> Any:
     """Call ``part(settings, folders, run_dir)`` in a side process."""
     return part(Settings(values, frozenset()), folders, run_dir)
 

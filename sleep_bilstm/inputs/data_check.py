@@ -1,5 +1,6 @@
 """What a recording holds and what is wrong with it (check_data.py)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def check_recording(
 def check_folder(
     data_path: Path,
     *,
-    mice=(),
+    mice: Sequence[str] = (),
     pattern: str = "*.mat",
     mask_file: Path | None = None,
     signals: bool = True,

@@ -14,7 +14,7 @@ def make_dataset(
     *,
     workers: int = 1,
     drop_remainder: bool = False,
-):
+) -> tf.data.Dataset:
     """Return a tf.data.Dataset of (frames (B, F, H, W, 1), labels (B,)) in the given order.
 
     Several epochs are read at once; the order stays as given.

@@ -26,7 +26,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MASK_KEYS = ("xform_mask", "parcelisbrain", "xform_isbrain")  # in the order of preference
 
 
-def plain_array(variable) -> np.ndarray:
+def plain_array(variable: h5py.Dataset | h5py.Group | np.ndarray | sparse.spmatrix) -> np.ndarray:
     """Return a MATLAB variable as a dense array, axes reversed; sparse matrices are filled up.
 
     Args:

@@ -65,7 +65,9 @@ def _of_rows(rows: list[str], count: int) -> list[str]:
     return list(rows[0]) if len(rows) == 1 and len(rows[0]) == count else rows
 
 
-def texts_of(variable, file, count: int) -> list[str] | None:
+def texts_of(
+    variable: h5py.Dataset | np.ndarray, file: h5py.File | None, count: int
+) -> list[str] | None:
     """Return the scores of a MATLAB variable as text, one per epoch; None for plain numbers.
 
     Args:
@@ -96,7 +98,12 @@ def _cell_text(held) -> str:
     return "".join(f"{v:g}" for v in np.asarray(held[()]).ravel())
 
 
-def read_scores(variable, file, codes: dict[str, int], count: int) -> tuple[np.ndarray, list[str]]:
+def read_scores(
+    variable: h5py.Dataset | np.ndarray,
+    file: h5py.File | None,
+    codes: dict[str, int],
+    count: int,
+) -> tuple[np.ndarray, list[str]]:
     """Return the laboratory's codes (E,) of a variable, and each score as text.
 
     Args:

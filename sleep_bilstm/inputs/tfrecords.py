@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,7 +53,9 @@ MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
 GZIP_SHARE = 0.5  # of their size that compressed signals take at least
 
 
-def epochs_of(recording: Recording, how: Storage, *, labelled: bool = True):
+def epochs_of(
+    recording: Recording, how: Storage, *, labelled: bool = True
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """Yield the normalised epochs of an open recording, in time order.
 
     Args:
@@ -358,7 +361,7 @@ def create(
     des_path: Path,
     how: Storage,
     *,
-    mice=(),
+    mice: Sequence[str] = (),
     pattern: str = PATTERN,
     mask_file: Path | None = None,
     workers: int = WORKERS,

@@ -6,6 +6,8 @@ Sub-layers are made in ``build``, so that a reloaded layer owns its weights befo
 Source: specification sections 6.2 and 6.3.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -25,7 +27,7 @@ class LSTMAttentionLayer(keras.layers.Layer):
         self.scoring = scoring
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[tuple[int | None, ...], ...]) -> None:
         """Make the weights for query (B, D) and values (B, F, D)."""
         query_shape, value_shape = input_shape
         units = value_shape[-1]
@@ -57,7 +59,9 @@ class LSTMAttentionLayer(keras.layers.Layer):
             self.V = dense("V", 1, True, 3)
             self.V.build(value_shape)
 
-    def call(self, inputs):
+    def call(
+        self, inputs: Sequence[keras.KerasTensor]
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return context (B, 1, D) and weights (B, 1, F), which sum to 1, of query (B, D) and
         values (B, F, D).
         """
@@ -70,7 +74,7 @@ class LSTMAttentionLayer(keras.layers.Layer):
         weights = ops.softmax(scores, axis=-1)[:, None]  # (B, 1, F)
         return ops.matmul(weights, values), weights
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "scoring": self.scoring, "seed": self.seed}
 
@@ -83,14 +87,14 @@ class SimAM(keras.layers.Layer):
         super().__init__(**kwargs)
         self.e_lambda = e_lambda
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Weigh x (B, H, W, C); same shape."""
         squares = ops.square(x - ops.mean(x, axis=(1, 2), keepdims=True))
         n = x.shape[1] * x.shape[2] - 1
         variance = ops.sum(squares, axis=(1, 2), keepdims=True) / n
         return x * ops.sigmoid(squares / (4 * (variance + self.e_lambda)) + 0.5)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "e_lambda": self.e_lambda}
 
@@ -104,7 +108,7 @@ class ChannelAttention(keras.layers.Layer):
         self.ratio = ratio
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the shared network for x (B, H, W, C)."""
         channels = input_shape[-1]
 
@@ -124,13 +128,13 @@ class ChannelAttention(keras.layers.Layer):
         self.shared_layer_one.build((None, channels))
         self.shared_layer_two.build((None, hidden))
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Weigh the channels of x (B, H, W, C); same shape."""
         mean, highest = ops.mean(x, axis=(1, 2)), ops.max(x, axis=(1, 2))  # (B, C)
         scores = sum(self.shared_layer_two(self.shared_layer_one(z)) for z in (mean, highest))
         return x * ops.sigmoid(scores)[:, None, None]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "ratio": self.ratio, "seed": self.seed}
 
@@ -144,7 +148,7 @@ class SpatialAttention(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the convolution for x (B, H, W, C)."""
         self.conv2d = keras.layers.Conv2D(
             1,
@@ -158,11 +162,11 @@ class SpatialAttention(keras.layers.Layer):
         )
         self.conv2d.build((*input_shape[:-1], 2))
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Weigh the pixels of x (B, H, W, C); same shape."""
         pair = [ops.mean(x, axis=-1, keepdims=True), ops.max(x, axis=-1, keepdims=True)]
         return x * self.conv2d(ops.concatenate(pair, axis=-1))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "kernel_size": self.kernel_size, "seed": self.seed}

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -368,7 +369,9 @@ def load_tf2(
     return network
 
 
-def save_training_state(path: Path, network: AttentionBiLSTM, optimizer, record: dict) -> None:
+def save_training_state(
+    path: Path, network: AttentionBiLSTM, optimizer: keras.Optimizer, record: dict
+) -> None:
     """Write everything an exact resume needs: weights, dropout seeds, optimiser, epoch and history.
 
     Keras' own callback leaves the seeds out; the arrays lie in HDF5 under their position and the
@@ -384,7 +387,7 @@ def save_training_state(path: Path, network: AttentionBiLSTM, optimizer, record:
     write_bytes(path, buffer.getbuffer())
 
 
-def load_training_state(path: Path, network: AttentionBiLSTM, optimizer) -> dict:
+def load_training_state(path: Path, network: AttentionBiLSTM, optimizer: keras.Optimizer) -> dict:
     """Put a saved state back into network and optimiser; return its record.
 
     Raises:

@@ -1,5 +1,8 @@
 """Run the network over epochs: probabilities, states, and a reader's fault as it is."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -15,7 +18,7 @@ def states_of(probs: np.ndarray) -> np.ndarray:
 
 
 def run_over(
-    network: AttentionBiLSTM, epochs: Epochs, how, keys: tuple[str, ...] = ("probs",)
+    network: AttentionBiLSTM, epochs: Epochs, how: Any, keys: tuple[str, ...] = ("probs",)
 ) -> dict[str, np.ndarray]:
     """Run the network over all epochs, in order, in batches of any size; nothing is left out.
 
@@ -44,7 +47,7 @@ def run_over(
     }
 
 
-def fault_lines(dataset):
+def fault_lines(dataset: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """Iterate over ``dataset``; let a reader's InputError out as it is, not as TensorFlow's."""
     try:
         yield from dataset

@@ -18,14 +18,14 @@ class PolyLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.focal = focal
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Return the loss (B,) of labels (B,) or (B, 1) and probabilities (B, K)."""
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         entropy = keras.losses.sparse_categorical_crossentropy(labels, y_pred)
         wrong = 1 - ops.take_along_axis(y_pred, labels[:, None], axis=-1)[:, 0]
         return wrong**2 * entropy + wrong**3 if self.focal else entropy + wrong
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "focal": self.focal}
 
@@ -42,7 +42,7 @@ class AlignedLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.loss = loss
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Return the loss (B,) of labels (B,) or (B, 1) and probabilities (B, K) or (B, 1)."""
         if len(y_pred.shape) != 2 or len(y_true.shape) not in (1, 2):
             raise ValueError(
@@ -53,13 +53,13 @@ class AlignedLoss(keras.losses.Loss):
         shape = ops.shape(y_pred) if y_pred.shape[-1] == 1 else ops.shape(y_pred)[:1]
         return self.loss.call(ops.reshape(y_true, shape), y_pred)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         held = keras.saving.serialize_keras_object(self.loss)
         return {**super().get_config(), "loss": held}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "AlignedLoss":
         """Build the loss from its arguments."""
         return cls(keras.saving.deserialize_keras_object(config.pop("loss")), **config)
 
@@ -106,7 +106,12 @@ class CohenKappa(keras.metrics.Metric):
             shape=(num_classes, num_classes), initializer="zeros", name="matrix"
         )
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self,
+        y_true: keras.KerasTensor,
+        y_pred: keras.KerasTensor,
+        sample_weight: keras.KerasTensor | None = None,
+    ) -> None:
         """Add labels (B,) or (B, 1) and probabilities (B, K), or (B, 1) for two classes."""
         truth = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         if self.num_classes == 2:
@@ -118,13 +123,13 @@ class CohenKappa(keras.metrics.Metric):
             rows = rows * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         self.matrix.assign_add(ops.matmul(ops.transpose(rows), columns))
 
-    def result(self):
+    def result(self) -> keras.KerasTensor:
         """Return (po - pe) / (1 - pe)."""
         total = ops.sum(self.matrix)
         observed = ops.trace(self.matrix) / total
         expected = ops.sum(ops.sum(self.matrix, axis=0) * ops.sum(self.matrix, axis=1)) / total**2
         return (observed - expected) / (1 - expected)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "num_classes": self.num_classes}

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from inputs.hypnogram import hypnograms_of
 from inputs.shards import find_records, read_manifest
 from inputs.states import STATE_NAMES
 from network.checkpoints import load_own, read_config, save_config
-from network.model_attention_bilstm import Architecture, build
+from network.model_attention_bilstm import Architecture, AttentionBiLSTM, build
 from runs.context import train_context
 from runs.split_record import check_same_epochs, write_split
 from runs.train import STATE_FILE, Training, fit
@@ -66,7 +67,7 @@ def say_device(wanted: str) -> str:
     return device
 
 
-def strategy_scope():
+def strategy_scope() -> contextlib.AbstractContextManager:
     """Return the scope in which to build the network: MirroredStrategy with several GPUs."""
     if len(tf.config.get_visible_devices("GPU")) > 1:
         strategy = tf.distribute.MirroredStrategy()
@@ -114,7 +115,7 @@ def view_of(settings: Settings) -> View:
     )
 
 
-def architecture_of(settings: Settings, shape) -> Architecture:
+def architecture_of(settings: Settings, shape: tuple[int, int, int]) -> Architecture:
     """Return the architecture of the settings for inputs of ``shape`` (F, H, W)."""
     names = {field.name for field in fields(Architecture)} - {"num_frames", "height", "width"}
     chosen = {name: settings.values[name] for name in names}
@@ -126,7 +127,7 @@ def training_of(settings: Settings) -> Training:
     return Training(**{field.name: settings.values[field.name] for field in fields(Training)})
 
 
-def load_split(settings: Settings, folder: Path):
+def load_split(settings: Settings, folder: Path) -> tuple[Split, MouseSplit]:
     """Return (split, mice) of the settings over the records in ``folder``."""
     records = find_records(folder)
     mice = read_mouse_split(
@@ -175,7 +176,7 @@ def settings_of_run(run_dir: Path) -> dict:
     return settings
 
 
-def differences(old: dict, new: dict, prefix: str = ""):
+def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
     """Yield (name, old value, new value) of what differs; nested names are joined by dots."""
     for key, value in new.items():
         held = old.get(key)
@@ -209,7 +210,9 @@ def check_resume(run_dir: Path, settings: Settings, architecture: Architecture, 
             )
 
 
-def prepare(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
+def prepare(
+    settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path
+) -> tuple[Epochs, Epochs, Architecture, dict]:
     """Check all that can be wrong with a training before anything is written or removed.
 
     Returns:
@@ -229,7 +232,9 @@ def prepare(settings: Settings, split: Split, mice: MouseSplit, folder: Path, ru
     return train, val, architecture, data
 
 
-def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path):
+def fit_split(
+    settings: Settings, split: Split, mice: MouseSplit, folder: Path, run_dir: Path
+) -> tuple[AttentionBiLSTM, list[dict]]:
     """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
     train, val, architecture, data = prepare(settings, split, mice, folder, run_dir)
     for name, epochs in (("training", train), ("validation", val)):
@@ -269,7 +274,7 @@ def fit_split(settings: Settings, split: Split, mice: MouseSplit, folder: Path, 
     return network, history
 
 
-def seeded(settings: Settings, run_dir: Path):
+def seeded(settings: Settings, run_dir: Path) -> Settings:
     """Return the settings with a seed: a negative one is drawn, or taken from the run to continue.
 
     A split that nobody can repeat would put training epochs into the test.

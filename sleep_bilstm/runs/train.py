@@ -50,7 +50,7 @@ class LossNotFinite(InputError):
     """The training loss became NaN or infinite."""
 
 
-def compile_network(network: AttentionBiLSTM, training: Training):
+def compile_network(network: AttentionBiLSTM, training: Training) -> keras.Optimizer:
     """Compile the network with Adam, loss, accuracy and kappa; return the optimiser."""
     classes = network.architecture.num_classes
     optimizer = keras.optimizers.Adam(
@@ -133,8 +133,8 @@ def fit(
     run_dir: Path,
     *,
     resume: bool = False,
-    logs_dir=None,
-):
+    logs_dir: Path | None = None,
+) -> list[dict]:
     """Train, validate after every epoch and keep the best weights by validation loss.
 
     Args:

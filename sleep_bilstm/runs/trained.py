@@ -74,7 +74,7 @@ def view_of_network(network: AttentionBiLSTM, data: dict) -> View:
     )
 
 
-def load_network(settings: Settings, run_dir: Path, folder: Path):
+def load_network(settings: Settings, run_dir: Path, folder: Path) -> tuple[AttentionBiLSTM, dict]:
     """Load the network that --weights names, from ``run_dir`` or a path.
 
     Args:
@@ -140,7 +140,7 @@ def _load_published(settings: Settings, prefix: Path, folder: Path):
 
 def test_sets(
     settings: Settings, folder: Path, network: AttentionBiLSTM, data: dict, *, subjectwise: bool
-):
+) -> tuple[Epochs, Epochs | None, str]:
     """Return (epochs to test, training epochs or None, sentence about the split)."""
     check_storage(folder, data)
     view = view_of_network(network, data)
