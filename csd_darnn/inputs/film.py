@@ -8,6 +8,7 @@ Letters: F frames, K pixels.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -202,7 +203,7 @@ def find_bad_frames(
     return Known(bad, f"file: {why[0]}") if len(bad) else UNKNOWN
 
 
-def check_bad_frames(frames: np.ndarray | None, n_frames: int, source) -> None:
+def check_bad_frames(frames: np.ndarray | None, n_frames: int, source: str | Path) -> None:
     """Refuse frame numbers that the recording does not have, or that leave none."""
     if frames is None or not len(frames):
         return
@@ -212,7 +213,7 @@ def check_bad_frames(frames: np.ndarray | None, n_frames: int, source) -> None:
         raise InputError(f"{source}: all {n_frames} frames are bad, expected some that are not")
 
 
-def check_in_turn(mean: np.ndarray, bad: np.ndarray | None, source) -> None:
+def check_in_turn(mean: np.ndarray, bad: np.ndarray | None, source: str | Path) -> None:
     """Ask which channel is meant when bright and dark frames follow each other in turn."""
     mean = np.delete(mean, [] if bad is None else bad)
     if len(mean) < LEAST_FRAMES:
@@ -228,7 +229,7 @@ def check_in_turn(mean: np.ndarray, bad: np.ndarray | None, source) -> None:
         )
 
 
-def not_finite(source, seen: Overview, shape: tuple[int, int]) -> InputError:
+def not_finite(source: str | Path, seen: Overview, shape: tuple[int, int]) -> InputError:
     """Return the error that names the first value that is NaN or infinite."""
     frame, pixel, value = seen.first_bad
     row, column = divmod(pixel, shape[1])
