@@ -8,12 +8,16 @@ Source: R. Shad et al., Nature Communications 12, 5192 (2021), figure 1.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 from keras import layers
 
 from network.checkpoints import load_weights, read_info
 from network.resnet_builder_keras import trunk
+
+if TYPE_CHECKING:  # nothing here needs more of it than Keras loads
+    import tensorflow as tf
 
 CHANNELS = {"grey": 1, "of": 2}
 
@@ -113,7 +117,9 @@ class FactorAdam(keras.optimizers.Adam):
         super().__init__(*args, **kwargs)
         self.factors = factors or {}
 
-    def update_step(self, gradient, variable, learning_rate) -> None:
+    def update_step(
+        self, gradient: "tf.Tensor", variable: "tf.Variable", learning_rate: "tf.Tensor"
+    ) -> None:
         # A plain TensorFlow variable has no path: the Keras variable is found by its index.
         path = self._trainable_variables[self._get_variable_index(variable)].path
         super().update_step(gradient, variable, learning_rate * self.factors.get(path, 1.0))
