@@ -7,7 +7,7 @@ and columns of the map.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 CHANNELS_LAST = torch.channels_last
@@ -93,7 +93,17 @@ class SettledNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, y, weight, bias, mean, var, n_first, eps, window):
+    def forward(
+        ctx: FunctionCtx,
+        y: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        var: torch.Tensor,
+        n_first: int,
+        eps: float,
+        window: tuple[tuple[int, int], tuple[int, int]],
+    ) -> torch.Tensor:
         """Return y (B, T, C, H, W) normalised, cut to ``window`` ((low, high) rows, columns)."""
         inverse = torch.rsqrt(var + eps)
         scale = weight * inverse
@@ -105,7 +115,7 @@ class SettledNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of y, weight and bias."""
         y, weight, mean, inverse = ctx.saved_tensors
         out = torch.zeros_like(y)
@@ -119,7 +129,16 @@ class NormConvolution(torch.autograd.Function):
     """Normalise, activate and convolve a map; only the map itself is kept for the way back."""
 
     @staticmethod
-    def forward(ctx, y, weight, bias, kernel, moments, n_first, options):
+    def forward(
+        ctx: FunctionCtx,
+        y: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        kernel: torch.Tensor,
+        moments: tuple[torch.Tensor, torch.Tensor],
+        n_first: int,
+        options: dict,
+    ) -> torch.Tensor:
         """Return the convolved map (B, T, C, H, W).
 
         Args:
@@ -142,7 +161,7 @@ class NormConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of y, weight, bias and kernel."""
         y, weight, kernel, mean, inverse, scale, shift = ctx.saved_tensors
         options = ctx.options
