@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent.name
@@ -27,6 +28,12 @@ def real_dir(request):
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: pass --real DIR")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_every_size():
+    """Undo what building a model sets for the process: numbers below 1e-38 become 0."""
+    torch.set_flush_denormal(False)
 
 
 def run_script(name, *args, cwd=None, check=0, timeout=300):
