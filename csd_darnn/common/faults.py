@@ -8,7 +8,8 @@ import functools
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries say of a full disk in exceptions that are no OSError or bear no number.
@@ -41,7 +42,9 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", DefaultsHelp)
         super().__init__(*args, **kwargs)
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
@@ -51,7 +54,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {unknown[0]}: {hint}")
         return parsed
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit code 2."""
         self.exit(2, f"error: {message}\n")
 

@@ -6,6 +6,7 @@ Figures are made without pyplot: no window system is touched and no figure stays
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,7 +19,9 @@ SCREEN_DPI = 120
 PRINT_DPI = 200
 
 
-def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: int = 1, **grid):
+def new_figure(
+    width: float = 7.0, height: float = 4.0, rows: int = 1, columns: int = 1, **grid: Any
+) -> tuple[Figure, Any]:
     """Return (figure, axes), sizes in inches, without top and right spines."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, **grid)
@@ -30,7 +33,7 @@ def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: 
 def save_figure(
     figure: Figure,
     path: str | os.PathLike,
-    table=None,
+    table: Any = None,
     *,
     dpi: int = SCREEN_DPI,
     pdf: bool = False,

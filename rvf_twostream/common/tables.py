@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan|infinity)", re.I | re.A)
 
 
-def safe_cell(value):
+def safe_cell(value: Any) -> Any:
     """Return a cell as it is written: a text that begins like a formula gets an apostrophe."""
     if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
         return f"'{value}"
@@ -33,7 +34,7 @@ def plain_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
-def safe_frame(table):
+def safe_frame(table: Any) -> Any:
     """Return a pandas table whose texts and column names a spreadsheet takes for no formula."""
     texts = [name for name in table.columns if table[name].dtype.kind not in "biufcmM"]
     changed = table.copy()

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 # Scripts and wings find faults, parser and digest here, beside what they use with them.
 from common.faults import (  # noqa: F401
@@ -93,7 +94,7 @@ def write_bytes(path: str | os.PathLike, content: bytes | bytearray | memoryview
         handle.write(content)
 
 
-def write_json(path: str | os.PathLike, value) -> None:
+def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -112,7 +113,7 @@ def read_json(
     *,
     kind: type | tuple[type, ...] = dict,
     remedy: str = "give an intact file",
-):
+) -> Any:
     """Return the value in a JSON file; a missing, damaged or other one is an InputError.
 
     Args:

@@ -7,15 +7,18 @@ where it stopped. Used by gpu_check.py of every folder.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common.files import InputError
 
 
-def difference(found, expected) -> float:
+def difference(
+    found: ArrayLike | Sequence[ArrayLike], expected: ArrayLike | Sequence[ArrayLike]
+) -> float:
     """Return the largest absolute difference over the largest absolute expected value.
 
     Args:
@@ -41,7 +44,7 @@ def difference(found, expected) -> float:
     return worst
 
 
-def gradient_difference(found, expected) -> float:
+def gradient_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     """Return ``difference`` over the tensors whose expected gradient is more than rounding.
 
     A parameter that the output does not depend on (a bias before a softmax) has a gradient of
