@@ -229,18 +229,18 @@ class Params:
         )
 
     @property
-    def output_dir(self):
+    def output_dir(self) -> Path:
         """Folder of this run."""
         base = Path(self.output_relative_path) if self.output_relative_path else RESULTS_DIR
         return base / self.run_name
 
     @property
-    def load_dir(self):
+    def load_dir(self) -> Path:
         """Folder of the run that ``load_epoch`` is loaded from."""
         return self.output_dir.parent / (self.load_run_name or self.run_name)
 
     @property
-    def data_dir(self):
+    def data_dir(self) -> Path:
         """Data folder: absolute, else beside the config file, in this folder, in the repository."""
         given = Path(self.relative_path)
         bases = [FOLDER, FOLDER.parent]
@@ -249,7 +249,7 @@ class Params:
         candidates = [base / given for base in bases]
         return next((path for path in candidates if path.is_dir()), candidates[-1])
 
-    def ids(self, part):
+    def ids(self, part: str) -> tuple[str, ...]:
         """Return the movie ids of ``part``: train, test or val (val falls back to test)."""
         if part == "val":
             return self.val_ids or self.ids("test")
@@ -260,13 +260,13 @@ class Params:
             return MINIMAL_IDS[index]
         return given or (TRAIN_IDS, TEST_IDS)[index]
 
-    def unscored_classes(self, movie_id):
+    def unscored_classes(self, movie_id: str) -> tuple[str, ...]:
         """Return the classes that are not scored in a movie or in a part of it, ("sparks", ...)."""
         pairs = (text.split(":") for text in self.unscored)
         return tuple(name for one, name in pairs if one == movie_id.partition("-")[0])
 
     @property
-    def chunk(self):
+    def chunk(self) -> tuple[int, int]:
         """(duration, stride) in frames at inference."""
         return (
             self.inference_data_duration or self.data_duration,
@@ -274,7 +274,7 @@ class Params:
         )
 
     @property
-    def input_channels(self):
+    def input_channels(self) -> int:
         """Channels that the network sees."""
         extra = sum(self.n_sin_channels) if self.sin_channels else 0
         return (1 if self.temporal_reduction else self.num_channels) + extra
@@ -307,7 +307,7 @@ def _as_text(value):
     return "" if value is None else str(value)
 
 
-def to_ini(params):
+def to_ini(params: Params) -> str:
     """Return the settings as the text of an INI file that reads back to the same Params."""
     lines = []
     for section in dict.fromkeys(section for section, _ in KEYS):
@@ -319,7 +319,7 @@ def to_ini(params):
     return "\n".join(lines)
 
 
-def to_dict(params):
+def to_dict(params: Params) -> dict[str, dict[str, object]]:
     """Return {section: {key: value}} for JSON and for the loggers."""
     record = {}
     for (section, key), one in KEYS.items():
@@ -328,7 +328,7 @@ def to_dict(params):
     return record
 
 
-def describe(params):
+def describe(params: Params) -> list[str]:
     """Return the lines that a run prints; a parameter that plays no part is left out."""
     skip = set()
     if params.criterion not in FOCAL_CRITERIA:

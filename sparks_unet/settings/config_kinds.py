@@ -18,7 +18,7 @@ class Kind:
     allowed: str
 
 
-def parse_bool(text):
+def parse_bool(text: str) -> bool:
     known = {"yes": True, "true": True, "on": True, "1": True}
     known |= {"no": False, "false": False, "off": False, "0": False}
     try:
@@ -27,7 +27,7 @@ def parse_bool(text):
         raise ValueError(text) from None
 
 
-def integer(low, high=2**31):
+def integer(low: int, high: int = 2**31) -> Kind:
     def parse(text):
         value = int(text)
         if not low <= value <= high:
@@ -37,7 +37,7 @@ def integer(low, high=2**31):
     return Kind(parse, f"an integer >= {low}" if high == 2**31 else f"an integer {low}..{high}")
 
 
-def number(low, high=math.inf, *, above=False):
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Kind:
     def parse(text):
         value = float(text)
         if not (low < value if above else low <= value) or not value <= high or math.isinf(value):
@@ -48,7 +48,7 @@ def number(low, high=math.inf, *, above=False):
     return Kind(parse, bound if math.isinf(high) else f"{bound} and <= {high}")
 
 
-def choice(*names, **aliases):
+def choice(*names: str, **aliases: str) -> Kind:
     def parse(text):
         value = aliases.get(text.lower(), text.lower())
         if value not in names:
@@ -58,7 +58,7 @@ def choice(*names, **aliases):
     return Kind(parse, ", ".join(names))
 
 
-def integers(count):
+def integers(count: int) -> Kind:
     def parse(text):
         values = tuple(int(part) for part in text.split(","))
         if len(values) != count or min(values) < 0:
@@ -68,18 +68,18 @@ def integers(count):
     return Kind(parse, f"{count} integers >= 0 separated by commas")
 
 
-def parse_architecture(text):
+def parse_architecture(text: str) -> str:
     if text.lower() not in ("pablos_unet", "github_unet"):
         raise ValueError(text)
     return text.lower()
 
 
-def parse_dilation(text):
+def parse_dilation(text: str) -> int:
     # the version of 2022 reads a boolean here and uses dilation 1 for both values
     return integer(1).parse("1" if text.lower() in ("yes", "no", "true", "false") else text)
 
 
-def parse_normalization(text):
+def parse_normalization(text: str) -> str:
     value = {"no": "none", "false": "none", "yes": "batch", "true": "batch"}.get(text.lower(), text)
     size = value.removeprefix("group")
     if value not in ("none", "batch", "instance", "group") and not (
@@ -89,7 +89,7 @@ def parse_normalization(text):
     return value
 
 
-def parse_unscored(text):
+def parse_unscored(text: str) -> tuple[str, ...]:
     pairs = tuple(text.replace(",", " ").split())
     for pair in pairs:
         movie_id, colon, name = pair.partition(":")

@@ -7,6 +7,7 @@ Source: specification section 9; the layouts of 2022 ([testing], data_step, [unu
 import configparser
 import dataclasses
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.files import FOLDER, InputError, raise_faults
@@ -215,7 +216,9 @@ def _check(params, source):
     return faults
 
 
-def make_params(texts, source="settings", config_path=None):
+def make_params(
+    texts: dict[tuple[str, str], str], source: str = "settings", config_path: Path | None = None
+) -> Params:
     """Turn {(section, key): text} into Params; all faults are raised together."""
     found, faults = _canonical(texts, source)
     params, post, bad_values = _convert(found, source)
@@ -235,7 +238,7 @@ def make_params(texts, source="settings", config_path=None):
     return made
 
 
-def load_config(path, overrides=()):
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Params:
     """Read an INI file strictly.
 
     Args:
