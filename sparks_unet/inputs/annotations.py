@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from common.files import InputError
-from inputs.calibration import scaled_post
+from inputs.calibration import Calibration, scaled_post
 from inputs.data_processing import (
     TRUNCATE,
     connected_components,
@@ -47,8 +47,15 @@ MIN_CORE_EXTENT = 2  # voxels along each axis; a smaller core grows by one voxel
 
 
 def peak_annotations(
-    movie, classes, *, calibration, radius=3, ignore_radius=1, ignore_frames=0, sigma=2.0
-):
+    movie: np.ndarray,
+    classes: np.ndarray,
+    *,
+    calibration: Calibration,
+    radius: int = 3,
+    ignore_radius: int = 1,
+    ignore_frames: int = 0,
+    sigma: float = 2.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Replace every spark by a ball around its peak.
 
     Args:
@@ -84,7 +91,14 @@ def peak_annotations(
     return labels, peaks
 
 
-def small_annotations(movie, classes, events, *, percentile=75, sigma=2.0):
+def small_annotations(
+    movie: np.ndarray,
+    classes: np.ndarray,
+    events: np.ndarray,
+    *,
+    percentile: float = 75,
+    sigma: float = 2.0,
+) -> np.ndarray:
     """Shrink every spark to its bright core; the rest of it becomes label 4.
 
     Args:
@@ -129,7 +143,9 @@ def _core(values, event, percentile):
     return filled_hull(core) & event
 
 
-def dilated_annotations(classes, *, radii=None, mode="rings"):
+def dilated_annotations(
+    classes: np.ndarray, *, radii: dict[str, int] | None = None, mode: str = "rings"
+) -> np.ndarray:
     """Put a ring of label 4 around the events of every class.
 
     Args:
@@ -174,7 +190,7 @@ def _within(box, wide):
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
 
 
-def ignore_marginal_events(classes, events, margin):
+def ignore_marginal_events(classes: np.ndarray, events: np.ndarray, margin: int) -> np.ndarray:
     """Return class labels in which events touching the first or last frames have label 4."""
     ends = np.concatenate([events[:margin].ravel(), events[len(events) - margin :].ravel()])
     touching = np.zeros(int(events.max(initial=0)) + 1, bool)

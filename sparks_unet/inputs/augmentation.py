@@ -8,20 +8,20 @@ import torch
 from scipy import ndimage
 
 
-def generators(seed, epoch, index):
+def generators(seed: int, epoch: int, index: int) -> tuple[torch.Generator, np.random.Generator]:
     """Return (torch generator, numpy generator) of sample ``index`` in pass ``epoch``."""
     states = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
     return torch.Generator().manual_seed(int(states[0])), np.random.default_rng(int(states[1]))
 
 
-def draw_flips(generator):
+def draw_flips(generator: torch.Generator) -> tuple[bool, bool]:
     """Return (flip x, flip y): two draws of U(0, 1), each flips when above .5."""
     first = float(torch.rand(1, generator=generator))
     second = float(torch.rand(1, generator=generator))
     return first > 0.5, second > 0.5
 
 
-def flip(array, flip_x, flip_y):
+def flip(array: np.ndarray, flip_x: bool, flip_y: bool) -> np.ndarray:
     """Return ``array`` (..., H, W) flipped along x (last axis) and y."""
     if flip_x:
         array = array[..., ::-1]
@@ -30,7 +30,15 @@ def flip(array, flip_x, flip_y):
     return array
 
 
-def add_noise(chunk, rng, *, sigma, gain, scale, legacy=False):
+def add_noise(
+    chunk: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    sigma: float,
+    gain: float,
+    scale: float,
+    legacy: bool = False,
+) -> np.ndarray:
     """Add noise with probability .5, then denoise with probability .5.
 
     Args:

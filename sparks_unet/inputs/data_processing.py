@@ -4,6 +4,7 @@ All arrays are ordered (t, y, x). Letters: T frames, H rows, W columns, N points
 """
 
 import math
+from collections.abc import Sequence
 
 import cc3d
 import numpy as np
@@ -20,12 +21,14 @@ MAX_FILTER_PX = 10  # window of the maximum filter that finds the peak of an ann
 CUBE = np.ones((3, 3, 3), bool)
 
 
-def kernel_radius(sigma):
+def kernel_radius(sigma: float) -> int:
     """Return the radius in voxels of scipy's Gaussian kernel."""
     return int(TRUNCATE * sigma + 0.5)
 
 
-def padded_box(box, shape, padding):
+def padded_box(
+    box: Sequence[slice], shape: Sequence[int], padding: Sequence[int]
+) -> tuple[slice, ...]:
     """Return ``box`` (slices) grown by ``padding`` voxels per axis and clipped to ``shape``."""
     return tuple(
         slice(max(0, one.start - pad), min(n, one.stop + pad))
@@ -33,7 +36,7 @@ def padded_box(box, shape, padding):
     )
 
 
-def label_components(mask):
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Label the 26-connected components of a mask.
 
     Args:
@@ -52,7 +55,7 @@ def label_components(mask):
     return (np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1]) if thin else labels), n
 
 
-def connected_components(mask):
+def connected_components(mask: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, ...]]]:
     """Label the 26-connected components of a mask and return their boxes.
 
     Args:
@@ -65,7 +68,9 @@ def connected_components(mask):
     return labels, ndimage.find_objects(labels)
 
 
-def merged_boxes(boxes, shape, padding):
+def merged_boxes(
+    boxes: list[tuple[slice, ...]], shape: Sequence[int], padding: Sequence[int]
+) -> list[tuple[tuple[slice, ...], list[int]]]:
     """Group boxes whose padded versions are cheaper to process together.
 
     Args:
@@ -101,7 +106,7 @@ def merged_boxes(boxes, shape, padding):
     return groups
 
 
-def peak_footprint(distance_px, distance_frames):
+def peak_footprint(distance_px: float, distance_frames: int) -> np.ndarray:
     """Return the neighbourhood of a peak: ``distance_frames`` times a disk, bool (t, y, x).
 
     Source: section 8.2; 9 px and 3 frames give (3, 11, 11) with 81 pixels a frame.
@@ -110,7 +115,7 @@ def peak_footprint(distance_px, distance_frames):
     return np.repeat(flat[None], max(distance_frames, 1), axis=0)
 
 
-def local_maxima(image, footprint):
+def local_maxima(image: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     """Return the mask of positive voxels that equal the maximum over their neighbourhood.
 
     The same as ``image == ndimage.maximum_filter(image, footprint=footprint)`` for positive
@@ -133,7 +138,15 @@ def local_maxima(image, footprint):
     return maxima
 
 
-def spark_peaks(movie, mask, *, sigma, distance_px, distance_frames, threshold=0.0):
+def spark_peaks(
+    movie: np.ndarray,
+    mask: np.ndarray,
+    *,
+    sigma: float,
+    distance_px: float,
+    distance_frames: int,
+    threshold: float = 0.0,
+) -> np.ndarray:
     """Find the peaks of sparks inside a mask.
 
     Args:
@@ -159,13 +172,15 @@ def spark_peaks(movie, mask, *, sigma, distance_px, distance_frames, threshold=0
     return points[point_order(points)]
 
 
-def spark_groups(boxes, shape, sigma, footprint):
+def spark_groups(
+    boxes: list[tuple[slice, ...]], shape: Sequence[int], sigma: float, footprint: np.ndarray
+) -> list[tuple[tuple[slice, ...], list[int]]]:
     """Return merged boxes in which peaks equal those of the whole movie: kernel plus footprint."""
     padding = [kernel_radius(sigma) + n // 2 + 1 for n in footprint.shape]
     return merged_boxes(boxes, shape, padding)
 
 
-def own_voxels(labels, group):
+def own_voxels(labels: np.ndarray, group: tuple[tuple[slice, ...], list[int]]) -> np.ndarray:
     """Return where the mask components that belong to a merged box are, bool of its shape."""
     box, members = group
     inside = labels[box]
@@ -174,7 +189,14 @@ def own_voxels(labels, group):
     return table[inside]
 
 
-def spark_maxima(movie, labels, group, sigma, footprint, threshold=0.0):
+def spark_maxima(
+    movie: np.ndarray,
+    labels: np.ndarray,
+    group: tuple[tuple[slice, ...], list[int]],
+    sigma: float,
+    footprint: np.ndarray,
+    threshold: float = 0.0,
+) -> np.ndarray:
     """Return the local maxima of a merged box that lie in its own components, bool of its shape."""
     box, _ = group
     inside = labels[box] > 0
@@ -184,7 +206,9 @@ def spark_maxima(movie, labels, group, sigma, footprint, threshold=0.0):
     return local_maxima(smoothed, footprint) & (smoothed > threshold) & own_voxels(labels, group)
 
 
-def marker_points(maxima, group):
+def marker_points(
+    maxima: np.ndarray, group: tuple[tuple[slice, ...], list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the first voxel of every plateau, (N, 3) in the movie, and the numbered plateaus."""
     markers, n = ndimage.label(maxima, CUBE)
     points = np.argwhere(maxima)
@@ -192,12 +216,14 @@ def marker_points(maxima, group):
     return points[first].reshape(n, 3) + [one.start for one in group[0]], markers
 
 
-def point_order(points):
+def point_order(points: np.ndarray) -> np.ndarray:
     """Return the order of points (N, 3) by t, y, x."""
     return np.lexsort(points.T[::-1])
 
 
-def annotated_spark_peaks(movie, classes, events, *, sigma=2.0):
+def annotated_spark_peaks(
+    movie: np.ndarray, classes: np.ndarray, events: np.ndarray, *, sigma: float = 2.0
+) -> np.ndarray:
     """Return the peak of every annotated spark.
 
     Args:
@@ -264,7 +290,7 @@ def _volume(box):
     return math.prod(one.stop - one.start for one in box)
 
 
-def renumber(instances, kept, start=1):
+def renumber(instances: np.ndarray, kept: Sequence[int] | np.ndarray, start: int = 1) -> np.ndarray:
     """Give the ids ``kept`` the numbers start, start + 1, ... in their order; others become 0.
 
     Args:
@@ -280,13 +306,13 @@ def renumber(instances, kept, start=1):
     return table[instances]
 
 
-def drop_marginal_points(points, n_frames, margin):
+def drop_marginal_points(points: np.ndarray, n_frames: int, margin: int) -> np.ndarray:
     """Return the points (N, 3) that lie outside the first and last ``margin`` frames."""
     points = np.asarray(points).reshape(-1, 3)
     return points[(points[:, 0] >= margin) & (points[:, 0] < n_frames - margin)]
 
 
-def blank_margins(array, margin):
+def blank_margins(array: np.ndarray, margin: int) -> np.ndarray:
     """Return a copy of (T, H, W) with the first and last ``margin`` frames set to 0."""
     array = array.copy()
     array[:margin] = 0
@@ -294,7 +320,7 @@ def blank_margins(array, margin):
     return array
 
 
-def filled_hull(core):
+def filled_hull(core: np.ndarray) -> np.ndarray:
     """Return the voxels of a box inside the convex hull of ``core``.
 
     Args:
@@ -312,7 +338,7 @@ def filled_hull(core):
     return (hull.find_simplex(grid) >= 0).reshape(core.shape)
 
 
-def class_contours(classes):
+def class_contours(classes: np.ndarray) -> np.ndarray:
     """Return the contour of every class, two pixels wide, frame by frame.
 
     Args:
@@ -330,13 +356,13 @@ def class_contours(classes):
     return contours
 
 
-def class_contour(mask):
+def class_contour(mask: np.ndarray) -> np.ndarray:
     """Return dilation minus erosion of a mask (T, H, W) by a cross in every frame."""
     cross = ndimage.generate_binary_structure(2, 1)[None]
     return ndimage.binary_dilation(mask, cross) & ~ndimage.binary_erosion(mask, cross)
 
 
-def cell_mask(movie):
+def cell_mask(movie: np.ndarray) -> np.ndarray:
     """Return where the cell is, (H, W) bool, from the mean frame of a movie (T, H, W).
 
     Source: section 8.10.
@@ -362,7 +388,9 @@ def cell_mask(movie):
     return ndimage.binary_fill_holes(mask)
 
 
-def signal_to_noise(movie, classes, *, percentile=99):
+def signal_to_noise(
+    movie: np.ndarray, classes: np.ndarray, *, percentile: float = 99
+) -> float | None:
     """Return (percentile of event voxels - mean) / standard deviation of event-free cell voxels.
 
     Args:
@@ -386,7 +414,7 @@ def signal_to_noise(movie, classes, *, percentile=99):
     return float((high - quiet.mean()) / quiet.std())
 
 
-def self_ratio(movie, quiet):
+def self_ratio(movie: np.ndarray, quiet: np.ndarray) -> np.ndarray:
     """Return (F - F0) / (F0 - b), (T, H, W) float64.
 
     Args:
@@ -401,14 +429,14 @@ def self_ratio(movie, quiet):
     return (movie - resting[:, None, None]) / scale
 
 
-def moving_average(movie, n_frames):
+def moving_average(movie: np.ndarray, n_frames: int) -> np.ndarray:
     """Return the mean of (T, ...) over ``n_frames`` (odd) frames; windows shrink at the ends."""
     if n_frames < 1 or n_frames % 2 == 0:
         raise ValueError(f"moving average over {n_frames} frames: expected an odd number")
     return moving_mean(movie, n_frames // 2, n_frames // 2 + 1)
 
 
-def moving_mean(movie, before, after):
+def moving_mean(movie: np.ndarray, before: int, after: int) -> np.ndarray:
     """Return the mean over the frames t - before .. t + after - 1 that exist, float64 (T, ...)."""
     total = np.concatenate([np.zeros((1, *movie.shape[1:])), np.cumsum(movie, 0, np.float64)])
     frames = np.arange(len(movie))

@@ -8,8 +8,10 @@ Source: specification sections 4.3 and 7.2.
 
 import dataclasses
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from skimage.transform import resize
@@ -26,7 +28,8 @@ from inputs.movie_io import (
 )
 from inputs.movie_state import look_at, told_bits
 from inputs.preprocessing import resample_labels, resample_movie, resample_times
-from settings.config import EVENT_CLASSES, NUM_CLASSES, logger
+from settings.config import EVENT_CLASSES, NUM_CLASSES, Params, logger
+from settings.recording import Given
 
 CLASS_SUFFIX = {
     "raw": "class_label",
@@ -50,7 +53,15 @@ class Sample:
     events: np.ndarray | None = None
 
 
-def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw", given=None):
+def read_sample(
+    folder: str | Path,
+    movie_id: str,
+    *,
+    labels: bool | None = True,
+    events: bool | None = False,
+    sparks_type: str = "raw",
+    given: Given | None = None,
+) -> Sample:
     """Read one recording and check it.
 
     Args:
@@ -94,7 +105,7 @@ def read_sample(folder, movie_id, *, labels=True, events=False, sparks_type="raw
     return Sample(movie_id, movie, classes, ids)
 
 
-def read_samples(folder, ids, **options):
+def read_samples(folder: str | Path, ids: Sequence[str], **options: Any) -> list[Sample]:
     """Read several recordings; faults of all of them are reported together."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -120,7 +131,7 @@ def read_samples(folder, ids, **options):
     return samples
 
 
-def adapted(samples, params):
+def adapted(samples: list[Sample], params: Params) -> list[Sample]:
     """Return recordings as [dataset] wants them: split at jumps, at new frame rate and pixel size.
 
     Args:
@@ -139,7 +150,7 @@ def adapted(samples, params):
     return samples
 
 
-def intensity_jumps(movie, share):
+def intensity_jumps(movie: np.ndarray, share: float) -> list[int]:
     """Return the first frames after steps of the brightness of a movie.
 
     A step happens between two frames and lasts: the mean of JUMP_FRAMES frames after it differs by
@@ -180,7 +191,7 @@ def _everywhere(movie, t, share):
     return np.mean(sign * change[bright] > share / 2) > EVERYWHERE
 
 
-def split_at_jumps(sample, share):
+def split_at_jumps(sample: Sample, share: float) -> list[Sample]:
     """Return the parts of a recording between intensity jumps, with ids NN-1, NN-2, ...
 
     Args:
@@ -209,7 +220,7 @@ def split_at_jumps(sample, share):
     return parts
 
 
-def resized(sample, new_pixel_um):
+def resized(sample: Sample, new_pixel_um: float) -> Sample:
     """Return the sample with another pixel size: movie linear, smoothed first where it shrinks.
 
     Labels and ids take the nearest pixel.
@@ -247,7 +258,7 @@ def resized(sample, new_pixel_um):
     return Sample(sample.id, movie, *masks)
 
 
-def resampled(sample, fps):
+def resampled(sample: Sample, fps: float) -> Sample:
     """Return the sample at ``fps`` frames per second: movie cubic, labels and ids nearest.
 
     Args:
@@ -276,14 +287,14 @@ def resampled(sample, fps):
     return Sample(sample.id, movie, *masks)
 
 
-def frame_counts(labels):
+def frame_counts(labels: np.ndarray) -> np.ndarray:
     """Return the number of voxels (T, 4) of classes 0..3 in each frame of labels (T, H, W)."""
     # comparing small integers is ten times faster than one histogram over all of them
     counts = [[np.count_nonzero(frame == c) for c in range(NUM_CLASSES)] for frame in labels]
     return np.array(counts, np.int64)
 
 
-def chunk_multiplicity(frames, duration, stride):
+def chunk_multiplicity(frames: int, duration: int, stride: int) -> np.ndarray:
     """Return in how many chunks each of ``frames`` frames lies, (frames,)."""
     change = np.zeros(frames + 1, np.int64)
     starts = np.arange(0, frames - duration + 1, stride)
@@ -292,7 +303,7 @@ def chunk_multiplicity(frames, duration, stride):
     return change[:-1].cumsum()
 
 
-def class_weights(labels, duration, stride):
+def class_weights(labels: list[np.ndarray], duration: int, stride: int) -> np.ndarray:
     """Return w_c = N / (4 n_c) (4,) float32 over all chunks; 0 for a class that does not occur.
 
     Args:
@@ -311,7 +322,7 @@ def class_weights(labels, duration, stride):
     return weights.astype(np.float32)
 
 
-def instance_weights(samples):
+def instance_weights(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return total events / (3 events of the class) (3,) float32, order sparks, waves, puffs.
 
     Args:

@@ -65,7 +65,7 @@ class MovieDataset:
         start = index * self.stride
         return _network_input(self.data[start : start + self.duration], self.params)
 
-    def frames(self, first, last):
+    def frames(self, first: int, last: int) -> np.ndarray:
         """Return the frames ``first`` to ``last`` of the padded movie, (n, H, W) float32."""
         return self.data[first:last]
 
@@ -162,7 +162,7 @@ class SparkDataset(Dataset):
             data = np.concatenate([noisy[None], data[1:]]) if params.sin_channels else noisy
         return data, labels
 
-    def class_weights(self):
+    def class_weights(self) -> np.ndarray | None:
         """Return the class weights (4,) of the configuration, or None for equal weights."""
         if self.params.class_weights == "none":
             return None
@@ -171,7 +171,9 @@ class SparkDataset(Dataset):
         return np.sqrt(weights) if self.params.class_weights == "sqrt" else weights
 
 
-def batch_keys(count, batch_size, iteration, *, seed, sampling):
+def batch_keys(
+    count: int, batch_size: int, iteration: int, *, seed: int, sampling: str
+) -> list[tuple[int, int]]:
     """Return the (pass, index) keys of the batch of ``iteration``.
 
     Args:

@@ -27,7 +27,7 @@ def can_be_lazy(params: Params) -> bool:
     return not by_chunk and params.remove_background == "none"
 
 
-def forget_pages(movie) -> None:
+def forget_pages(movie: np.ndarray) -> None:
     """Give back the memory of what was read of a movie that lies in a file; it is read again.
 
     The system would do so by itself, but only once nothing is free.

@@ -165,7 +165,7 @@ def _read_stack(path, given, *, mask=False):
     return data, calibration
 
 
-def read_class_labels(path, shape):
+def read_class_labels(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read a class mask (T, H, W) uint8 with values 0..4 and the shape of its movie."""
     labels = _integer_stack(path, shape, "class mask")
     wrong = ~np.isin(labels, CLASS_VALUES)
@@ -179,7 +179,7 @@ def read_class_labels(path, shape):
     return labels.astype(np.uint8, copy=False)
 
 
-def read_event_labels(path, shape):
+def read_event_labels(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read an event mask (T, H, W) int32 with ids >= 0 and the shape of its movie."""
     labels = _integer_stack(path, shape, "event mask")
     if labels.size and labels.min() < 0:
@@ -193,7 +193,7 @@ def read_event_labels(path, shape):
     return labels.astype(np.int32)
 
 
-def label_warnings(name, classes, events):
+def label_warnings(name: str | Path, classes: np.ndarray, events: np.ndarray) -> list[str]:
     """Return warnings about a pair of masks that disagree: support, and events of two classes.
 
     Args:
@@ -219,7 +219,9 @@ def label_warnings(name, classes, events):
     return warnings
 
 
-def write_stack(path, array, *, calibration=None):
+def write_stack(
+    path: str | Path, array: np.ndarray, *, calibration: Calibration | None = None
+) -> Path:
     """Write a movie as ImageJ TIFF, atomically.
 
     Args:
@@ -257,7 +259,7 @@ def write_stack(path, array, *, calibration=None):
     return Path(path)
 
 
-def same_shape(stack, movie):
+def same_shape(stack: Movie, movie: Movie) -> None:
     """Raise InputError when a stack and its movie (both Movie) differ in shape."""
     if stack.data.shape != movie.data.shape:
         raise InputError(

@@ -6,11 +6,12 @@ Source: specification sections 5.2 to 5.5.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import interpolate, ndimage
 
-from settings.config import IGNORE_INDEX, logger
+from settings.config import IGNORE_INDEX, Params, logger
 
 FULL_SCALE = 65535.0  # counts of a 16-bit camera
 
@@ -34,7 +35,7 @@ SMOOTHING = {  # kernel over (t, y, x) and border of scipy.ndimage
 }
 
 
-def remove_background(movie, method, *, duration):
+def remove_background(movie: np.ndarray, method: str, *, duration: int) -> np.ndarray:
     """Subtract the resting light.
 
     Args:
@@ -61,7 +62,7 @@ def remove_background(movie, method, *, duration):
     return movie
 
 
-def smooth(movie, method):
+def smooth(movie: np.ndarray, method: str) -> np.ndarray:
     """Convolve (T, H, W) with the kernel of ``method``: 2d, 3d, gaussian2d or none; float32."""
     movie = movie.astype(np.float32, copy=False)
     if method == "none":
@@ -70,7 +71,9 @@ def smooth(movie, method):
     return ndimage.convolve(movie, kernel, mode=border)
 
 
-def normalise(movie, method, *, name="movie", full_scale=FULL_SCALE):
+def normalise(
+    movie: np.ndarray, method: str, *, name: str = "movie", full_scale: float = FULL_SCALE
+) -> tuple[np.ndarray, float]:
     """Scale (T, H, W) by ``method`` of section 5.2.
 
     ``full_scale``: counts that become 1 under ``abs_max``.
@@ -101,14 +104,16 @@ def normalise(movie, method, *, name="movie", full_scale=FULL_SCALE):
     return (movie - np.float32(low)) / np.float32(scale), scale
 
 
-def preprocess_movie(movie, params, *, name="movie"):
+def preprocess_movie(
+    movie: np.ndarray, params: Params, *, name: str = "movie"
+) -> tuple[np.ndarray, float]:
     """Return (background removed, smoothed and normalised float32 (T, H, W), scale)."""
     movie = remove_background(movie, params.remove_background, duration=params.data_duration)
     smoothed = smooth(movie, params.data_smoothing)
     return normalise(smoothed, params.norm_video, name=name, full_scale=params.full_scale)
 
 
-def preprocess_chunk(chunk, params):
+def preprocess_chunk(chunk: np.ndarray, params: Params) -> np.ndarray:
     """Return the chunk (D, H, W) after the steps that belong to chunks."""
     if params.remove_background == "chunk_average":
         chunk = chunk - chunk.mean(axis=0)
@@ -118,7 +123,7 @@ def preprocess_chunk(chunk, params):
     return chunk
 
 
-def padding(frames, duration, stride):
+def padding(frames: int, duration: int, stride: int) -> tuple[int, int]:
     """Return (before, after) frames that make chunks of ``duration`` at ``stride`` fit exactly."""
     if frames < duration:
         total = duration - frames
@@ -127,19 +132,19 @@ def padding(frames, duration, stride):
     return total // 2, total - total // 2
 
 
-def pad_frames(array, before, after, value):
+def pad_frames(array: np.ndarray, before: int, after: int, value: float) -> np.ndarray:
     """Pad the first axis of (T, H, W) with ``value``."""
     if not before and not after:
         return array
     return np.pad(array, ((before, after), (0, 0), (0, 0)), constant_values=value)
 
 
-def count_chunks(frames, duration, stride):
+def count_chunks(frames: int, duration: int, stride: int) -> int:
     """Return the number of chunks of a padded movie."""
     return (frames - duration) // stride + 1
 
 
-def sin_channels(chunk, counts):
+def sin_channels(chunk: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """Append sinusoids along x, y and t to a chunk.
 
     Args:
@@ -160,7 +165,7 @@ def sin_channels(chunk, counts):
     return np.stack(channels)
 
 
-def reduce_labels(labels, factor=4):
+def reduce_labels(labels: np.ndarray, factor: int = 4) -> np.ndarray:
     """Shrink (T, H, W) class labels in time: all 0 -> 0; any 1 -> 1; else any 3 -> 3; else maximum.
 
     Differs: the published code returns 0 as soon as one of the frames is background.
@@ -172,18 +177,18 @@ def reduce_labels(labels, factor=4):
     return reduced
 
 
-def keep_sparks(labels):
+def keep_sparks(labels: np.ndarray) -> np.ndarray:
     """Return class labels with sparks and ignored voxels only."""
     return np.where((labels == 1) | (labels == IGNORE_INDEX), labels, 0).astype(labels.dtype)
 
 
-def resample_times(times_s, fps):
+def resample_times(times_s: np.ndarray, fps: float) -> np.ndarray:
     """Return frame times (n,) in s at ``fps`` inside the recorded interval."""
     count = int(np.floor((times_s[-1] - times_s[0]) * fps + 1e-6)) + 1
     return times_s[0] + np.arange(count) / fps
 
 
-def resample_movie(movie, times_s, new_times_s):
+def resample_movie(movie: np.ndarray, times_s: np.ndarray, new_times_s: np.ndarray) -> np.ndarray:
     """Interpolate (T, H, W) cubically along real frame times; float32."""
     result = np.empty((len(new_times_s), *movie.shape[1:]), np.float32)
     degree = min(3, len(times_s) - 1)
@@ -193,7 +198,7 @@ def resample_movie(movie, times_s, new_times_s):
     return result
 
 
-def resample_labels(labels, times_s, new_times_s):
+def resample_labels(labels: np.ndarray, times_s: np.ndarray, new_times_s: np.ndarray) -> np.ndarray:
     """Take the label of the nearest frame. Differs: the published code interpolates cubically."""
     nearest = np.abs(new_times_s[:, None] - times_s[None]).argmin(axis=1)
     return labels[nearest]
