@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from network import new_unet
 from network.unet import UNet
-from settings.config import NUM_CLASSES
+from settings.config import NUM_CLASSES, Params
 
 
 def _split_padding(size, step):
@@ -35,7 +35,7 @@ class UNetPadWrapper(UNet):
         super().__init__(channels_in, classes, **settings)
         self.pad_time = pad_time
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, T, H, W) to log-probabilities (B, classes, T, H, W) (smaller when valid)."""
         step = 2 ** (len(self.down_path) - 1)
         pads = [_split_padding(size, step) for size in x.shape[2:]]
@@ -60,14 +60,14 @@ class TempRedUNet(nn.Module):
         self.conv3 = nn.Conv3d(1, channels, **reduce)
         self.unet = UNetPadWrapper(channels, classes, **settings)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, 1, T, H, W) to log-probabilities (B, classes, T/4, H, W)."""
         x = functional.relu(self.conv1(x))
         x = functional.relu(self.conv2(x))  # (B, 1, T/2, H, W)
         return self.unet(self.conv3(x))
 
 
-def build_model(params):
+def build_model(params: Params) -> nn.Module:
     """Return the network of the configuration, drawn from torch's global generator."""
     if params.nn_architecture == "github_unet":
         model = new_unet.UNet(
@@ -98,7 +98,7 @@ def build_model(params):
     return model
 
 
-def draw_weights(model):
+def draw_weights(model: nn.Module) -> None:
     """Draw convolution weights from N(0, sqrt(2 / fan_in)); biases stay.
 
     Differs: the published function of this name touches 2D convolutions only, so that it changes
@@ -111,7 +111,7 @@ def draw_weights(model):
             nn.init.normal_(module.weight, 0.0, math.sqrt(2 / fan_in))
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable values."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -121,7 +121,7 @@ def _levels(params):
     return convolution, params.unet_steps
 
 
-def valid_output_size(size, params):
+def valid_output_size(size: int, params: Params) -> int:
     """Return the output size along one axis for input ``size``, border_mode = valid; <= 0: none."""
     shrink, steps = _levels(params)
     ceil = params.nn_architecture == "github_unet"
@@ -144,14 +144,14 @@ def valid_output_size(size, params):
     return size - before - after
 
 
-def valid_input_size(size, params):
+def valid_input_size(size: int, params: Params) -> int:
     """Return the smallest input size whose output covers ``size``; border_mode = valid."""
     shrink, steps = _levels(params)
     limit = size + 8 * shrink * 2**steps + 2 ** (steps + 1)
     return next(n for n in range(size, limit) if valid_output_size(n, params) >= size)
 
 
-def predict_log_probabilities(model, x, params):
+def predict_log_probabilities(model: nn.Module, x: torch.Tensor, params: Params) -> torch.Tensor:
     """Run ``model`` on ``x`` (B, C, T, H, W) so that the output has the size of the input.
 
     With border_mode = valid the input is mirrored outwards (edge not repeated) by half of what the

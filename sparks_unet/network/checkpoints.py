@@ -10,8 +10,10 @@ Source: specification sections 6.1, 7.5, 7.6.
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from common.files import InputError, atomic_path
 
@@ -19,18 +21,18 @@ PARTS = ("iterate", "rng", "scheduler", "optimizer", "network")
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel of the released files; torch.compile
 
 
-def checkpoint_path(folder, part, iteration):
+def checkpoint_path(folder: str | Path, part: str, iteration: int) -> Path:
     """Return the path of one part of a checkpoint."""
     return Path(folder) / f"{part}_{iteration:06d}.pth"
 
 
-def available_iterations(folder):
+def available_iterations(folder: str | Path) -> list[int]:
     """Return the sorted iterations whose network lies in ``folder``."""
     found = (re.fullmatch(r"network_(\d+)\.pth", path.name) for path in Path(folder).glob("*.pth"))
     return sorted(int(match[1]) for match in found if match)
 
 
-def save_state(path, state):
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write ``state`` atomically; a full disk is one line and leaves older files as they are."""
     try:
         with atomic_path(path) as temporary:
@@ -42,14 +44,14 @@ def save_state(path, state):
         ) from None
 
 
-def save_checkpoint(folder, iteration, states):
+def save_checkpoint(folder: str | Path, iteration: int, states: dict[str, dict[str, Any]]) -> None:
     """Write the parts of ``states`` {part: state dict}; the network comes last."""
     for part in PARTS:
         if part in states:
             save_state(checkpoint_path(folder, part, iteration), states[part])
 
 
-def load_state(path, device="cpu"):
+def load_state(path: str | Path, device: str | torch.device = "cpu") -> Any:
     """Read a file of tensors and plain values.
 
     Raises:
@@ -73,7 +75,7 @@ def load_state(path, device="cpu"):
         ) from None
 
 
-def network_state(path, device="cpu"):
+def network_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
     """Return the state dict of a network file.
 
     Accepted: a state dict, one with the prefix ``module.``, a dict with the key ``network``.
@@ -98,7 +100,7 @@ def _steps(names):
     return max((int(match[1]) for match in levels if match), default=None)
 
 
-def load_network(model, path):
+def load_network(model: nn.Module, path: str | Path) -> None:
     """Load the weights at ``path`` into ``model`` (strict).
 
     Raises:

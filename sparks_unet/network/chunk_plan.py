@@ -12,6 +12,7 @@ level are counted in that level: level l has D / 2^l of them. A block of two con
   ends of a chunk stay apart, 2 (r_l + 2d) <= D / 2^l.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -92,7 +93,7 @@ class Plan:
         return found
 
 
-def slabs(first: int, last: int, size: int):
+def slabs(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield (first, last) of parts of one even length of at most about ``size``; the last is short.
 
     One length for all: memory that a part leaves fits the next one.

@@ -7,11 +7,13 @@ Source: specification section 7.1; Lovasz-Softmax: Berman, Triki, Blaschko 2018;
 al. 2017; Dice: Milletari et al. 2016.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.nn import functional
 
-from settings.config import IGNORE_INDEX
+from settings.config import IGNORE_INDEX, Params
 
 FOCAL_EPSILON = 1e-8
 ONE_HOT_EPSILON = 1e-6
@@ -19,7 +21,9 @@ DICE_SMOOTH = 1.0
 DICE_EPSILON = 1e-8
 
 
-def nll_loss(log_p, labels, weights=None):
+def nll_loss(
+    log_p: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the weighted mean of -log p of the labels; 0 (with a gradient) where none is valid.
 
     ``weights`` (C,) float or None for equal weights.
@@ -40,7 +44,14 @@ def nll_loss(log_p, labels, weights=None):
     return total / norm if norm > 0 else total
 
 
-def focal_loss(log_p, labels, *, gamma, weights=None, reduction="mean"):
+def focal_loss(
+    log_p: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    gamma: float,
+    weights: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
     """Return the focal loss; ``weights`` (C,) is alpha, ``reduction`` mean over valid, or sum.
 
     Faithful: 1e-6 is added to the one-hot labels and 1e-8 to the probabilities. softmax(log p) is
@@ -75,7 +86,9 @@ def _jaccard_gradient(foreground):
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
 
 
-def lovasz_softmax(log_p, labels, *, classes="present"):
+def lovasz_softmax(
+    log_p: torch.Tensor, labels: torch.Tensor, *, classes: str = "present"
+) -> torch.Tensor:
     """Return the Lovasz-Softmax loss over the whole batch flattened.
 
     ``classes``: ``present`` (mean over classes that occur among valid voxels) or ``all``.
@@ -118,7 +131,7 @@ def _lovasz_in_one_go(log_p, labels, valid, classes):
     return (torch.stack(losses) * counts).sum() / counts.sum().clamp(min=1)
 
 
-def dice_loss(log_p, labels):
+def dice_loss(log_p: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return 1 - the mean soft Dice of classes 1.. over the batch; ignored voxels count nowhere.
 
     Differs: the masking step of the published loss raises IndexError.
@@ -137,7 +150,9 @@ def dice_loss(log_p, labels):
     return 1 - dice[1:].mean()
 
 
-def dice_nll_loss(log_p, labels, weights=None):
+def dice_nll_loss(
+    log_p: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return .8 weighted NLL - .2 log(mean Dice of classes 1.. over samples)."""
     valid, known = _valid_and_known(labels)
     p = (log_p.exp() * valid).flatten(2)
@@ -155,7 +170,9 @@ def _one_hot(known, log_p):
     return functional.one_hot(known, log_p.shape[1]).movedim(-1, 1).to(log_p.dtype)
 
 
-def make_loss(params, weights=None):
+def make_loss(
+    params: Params, weights: torch.Tensor | None = None
+) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
     """Return ``loss(log_p, labels, iteration)`` of the configuration.
 
     Args:
@@ -181,13 +198,22 @@ def make_loss(params, weights=None):
     return loss
 
 
-def sum_losses(log_p, labels, *, w, gamma, weights=None):
+def sum_losses(
+    log_p: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    w: float,
+    gamma: float,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return w focal + (1 - w) Lovasz."""
     focal = focal_loss(log_p, labels, gamma=gamma, weights=weights)
     return w * focal + (1 - w) * lovasz_softmax(log_p, labels)
 
 
-def drop_margins(log_p, labels, frames):
+def drop_margins(
+    log_p: torch.Tensor, labels: torch.Tensor, frames: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Drop the first and last ``frames`` frames of (B, C, T, H, W) and (B, T, H, W).
 
     Differs: the version of 2022 cut columns in place of frames.

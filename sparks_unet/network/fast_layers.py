@@ -4,6 +4,7 @@ Letters: B batch, C channels, T frames, H rows, W columns, d dilation.
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -188,7 +189,9 @@ def class_probabilities(x: torch.Tensor, layer: nn.Conv3d) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def fast_weights(model: nn.Module, *, channels_last: bool = False, turned: bool = False):
+def fast_weights(
+    model: nn.Module, *, channels_last: bool = False, turned: bool = False
+) -> Iterator[None]:
     """Give the weights the layout in which a CPU convolves fastest; afterwards they lie as before.
 
     Args:

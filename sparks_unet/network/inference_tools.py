@@ -6,9 +6,11 @@ Source: specification sections 8.1 and 6.2.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -18,23 +20,24 @@ from inputs.datasets import TIME_REDUCTION, MovieDataset
 from inputs.lazy_movie import LazyMovie, can_be_lazy
 from inputs.preprocessing import count_chunks
 from network.architecture import UNetPadWrapper, predict_log_probabilities
+from network.chunk_plan import Plan
 from network.fast_layers import fast_weights
 from network.shared_prediction import chunk_plan, predicted_parts, reason_against
-from settings.config import NUM_CLASSES, logger
+from settings.config import NUM_CLASSES, Params, logger
 
 GAUSSIAN_WIDTH = 3.0
 GAUSSIAN_REACH = 10.0
 SMALL_CHUNK = 2**20  # voxels; in larger chunks a batch on the CPU costs memory and gains nothing
 
 
-def gaussian_weights(count):
+def gaussian_weights(count: int) -> np.ndarray:
     """Return the weights (count,) of chunks that cover a frame, in order of their start."""
     u = np.linspace(-GAUSSIAN_REACH, GAUSSIAN_REACH, count)
     weights = np.exp(-(u**2) / (2 * GAUSSIAN_WIDTH**2))
     return (weights / weights.sum()).astype(np.float32)
 
 
-def check_assembly(method, duration, stride):
+def check_assembly(method: str, duration: int, stride: int) -> None:
     """Raise InputError where chunks of ``duration`` at ``stride`` cannot be put together."""
     if not 1 <= stride <= duration:
         raise InputError(f"stride {stride}, expected 1 to {duration} (frames of a chunk)")
@@ -63,7 +66,7 @@ class KeptFrames:
         self.count = count_chunks(frames, duration, stride)
         self.before, self.length = pads[0], frames - sum(pads)
 
-    def kept(self, index):
+    def kept(self, index: int) -> tuple[int, int]:
         """Return the frames (first, last) of chunk ``index`` that the movie takes from it."""
         half = (self.duration - self.stride) // 2 if self.method == "overlap" else 0
         low, high = (half if index else 0), self.duration
@@ -87,7 +90,7 @@ class Assembly(KeptFrames):
         self.covering = chunk_multiplicity(frames, duration, stride)  # (T',)
         self.total = np.zeros((classes, self.length, *size), np.float32)
 
-    def add(self, index, chunk, first=0):
+    def add(self, index: int, chunk: np.ndarray, first: int = 0) -> None:
         """Add frames of chunk ``index``, (C, n, H, W) float32 from its frame ``first`` on.
 
         Chunks come in rising order.
@@ -117,13 +120,13 @@ class Assembly(KeptFrames):
         tables = {int(count): gaussian_weights(int(count)) for count in np.unique(counts)}
         return np.array([tables[c][index - f] for c, f in zip(counts, first, strict=True)])
 
-    def result(self, pads=(0, 0)):
+    def result(self, pads: tuple[int, int] = (0, 0)) -> np.ndarray:
         """Return the probabilities (C, T, H, W) without ``pads`` (before, after) frames."""
         before, after = pads
         return self.total[:, before : self.total.shape[1] - after]
 
 
-def inference_context(device, amp):
+def inference_context(device: torch.device, amp: bool) -> contextlib.ExitStack:
     """Return a context without gradients, in bfloat16 where ``amp`` asks for it."""
     stack = contextlib.ExitStack()
     stack.enter_context(torch.inference_mode())
@@ -132,7 +135,7 @@ def inference_context(device, amp):
     return stack
 
 
-def chunk_probabilities(model, batch, params):
+def chunk_probabilities(model: nn.Module, batch: np.ndarray, params: Params) -> np.ndarray:
     """Return probabilities (B, C, D, H, W) float32 on the CPU of a batch of network inputs.
 
     Args:
@@ -166,7 +169,7 @@ def chunk_probabilities(model, batch, params):
     return output[..., above : above + size[0], before : before + size[1]]
 
 
-def receptive_reach(params):
+def receptive_reach(params: Params) -> int:
     """Return how many pixels away a pixel of the input can change the output."""
     reach, coarse, found = 2 * params.dilation, 0, 0
     if params.nn_architecture == "github_unet":
@@ -182,7 +185,7 @@ def receptive_reach(params):
     return found + int(params.temporal_reduction)
 
 
-def check_tiles(params, size):
+def check_tiles(params: Params, size: Sequence[int]) -> None:
     """Raise InputError where tiles of a frame would not give the values of the whole frame."""
     reason = None
     norm = params.batch_normalization
@@ -208,16 +211,16 @@ def _forward(model, x, params, device):
 
 
 def predict_probabilities(
-    model,
-    movie,
-    params,
+    model: nn.Module,
+    movie: np.ndarray,
+    params: Params,
     *,
-    method=None,
-    stride=None,
-    batch_size=None,
-    name="movie",
-    plain=False,
-):
+    method: str | None = None,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    name: str = "movie",
+    plain: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the class probabilities of a movie.
 
     Args:
@@ -259,7 +262,16 @@ def predict_probabilities(
     return assembly.result(), clean
 
 
-def probability_parts(model, dataset, params, kept, *, batch_size=None, name="movie", plain=False):
+def probability_parts(
+    model: nn.Module,
+    dataset: MovieDataset | LazyMovie,
+    params: Params,
+    kept: Callable[[int], tuple[int, int]],
+    *,
+    batch_size: int | None = None,
+    name: str = "movie",
+    plain: bool = False,
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield the probabilities of the frames of each chunk that are wanted, in rising order.
 
     Args:
@@ -294,7 +306,7 @@ def probability_parts(model, dataset, params, kept, *, batch_size=None, name="mo
             yield index, first, part
 
 
-def way(plan, count, reason=None):
+def way(plan: Plan | None, count: int, reason: str | None = None) -> str:
     """Return the line that says how the chunks of a movie go through the network.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn import functional
 DEFAULT_GROUPS = 8
 
 
-def make_norm(name, channels):
+def make_norm(name: str, channels: int) -> nn.Module:
     """Return the layer of ``name``: none, batch, instance, group (8 groups) or group<N>."""
     if name == "none":
         return nn.Identity()
@@ -36,7 +36,7 @@ class DownBlock(nn.Module):
         self.norm1 = make_norm(normalization, channels_out)
         self.pooling = pooling
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, C_in, T, H, W) to (pooled map, map before pooling)."""
         x = functional.relu(self.norm0(self.conv1(x)))
         skip = functional.relu(self.norm1(self.conv2(x)))
@@ -52,7 +52,7 @@ class ResizeConv(nn.Module):
         self.mode = "nearest" if "nearest" in up_mode else "trilinear"
         self.conv = nn.Conv3d(channels_in, channels_out, size, padding=size // 2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, T, H, W) to (B, C_out, 2T, 2H, 2W)."""
         return self.conv(functional.interpolate(x, scale_factor=2, mode=self.mode))
 
@@ -72,7 +72,7 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv3d(inner, 1, 1)
         self.attention_map = None
 
-    def forward(self, skip, gating):
+    def forward(self, skip: torch.Tensor, gating: torch.Tensor) -> torch.Tensor:
         """Weigh ``skip`` (B, C, T, H, W) by the map that ``gating`` (B, 2C, T/2, ...) asks for."""
         theta = self.theta(skip)  # (B, C/2, T/2, H/2, W/2)
         phi = functional.interpolate(self.phi(gating), size=theta.shape[2:], mode="trilinear")
@@ -82,7 +82,7 @@ class AttentionGate(nn.Module):
         return self.w(weights * skip)
 
 
-def crop_pair(upsampled, skip):
+def crop_pair(upsampled: torch.Tensor, skip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring both maps to one size: drop the odd last element, centre-crop the skip."""
     for axis in range(2, upsampled.dim()):
         up, down = upsampled.shape[axis], skip.shape[axis]
@@ -109,7 +109,7 @@ class UpBlock(nn.Module):
         self.norm2 = make_norm(normalization, channels_out)
         self.attention = AttentionGate(channels_out) if attention else None
 
-    def forward(self, skip, x):
+    def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Join ``x`` (B, C_in, T, H, W), upsampled, with ``skip``; returns (B, C_out, ...)."""
         upsampled, skip = crop_pair(self.upconv(x), skip)
         if self.attention is not None:
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         self.conv_final = nn.Conv3d(start_filts, classes, 1)
         self.apply(_initialise)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, T, H, W) to log-probabilities (B, classes, T', H', W')."""
         skips = []
         for block in self.down_convs:

@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
+from inputs.datasets import MovieDataset
+from inputs.lazy_movie import LazyMovie
 from network.architecture import UNetPadWrapper
 from network.chunk_plan import Plan, slabs
 from network.fast_layers import (
@@ -29,6 +32,7 @@ from network.fast_layers import (
     run_block,
     upsample,
 )
+from settings.config import Params
 
 SLAB_VALUES = 2**21  # of one map at a time: more costs memory and saves no time
 KEPT_VALUES = 2**27  # of a chunk at level 0: above, a tenth of the time saves half of the memory
@@ -291,7 +295,9 @@ class Decoder:
             output = _filled(output, part, low, size)
         return output
 
-    def parts(self, maps, x, x_first, needed) -> Iterator[tuple[int, int, torch.Tensor]]:
+    def parts(
+        self, maps: list[list], x: torch.Tensor, x_first: int, needed: list[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Yield (first, last, probabilities (classes, G, T, H, W)) of the kept frames.
 
         Args:
@@ -384,7 +390,7 @@ class Canvas:
         return (x.transpose(2, 3) if self.turned else x).cpu().numpy()
 
 
-def reason_against(model, params) -> str | None:
+def reason_against(model: nn.Module, params: Params) -> str | None:
     """Return why chunks of this network can share nothing, or None when they can."""
     if not isinstance(model, UNetPadWrapper):
         return f"network {type(model).__name__}"
@@ -397,7 +403,7 @@ def reason_against(model, params) -> str | None:
     return None
 
 
-def chunk_plan(model: UNetPadWrapper, dataset, params) -> Plan:
+def chunk_plan(model: UNetPadWrapper, dataset: MovieDataset | LazyMovie, params: Params) -> Plan:
     """Return how the chunks of a MovieDataset go through the network."""
     own = params.sin_channels or params.norm_video == "chunk"
     own = own or params.remove_background == "chunk_average"
@@ -411,7 +417,13 @@ def chunk_plan(model: UNetPadWrapper, dataset, params) -> Plan:
 
 
 def predicted_parts(
-    model: UNetPadWrapper, dataset, plan: Plan, kept: Callable, *, group: int = 1, turned=False
+    model: UNetPadWrapper,
+    dataset: MovieDataset | LazyMovie,
+    plan: Plan,
+    kept: Callable,
+    *,
+    group: int = 1,
+    turned: bool = False,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield the probabilities of the kept frames of all chunks of a movie.
 

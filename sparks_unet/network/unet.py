@@ -6,6 +6,7 @@ Source: specification section 6.1; Ronneberger et al. 2015, Cicek et al. 2016.
 """
 
 import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ class BatchNorm(nn.BatchNorm3d):
     of the same scale and shift.
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, T, H, W) to the same shape."""
         if self.training or not torch.is_grad_enabled():
             return super().forward(x)
@@ -52,7 +53,7 @@ class Block(nn.Module):
             *(convolution(channels_out), nn.ReLU(inplace=True), norm()),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, T, H, W) to (B, C_out, T', H', W')."""
         if torch.is_grad_enabled() or self.training:
             return self.layers(x)
@@ -61,7 +62,7 @@ class Block(nn.Module):
         return x
 
 
-def time_slabs(frames, halo):
+def time_slabs(frames: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (first, last, low, high): frames to compute first..last need the input low..high.
 
     The slabs have about equal lengths of at least SLAB_FRAMES; low and high are even.
@@ -72,7 +73,7 @@ def time_slabs(frames, halo):
         yield first, last, max(0, first - halo), min(frames, last + halo)
 
 
-def centre_crop(x, size):
+def centre_crop(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Crop the last axes of ``x`` to ``size``, starting at floor((a - b) / 2)."""
     for axis, wanted in enumerate(size, start=2):
         x = x.narrow(axis, (x.shape[axis] - wanted) // 2, wanted)
@@ -124,7 +125,7 @@ class UNet(nn.Module):
             self.up_path.append(Block(2 * width, width, **settings))
         self.final_layer = nn.Conv3d(first_channels, classes, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, T, H, W) to logits (B, classes, T', H', W')."""
         # Without gradients the finest level, whose maps are the largest, goes in slabs of frames
         # with the same result in less memory. Borders must be padded for that.
