@@ -4,6 +4,8 @@ Source: section 8.12 of the specification; attention gates: Oktay et al. 2018; G
 et al. 2017.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 from common.files import InputError, atomic_path
 
 
-def attention_maps(model, x):
+def attention_maps(model: torch.nn.Module, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return the maps of all attention gates, coarsest first, resized to the chunk.
 
     Args:
@@ -33,7 +35,14 @@ def attention_maps(model, x):
     return found
 
 
-def grad_cam(model, x, class_index, *, layer, voxels=None):
+def grad_cam(
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    class_index: int,
+    *,
+    layer: torch.nn.Module,
+    voxels: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the Grad-CAM map (D, H, W) >= 0 of one class.
 
     Args:
@@ -70,7 +79,7 @@ def grad_cam(model, x, class_index, *, layer, voxels=None):
     return cam[0, 0].detach().cpu().numpy()
 
 
-def find_layer(model, name=None):
+def find_layer(model: torch.nn.Module, name: str | None = None) -> torch.nn.Module:
     """Return the module ``name``; default: the last block before the output."""
     modules = dict(model.named_modules())
     if name is None:
@@ -81,7 +90,7 @@ def find_layer(model, name=None):
     return modules[name]
 
 
-def draw_maps(path, chunk, maps):
+def draw_maps(path: Path, chunk: np.ndarray, maps: dict[str, np.ndarray]) -> Path:
     """Draw the frame of each map that is brightest in the last one; write the CSV behind it.
 
     Args:

@@ -3,18 +3,23 @@
 Source: section 13.8 of the specification.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
 from analysis.disc_output_tools import write_prediction, write_table
 from analysis.kinetics import event_frequency, event_table
-from analysis.preds_processing_tools import calibrated_post, instances_from_classes
+from analysis.preds_processing_tools import Prediction, calibrated_post, instances_from_classes
 from common.locks import writing
-from inputs.cell import cell_of, find_cell
+from inputs.calibration import ScaledPost
+from inputs.cell import Cell, cell_of, find_cell
 from inputs.data_processing import connected_components
 from inputs.movie_io import read_movie
-from inputs.movie_state import filled, look_at
+from inputs.movie_state import MovieState, filled, look_at
 from settings.config import CLASSES
+from settings.recording import Given
 
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
 SMOOTHING = (1.0, 2.0, 2.0)  # frames, pixels, pixels
@@ -28,15 +33,15 @@ NOISE_FACTOR = 1.4826  # standard deviation of Gaussian noise over its median ab
 
 
 def classical_events(
-    movie,
-    post,
+    movie: np.ndarray,
+    post: ScaledPost,
     *,
-    threshold_sd=THRESHOLD_SD,
-    detrend=False,
-    whole_frame=False,
-    state=None,
-    cell=None,
-):
+    threshold_sd: float = THRESHOLD_SD,
+    detrend: bool = False,
+    whole_frame: bool = False,
+    state: MovieState | None = None,
+    cell: Cell | None = None,
+) -> Prediction:
     """Return the events of a movie (T, H, W) of counts as preds_processing_tools.Prediction.
 
     Args:
@@ -73,7 +78,7 @@ def classical_events(
     return instances_from_classes(movie - movie.min(), classes, post, grey_scale=1.0)
 
 
-def classes_by_size(mask, post):
+def classes_by_size(mask: np.ndarray, post: ScaledPost) -> np.ndarray:
     """Name the components of a mask by width and duration, (T, H, W) uint8."""
     labels, boxes = connected_components(mask)
     volume = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
@@ -95,7 +100,9 @@ def classes_by_size(mask, post):
     return names[labels]
 
 
-def write_classical(path, out, *, given=None, **options):
+def write_classical(
+    path: Path, out: Path, *, given: Given | None = None, **options: Any
+) -> dict[str, int]:
     """Write masks and the event table of the movie at ``path``; return {class: events}.
 
     Args:

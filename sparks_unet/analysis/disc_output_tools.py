@@ -7,17 +7,24 @@ import csv
 import functools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import imageio_ffmpeg
 import numpy as np
+from numpy import ndarray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from analysis.preds_processing_tools import Prediction
 from common.files import InputError, atomic_path
+from inputs.calibration import Calibration
 from inputs.data_processing import class_contours
 from inputs.movie_io import write_stack
 from inputs.stack_writer import write_deflated
 from settings.config import CLASSES, EVENT_CLASSES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLOURS = {  # on the movie; numbers of section 8.12
     "sparks": (178, 255, 102),
@@ -46,8 +53,16 @@ PALETTE = 128  # colours of a GIF
 
 
 def write_prediction(
-    out_dir, stem, movie, prediction, probabilities, *, calibration, table=None, **options
-):
+    out_dir: str | Path,
+    stem: str,
+    movie: ndarray,
+    prediction: Prediction | None,
+    probabilities: ndarray | None,
+    *,
+    calibration: Calibration,
+    table: "pd.DataFrame | None" = None,
+    **options: Any,
+) -> dict[str, Path]:
     """Write all files of one predicted movie.
 
     Args:
@@ -69,8 +84,7 @@ def write_prediction(
     out_dir, written = Path(out_dir), {}
 
     def stack(kind, array, write=write_deflated):
-        path = out_dir / f"{stem}_{kind}.tif"
-        written[kind] = write(path, array, calibration=calibration)
+        written[kind] = write(out_dir / f"{stem}_{kind}.tif", array, calibration=calibration)
 
     if options.get("raw", True) and probabilities is not None:
         bits = options.get("raw_bits", 0)
@@ -92,20 +106,19 @@ def write_prediction(
         stack("instances", sixteen_bit(prediction.instances))
         for name in EVENT_CLASSES:
             stack(f"instances_{name}", sixteen_bit(prediction.instances_of(name)))
-    written["spark_locations"] = write_locations(
-        out_dir / f"{stem}_spark_locations.csv", prediction.spark_peaks
-    )
+    path = out_dir / f"{stem}_spark_locations.csv"
+    written["spark_locations"] = write_locations(path, prediction.spark_peaks)
     if table is not None:
         written["events"] = write_table(out_dir / f"{stem}_events.csv", table)
     return written
 
 
-def rounded(probabilities, bits):
+def rounded(probabilities: ndarray, bits: int) -> ndarray:
     """Return float32 probabilities rounded to multiples of 2^-bits: off by half of that at most."""
     return np.ldexp(np.rint(np.ldexp(probabilities, bits)), -bits).astype(np.float32)
 
 
-def sixteen_bit(instances):
+def sixteen_bit(instances: ndarray) -> ndarray:
     """Return event ids as uint16; more than 65535 events are an error instead of a wrap-around."""
     highest = int(instances.max(initial=0))
     if highest > np.iinfo(np.uint16).max:
@@ -115,14 +128,14 @@ def sixteen_bit(instances):
     return instances.astype(np.uint16)
 
 
-def write_table(path, table):
+def write_table(path: str | Path, table: "pd.DataFrame") -> Path:
     """Write a DataFrame as CSV with six digits; empty cells are quantities that were not found."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return Path(path)
 
 
-def write_rows(path, header, rows):
+def write_rows(path: str | Path, header: tuple[str, ...], rows: list) -> Path:
     """Write a CSV from a header and rows of plain values."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
@@ -131,12 +144,12 @@ def write_rows(path, header, rows):
     return Path(path)
 
 
-def write_locations(path, peaks):
+def write_locations(path: str | Path, peaks: ndarray) -> Path:
     """Write spark peaks (N, 3) (t, y, x) as CSV with the columns frame,x,y."""
     return write_rows(path, ("frame", "x", "y"), [(int(t), int(x), int(y)) for t, y, x in peaks])
 
 
-def simple_events(classes, events):
+def simple_events(classes: ndarray, events: ndarray) -> list[tuple]:
     """Return a row for each event: id, class, first and last frame, x and y in the first frame.
 
     Args:
@@ -158,7 +171,9 @@ def simple_events(classes, events):
     return rows
 
 
-def write_event_lists(folder, movie_id, classes, events):
+def write_event_lists(
+    folder: str | Path, movie_id: str, classes: ndarray, events: ndarray
+) -> tuple[Path, Path]:
     """Write <id>_events_simple.csv (a row an event) and <id>_events_full.csv (a row a frame).
 
     The full list gives the pixels of each event in each frame as "x:y" joined by blanks.
@@ -189,7 +204,7 @@ def _regions(events):
             yield number, box[0], events[box] == number, box
 
 
-def grey_movie(movie):
+def grey_movie(movie: ndarray) -> ndarray:
     """Scale a movie (T, H, W) to 0..255 uint8 between its 0.1 and 99.9 percentile."""
     sample = movie.ravel()[:: max(1, movie.size // SAMPLE)]
     low, high = np.percentile(sample, BRIGHT_PERCENTILES)
@@ -200,7 +215,9 @@ def grey_movie(movie):
     return grey[movie] if few else grey  # a table of all counts is far smaller than the movie
 
 
-def overlay_frames(movie, classes, *, truth_classes=None, white=False):
+def overlay_frames(
+    movie: ndarray, classes: ndarray, *, truth_classes: ndarray | None = None, white: bool = False
+) -> ndarray:
     """Colour a movie by class.
 
     Args:
@@ -225,7 +242,7 @@ def overlay_frames(movie, classes, *, truth_classes=None, white=False):
     return frames
 
 
-def instance_frames(movie, instances, *, seed=0):
+def instance_frames(movie: ndarray, instances: ndarray, *, seed: int = 0) -> ndarray:
     """Colour every event by a random but seeded colour, (T, H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     table = rng.integers(60, 256, (int(instances.max(initial=0)) + 1, 3)).astype(np.uint8)
@@ -235,7 +252,13 @@ def instance_frames(movie, instances, *, seed=0):
     return frames
 
 
-def spark_check_frames(movie, matched_true, matched_pred, false_positive, false_negative):
+def spark_check_frames(
+    movie: ndarray,
+    matched_true: ndarray,
+    matched_pred: ndarray,
+    false_positive: ndarray,
+    false_negative: ndarray,
+) -> ndarray:
     """Mark spark locations by balls, (T, H, W, 3) uint8.
 
     Args:
@@ -254,7 +277,7 @@ def spark_check_frames(movie, matched_true, matched_pred, false_positive, false_
     return frames
 
 
-def balls(shape, points):
+def balls(shape: tuple[int, int, int], points: ndarray) -> ndarray:
     """Return a mask (T, H, W) of balls of BALL_RADIUS voxels around points (N, 3)."""
     mask = np.zeros(shape, bool)
     for point in np.asarray(points).reshape(-1, 3):
@@ -267,7 +290,7 @@ def balls(shape, points):
     return mask
 
 
-def blend(frames, mask, colour, alpha):
+def blend(frames: ndarray, mask: ndarray, colour: tuple[int, int, int], alpha: float) -> None:
     """Mix a colour into the voxels of a mask; changes ``frames`` (T, H, W, 3)."""
     if not mask.any():
         return
@@ -278,7 +301,15 @@ def blend(frames, mask, colour, alpha):
         values[mask] = table[:, channel][values[mask]]
 
 
-def write_overlay(path, movie, classes, *, calibration, truth_classes=None, **options):
+def write_overlay(
+    path: str | Path,
+    movie: ndarray,
+    classes: ndarray,
+    *,
+    calibration: Calibration,
+    truth_classes: ndarray | None = None,
+    **options: Any,
+) -> Path:
     """Write a coloured overlay movie as .tif, .gif or .mp4.
 
     Args:
@@ -300,7 +331,15 @@ def write_overlay(path, movie, classes, *, calibration, truth_classes=None, **op
     return write_view(path, frames, note=truth_classes is not None, **scale, **options)
 
 
-def write_view(path, frames, *, calibration, every=1, max_mb=None, **footer):
+def write_view(
+    path: Path,
+    frames: ndarray,
+    *,
+    calibration: Calibration,
+    every: int = 1,
+    max_mb: float | None = None,
+    **footer: bool,
+) -> Path:
     """Write colour frames (T, H, W, 3) as GIF or MP4 with time, frame rate, scale bar and colours.
 
     ``footer``: legend (default True) names the class colours, note (False) the contours.
@@ -326,7 +365,15 @@ def write_view(path, frames, *, calibration, every=1, max_mb=None, **footer):
         every += 1
 
 
-def decorated(frame, t, zoom, *, calibration, legend=True, note=False):
+def decorated(
+    frame: ndarray,
+    t: int,
+    zoom: int,
+    *,
+    calibration: Calibration,
+    legend: bool = True,
+    note: bool = False,
+) -> ndarray:
     """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
     pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     picture = frame if zoom == 1 else np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)

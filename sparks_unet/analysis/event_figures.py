@@ -6,7 +6,9 @@ Section 8.12 of the specification. Every function takes arrays or tables, writes
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,8 +16,12 @@ from scipy import ndimage
 
 from analysis.disc_output_tools import COLOURS, blend, grey_movie, write_rows
 from common.files import atomic_path
+from inputs.calibration import Calibration
 from inputs.data_processing import class_contour, moving_average
 from settings.config import CLASSES, EVENT_CLASSES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DPI = 120
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"  # Okabe-Ito
@@ -26,7 +32,7 @@ MIN_AVERAGE = 20  # loss values from which the running mean is drawn
 MONTAGE_FRAMES = 5
 
 
-def plot_confusion(path, matrix):
+def plot_confusion(path: str | Path, matrix: np.ndarray | Sequence) -> Path:
     """Draw a 4 x 4 confusion matrix of voxels, coloured by the share of each true class.
 
     Args:
@@ -50,7 +56,9 @@ def plot_confusion(path, matrix):
     return _save(figure, path, ("annotated", *CLASS_NAMES), rows)
 
 
-def plot_class_bars(path, metrics, intervals=None):
+def plot_class_bars(
+    path: str | Path, metrics: dict, intervals: dict[str, tuple] | None = None
+) -> Path:
     """Draw the event metrics of each class, their unweighted mean and the pooled value.
 
     Args:
@@ -82,7 +90,7 @@ def plot_class_bars(path, metrics, intervals=None):
     return _save(figure, path, ("metric", "value", "low", "high"), rows)
 
 
-def plot_iou(path, metrics):
+def plot_iou(path: str | Path, metrics: dict) -> Path:
     """Draw the intersection over union of the voxels of each class and of any event."""
     names = [f"segmentation/{name}_IoU" for name in (*EVENT_CLASSES, "average")]
     names.append("segmentation/binary_IoU")
@@ -95,7 +103,7 @@ def plot_iou(path, metrics):
     return _save(figure, path, ("metric", "value"), list(zip(names, values, strict=True)))
 
 
-def plot_snr(path, ratios):
+def plot_snr(path: str | Path, ratios: Mapping[str, float | None]) -> Path:
     """Draw the signal-to-noise ratio of each movie.
 
     Args:
@@ -110,7 +118,9 @@ def plot_snr(path, ratios):
     return _save(figure, path, ("movie", "snr"), list(ratios.items()))
 
 
-def plot_curves(path, loss_csv, metrics_csv=None):
+def plot_curves(
+    path: str | Path, loss_csv: str | Path, metrics_csv: str | Path | None = None
+) -> Path:
     """Draw the training loss, and the metrics of the validations when there are any.
 
     Args:
@@ -149,7 +159,15 @@ def plot_curves(path, loss_csv, metrics_csv=None):
     return _save(figure, path, ("iteration", "quantity", "value"), rows)
 
 
-def plot_event(path, movie, event, *, calibration, radius_um=0.6, context_frames=20):
+def plot_event(
+    path: str | Path,
+    movie: np.ndarray,
+    event: "pd.Series",
+    *,
+    calibration: Calibration,
+    radius_um: float = 0.6,
+    context_frames: int = 20,
+) -> Path:
     """Draw one event: its trace in a circle around the peak, and the surface of its peak frame.
 
     Args:
@@ -195,7 +213,15 @@ def plot_event(path, movie, event, *, calibration, radius_um=0.6, context_frames
     return _save(figure, path, ("time_ms", "df_f0"), list(zip(time_ms, ratio, strict=True)))
 
 
-def plot_montage(path, movie, classes, truth_classes, *, calibration, frames=None):
+def plot_montage(
+    path: str | Path,
+    movie: np.ndarray,
+    classes: np.ndarray,
+    truth_classes: np.ndarray,
+    *,
+    calibration: Calibration,
+    frames: Sequence[int] | None = None,
+) -> Path:
     """Draw some frames, annotation left of the prediction.
 
     Args:

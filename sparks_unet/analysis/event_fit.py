@@ -43,7 +43,9 @@ class Course:
         return spark_course(t, self.onset, self.rise, self.tau, self.blur, self.hold)
 
 
-def spark_course(t, onset, rise, tau, blur=0.0, hold=0.0):
+def spark_course(
+    t: np.ndarray, onset: float, rise: float, tau: float, blur: float = 0.0, hold: float = 0.0
+) -> np.ndarray:
     """Return a linear rise to 1, a plateau and an exponential decay, blurred by a Gaussian.
 
     Args:
@@ -62,7 +64,9 @@ def spark_course(t, onset, rise, tau, blur=0.0, hold=0.0):
     return np.where(t < onset + rise, np.clip((t - onset) / rise, 0, 1), decay)
 
 
-def course_times(rise, tau, blur, hold=0.0):
+def course_times(
+    rise: float, tau: float, blur: float, hold: float = 0.0
+) -> tuple[float, float, float]:
     """Return (peak, time to peak, full duration at half maximum) of spark_course, in frames.
 
     The sharp course has 1, rise and rise / 2 + hold + tau ln 2.
@@ -77,12 +81,14 @@ def course_times(rise, tau, blur, hold=0.0):
     return top, float(t[np.argmax(values)] - foot), float(above[-1] - above[0])
 
 
-def spot(radius, half_width, order):
+def spot(radius: np.ndarray, half_width: float, order: float) -> np.ndarray:
     """Return a spatial profile of amplitude 1: 1/2 at ``half_width``; order 2 is a Gaussian."""
     return np.exp(-math.log(2) * (radius / half_width) ** order)
 
 
-def spot_slopes(rows, columns, height, half_width, order):
+def spot_slopes(
+    rows: np.ndarray, columns: np.ndarray, height: float, half_width: float, order: float
+) -> np.ndarray:
     """Return the derivatives (N, 5) of ``height`` times a spot at offsets from its centre (N,).
 
     Columns: height, column of the centre, half width, row of the centre, order.

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import ndimage
 
 from analysis.event_fit import Fit, fit_profiles, in_units
+from analysis.preds_processing_tools import Prediction
 from analysis.traces import trace_measures
 from analysis.wave_front import wave_front
 from inputs.calibration import UNKNOWN, Calibration
@@ -81,15 +82,15 @@ class Scene:
 
 
 def event_table(
-    movie,
-    prediction,
+    movie: np.ndarray,
+    prediction: Prediction,
     *,
-    calibration,
-    probabilities=None,
-    background=None,
-    state=None,
-    cell=None,
-):
+    calibration: Calibration,
+    probabilities: np.ndarray | None = None,
+    background: float | None = None,
+    state: MovieState | None = None,
+    cell: Cell | None = None,
+) -> pd.DataFrame:
     """Measure all events of a movie.
 
     Args:
@@ -168,7 +169,14 @@ def background_counts(
     return column if column < OUTSIDE_RATIO * float(mean[cell.mask].mean()) else 0.0
 
 
-def event_frequency(table, movie, *, calibration, cell=None, state=None):
+def event_frequency(
+    table: pd.DataFrame,
+    movie: np.ndarray,
+    *,
+    calibration: Calibration,
+    cell: Cell | None = None,
+    state: MovieState | None = None,
+) -> pd.DataFrame:
     """Return the number of events of every class and their rate in the cell.
 
     Args:
@@ -210,7 +218,16 @@ def event_frequency(table, movie, *, calibration, cell=None, state=None):
     return pd.DataFrame([row | origins for row in rows])
 
 
-def relative_fluorescence(movie, busy, box, start, *, background, good=None, floor=1.0):
+def relative_fluorescence(
+    movie: np.ndarray,
+    busy: np.ndarray,
+    box: tuple[slice, ...],
+    start: int,
+    *,
+    background: float,
+    good: np.ndarray | None = None,
+    floor: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return dF/F0 in a box and F0.
 
     Args:
@@ -250,7 +267,9 @@ def _event_free_sum(values, occupied):
     return (values * free).sum(axis=0, dtype=np.float64), free.sum(axis=0)
 
 
-def region_statistics(ids, number, box, sizes=(1.0, 1.0)):
+def region_statistics(
+    ids: np.ndarray, number: int, box: tuple[slice, ...], sizes: tuple[float, float] = (1.0, 1.0)
+) -> tuple[int, float, int]:
     """Return (frames, radius of the largest disk inside one frame, voxels) of an event.
 
     Args:
@@ -409,13 +428,19 @@ def _word(row, fault):
     return "; ".join(words) or "good"
 
 
-def pixel_precision(f0, background, floor=1.0):
+def pixel_precision(f0: np.ndarray, background: float, floor: float = 1.0) -> np.ndarray:
     """Return the weight of each pixel's dF/F0: one over its variance under shot noise, (y, x)."""
     precision = np.maximum(f0 - background, floor) ** 2 / np.maximum(f0, floor)
     return precision / precision.max()
 
 
-def smoothed_ratio(ratio, precision, good=None, aspect=1.0, sigmas=(1.0, 2.0)):
+def smoothed_ratio(
+    ratio: np.ndarray,
+    precision: np.ndarray,
+    good: np.ndarray | None = None,
+    aspect: float = 1.0,
+    sigmas: tuple[float, float] = (1.0, 2.0),
+) -> np.ndarray:
     """Return dF/F0 (t, y, x) smoothed in time and space, weighted by precision (y, x).
 
     The weights keep pixels outside the cell, where F0 is close to the background, from dominating.

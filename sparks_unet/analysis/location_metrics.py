@@ -4,6 +4,7 @@ Section 8.9 of the specification. Points are (t, y, x); masks (T, H, W) bool.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +15,13 @@ FORBIDDEN = 9999999.0  # cost of a pair that is too far apart
 CROSS = ndimage.generate_binary_structure(3, 1)
 
 
-def match_sparks(true_points, predicted_points, *, distance_frames, distance_px):
+def match_sparks(
+    true_points: np.ndarray,
+    predicted_points: np.ndarray,
+    *,
+    distance_frames: float,
+    distance_px: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Assign predicted to true spark locations.
 
     Args:
@@ -43,7 +50,7 @@ def match_sparks(true_points, predicted_points, *, distance_frames, distance_px)
     )
 
 
-def location_metrics(tp, n_predicted, n_true):
+def location_metrics(tp: int, n_predicted: int, n_true: int) -> dict[str, float]:
     """Return {"precision", "recall", "f0.5", "f1", "f2"}; precision and recall are 1 for 0 / 0."""
     precision = tp / n_predicted if n_predicted else 1.0
     recall = tp / n_true if n_true else 1.0
@@ -51,7 +58,7 @@ def location_metrics(tp, n_predicted, n_true):
     return {"precision": precision, "recall": recall, **scores}
 
 
-def f_beta(precision, recall, beta):
+def f_beta(precision: float, recall: float, beta: float) -> float:
     """Return (1 + b^2) P R / (b^2 P + R), 0 where P + R = 0.
 
     Differs: the published code of 2022 has P + R in the numerator for beta != 1.
@@ -61,7 +68,9 @@ def f_beta(precision, recall, beta):
     return (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
 
 
-def excluded_zone(truth, ignore, radius, *, sparks):
+def excluded_zone(
+    truth: np.ndarray, ignore: np.ndarray | None, radius: int, *, sparks: bool
+) -> np.ndarray:
     """Return the voxels that do not count.
 
     Args:
@@ -81,7 +90,9 @@ def excluded_zone(truth, ignore, radius, *, sparks):
     return zone
 
 
-def exclusion_levels(truth, ignore, radii, *, sparks):
+def exclusion_levels(
+    truth: np.ndarray, ignore: np.ndarray | None, radii: Sequence[int], *, sparks: bool
+) -> np.ndarray:
     """Return for each voxel the index of the first radius that excludes it, (T, H, W) uint8.
 
     Zones grow with the radius, so ``level > i`` tells whether a voxel counts at ``radii[i]``;
@@ -93,7 +104,9 @@ def exclusion_levels(truth, ignore, radii, *, sparks):
     return levels
 
 
-def threshold_counts(truth, levels, probability, thresholds):
+def threshold_counts(
+    truth: np.ndarray, levels: np.ndarray, probability: np.ndarray, thresholds: Sequence[float]
+) -> list[list[dict[str, int]]]:
     """Return pixel counts of all thresholds and exclusion radii from one joint histogram.
 
     Args:
@@ -128,7 +141,7 @@ def _four_counts(found, k):
     return {"tp": tp, "tn": n_false - fp, "fp": fp, "fn": n_true - tp}
 
 
-def pixel_metrics(tp, tn, fp, fn):
+def pixel_metrics(tp: int, tn: int, fp: int, fn: int) -> dict[str, float]:
     """Return iou, precision, recall, accuracy, dice and mcc of pixel counts; 1 for 0 / 0.
 
     Differs: the published Dice of 2022 lacks the factor 2 in its numerator.
@@ -143,7 +156,7 @@ def pixel_metrics(tp, tn, fp, fn):
     }
 
 
-def matthews(tp, tn, fp, fn):
+def matthews(tp: int, tn: int, fp: int, fn: int) -> float:
     """Return Matthews' correlation; 1 for only tp or only tn, -1 for only fp or only fn, else 0."""
     present = [name for name, n in (("tp", tp), ("tn", tn), ("fp", fp), ("fn", fn)) if n]
     if len(present) == 1:

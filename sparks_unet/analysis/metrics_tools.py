@@ -7,6 +7,7 @@ Letters: T frames, H rows, W columns, A annotated events, P predicted events.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy.optimize import linear_sum_assignment
 
 from analysis.preds_processing_tools import Prediction
 from inputs.data_processing import renumber
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, PostParams
+from inputs.dataset_tools import Sample
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, NUM_CLASSES, Params, PostParams
 
 EVENT_METRICS = ("precision", "recall", "correctly_classified", "detected", "f1-score", "labeled")
 IGNORED_SHARE = 0.5  # a prediction without match is ignored from this share of label 4 on
@@ -38,7 +40,7 @@ class Scores:
     ignored_share: np.ndarray
 
 
-def annotated_instances(classes, events):
+def annotated_instances(classes: np.ndarray, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number the annotated events of all classes consecutively: sparks, waves, puffs.
 
     Args:
@@ -60,7 +62,9 @@ def annotated_instances(classes, events):
     return instances, np.concatenate([[0], keys // n_ids]).astype(np.uint8)
 
 
-def score_matrix(annotated, predicted, n_annotated, n_predicted):
+def score_matrix(
+    annotated: np.ndarray, predicted: np.ndarray, n_annotated: int, n_predicted: int
+) -> np.ndarray:
     """Return intersection over minimum of all pairs, (A, P) float64, from one joint histogram.
 
     Args:
@@ -81,7 +85,7 @@ def score_matrix(annotated, predicted, n_annotated, n_predicted):
     return joint[1:, 1:] / np.maximum(smaller, 1)
 
 
-def event_scores(classes, events, prediction):
+def event_scores(classes: np.ndarray, events: np.ndarray, prediction: Prediction) -> Scores:
     """Return the Scores of one movie.
 
     Args:
@@ -107,7 +111,7 @@ def event_scores(classes, events, prediction):
     )
 
 
-def match_counts(scores, iomin):
+def match_counts(scores: Scores, iomin: float) -> dict[str, dict]:
     """Count matches between annotated and predicted events.
 
     Args:
@@ -149,7 +153,7 @@ def match_counts(scores, iomin):
     }
 
 
-def one_to_one_counts(scores, iomin):
+def one_to_one_counts(scores: Scores, iomin: float) -> dict[str, int]:
     """Count pairs when every event may be used once (assignment with the highest total score).
 
     Returns:
@@ -172,7 +176,7 @@ def _assigned(allowed):
     return int(np.count_nonzero(allowed[rows, columns]))
 
 
-def segmentation_counts(classes, predicted, *, ignore_frames):
+def segmentation_counts(classes: np.ndarray, predicted: np.ndarray, *, ignore_frames: int) -> dict:
     """Count voxels for IoU and confusion.
 
     Args:
@@ -206,7 +210,9 @@ def segmentation_counts(classes, predicted, *, ignore_frames):
     }
 
 
-def without_classes(classes, prediction, names):
+def without_classes(
+    classes: np.ndarray, prediction: Prediction, names: Sequence[str]
+) -> tuple[np.ndarray, Prediction]:
     """Make classes whose annotation is missing neither right nor wrong.
 
     Args:
@@ -227,7 +233,15 @@ def without_classes(classes, prediction, names):
     return labels[classes], prediction
 
 
-def movie_counts(classes, events, prediction, *, post, ignore_frames, unscored=()):
+def movie_counts(
+    classes: np.ndarray,
+    events: np.ndarray,
+    prediction: Prediction,
+    *,
+    post: PostParams,
+    ignore_frames: int,
+    unscored: Sequence[str] = (),
+) -> dict:
     """Return all counts of one movie as a dict that JSON can hold.
 
     Args:
@@ -251,7 +265,7 @@ def movie_counts(classes, events, prediction, *, post, ignore_frames, unscored=(
     }
 
 
-def sample_counts(sample, prediction, params, post):
+def sample_counts(sample: Sample, prediction: Prediction, params: Params, post: PostParams) -> dict:
     """Return movie_counts of a labelled recording by the settings of a run.
 
     Args:
@@ -270,7 +284,7 @@ def sample_counts(sample, prediction, params, post):
     )
 
 
-def are_counts(value):
+def are_counts(value: object) -> bool:
     """Return whether a value read from JSON has the form of movie_counts: its keys, integers."""
     nothing = np.zeros((1, 1, 1), np.uint8)
     no_events = Prediction(nothing, nothing, np.zeros(1, np.uint8), np.empty((0, 3), np.int64))
@@ -294,7 +308,7 @@ def _same_form(value, pattern):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def metrics_from_counts(counts):
+def metrics_from_counts(counts: list[dict]) -> dict:
     """Return all metrics of a list of movie counts.
 
     Args:
@@ -314,7 +328,7 @@ def metrics_from_counts(counts):
     return metrics | {"confusion": total["segmentation"]["confusion"], "not_available": missing}
 
 
-def event_metrics(events):
+def event_metrics(events: dict) -> tuple[dict[str, float | None], list[str]]:
     """Return ({name: value}, [names with a denominator of 0]) from the sums of match_counts."""
     metrics, missing, defined = {}, [], {key: [] for key in EVENT_METRICS}
     groups = {name: (name,) for name in EVENT_CLASSES} | {"total": EVENT_CLASSES}
@@ -380,13 +394,15 @@ def _segmentation_metrics(counts):
     return metrics
 
 
-def sweep_metrics(counts):
+def sweep_metrics(counts: list[dict]) -> dict[float, dict]:
     """Return {IoMin threshold: event metrics} of a list of movie counts."""
     total = add_counts(counts)
     return {float(level): event_metrics(events)[0] for level, events in total["sweep"].items()}
 
 
-def bootstrap_intervals(counts, names, *, draws=1000, seed=0, level=0.95):
+def bootstrap_intervals(
+    counts: list[dict], names: list[str], *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple]:
     """Return intervals of metrics when movies are drawn with replacement.
 
     Args:
@@ -416,7 +432,14 @@ def bootstrap_intervals(counts, names, *, draws=1000, seed=0, level=0.95):
     }
 
 
-def compare_runs(counts, other_counts, names, *, draws=1000, seed=0):
+def compare_runs(
+    counts: list[dict],
+    other_counts: list[dict],
+    names: list[str],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple]:
     """Return the difference of two runs on the same movies with its bootstrap interval.
 
     Args:
@@ -443,7 +466,7 @@ def compare_runs(counts, other_counts, names, *, draws=1000, seed=0):
     }
 
 
-def add_counts(counts):
+def add_counts(counts: list[dict]) -> dict:
     """Add a list of nested dicts (or lists) of integers of the same layout."""
     table = np.array([_leaves(one) for one in counts], np.int64)
     return _with_leaves(counts[0], iter(table.sum(axis=0).tolist()))

@@ -58,12 +58,12 @@ class Prediction:
     class_of_id: np.ndarray
     spark_peaks: np.ndarray
 
-    def instances_of(self, name):
+    def instances_of(self, name: str) -> np.ndarray:
         """Return the ids of one class, (T, H, W) int32, 0 elsewhere."""
         table = np.where(self.class_of_id == CLASSES[name], np.arange(len(self.class_of_id)), 0)
         return table.astype(np.int32)[self.instances]
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Return the number of events of every class, {"sparks": n, "waves": n, "puffs": n}."""
         return {n: int(np.count_nonzero(self.class_of_id == CLASSES[n])) for n in EVENT_CLASSES}
 
@@ -76,7 +76,13 @@ class Labelled:
     box: tuple  # slices of the crop in the movie
 
 
-def process_predictions(movie, probabilities, post, *, training_mode=False):
+def process_predictions(
+    movie: np.ndarray,
+    probabilities: np.ndarray | dict[str, np.ndarray],
+    post: ScaledPost,
+    *,
+    training_mode: bool = False,
+) -> Prediction:
     """Turn probabilities into classes and instances.
 
     Args:
@@ -106,7 +112,14 @@ def process_predictions(movie, probabilities, post, *, training_mode=False):
     return instances_from_classes(movie, classes, post, training_mode=training_mode)
 
 
-def instances_from_classes(movie, classes, post, *, training_mode=False, grey_scale=None):
+def instances_from_classes(
+    movie: np.ndarray,
+    classes: np.ndarray,
+    post: ScaledPost,
+    *,
+    training_mode: bool = False,
+    grey_scale: float | None = None,
+) -> Prediction:
     """Separate, merge and clean the events of a class mask.
 
     Args:
@@ -156,7 +169,7 @@ def instances_from_classes(movie, classes, post, *, training_mode=False, grey_sc
     return ignore_marginal(prediction, post.mark_margins) if post.mark_margins else prediction
 
 
-def otsu_classes(channels):
+def otsu_classes(channels: dict[str, np.ndarray]) -> np.ndarray:
     """Return the class with the highest probability where the foreground passes Otsu's threshold.
 
     Args:
@@ -178,7 +191,7 @@ def otsu_classes(channels):
     return classes
 
 
-def foreground_threshold(foreground):
+def foreground_threshold(foreground: np.ndarray) -> float:
     """Return Otsu's threshold of a float32 array, the same number as scikit-image gives.
 
     The histogram is the costly part: voxels far from the edges of a bin are counted by bincount,
@@ -207,7 +220,7 @@ def foreground_threshold(foreground):
     return threshold_otsu(hist=(counts + edge_counts, centres))
 
 
-def threshold_classes(channels, post):
+def threshold_classes(channels: dict[str, np.ndarray], post: PostParams) -> np.ndarray:
     """Return classes from one threshold and one minimal radius for each class.
 
     Overlaps go to the class with the larger probability. Source: section 8.6.
@@ -233,7 +246,9 @@ def threshold_classes(channels, post):
     return classes
 
 
-def threshold_mask(probability, threshold, *, min_radius=0, ignore_frames=0):
+def threshold_mask(
+    probability: np.ndarray, threshold: float, *, min_radius: int = 0, ignore_frames: int = 0
+) -> np.ndarray:
     """Return where a probability (T, H, W) exceeds a threshold, without small objects, bool.
 
     Args:
@@ -249,14 +264,14 @@ def threshold_mask(probability, threshold, *, min_radius=0, ignore_frames=0):
     return blank_margins(mask, ignore_frames)
 
 
-def convex_mask(mask):
+def convex_mask(mask: np.ndarray) -> np.ndarray:
     """Return five dilations followed by five erosions of a mask; the border counts as inside."""
     cross = ndimage.generate_binary_structure(3, 1)
     mask = ndimage.binary_dilation(mask, cross, iterations=CONVEX_STEPS)
     return ndimage.binary_erosion(mask, cross, iterations=CONVEX_STEPS, border_value=1)
 
 
-def minimum_extent(name, post):
+def minimum_extent(name: str, post: ScaledPost) -> tuple[int, int, int, int]:
     """Return the minimal (frames, rows, columns) of an event, and of rows and columns together."""
     if name == "sparks":
         return (*post.min_spark, 0)
@@ -267,7 +282,7 @@ def minimum_extent(name, post):
     return (0, 0, width, 0) if post.min_wave_extent == "x" else (0, 0, 0, width)
 
 
-def merge_over_time(labels, gap):
+def merge_over_time(labels: np.ndarray, gap: int) -> np.ndarray:
     """Give parts of one event, separated by at most ``gap`` empty frames, one id.
 
     Args:
@@ -291,7 +306,7 @@ def merge_over_time(labels, gap):
     return labels
 
 
-def remove_small(labels, minimum):
+def remove_small(labels: np.ndarray, minimum: tuple[int, int, int, int]) -> np.ndarray:
     """Remove events whose bounding box is too small.
 
     Args:
@@ -311,7 +326,7 @@ def remove_small(labels, minimum):
     return labels
 
 
-def ignore_marginal(prediction, margin):
+def ignore_marginal(prediction: Prediction, margin: int) -> Prediction:
     """Return a Prediction in which events that touch the first or last frames are class 4.
 
     Args:
@@ -364,7 +379,13 @@ def _class_boxes(classes):
     return {n: found[CLASSES[n] - 1] for n in EVENT_CLASSES if found[CLASSES[n] - 1] is not None}
 
 
-def separate_sparks(movie, classes, post, limit=None, grey_scale=None):
+def separate_sparks(
+    movie: np.ndarray,
+    classes: np.ndarray,
+    post: ScaledPost,
+    limit: int | None = None,
+    grey_scale: float | None = None,
+) -> tuple[np.ndarray | None, np.ndarray, int]:
     """Separate touching sparks by a watershed from their peaks.
 
     Args:

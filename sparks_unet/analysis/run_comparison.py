@@ -1,10 +1,12 @@
 """Compare the metrics of two runs on the same movies."""
 
+from pathlib import Path
+
 from analysis.metrics_tools import are_counts, compare_runs, metrics_from_counts
 from common.files import InputError, read_json
 
 
-def read_counts(path):
+def read_counts(path: Path) -> dict[str, dict]:
     """Return {movie id: counts} of a metrics.json."""
     remedy = "expected the metrics.json of a run; predict again"
     counts = read_json(path, remedy=remedy).get("counts")
@@ -15,7 +17,7 @@ def read_counts(path):
     return counts
 
 
-def comparison_lines(first_path, second_path, *, draws, seed):
+def comparison_lines(first_path: Path, second_path: Path, *, draws: int, seed: int) -> list[str]:
     """Return the lines of the CSV: metric, difference, 95 % interval over movies.
 
     Args:

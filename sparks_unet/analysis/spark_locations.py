@@ -4,6 +4,7 @@ Source: section 8.6 of the specification: threshold, small objects, peaks of sec
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from scipy import signal
@@ -12,14 +13,17 @@ from analysis.disc_output_tools import spark_check_frames, write_locations, writ
 from analysis.location_metrics import location_metrics, match_sparks
 from analysis.preds_processing_tools import calibrated_post, threshold_mask
 from common.files import InputError, atomic_path
+from inputs.calibration import ScaledPost
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import (
+    Movie,
     read_class_labels,
     read_event_labels,
     read_movie,
     read_stack,
     same_shape,
 )
+from settings.recording import Given
 
 SAMPLING_HZ = 150.0
 BANDSTOP_ORDER = 4
@@ -28,7 +32,7 @@ PROMINENCE = 2.0  # counts
 HALF_WIDTH_BINS = 2
 
 
-def band_limits(trace, sampling_hz=SAMPLING_HZ):
+def band_limits(trace: np.ndarray, sampling_hz: float = SAMPLING_HZ) -> list[tuple[float, float]]:
     """Return the stop bands of a mean trace (T,): one for every sharp spectral peak.
 
     Returns:
@@ -46,7 +50,7 @@ def band_limits(trace, sampling_hz=SAMPLING_HZ):
     return limits
 
 
-def one_sided_spectrum(trace):
+def one_sided_spectrum(trace: np.ndarray) -> np.ndarray:
     """Return amplitudes of the first T // 2 Fourier bins: 2 |F| / T, half of it at both ends."""
     amplitude = np.abs(np.fft.fft(trace))[: len(trace) // 2] * 2 / len(trace)
     # Faithful: the last bin is halved as well, although it is not the Nyquist bin.
@@ -54,7 +58,7 @@ def one_sided_spectrum(trace):
     return amplitude
 
 
-def bandstop_filter(movie, sampling_hz=SAMPLING_HZ):
+def bandstop_filter(movie: np.ndarray, sampling_hz: float = SAMPLING_HZ) -> np.ndarray:
     """Remove mains and laser oscillations from a movie.
 
     Args:
@@ -73,7 +77,13 @@ def bandstop_filter(movie, sampling_hz=SAMPLING_HZ):
     return filtered
 
 
-def write_check(stem, movie, annotation, peaks, post):
+def write_check(
+    stem: Path,
+    movie: Movie,
+    annotation: tuple[np.ndarray, np.ndarray],
+    peaks: np.ndarray,
+    post: ScaledPost,
+) -> str:
     """Compare peaks with an annotation: a coloured movie and a text file with the pairs.
 
     Args:
@@ -111,18 +121,18 @@ def write_check(stem, movie, annotation, peaks, post):
 
 
 def write_spark_locations(
-    prediction_path,
-    movie_path,
+    prediction_path: Path,
+    movie_path: Path,
     *,
-    out=None,
-    threshold=0.9,
-    min_radius=3,
-    ignore_frames=6,
-    sigma=3.0,
-    annotation=(None, None),
-    bandstop=False,
-    given=None,
-):
+    out: Path | None = None,
+    threshold: float = 0.9,
+    min_radius: int = 3,
+    ignore_frames: int = 6,
+    sigma: float = 3.0,
+    annotation: tuple[Path | None, Path | None] = (None, None),
+    bandstop: bool = False,
+    given: Given | None = None,
+) -> list[str]:
     """Write the table of sparks; return the lines that tell what was found.
 
     Args:

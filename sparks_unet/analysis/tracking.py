@@ -3,6 +3,8 @@
 Source: section 8.6 of the specification.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from analysis.disc_output_tools import sixteen_bit
@@ -11,7 +13,9 @@ from inputs.data_processing import connected_components
 from inputs.movie_io import read_stack, write_stack
 
 
-def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
+def track_objects(
+    probability: np.ndarray, threshold: float, *, min_radius: int, ignore_frames: int = 0
+) -> np.ndarray:
     """Return event ids (T, H, W) of the objects at or above a threshold.
 
     Args:
@@ -26,7 +30,9 @@ def track_objects(probability, threshold, *, min_radius, ignore_frames=0):
     return connected_components(mask)[0]
 
 
-def write_tracks(path, out=None, *, threshold, min_radius, ignore_frames):
+def write_tracks(
+    path: Path, out: Path | None = None, *, threshold: float, min_radius: int, ignore_frames: int
+) -> tuple[Path, int]:
     """Write the labelled movie of the probabilities at ``path``; return (path, events)."""
     movie = read_stack(path)
     events = track_objects(

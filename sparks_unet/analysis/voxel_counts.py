@@ -4,6 +4,8 @@ Source: section 8.9 of the specification.
 """
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from analysis.metrics_tools import add_counts
 from analysis.preds_processing_tools import calibrated_post, otsu_classes, threshold_mask
 from common.files import InputError, raise_faults, read_json, write_json
 from common.locks import visible, writing
+from inputs.calibration import ScaledPost
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import (
     movie_file,
@@ -29,6 +32,7 @@ from inputs.movie_io import (
     same_shape,
 )
 from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
+from settings.recording import Given
 
 GROUPS = {
     "sparks": ("sparks",),
@@ -46,7 +50,14 @@ PIXEL_KEYS = {"tp", "tn", "fp", "fn"}
 PEAK_KEYS = {"tp", "tp_fp", "tp_fn"}
 
 
-def pixel_results(probabilities, argmax, classes, *, group, thresholds=THRESHOLDS):
+def pixel_results(
+    probabilities: dict[str, np.ndarray],
+    argmax: np.ndarray,
+    classes: np.ndarray,
+    *,
+    group: str,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, dict]:
     """Return threshold or "argmax" -> min radius -> exclusion radius -> counts of one movie.
 
     Args:
@@ -82,7 +93,15 @@ def pixel_results(probabilities, argmax, classes, *, group, thresholds=THRESHOLD
     return results
 
 
-def peak_results(movie, probability, argmax, true_peaks, post, *, thresholds=THRESHOLDS):
+def peak_results(
+    movie: np.ndarray,
+    probability: np.ndarray,
+    argmax: np.ndarray,
+    true_peaks: np.ndarray,
+    post: ScaledPost,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, dict]:
     """Return threshold or "argmax" -> min radius -> {"tp", "tp_fp", "tp_fn"} of one movie.
 
     Args:
@@ -116,7 +135,9 @@ def peak_results(movie, probability, argmax, true_peaks, post, *, thresholds=THR
     }
 
 
-def find_predictions(folder, movie_id, known=()):
+def find_predictions(
+    folder: str | Path, movie_id: str, known: Sequence[str] = ()
+) -> dict[str, Path]:
     """Return {"sparks": path, ...} of the probability movies of one recording.
 
     The id stands just before the way of assembly: numbers in the name of the run are no ids.
@@ -178,7 +199,15 @@ def _read(preds, data, movie_id, given):
     return movie.data, probabilities, classes, peaks, post
 
 
-def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=None):
+def write_counts(
+    preds: str | Path,
+    data: str | Path,
+    ids: Sequence[str],
+    out: Path,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    given: Given | None = None,
+) -> None:
     """Count recordings; write ``per_pixel_results`` and ``spark_peaks_results`` into ``out``.
 
     Args:
@@ -216,7 +245,7 @@ def write_counts(preds, data, ids, out, *, thresholds=THRESHOLDS, given=None):
         write_json(out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
 
 
-def metrics_tree(counts):
+def metrics_tree(counts: dict) -> dict:
     """Return nested dicts in which every leaf of counts is replaced by its metrics."""
     if set(counts) == PIXEL_KEYS:
         return pixel_metrics(**counts)
@@ -225,7 +254,7 @@ def metrics_tree(counts):
     return {key: metrics_tree(value) for key, value in counts.items()}
 
 
-def holds_counts(tree):
+def holds_counts(tree: object) -> bool:
     """Return whether nested dicts hold nothing but the two kinds of counts."""
     if not isinstance(tree, dict) or not tree:
         return False
@@ -236,7 +265,7 @@ def holds_counts(tree):
     return set(tree) == PIXEL_KEYS or tree["tp"] <= min(tree["tp_fp"], tree["tp_fn"])
 
 
-def read_counts(path):
+def read_counts(path: Path) -> dict:
     """Read one file of counts."""
     tree = read_json(path, remedy="expected counts of save_results_to_json.py")
     if not holds_counts(tree):
@@ -244,7 +273,7 @@ def read_counts(path):
     return tree
 
 
-def write_count_metrics(results, out):
+def write_count_metrics(results: Path, out: Path) -> None:
     """Write the metrics of the counts in ``results`` into ``out``, with the same nesting."""
     pairs = [*(("per_pixel", group) for group in GROUPS), ("spark_peaks", "sparks")]
     trees = {

@@ -17,7 +17,9 @@ LAG_STEP = 0.5  # frames, step of the course that all places of a wave share
 MIN_SHARE = 0.6  # of the places that must be seen at a lag
 
 
-def wave_front(smooth, ratio, inside, scale: Calibration) -> dict[str, float]:
+def wave_front(
+    smooth: np.ndarray, ratio: np.ndarray, inside: np.ndarray, scale: Calibration
+) -> dict[str, float]:
     """Measure a wave.
 
     Args:
