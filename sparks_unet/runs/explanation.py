@@ -1,5 +1,7 @@
 """Draw where the network of a run looks in one chunk of a movie."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -11,10 +13,20 @@ from inputs.datasets import MovieDataset
 from inputs.movie_io import write_stack
 from network.checkpoints import load_network
 from runs.training_tools import pick_place, seeded_model
-from settings.config import CLASSES
+from settings.config import CLASSES, Params
 
 
-def explain(params, checkpoint, movie_id, *, start, class_name, layer, device, threads):
+def explain(
+    params: Params,
+    checkpoint: Path,
+    movie_id: str,
+    *,
+    start: int,
+    class_name: str,
+    layer: str | None,
+    device: str,
+    threads: int | None,
+) -> Path:
     """Write the maps of one chunk to <run>/attention/; return the path of the picture.
 
     Args:

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from joblib import Parallel, delayed
@@ -16,8 +18,8 @@ from network.checkpoints import available_iterations, checkpoint_path, load_netw
 from runs.prediction import predict_and_write
 from runs.run_report import write_run_report
 from runs.train import calibrations, own_split, prepare, resumed, run, write_record
-from runs.training_tools import choose_device, seeded_model, set_up_logging
-from settings.config import settings_of
+from runs.training_tools import Place, choose_device, seeded_model, set_up_logging
+from settings.config import Params, settings_of
 
 # settings that may differ between two calls of the same run
 FREE = (
@@ -29,7 +31,7 @@ FREE = (
 )
 
 
-def is_complete(run_dir, settings, *, fresh):
+def is_complete(run_dir: Path, settings: dict, *, fresh: bool) -> bool:
     """Return whether ``run_dir`` holds a finished run of these settings; clear it when ``fresh``.
 
     Raises:
@@ -40,14 +42,14 @@ def is_complete(run_dir, settings, *, fresh):
     return not imported and open_run(run_dir, settings, fresh=fresh, free=FREE)
 
 
-def copy_log(run_dir):
+def copy_log(run_dir: Path) -> None:
     """Write log.csv, the name that all pipelines share, from the published loss.csv."""
     if (run_dir / "loss.csv").is_file():
         with atomic_path(run_dir / "log.csv") as temporary:
             shutil.copyfile(run_dir / "loss.csv", temporary)
 
 
-def predict_all(params, place, ids):
+def predict_all(params: Params, place: Place, ids: Sequence[str]) -> dict[str, tuple]:
     """Predict the movies ``ids`` with the newest network; return {id: (sample, results)}.
 
     On a CPU each thread takes one movie at a time in a process of its own: the event tables and
@@ -72,14 +74,21 @@ def predict_all(params, place, ids):
     return {sample.id: (sample, *one) for sample, one in zip(samples, found, strict=True)}
 
 
-def say_device(params, wanted):
+def say_device(params: Params, wanted: str) -> None:
     """Print where the run computes; the first of the processes of torchrun speaks for all."""
     name, asked = choose_device(params, wanted)
     if int(os.environ.get("RANK", 0)) == 0:
         print(describe_device("torch", name, asked=asked), flush=True)
 
 
-def story(params, *, device="auto", threads=None, fresh=False, demo=None):
+def story(
+    params: Params,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    fresh: bool = False,
+    demo: tuple[dict, Callable[[Path], None], str] | None = None,
+) -> int:
     """Run everything for ``params``; return the exit code.
 
     Args:

@@ -3,10 +3,13 @@
 Source: section 8 of the specification.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
@@ -18,10 +21,10 @@ from analysis.metrics_tools import (
     sample_counts,
     sweep_metrics,
 )
-from analysis.preds_processing_tools import calibrated_post, process_predictions
+from analysis.preds_processing_tools import Prediction, calibrated_post, process_predictions
 from common.files import InputError, atomic_path, write_json
 from common.locks import hold
-from inputs.calibration import scaled_post
+from inputs.calibration import Calibration, scaled_post
 from inputs.cell import cell_of
 from inputs.dataset_tools import Sample, adapted, read_samples
 from inputs.movie_io import read_movie
@@ -29,8 +32,8 @@ from network.checkpoints import available_iterations, checkpoint_path, load_netw
 from network.inference_tools import predict_probabilities
 from runs.streamed_prediction import can_be_streamed, write_probabilities
 from runs.train import own_split
-from runs.training_tools import pick_place, seeded_model
-from settings.config import logger
+from runs.training_tools import Place, pick_place, seeded_model
+from settings.config import Params, logger
 
 SHOWN = (
     *("average/detected", "average/correctly_classified", "total/detected"),
@@ -38,7 +41,9 @@ SHOWN = (
 )
 
 
-def find_checkpoint(params, *, checkpoint=None, load_epoch=None):
+def find_checkpoint(
+    params: Params, *, checkpoint: Path | None = None, load_epoch: int | None = None
+) -> tuple[Path, str]:
     """Return (path of the network file, iteration as text for the file names).
 
     Args:
@@ -62,7 +67,9 @@ def find_checkpoint(params, *, checkpoint=None, load_epoch=None):
     return checkpoint_path(params.output_dir, "network", iteration), str(iteration)
 
 
-def read_inputs(params, *, movies=None, ids=None):
+def read_inputs(
+    params: Params, *, movies: Sequence[Path] | None = None, ids: Sequence[str] | None = None
+) -> list[Sample]:
     """Return the recordings to predict (list of Sample); labels where there are any.
 
     Args:
@@ -88,18 +95,18 @@ def _movie_id(path):
 
 
 def predict_and_write(
-    model,
-    sample,
-    params,
+    model: torch.nn.Module,
+    sample: Sample,
+    params: Params,
     *,
-    out_dir,
-    stem,
-    raw_only=False,
-    instances=True,
-    overlay=None,
-    source=False,
-    **options,
-):
+    out_dir: Path,
+    stem: str,
+    raw_only: bool = False,
+    instances: bool = True,
+    overlay: str | None = None,
+    source: bool = False,
+    **options: Any,
+) -> tuple[Prediction | None, pd.DataFrame | None, dict | None]:
     """Predict one recording and write its files.
 
     Args:
@@ -148,7 +155,15 @@ def predict_and_write(
     return found, table, counts
 
 
-def predict_one(model, sample, params, *, compare, threads, **options):
+def predict_one(
+    model: torch.nn.Module,
+    sample: Sample,
+    params: Params,
+    *,
+    compare: bool,
+    threads: int,
+    **options: Any,
+) -> tuple[dict | None, float | None]:
     """Predict one recording, in a process of its own when there are several workers.
 
     Args:
@@ -167,7 +182,9 @@ def predict_one(model, sample, params, *, compare, threads, **options):
     return counts, stride_difference(model, sample, params, options["stride"], **assembly)
 
 
-def stride_difference(model, sample, params, stride, **options):
+def stride_difference(
+    model: torch.nn.Module, sample: Sample, params: Params, stride: int | None, **options: Any
+) -> float:
     """Return the mean absolute difference of the probabilities at two strides."""
 
     first, second = (
@@ -177,7 +194,7 @@ def stride_difference(model, sample, params, stride, **options):
     return float(np.abs(first - second).mean())
 
 
-def write_metrics(out_dir, counts):
+def write_metrics(out_dir: Path, counts: dict[str, dict]) -> tuple[dict, dict[str, tuple]]:
     """Write metrics.json and summary.csv of labelled movies {id: counts}.
 
     metrics.json also holds the counts of each movie, so that two runs can be compared.
@@ -208,7 +225,7 @@ def write_metrics(out_dir, counts):
     return metrics, intervals
 
 
-def gathered(counts, place):
+def gathered(counts: dict, place: Place) -> dict:
     """Return the counts of all processes in one dict, on every process."""
     if place.world == 1:
         return counts
@@ -218,7 +235,15 @@ def gathered(counts, place):
     return {key: value for part in parts for key, value in part.items()}
 
 
-def predict_movie(model, movie, params, *, calibration, training_mode=False, **options):
+def predict_movie(
+    model: torch.nn.Module,
+    movie: np.ndarray,
+    params: Params,
+    *,
+    calibration: Calibration,
+    training_mode: bool = False,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Predict one movie from arrays alone.
 
     Args:
@@ -262,7 +287,15 @@ class Wanted:
     files: dict = field(default_factory=dict)
 
 
-def predict_data(params, samples, checkpoint, wanted, *, device, threads):
+def predict_data(
+    params: Params,
+    samples: Sequence[Sample],
+    checkpoint: tuple[Path, str],
+    wanted: Wanted,
+    *,
+    device: str,
+    threads: int | None,
+) -> None:
     """Predict recordings with a network by every method asked for, measure what has labels.
 
     Args:

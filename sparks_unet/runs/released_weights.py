@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ import torch
 from common.files import InputError
 from network.checkpoints import checkpoint_path, load_network, save_state
 from runs.training_tools import seeded_model
+from settings.config import Params
 
 NETWORK = re.compile(r"network_(\d+)\.pth")
 
 
 @contextlib.contextmanager
-def network_file(files, member=None):
+def network_file(files: Sequence[Path], member: str | None = None) -> Iterator[Path]:
     """Yield the path of the network file in ``files``, unpacked for the time of the block.
 
     Args:
@@ -64,7 +66,7 @@ def _member(names, wanted, listed):
     raise InputError(f"{listed}: holds {inside}; expected one, or --member NAME")
 
 
-def import_network(path, params):
+def import_network(path: Path, params: Params) -> tuple[torch.nn.Module, Path]:
     """Copy the weights at ``path`` into the run folder after they fit the network.
 
     Returns:

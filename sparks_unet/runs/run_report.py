@@ -4,6 +4,7 @@ Source: specification sections 8.7, 8.8, 8.12, 13 and 14 (check 13).
 """
 
 import time
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -34,7 +35,7 @@ from inputs.cell import cell_of
 from inputs.data_processing import signal_to_noise
 from inputs.movie_state import state_words
 from runs.prediction import write_metrics
-from settings.config import EVENT_CLASSES
+from settings.config import EVENT_CLASSES, Params
 
 TITLE = "Ca2+ sparks, waves and puffs in full-frame movies"
 TARGET = 0.75  # class means of the paper's abstract
@@ -60,7 +61,9 @@ def _score(name, value, target=None, *, passed=None, control=False, unit=""):
     }
 
 
-def make_scores(metrics, counts, classical, control_events):
+def make_scores(
+    metrics: dict, counts: dict[str, dict], classical: dict, control_events: int | None
+) -> tuple[dict, list[dict]]:
     """Return (main score, all scores) as summary.json wants them.
 
     Args:
@@ -110,7 +113,7 @@ def make_scores(metrics, counts, classical, control_events):
     return main, scores
 
 
-def metric_rows(metrics, intervals):
+def metric_rows(metrics: dict, intervals: dict[str, tuple]) -> tuple[tuple[str, ...], list]:
     """Return (header, rows) of the metric table: classes, class mean and pooled."""
     groups = (*EVENT_CLASSES, "average", "total")
     rows = []
@@ -130,7 +133,13 @@ def _figure(folder, name, function, *args, caption, alt, **options):
     return {"path": str(path.relative_to(folder.parent)), "caption": caption, "alt": alt}
 
 
-def draw_figures(params, results, metrics, intervals, labelled):
+def draw_figures(
+    params: Params,
+    results: dict[str, tuple],
+    metrics: dict | None,
+    intervals: dict[str, tuple] | None,
+    labelled: Sequence[str],
+) -> list[dict]:
     """Draw all figures of the run; return their records for the report."""
     folder = params.output_dir / "figures"
     figures = []
@@ -239,7 +248,9 @@ def _strongest(results, kind):
     return best
 
 
-def write_run_report(params, results, *, control_id, started):
+def write_run_report(
+    params: Params, results: dict[str, tuple], *, control_id: str | None, started: float
+) -> None:
     """Measure, draw and write report.html and, last, summary.json.
 
     Args:

@@ -1,6 +1,7 @@
 """Separate the events in the probabilities of one movie and write masks, tables and overlays."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -18,9 +19,18 @@ from common.locks import hold
 from inputs.cell import cell_of
 from inputs.movie_io import read_movie, read_stack, same_shape, write_stack
 from settings.config import EVENT_CLASSES
+from settings.recording import Given
 
 
-def separate(movie_path, stacks, out, *, fill_holes=False, overlay=False, given=None):
+def separate(
+    movie_path: Path,
+    stacks: dict[str, Path],
+    out: Path,
+    *,
+    fill_holes: bool = False,
+    overlay: bool = False,
+    given: Given | None = None,
+) -> dict[str, int]:
     """Write what was found in a movie into ``out``; return {class: events}.
 
     Args:

@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from analysis.disc_output_tools import rounded
 from inputs.calibration import Calibration
@@ -24,7 +25,7 @@ def can_be_streamed(params: Params, method: str) -> bool:
 
 
 def write_probabilities(
-    model,
+    model: torch.nn.Module,
     movie: np.ndarray,
     params: Params,
     *,

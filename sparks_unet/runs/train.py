@@ -4,6 +4,7 @@ Source: section 7 of the specification (training of the paper, Cell Calcium 2024
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import torch
 
@@ -16,16 +17,24 @@ from common.files import (
 )
 from common.hashes import check_hashes
 from common.locks import hold
-from inputs.dataset_tools import adapted, read_samples
+from inputs.dataset_tools import Sample, adapted, read_samples
 from inputs.datasets import SparkDataset
 from inputs.movie_io import movie_ids
 from inputs.preprocessing import count_chunks, padding
 from network.architecture import build_model
 from network.checkpoints import available_iterations
-from runs.training_tools import TrainingRun, open_loggers, pick_place, rows_before, set_up_logging
+from runs.training_tools import (
+    Place,
+    TrainingRun,
+    open_loggers,
+    pick_place,
+    rows_before,
+    set_up_logging,
+)
 from settings.config import (
     TEST_IDS,
     TRAIN_IDS,
+    Params,
     describe,
     logger,
     settings_of,
@@ -36,7 +45,7 @@ from settings.config import (
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d", "tifffile")
 
 
-def resumed(params):
+def resumed(params: Params) -> Params:
     """Return ``params`` that continue the run from its newest checkpoint up to train_epochs."""
     found = available_iterations(params.output_dir)
     if not found:
@@ -48,7 +57,7 @@ def resumed(params):
     )
 
 
-def check_run_folder(params):
+def check_run_folder(params: Params) -> None:
     """Refuse to mix a new run with the checkpoints of another one."""
     found = available_iterations(params.output_dir)
     newer = [n for n in found if n > params.load_epoch]
@@ -60,7 +69,7 @@ def check_run_folder(params):
         )
 
 
-def read_data(params):
+def read_data(params: Params) -> tuple[list[Sample] | None, list[Sample]]:
     """Return (training samples or None, validation samples) of the configuration."""
 
     def read(ids, **options):
@@ -72,7 +81,7 @@ def read_data(params):
     return train, read(params.ids("val"), events=True)
 
 
-def memory_estimate(params, shape):
+def memory_estimate(params: Params, shape: tuple[int, int]) -> tuple[int, int]:
     """Return (parameters, bytes of the activations of one training batch).
 
     The network runs without data (meta tensors); every layer's output is counted once.
@@ -89,7 +98,7 @@ def memory_estimate(params, shape):
     return sum(p.numel() for p in model.parameters()), 4 * sum(sizes)
 
 
-def dry_run(params):
+def dry_run(params: Params) -> None:
     """Print the settings, the size of the data sets and of the network."""
     print("\n".join(describe(params)))
     train, val = read_data(dataclasses.replace(params, training=True))
@@ -122,7 +131,7 @@ def _refuse_leaks(train, val):
             )
 
 
-def own_split(params):
+def own_split(params: Params) -> Params:
     """Return ``params`` with ids where the folder holds none of the published recordings.
 
     Without train_ids and test_ids every fourth movie, in the order of ids, is for the test.
@@ -142,7 +151,7 @@ def own_split(params):
     return dataclasses.replace(params, train_ids=train, test_ids=test)
 
 
-def input_hashes(samples):
+def input_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     """Return {file name: SHA-256} of the movies that were read, taken while reading."""
     movies = [sample.movie for sample in samples]
     return {movie.source.name: movie.sha256 for movie in movies if movie.sha256}
@@ -159,7 +168,7 @@ def _check_inputs(folder, samples):
         check_hashes(folder, recorded, present)
 
 
-def write_record(params, samples, **more):
+def write_record(params: Params, samples: Iterable[Sample], **more: object) -> None:
     """Write the resolved settings of the run before work starts; ``more`` joins settings.json."""
     folder = params.output_dir
     inputs = input_hashes(samples)
@@ -169,7 +178,9 @@ def write_record(params, samples, **more):
         temporary.write_text(to_ini(params), encoding="utf-8")
 
 
-def prepare(params, *, device="auto", threads=None):
+def prepare(
+    params: Params, *, device: str = "auto", threads: int | None = None
+) -> tuple[Place, list[Sample] | None, list[Sample]]:
     """Check folder and data, open the log, choose the device.
 
     Returns:
@@ -190,7 +201,7 @@ def prepare(params, *, device="auto", threads=None):
     return pick_place(params, device, threads), train, val
 
 
-def tell_calibrations(samples):
+def tell_calibrations(samples: Iterable[Sample]) -> None:
     """Log the scale of recordings and its origin, once for all that share it."""
     ids = {}
     for sample in samples:
@@ -199,12 +210,14 @@ def tell_calibrations(samples):
         logger.info("%s: %s", ", ".join(names), line)
 
 
-def calibrations(samples):
+def calibrations(samples: Iterable[Sample]) -> dict[str, dict]:
     """Return {id: values and origins} of recordings for settings.json."""
     return {sample.id: sample.movie.calibration.record() for sample in samples}
 
 
-def run(params, place, train, val):
+def run(
+    params: Params, place: Place, train: list[Sample] | None, val: list[Sample]
+) -> tuple[dict, list[dict]] | None:
     """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None."""
     folder = params.output_dir
     dataset = SparkDataset(train, params, augment=True) if params.training else None

@@ -12,12 +12,14 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -35,7 +37,7 @@ from network.checkpoints import (
 from network.custom_losses import drop_margins, make_loss
 from network.shared_batch import gathered_batch, share_norms
 from runs.validation import validate
-from settings.config import logger, to_dict
+from settings.config import Params, logger, to_dict
 
 DEBUG_CHUNKS = 4
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
@@ -50,12 +52,12 @@ class Place:
     world: int = 1
 
     @property
-    def first(self):
+    def first(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
 
 
-def set_up_logging(params, logfile=None):
+def set_up_logging(params: Params, logfile: str | Path | None = None) -> None:
     """Send the messages of the run to stderr and, when given, to ``logfile``."""
     logger.setLevel(LEVELS[params.verbosity])
     for old in list(logger.handlers):
@@ -71,7 +73,7 @@ def set_up_logging(params, logfile=None):
     logger.propagate = False
 
 
-def choose_device(params, wanted="auto"):
+def choose_device(params: Params, wanted: str = "auto") -> tuple[str, bool]:
     """Return (device name, whether flag or INI file ask for it) without touching the device."""
     has_gpu = torch.cuda.is_available()
     wanted = "cuda" if wanted == "gpu" else wanted
@@ -84,7 +86,7 @@ def choose_device(params, wanted="auto"):
     return (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if has_gpu else "cpu"), wanted != "auto"
 
 
-def pick_place(params, wanted="auto", threads=None):
+def pick_place(params: Params, wanted: str = "auto", threads: int | None = None) -> Place:
     """Choose the device, set the number of CPU threads and join the other processes of torchrun."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     name, asked = choose_device(params, wanted)
@@ -102,7 +104,7 @@ def pick_place(params, wanted="auto", threads=None):
     return Place(device, rank, world)
 
 
-def seeded_model(params, device):
+def seeded_model(params: Params, device: torch.device) -> torch.nn.Module:
     """Return the network with first weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
@@ -111,7 +113,7 @@ def seeded_model(params, device):
     return model.to(memory_format=torch.channels_last_3d) if params.channels_last else model
 
 
-def make_optimizer(params, model):
+def make_optimizer(params: Params, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser of the configuration."""
     kinds = {
         "adam": torch.optim.Adam,
@@ -121,7 +123,7 @@ def make_optimizer(params, model):
     return kinds[params.optimizer](model.parameters(), lr=params.lr_start)
 
 
-def make_scheduler(params, optimizer):
+def make_scheduler(params: Params, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
     """Return the learning rate schedule, stepped every iteration, or None."""
     if params.scheduler == "none":
         return None
@@ -139,7 +141,7 @@ def make_scheduler(params, optimizer):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
-def train_mode(model, *, fixed_norms):
+def train_mode(model: torch.nn.Module, *, fixed_norms: bool) -> None:
     """Put a network into train mode; ``fixed_norms`` keeps its batch norms at their statistics."""
     model.train()
     if fixed_norms:
@@ -148,7 +150,7 @@ def train_mode(model, *, fixed_norms):
                 module.eval()
 
 
-def rows_before(path, iteration):
+def rows_before(path: str | Path, iteration: int) -> None:
     """Keep the rows of a log whose iteration is below ``iteration``; they belong to this run."""
     path = Path(path)
     if not path.is_file():
@@ -160,7 +162,7 @@ def rows_before(path, iteration):
         csv.writer(out).writerows(kept)
 
 
-def append_row(path, row):
+def append_row(path: str | Path, row: dict[str, object]) -> None:
     """Append one row {column: value} to a CSV log and flush it; None is an empty cell."""
     path = Path(path)
     new = not path.is_file() or path.stat().st_size == 0
@@ -171,7 +173,7 @@ def append_row(path, row):
         writer.writerow(row)
 
 
-def open_loggers(params, run_dir):
+def open_loggers(params: Params, run_dir: Path) -> list[Callable[[dict, int], None]]:
     """Return functions log({name: value}, iteration): wandb and TensorBoard when asked for."""
     found = []
     if params.tensorboard:
@@ -239,7 +241,7 @@ class TrainingRun:
         self.validation_loss = make_loss(params, None if weights is None else weights.cpu())
         self.loggers = []
 
-    def load(self, folder, iteration):
+    def load(self, folder: Path, iteration: int) -> None:
         """Continue the run whose checkpoint ``iteration`` lies in ``folder``."""
         load_network(self.model, checkpoint_path(folder, "network", iteration))
         self._load_mean(checkpoint_path(folder, "iterate", iteration))
@@ -278,7 +280,7 @@ class TrainingRun:
                 "with a fresh state"
             ) from None
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint of the present iteration (first process only)."""
         if not self.place.first:
             return
@@ -297,7 +299,7 @@ class TrainingRun:
             states["iterate"] = {"network": self.model.state_dict(), "count": self.mean_count}
         save_checkpoint(self.run_dir, self.iteration, states)
 
-    def validate(self):
+    def validate(self) -> tuple[dict, list[dict]] | None:
         """Validate, write a row of metrics.csv; return (metrics, counts), None off rank 0.
 
         Every process predicts its share of the movies: none waits for the others longer than for
@@ -381,7 +383,7 @@ class TrainingRun:
             generator=torch.Generator(),  # its draws never touch the global state
         )
 
-    def train(self, iterations):
+    def train(self, iterations: int) -> bool:
         """Run ``iterations`` iterations; save, validate and log on the way."""
         params, device = self.params, self.place.device
         last = self.iteration + iterations
@@ -474,7 +476,7 @@ class TrainingRun:
         )
 
 
-def crop_labels(labels, size):
+def crop_labels(labels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Centre-crop labels (B, D, H, W) to the output size of a network with valid borders."""
     for axis, wanted in enumerate(size, start=1):
         labels = labels.narrow(axis, (labels.shape[axis] - wanted) // 2, wanted)

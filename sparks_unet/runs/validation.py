@@ -3,17 +3,29 @@
 Source: specification sections 7.4 and 8.7 to 8.8.
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from analysis.metrics_tools import metrics_from_counts, sample_counts
 from analysis.preds_processing_tools import calibrated_post, process_predictions
+from inputs.dataset_tools import Sample
 from inputs.movie_io import write_stack
 from network.custom_losses import drop_margins
 from network.inference_tools import predict_probabilities
+from settings.config import Params
 
 
-def movie_loss(probabilities, labels, loss_function, *, ignore_frames, iteration):
+def movie_loss(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    loss_function: Callable,
+    *,
+    ignore_frames: int,
+    iteration: int,
+) -> float:
     """Return the loss of one movie without its first and last frames.
 
     Args:
@@ -38,7 +50,16 @@ def _gathered(losses, counts, world, n_samples):
     return tuple([parts[rank][kind][at] for rank, at in places] for kind in (0, 1))
 
 
-def validate(model, samples, params, loss_function, *, iteration=0, movies_dir=None, share=(0, 1)):
+def validate(
+    model: torch.nn.Module,
+    samples: Sequence[Sample],
+    params: Params,
+    loss_function: Callable,
+    *,
+    iteration: int = 0,
+    movies_dir: Path | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> tuple[dict, list[dict]]:
     """Return (metrics {name: float or None}, list of per-movie counts).
 
     Args:

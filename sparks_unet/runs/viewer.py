@@ -1,10 +1,13 @@
 """Show a movie and its label movies in napari, an optional package."""
 
+from pathlib import Path
+
 from common.files import InputError
 from inputs.movie_io import read_movie, read_stack, same_shape
+from settings.recording import Given
 
 
-def show(path, paths, given=None):
+def show(path: Path, paths: dict[str, Path | None], given: Given | None = None) -> None:
     """Open the viewer.
 
     Args:
