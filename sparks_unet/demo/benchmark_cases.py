@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,15 @@ CHUNK = (256, 64, 512)  # frames, rows, columns of a published chunk
 MOVIE = (904, 64, 512)
 
 
-def row(what, ours_s=None, baseline_s=None, *, ours_mb=None, baseline_mb=None, target=None):
+def row(
+    what: str,
+    ours_s: float | None = None,
+    baseline_s: float | None = None,
+    *,
+    ours_mb: float | None = None,
+    baseline_mb: float | None = None,
+    target: str | None = None,
+) -> dict:
     """Return one row of the table; a quantity that is not measured is None."""
     return {
         "what": what,
@@ -39,19 +48,19 @@ def row(what, ours_s=None, baseline_s=None, *, ours_mb=None, baseline_mb=None, t
     }
 
 
-def counted(threads):
+def counted(threads: int) -> str:
     """Return "1 thread" or "2 threads"."""
     return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
-def timed(function, *args):
+def timed(function: Callable, *args: object) -> tuple[float, object]:
     """Return (seconds, result) of one call."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
 
 
-def assembly_rows():
+def assembly_rows() -> list[dict]:
     """Gaussian assembly of 3 chunks in place, against per-frame lists."""
     duration, stride = CHUNK[0], 32
     rng = np.random.default_rng(0)
@@ -83,7 +92,7 @@ def assembly_rows():
     return [row("Gaussian assembly of 3 chunks", seconds, plain_seconds)]
 
 
-def forward_rows(threads):
+def forward_rows(threads: int) -> list[dict]:
     """One forward pass of a published chunk: in slabs of frames, against all at once."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -101,7 +110,7 @@ def forward_rows(threads):
     return [row(f"forward 256x64x512, {counted(threads)}", seconds, plain_seconds, target=">= 1x")]
 
 
-def training_rows(threads):
+def training_rows(threads: int) -> list[dict]:
     """Forward, Lovasz loss and backward of one published chunk."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -111,7 +120,7 @@ def training_rows(threads):
     return [row(f"training step 256x64x512, {counted(threads)}", seconds)]
 
 
-def gpu_rows():
+def gpu_rows() -> list[dict]:
     """Forward and training step of one chunk on the GPU, with and without bfloat16."""
     if not torch.cuda.is_available():
         return []
@@ -136,7 +145,7 @@ def gpu_rows():
     return rows
 
 
-def predict_standard_movie(stride):
+def predict_standard_movie(stride: int) -> dict[str, float]:
     """Predict a 904-frame movie with the published network; return seconds and peak MB."""
     torch.manual_seed(0)
     model = build_model(Params())
@@ -145,7 +154,7 @@ def predict_standard_movie(stride):
     return {"s": seconds, "mb": peak_mb()}
 
 
-def peak_mb():
+def peak_mb() -> float:
     """Return the largest resident memory of this process so far, in MB.
 
     ``ru_maxrss`` would not do: a new process starts with the value of the one that started it.
@@ -154,7 +163,7 @@ def peak_mb():
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-def inference_rows(stride):
+def inference_rows(stride: int) -> list[dict]:
     """Peak memory of the whole process that predicts a 904-frame movie."""
     # a fresh process: the peak of this one holds the other benchmarks
     code = (
@@ -168,14 +177,16 @@ def inference_rows(stride):
     return [row(what, found["s"], ours_mb=found["mb"], target="< 2000 MB")]
 
 
-def own_cores():
+def own_cores() -> int:
     """Return the number of cores that this process may use: run.py gives each folder its share."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
-def all_rows(parts, *, threads=None, stride):
+def all_rows(
+    parts: Sequence[str], *, threads: Sequence[int] | None = None, stride: int
+) -> list[dict]:
     """Return the rows of ``parts`` of the benchmark.
 
     Args:
@@ -200,7 +211,7 @@ def all_rows(parts, *, threads=None, stride):
     return rows
 
 
-def print_table(rows):
+def print_table(rows: Sequence[dict]) -> None:
     """Print the rows as a table."""
     keys = ("what", "ours_s", "baseline_s", "ratio", "ours_mb", "baseline_mb", "target")
     cells = [keys]

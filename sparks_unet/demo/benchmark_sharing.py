@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,14 @@ print(json.dumps({"s": seconds, "mb": peak}))
 """
 
 
-def cpu_timed(function) -> tuple[float, np.ndarray]:
+def cpu_timed(function: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     """Return (processor seconds, result) of a call."""
     start = time.process_time()
     result = function()
     return time.process_time() - start, result
 
 
-def monai_way(model, movie: np.ndarray, stride: int) -> np.ndarray:
+def monai_way(model: torch.nn.Module, movie: np.ndarray, stride: int) -> np.ndarray:
     """Return the probabilities (C, T, H, W) of MONAI's sliding window with the same overlap.
 
     Raises:
@@ -80,7 +81,12 @@ def monai_way(model, movie: np.ndarray, stride: int) -> np.ndarray:
 
 
 def sharing_rows(
-    frames: int, *, threads: int = 1, strides=STRIDES, against: Path | None = None, peers=()
+    frames: int,
+    *,
+    threads: int = 1,
+    strides: Sequence[int] = STRIDES,
+    against: Path | None = None,
+    peers: Sequence[str] = (),
 ) -> list[dict]:
     """Return rows of the benchmark: the shared way, and what it is measured against.
 
@@ -115,7 +121,7 @@ def sharing_rows(
     return rows
 
 
-def predict(model, movie, way):
+def predict(model: torch.nn.Module, movie: np.ndarray, way: dict) -> np.ndarray:
     """Return the probabilities of the published setting."""
     return predict_probabilities(model, movie, Params(), **way)[0]
 
@@ -128,7 +134,9 @@ def _difference(ours, other):
     return f", equal within {off:.1g}"
 
 
-def other_build(folder: Path, movie: np.ndarray, stride: int, threads: int):
+def other_build(
+    folder: Path, movie: np.ndarray, stride: int, threads: int
+) -> tuple[dict[str, float], np.ndarray]:
     """Return ({"s", "mb"}, probabilities) of another build of this folder.
 
     Raises:

@@ -6,6 +6,7 @@ masks for every event. Both must give the same numbers, or the benchmark stops w
 
 import time
 import tracemalloc
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -15,7 +16,7 @@ from skimage.segmentation import watershed
 from analysis.metrics_tools import annotated_instances, event_scores
 from analysis.preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions
 from demo.synthetic import DemoSettings, make_movie
-from inputs.calibration import Calibration, scaled_post
+from inputs.calibration import Calibration, ScaledPost, scaled_post
 from inputs.data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
 from inputs.dataset_tools import class_weights
 from inputs.preprocessing import pad_frames, padding
@@ -27,7 +28,9 @@ CHUNK = (256, 32)  # duration and stride of the class weights
 SMEAR = (1.0, 1.0, 1.0)  # sigma by which the annotation is blurred into probabilities
 
 
-def make_case(shape, seed=0):
+def make_case(
+    shape: tuple[int, int, int], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (movie, classes, events, probabilities) of a synthetic recording of a given shape."""
     settings = DemoSettings(
         movies=1,
@@ -51,7 +54,9 @@ def make_case(shape, seed=0):
     return scaled.astype(np.float32), classes, events, probabilities
 
 
-def plain_processing(movie, probabilities, post):
+def plain_processing(
+    movie: np.ndarray, probabilities: np.ndarray, post: ScaledPost
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (classes, instances) by whole-movie operations (sections 8.3 to 8.5)."""
     sparks, waves, puffs = probabilities[1:]
     foreground = sparks + puffs + waves
@@ -94,7 +99,7 @@ def _plain_sparks(movie, mask, post):
     return labels
 
 
-def plain_remove_small(labels, minimum):
+def plain_remove_small(labels: np.ndarray, minimum: tuple[int, int, int, int]) -> None:
     """Empty too small events by one whole-movie mask an event; changes ``labels``."""
     for number in np.unique(labels)[1:]:
         coordinates = np.argwhere(labels == number)
@@ -104,7 +109,9 @@ def plain_remove_small(labels, minimum):
             labels[labels == number] = 0
 
 
-def plain_annotated_peaks(movie, classes, events, sigma=2.0):
+def plain_annotated_peaks(
+    movie: np.ndarray, classes: np.ndarray, events: np.ndarray, sigma: float = 2.0
+) -> np.ndarray:
     """Return the peak of every annotated spark by whole-movie masks (section 5.7)."""
     smoothed = ndimage.gaussian_filter(movie.astype(np.float64), (0, sigma, sigma))
     sparks = np.where(classes == CLASSES["sparks"], events, 0)
@@ -122,7 +129,7 @@ def plain_annotated_peaks(movie, classes, events, sigma=2.0):
     return np.array(peaks)
 
 
-def plain_class_instances(classes, events):
+def plain_class_instances(classes: np.ndarray, events: np.ndarray) -> np.ndarray:
     """Return annotated instances numbered over the classes, by a mask for each event."""
     instances, n = np.zeros(classes.shape, np.int32), 0
     for name in EVENT_CLASSES:
@@ -133,7 +140,7 @@ def plain_class_instances(classes, events):
     return instances
 
 
-def plain_scores(annotated, predicted):
+def plain_scores(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the IoMin matrix by one sparse mask an event and one product a pair (section 8.7)."""
     rows, columns = (
         [sparse.csr_matrix((ids == n).reshape(1, -1)) for n in range(1, int(ids.max()) + 1)]
@@ -146,7 +153,7 @@ def plain_scores(annotated, predicted):
     return matrix
 
 
-def plain_class_weights(labels, duration, stride):
+def plain_class_weights(labels: Sequence[np.ndarray], duration: int, stride: int) -> np.ndarray:
     """Return class weights of padded labels by walking through all chunks (section 7.2)."""
     counts = np.zeros(4)
     for movie in labels:
@@ -156,7 +163,9 @@ def plain_class_weights(labels, duration, stride):
     return np.divide(counts.sum(), 4 * counts, out=np.zeros(4), where=counts > 0)
 
 
-def measured(function, *args, memory=False):
+def measured(
+    function: Callable, *args: object, memory: bool = False
+) -> tuple[object, float, float | None]:
     """Return (result, CPU seconds, peak MB of arrays or None).
 
     Memory is traced only where few and large arrays are made; elsewhere tracing costs more time
@@ -186,7 +195,7 @@ def _row(what, target, ours, baseline):
     }
 
 
-def rows(movie_shape=STANDARD, seed=0):
+def rows(movie_shape: tuple[int, int, int] = STANDARD, seed: int = 0) -> list[dict]:
     """Return one dict for each comparison; see the keys of _row.
 
     Raises:

@@ -4,20 +4,23 @@ Source: section 13.9 of the specification.
 """
 
 import numpy as np
+import torch
 
 from analysis.metrics_tools import metrics_from_counts, movie_counts
 from analysis.preds_processing_tools import process_predictions
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post
 from network.inference_tools import predict_probabilities
-from settings.config import EVENT_CLASSES
+from settings.config import EVENT_CLASSES, Params
 
 MIN_FRAMES = 160  # events in the first and last frames of a movie count as ignored
 SUM_TOLERANCE = 1e-4  # of the probabilities of a voxel
 TARGET = 0.5  # share of planted events that usable weights detect; our choice, none is published
 
 
-def planted_movie(frames, size, seed):
+def planted_movie(
+    frames: int, size: tuple[int, int], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (movie, classes, event ids), each (T, H, W), with as dense events as in the demo."""
     share = frames * size[0] * size[1] / (SMALL["frames"] * SMALL["height"] * SMALL["width"])
     n_sparks, n_puffs = (max(2, round(n * share)) for n in SMALL["rates"][:2])
@@ -33,7 +36,7 @@ def planted_movie(frames, size, seed):
     return make_movie(settings, 0)[:3]
 
 
-def self_test(model, params, *, seed, size):
+def self_test(model: torch.nn.Module, params: Params, *, seed: int, size: tuple[int, int]) -> dict:
     """Predict a synthetic movie twice; return the record of self_test.json.
 
     Args:

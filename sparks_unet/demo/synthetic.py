@@ -8,6 +8,7 @@ import csv
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -66,7 +67,7 @@ class Planted:
     truth: dict
 
 
-def make_demo_data(out_dir, **settings):
+def make_demo_data(out_dir: str | Path, **settings: Any) -> list[str]:
     """Write a synthetic data set.
 
     Args:
@@ -99,7 +100,9 @@ def make_demo_data(out_dir, **settings):
     return [record["id"] for record in records]
 
 
-def make_movie(settings, index):
+def make_movie(
+    settings: DemoSettings, index: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
     """Return one movie.
 
     Args:
