@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import DATA_DIR, Parser, one_line_faults
+from common.locks import writing
 
 
 def make_parser(defaults):
@@ -56,7 +57,8 @@ def main(argv=None):
         for key, value in args.items()
         if value is not None and value is not False
     }
-    ids = make_demo_data(out, **(SMALL if preset == "small" else {}) | given)
+    with writing(out):
+        ids = make_demo_data(out, **(SMALL if preset == "small" else {}) | given)
     print(f"{len(ids)} movies in {out}: ids {ids[0]} to {ids[-1]}, truth in truth.json")
 
 

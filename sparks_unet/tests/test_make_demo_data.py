@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -83,3 +85,13 @@ def test_standard_rates_scale_with_size():
 def test_bad_settings(tmp_path, settings, text):
     with pytest.raises(InputError, match=text):
         make_demo_data(tmp_path, **SMALL | {"movies": 2} | settings)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".01_video.{gone.pid}.tmp.tif"
+    left.write_bytes(b"half a movie")
+    main(["--out", str(tmp_path), "--preset", "small", "--movies", "1"])
+    assert not left.exists()
+    assert (tmp_path / "truth.json").is_file()
