@@ -115,8 +115,8 @@ def test_a_worker_that_outlives_its_killed_parent_locks_nothing(tmp_path):
     then = "if os.fork() == 0: os.closerange(0, 3); time.sleep(20)\n"
     first = start(tmp_path, then + "os.kill(os.getpid(), signal.SIGKILL)")
     first.communicate(timeout=30)
-    with writing(tmp_path):
-        pass
+    with writing(tmp_path):  # raises while anybody holds the folder
+        assert (tmp_path / LOCK_NAME).is_file()
 
 
 def test_ranks_of_one_job_are_one_writer(tmp_path, monkeypatch):
