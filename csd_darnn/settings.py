@@ -329,6 +329,10 @@ class RunSettings:
     block: int = setting(4, int, "side of an importance block, pixels", low=1)
     importance_every: int = setting(7, int, "every k-th training window", low=1)
     importance_repeats: int = setting(3, int, "permutations of a block", low=1)
+    gradient_epochs: int = setting(
+        1, int, "last epochs whose networks the gradient map is the mean of", low=1, numbers=True,
+        later=True,
+    )  # fmt: skip
 
     # no flags of their own
     run_dir: Path | None = None  # folder of the run; None: results/csd_darnn/<run>

@@ -5,8 +5,9 @@ the network was trained with. Source: specification, sections 4.5 and 8.2.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -193,6 +194,24 @@ def changed_sums(
                 for order in orders
             ]
             yield windows.errors_of(sums, torch.cat(inputs))
+
+
+def gradient_of_states(windows: WindowSet, states: Sequence[dict]) -> np.ndarray:
+    """Return the mean gradient importance (o, N) of one network in several states (see state_of).
+
+    Every epoch deals the series anew, so what the last epoch has not unlearnt of the one before
+    lies on other pixels in each state, while what the series carry lies on the same.
+    """
+    net = DaRnnNet(
+        copy.deepcopy(windows.net.encoder), copy.deepcopy(windows.net.decoder), None, None
+    )
+    total = 0.0
+    for state in states:
+        net.encoder.load_state_dict(state["encoder"])
+        net.decoder.load_state_dict(state["decoder"])
+        slots = slot_tensor(state["permutation"].numpy(), windows.X.device)
+        total = total + gradient_importance(replace(windows, net=net, slots=slots))
+    return total / len(states)
 
 
 def gradient_importance(windows: WindowSet) -> np.ndarray:

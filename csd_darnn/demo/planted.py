@@ -35,6 +35,7 @@ from settings import DemoMovie, RunSettings
 FULL_SIZE = (72, 91)  # rows, columns
 PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
 CONTROL_RANGE = (0.25, 0.75)
+GRADIENT_EPOCHS = 4  # of five; chosen on seeds 10 to 14
 
 
 def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) -> int:
@@ -61,6 +62,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
         target=",".join(map(str, truth["target"])),
         run_dir=run_dir,
         resume=True,
+        gradient_epochs=gradient_epochs(settings),
     )
     if settings.overwrite:
         clear_run(run_dir, settings)
@@ -101,6 +103,17 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     return close_run(run_dir)
 
 
+def gradient_epochs(settings: RunSettings) -> int:
+    """Return over how many last epochs the demo averages its gradient map.
+
+    The network of the last epoch alone gives AUCs of 0.955 to 0.999 on seeds 10 to 14, the mean
+    of the last four 0.996 to 1.000.
+    """
+    if settings.gradient_epochs != RunSettings.gradient_epochs:
+        return settings.gradient_epochs
+    return max(1, min(GRADIENT_EPOCHS, settings.n_epochs))
+
+
 def negative_control(settings: RunSettings, folder: Path, recipe: DemoMovie) -> dict:
     """Train on a movie whose target does not repeat the driver; return its importance."""
     truth = make_demo(folder, replace(recipe, driver=False))
@@ -108,7 +121,7 @@ def negative_control(settings: RunSettings, folder: Path, recipe: DemoMovie) -> 
     device, _ = choose_device(settings.device)
     t_cfg, net = build(prepared, settings, device)
     progress = fit(prepared, settings, net, t_cfg)
-    return compute_importance(prepared, settings, net, progress.permutation)
+    return compute_importance(prepared, settings, net, progress.permutation, progress.recent)
 
 
 def score_demo(found: dict, drivers: np.ndarray, truth: dict, control: dict) -> list[dict]:

@@ -186,6 +186,11 @@ def window_faults(
             f"--T: found 2 with --map {settings.map}, expected T >= 3: that map reads the"
             " second step of a window; use --map attention"
         )
+    if settings.gradient_epochs > max(1, settings.n_epochs):
+        faults.append(
+            f"--gradient_epochs: found {settings.gradient_epochs} with {settings.n_epochs} epochs,"
+            f" expected at most {max(1, settings.n_epochs)}; raise --n_epochs"
+        )
     return faults
 
 

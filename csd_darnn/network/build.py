@@ -28,6 +28,16 @@ class Progress:
     iter_losses: list = field(default_factory=list)
     epoch_losses: list = field(default_factory=list)
     best: dict | None = None  # state of the epoch with the least validation error
+    recent: list = field(default_factory=list)  # states (see state_of) of the last epochs
+
+
+def state_of(net: DaRnnNet, permutation: np.ndarray) -> dict:
+    """Return a copy of what makes a network: parameters and the order of its series."""
+    return {
+        "permutation": torch.from_numpy(permutation.copy()),
+        "encoder": {k: v.clone() for k, v in net.encoder.state_dict().items()},
+        "decoder": {k: v.clone() for k, v in net.decoder.state_dict().items()},
+    }
 
 
 class Adam(torch.optim.Adam):

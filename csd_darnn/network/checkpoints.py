@@ -103,6 +103,7 @@ def save_checkpoint(path: Path, net: DaRnnNet, progress: Progress, identity: dic
         "iter_losses": torch.tensor(progress.iter_losses, dtype=torch.float64),
         "epoch_losses": torch.tensor(progress.epoch_losses, dtype=torch.float64),
         "best": progress.best,
+        "recent": progress.recent,
         "encoder": net.encoder.state_dict(),
         "decoder": net.decoder.state_dict(),
         "enc_opt": net.enc_opt.state_dict(),
@@ -141,12 +142,25 @@ def load_checkpoint(path: Path, net: DaRnnNet, identity: dict) -> Progress:
             state["iter_losses"].tolist(),
             state["epoch_losses"].tolist(),
             state["best"],
+            state.get("recent", []),  # runs of before have none
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: found no complete training state ({type(error).__name__}: {error}), expected"
             " a checkpoint of main.py; use --overwrite"
         ) from None
+
+
+def last_states(run_dir: Path) -> list[dict]:
+    """Return the states after the last epochs that the training state of a run keeps."""
+    path = Path(run_dir) / "checkpoint.pt"
+    states = load_tensors(path).get("recent")
+    if not states:
+        raise InputError(
+            f"{path}: found no states of single epochs, expected those of --gradient_epochs;"
+            " train the run again"
+        )
+    return states
 
 
 def save_network(run_dir: Path, net: DaRnnNet, record: dict) -> None:

@@ -13,7 +13,13 @@ from analysis.heatmap import (
     to_image,
     write_movie,
 )
-from analysis.importance import block_importance, gradient_importance, pixel_blocks, take_windows
+from analysis.importance import (
+    block_importance,
+    gradient_importance,
+    gradient_of_states,
+    pixel_blocks,
+    take_windows,
+)
 from analysis.map_figures import draw_bars, draw_stills
 from analysis.metrics import auc, metric_rows, persistence, ridge_prediction, verdict
 from analysis.onset import write_onset
@@ -22,7 +28,7 @@ from common.files import InputError, atomic_path, write_json
 from common.tables import write_columns
 from inputs.custom_types import DaRnnNet
 from inputs.prepare import Prepared
-from network.checkpoints import load_network
+from network.checkpoints import last_states, load_network
 from network.device import choose_device
 from settings import OnsetSettings, RunSettings
 
@@ -127,9 +133,16 @@ def draw_predictions(prepared: Prepared, saved: dict, folder: Path, *, save: boo
 
 
 def compute_importance(
-    prepared: Prepared, settings: RunSettings, net: DaRnnNet, permutation: np.ndarray
+    prepared: Prepared,
+    settings: RunSettings,
+    net: DaRnnNet,
+    permutation: np.ndarray,
+    states: Sequence[dict] = (),
 ) -> dict:
     """Return permutation and gradient importance on every k-th training window.
+
+    Args:
+        states: of the last epochs, over which the gradient is averaged; none: that of ``net``.
 
     Returns:
         dict: base_mse (o,), permutation, permutation_sd and gradient (o, N), window_starts.
@@ -149,7 +162,7 @@ def compute_importance(
         "base_mse": base,
         "permutation": mean,
         "permutation_sd": spread,
-        "gradient": gradient_importance(windows),
+        "gradient": gradient_of_states(windows, states) if states else gradient_importance(windows),
         "window_starts": starts,
     }
 
@@ -158,12 +171,13 @@ def importance_maps(prepared: Prepared, settings: RunSettings, run_dir: Path) ->
     """Compute the importance with the saved network, write importance.npz and return it."""
     device, _ = choose_device(settings.device)
     net, record = load_network(run_dir, device)
-    found = compute_importance(prepared, settings, net, record["permutation"])
+    states = last_states(run_dir) if settings.gradient_epochs > 1 else ()
+    importance = compute_importance(prepared, settings, net, record["permutation"], states)
     places = prepared.feature_pixels
     with atomic_path(run_dir / "importance.npz") as temporary, open(temporary, "wb") as handle:
         pixels = prepared.features if places is None else places
-        np.savez(handle, feature_pixels=pixels, **found)
-    return {name: found[name] for name in ("permutation", "gradient")}
+        np.savez(handle, feature_pixels=pixels, **importance)
+    return {name: importance[name] for name in ("permutation", "gradient")}
 
 
 def frame_maps(

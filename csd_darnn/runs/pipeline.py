@@ -267,8 +267,9 @@ def fit(
 ) -> Progress:
     """Train ``net`` as the settings say and return its Progress."""
     course = Course(
-        prepared.rule, settings.seed, settings.shuffle_pixels, fit_size=prepared.fit_size
-    )
+        prepared.rule, settings.seed, settings.shuffle_pixels, fit_size=prepared.fit_size,
+        keep=settings.gradient_epochs if settings.gradient_epochs > 1 else 0,
+    )  # fmt: skip
     return train(
         net,
         prepared.data,

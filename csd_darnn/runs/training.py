@@ -11,7 +11,7 @@ from tqdm import tqdm
 from common.files import InputError
 from inputs.custom_types import DaRnnNet, TrainConfig, TrainData
 from inputs.windows import WindowRule, gather, prep_train_data
-from network.build import Progress, shuffled, slot_tensor, to_device
+from network.build import Progress, shuffled, slot_tensor, state_of, to_device
 from network.prediction import window_batches
 
 DECAY_EVERY = 10_000  # iterations, counted over all epochs
@@ -69,6 +69,7 @@ class Course:
         fit_size: rows used for fitting; the rest of the training rows is for validation, and the
             epoch with the least validation error is the one that stays. None: all of them.
         order: function (seed, epoch, count) -> order of the windows.
+        keep: last epochs whose states the Progress keeps.
     """
 
     rule: WindowRule | None = None
@@ -76,6 +77,7 @@ class Course:
     shuffle_pixels: str = "epoch"
     fit_size: int | None = None
     order: Callable = batch_order
+    keep: int = 0
 
     def resolved(self, t_cfg: TrainConfig) -> "Course":
         """Return the course with rule and fit_size of ``t_cfg`` where they are None."""
@@ -114,6 +116,9 @@ def train(
             progress.iter_losses += losses
             progress.epoch_losses.append(float(np.mean(losses)))
             progress.epoch = epoch + 1
+            if course.keep:
+                states = [*progress.recent, state_of(net, progress.permutation)]
+                progress.recent = states[-course.keep :]
             row = {"epoch": epoch, "loss": progress.epoch_losses[-1]}
             row |= {"rate": net.enc_opt.param_groups[0]["lr"]}
             row["validation"] = validate(net, data, t_cfg, course, progress)
@@ -203,10 +208,5 @@ def window_error(
 def keep_best(net: DaRnnNet, progress: Progress, error: float) -> None:
     """Remember the parameters of the epoch with the least validation error."""
     if progress.best is None or error < progress.best["error"]:
-        progress.best = {
-            "error": error,
-            "epoch": progress.epoch - 1,
-            "permutation": torch.from_numpy(progress.permutation.copy()),
-            "encoder": {k: v.clone() for k, v in net.encoder.state_dict().items()},
-            "decoder": {k: v.clone() for k, v in net.decoder.state_dict().items()},
-        }
+        chosen = {"error": error, "epoch": progress.epoch - 1}
+        progress.best = chosen | state_of(net, progress.permutation)

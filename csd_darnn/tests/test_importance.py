@@ -1,5 +1,7 @@
 """Permutation importance from two sums is that of the whole network run again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,15 @@ from analysis.importance import (
     block_importance,
     changed_sums,
     changed_windows,
+    gradient_importance,
+    gradient_of_states,
     has_sums,
     pixel_blocks,
     take_windows,
 )
 from inputs.custom_types import ModelOptions, TrainData
 from inputs.windows import WindowRule
-from network.build import build_net
+from network.build import build_net, state_of
 
 
 def windows_of(n_series, *, n=40, options=None, targets=1, sharp=1.0, seed=0):
@@ -77,3 +81,17 @@ def test_other_attention_and_blocks_go_through_the_whole_network():
     _, mean, _ = block_importance(linear, [np.array([0, 1])], replace="zero")
     assert (mean[0, 2:] == 0).all()
     assert mean[0, 0] == mean[0, 1] != 0
+
+
+def test_the_gradient_of_states_is_the_mean_of_theirs():
+    windows = windows_of(12)
+    other = windows_of(12, seed=3)
+    orders = np.arange(12)[::-1].copy(), np.roll(np.arange(12), 5)
+    states = [state_of(w.net, order) for w, order in zip((windows, other), orders, strict=True)]
+    before = gradient_importance(windows)
+    alone = [
+        gradient_importance(replace(windows, net=w.net, slots=torch.from_numpy(order)))
+        for w, order in zip((windows, other), orders, strict=True)
+    ]
+    np.testing.assert_allclose(gradient_of_states(windows, states), np.mean(alone, 0), rtol=1e-6)
+    np.testing.assert_array_equal(gradient_importance(windows), before)  # its network is untouched

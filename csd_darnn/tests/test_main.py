@@ -226,6 +226,25 @@ def test_encoder_train_freezes_by_name(finished, tmp_path):
     assert net.encoder.steps == 4
 
 
+def test_the_gradient_map_of_several_epochs_comes_from_their_states(tmp_path):
+    settings = SMALL | {"data": tiny_movie(tmp_path / "a.npy"), "target": "1,1"}
+    with pytest.raises(InputError, match="--gradient_epochs: found 3 with 2 epochs, expected at"):
+        main.run_all(**settings, gradient_epochs=3, run_dir=tmp_path / "none")
+    maps = {}
+    for count in (1, 2):
+        run_dir = tmp_path / str(count)
+        main.run_all(**settings, gradient_epochs=count, run_dir=run_dir)
+        with np.load(run_dir / "importance.npz") as archive:
+            maps[count] = archive["gradient"], archive["permutation"]
+    np.testing.assert_array_equal(maps[1][1], maps[2][1])  # nothing else changes
+    # The other half of the mean of two is the map of a run of one epoch.
+    main.run_all(**settings | {"n_epochs": 1}, run_dir=tmp_path / "first")
+    with np.load(tmp_path / "first" / "importance.npz") as archive:
+        first = archive["gradient"]
+    np.testing.assert_allclose(maps[2][0], (first + maps[1][0]) / 2, rtol=1e-5)
+    assert not np.allclose(maps[2][0], maps[1][0])
+
+
 def test_own_data_run_without_the_demo_wing(tmp_path):
     """In a copy of the folder without demo/, as a user runs it."""
     home = tmp_path / FOLDER.name

@@ -86,6 +86,23 @@ def test_resume_needs_the_whole_state():
     assert not torch.equal(ends[2], ends[0])
 
 
+def test_states_of_the_last_epochs_survive_a_resume(tmp_path):
+    data, config, net = make_training()
+    whole = train(net, data, config, 4, course=Course(keep=3))
+    _, _, half = make_training()
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, half, train(half, data, config, 2, course=Course(keep=3)), {})
+    progress = load_checkpoint(path, half, {})
+    again = train(half, data, config, 4, course=Course(keep=3), progress=progress)
+    assert len(whole.recent) == len(again.recent) == 3
+    for one, other in zip(whole.recent, again.recent, strict=True):
+        assert torch.equal(one["permutation"], other["permutation"])
+        assert all(torch.equal(one["encoder"][k], other["encoder"][k]) for k in one["encoder"])
+    last = net.decoder.state_dict()
+    assert all(torch.equal(whole.recent[-1]["decoder"][k], last[k]) for k in last)
+    assert not torch.equal(whole.recent[0]["permutation"], whole.recent[1]["permutation"])
+
+
 def test_twenty_kills_in_the_save_loop_leave_a_loadable_checkpoint(tmp_path):
     data, config, net = make_training()
     progress = train(net, data, config, 1)
