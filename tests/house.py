@@ -26,6 +26,7 @@ The rules, each checked by ``faults``:
 
 import argparse
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,26 @@ def module_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def dotted(node: ast.expr) -> str:
+    """Return ``a.b.c`` of a name or an attribute, "" of any other expression."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+@functools.cache
+def parsed(path: Path, changed_ns: int) -> ast.Module:
+    """Return the syntax tree of a file as it was ``changed_ns`` nanoseconds after 1970."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def syntax_tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, read again only when the file has changed."""
+    return parsed(path, path.stat().st_mtime_ns)
+
+
 def imports(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...], int, bool]]:
     """Yield (module, names, line, late) of every import statement and literal import_module."""
     queue = [(tree, False)]
@@ -103,7 +124,7 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...], int, bool]
             yield node.module, tuple(alias.name for alias in node.names), node.lineno, late
         elif (
             isinstance(node, ast.Call)
-            and ast.unparse(node.func) in ("import_module", "importlib.import_module")
+            and dotted(node.func) in ("import_module", "importlib.import_module")
             and isinstance(node.args[0], ast.Constant)
         ):
             yield node.args[0].value, (), node.lineno, late
@@ -124,7 +145,7 @@ def read_folder(folder: Path) -> dict[str, Module]:
     files = module_files(folder)
     modules = {}
     for name, path in files.items():
-        module = Module(name, path, ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        module = Module(name, path, syntax_tree(path))
         for target, names, line, late in imports(module.tree):
             found = targets(target, names, files)
             for one in found:

@@ -7,6 +7,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from house import syntax_tree
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(p.parent.name for p in ROOT.glob("*/main.py"))
 
@@ -40,19 +42,25 @@ def tracked(pattern):
 
 
 @cache
-def tree(path):
-    """Return the syntax tree of a source file."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def nodes(path):
+    """Return (imports, calls) of a source file, at any depth: one walk serves all tests."""
+    found = [], []
+    for node in ast.walk(syntax_tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found[0].append(node)
+        elif isinstance(node, ast.Call):
+            found[1].append(node)
+    return found
 
 
 @cache
 def imported(path):
     """Return the top-level names that a source file imports, at any depth."""
     names = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path)[0]:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             names.add(node.module.split(".")[0])
     return names
 

@@ -1,6 +1,5 @@
 """Rules that hold for the whole repository, checked on its files."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -8,7 +7,8 @@ import sys
 import pytest
 import yaml
 
-from repository import FOLDERS, ROOT, imported, requirements, third_party, tracked, tree
+from house import dotted
+from repository import FOLDERS, ROOT, imported, nodes, requirements, third_party, tracked
 
 SOURCES = tracked("*.py")
 # File -> reason for which it may be longer than 500 lines.
@@ -99,10 +99,8 @@ def forbidden_calls(path):
     pickle_calls = {"load", "loads", "Unpickler"}
     if "tests" not in path.parts:
         pickle_calls |= {"dump", "dumps", "Pickler"}
-    for node in ast.walk(tree(path)):
-        if not isinstance(node, ast.Call):
-            continue
-        name = ast.unparse(node.func)
+    for node in nodes(path)[1]:
+        name = dotted(node.func)
         module, _, function = name.rpartition(".")
         pickled = module in {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
         if name in {"exec", "eval", "yaml.load", "yaml.unsafe_load"} or (

@@ -34,6 +34,11 @@ def house(tmp_path_factory):
     root = tmp_path_factory.mktemp("house")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, root)
+    if UV:
+        # Each call asks pip for its settings, half a second: it is asked once, this answers for it.
+        ask = [sys.executable, "-m", "pip", "config", "list"]
+        told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+        (root / "pip.py").write_text(f"print({told!r}, end='')\n")
     pins = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
     pytest_alone = next(line for line in pins if line.startswith("pytest==")) + "\n"
     (root / "tests").mkdir()

@@ -1,6 +1,5 @@
 """Every script answers --help without a framework, and every README names flags that exist."""
 
-import ast
 import json
 import re
 import subprocess
@@ -8,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from repository import FOLDERS, ROOT, tracked, tree
+from house import has_main_part, syntax_tree
+from repository import FOLDERS, ROOT, tracked
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "innvestigate")
 # Asks one script after the other for --help, up to the first that loads a framework. They share an
@@ -40,19 +40,11 @@ print(json.dumps(found))
 """
 
 
-def is_script(path):
-    """Tell whether a source file has an ``if __name__ == "__main__"`` part."""
-    return any(
-        getattr(node, "test", None) is not None and "__main__" in ast.unparse(node.test)
-        for node in tree(path).body
-    )
-
-
 SCRIPTS = [
     path
     for folder in FOLDERS
     for path in tracked(f"{folder}/*.py")
-    if path.parent == ROOT / folder and is_script(path)
+    if path.parent == ROOT / folder and has_main_part(syntax_tree(path))
 ]
 
 
