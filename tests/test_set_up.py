@@ -33,8 +33,24 @@ def write_wheel(folder, version, name="tiny", needs=""):
             wheel.writestr(file, text)
 
 
+# Each call of run.py asks pip for its settings, which takes half a second of its start. Where only
+# variables set any, this module in the house's folder answers for it, as its own test shows.
+LISTING = """import os
+for name, value in os.environ.items():
+    if name.startswith("PIP_") and value:
+        print(f":env:.{name[4:].lower().replace('_', '-')}={value!r}")
+"""
+
+
 @pytest.fixture
-def house(tmp_path):
+def house(bare_house):
+    """A repository with run.py and the folder ``left``, where variables alone set what pip does."""
+    (bare_house / "pip.py").write_text(LISTING)
+    return bare_house
+
+
+@pytest.fixture
+def bare_house(tmp_path):
     """A repository with run.py and the folder ``left``, whose only requirement is ``tiny``."""
     root = tmp_path / "house"
     (root / "left").mkdir(parents=True)
@@ -87,13 +103,25 @@ def offline_settings(house):
 needs_uv = pytest.mark.skipif(not UV, reason="no uv: python3 run.py env root installs it")
 
 
+def test_the_stand_in_says_what_pip_says(house, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name, value in offline_settings(house).items():
+        monkeypatch.setenv(name, value)
+    ask = [sys.executable, "-m", "pip", "config", "list"]
+    told = [
+        sorted(subprocess.check_output(ask, cwd=folder, text=True).splitlines())
+        for folder in (house, house.parent)
+    ]
+    assert told[0] == told[1] != []
+
+
 @needs_uv
-def test_uv_builds_from_the_sources_that_pip_is_told(house):
-    done = call(house, "env", "left", **offline_settings(house))
+def test_uv_builds_from_the_sources_that_pip_is_told(bare_house):
+    done = call(bare_house, "env", "left", **offline_settings(bare_house))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pip builds" not in done.stdout
-    assert version_in(house) == "2.0"  # the constraint holds back 3.0
-    (installed,) = (house / ".venvs" / "left" / "lib").glob("python*/site-packages/tiny.py")
+    assert version_in(bare_house) == "2.0"  # the constraint holds back 3.0
+    (installed,) = (bare_house / ".venvs" / "left" / "lib").glob("python*/site-packages/tiny.py")
     assert installed.stat().st_nlink > 1  # a hard link into the cache
 
 
@@ -109,19 +137,19 @@ def test_lock_constrains_beside_the_user(house):
 
 
 @needs_uv
-def test_settings_from_a_file_of_pip(house):
-    settings = offline_settings(house)
-    wheels = house.parent / "wheels"
-    write_wheel(house.parent / "more", "2.5")
-    configuration = house.parent / "pip.conf"
+def test_settings_from_a_file_of_pip(bare_house):
+    settings = offline_settings(bare_house)
+    wheels = bare_house.parent / "wheels"
+    write_wheel(bare_house.parent / "more", "2.5")
+    configuration = bare_house.parent / "pip.conf"
     configuration.write_text(
         "[global]\nfind-links = /nowhere\n"
-        f"[install]\nno-index = yes\nfind-links =\n    {wheels}\n    {house.parent / 'more'}\n"
+        f"[install]\nno-index = yes\nfind-links =\n    {wheels}\n    {bare_house.parent / 'more'}\n"
         f"constraint = {settings['PIP_CONSTRAINT']}\n"
     )
-    done = call(house, "env", "left", PIP_CONFIG_FILE=str(configuration))
+    done = call(bare_house, "env", "left", PIP_CONFIG_FILE=str(configuration))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert version_in(house) == "2.5"
+    assert version_in(bare_house) == "2.5"
 
 
 @needs_uv
@@ -134,26 +162,26 @@ def test_variables_of_uv_win(house):
 
 
 @needs_uv
-def test_local_mirror_is_asked(house):
-    simple = house.parent / "simple"
+def test_local_mirror_is_asked(bare_house):
+    simple = bare_house.parent / "simple"
     for name in ("left", "tiny"):
         (simple / name).mkdir(parents=True)
-    shutil.copy(house.parent / "wheels" / "tiny-2.0-py3-none-any.whl", simple / "tiny")
+    shutil.copy(bare_house.parent / "wheels" / "tiny-2.0-py3-none-any.whl", simple / "tiny")
     (simple / "tiny" / "index.html").write_text(
         '<a href="tiny-2.0-py3-none-any.whl">tiny-2.0-py3-none-any.whl</a>'
     )
-    done = call(house, "env", "left", PIP_INDEX_URL=simple.as_uri())
+    done = call(bare_house, "env", "left", PIP_INDEX_URL=simple.as_uri())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert version_in(house) == "2.0"
+    assert version_in(bare_house) == "2.0"
 
 
-def test_pip_builds_where_uv_cannot_be_had(house):
-    done = call(house, "env", "left", path="/usr/bin:/bin", **offline_settings(house))
+def test_pip_builds_where_uv_cannot_be_had(bare_house):
+    done = call(bare_house, "env", "left", path="/usr/bin:/bin", **offline_settings(bare_house))
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if "pip builds" in line]
     assert len(said) == 1
     assert "uv cannot be had" in said[0]
-    assert version_in(house) == "2.0"
+    assert version_in(bare_house) == "2.0"
 
 
 @needs_uv
@@ -228,9 +256,11 @@ def test_python_that_is_nowhere(house):
     assert said.startswith("building left failed: no Python 3.98 can be had: ")
 
 
-def test_wrong_python_without_uv(house):
-    change(house / "venvs.py", PYTHONS, "PYTHONS = ((3, 98), (3, 99))")
-    said = fault(call(house, "env", "left", path="/usr/bin:/bin", **offline_settings(house)))
+def test_wrong_python_without_uv(bare_house):
+    change(bare_house / "venvs.py", PYTHONS, "PYTHONS = ((3, 98), (3, 99))")
+    said = fault(
+        call(bare_house, "env", "left", path="/usr/bin:/bin", **offline_settings(bare_house))
+    )
     assert "3.98 to 3.99 is needed, found Python 3." in said
     assert "call python3.98 run.py" in said
 
