@@ -16,6 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from common.files import DATA_DIR, InputError, atomic_path, write_json
 from common.locks import writing
+from demo.brain_shape import PARCELS_PER_SIDE, brain_mask, parcels
 from inputs.mat_writer import write_recording
 from inputs.states import (
     ARTIFACT_CODE,
@@ -44,7 +45,6 @@ MIN_STATE_FRACTION = 0.0  # redraw the states until each takes at least this fra
 ARTIFACT_RATE = 0.015
 MEAN_BOUT_S = {WAKE: 120.0, NREM: 90.0, REM: 60.0}
 BOUT_SHAPE = 1.5  # of the gamma distribution
-PARCELS_PER_SIDE = 24
 HOMOTOPIC_CORRELATION = 0.7
 WAVE_DELAY_S = 0.25  # front to back
 AMPLITUDE = {
@@ -56,6 +56,11 @@ AMPLITUDE = {
 }
 CAMERA_NOISE = 0.012
 LOCAL_WEIGHT = {WAKE: 1.0, NREM: 0.55, REM: 0.45}
+# bursts of slow waves
+BURST_INTERVAL_S = 0.0  # mean time between them; 0: slow waves all through NREM
+BURST_S = 3.0  # length of one
+BURST_JITTER = 0.25  # deviation of the time of one, in intervals
+BURST_REM_REACH = 2.5  # factor on the map of the rhythm of REM, cut at 1
 # highest value of settings that start at 0
 NOT_NEGATIVE = {
     "seed": math.inf,
@@ -81,6 +86,9 @@ FLAG_HELP = {
     "gsr": "subtract the mean over the brain from every frame",
     "hemo": "add residual haemodynamics at the vessels",
     "localised": "confine slow waves to the front half and local activity to the back half",
+    "burst_interval_s": "mean time in s between bursts of 3 s of slow waves, which take the place "
+    "of local activity of the same power, so that NREM is like wakefulness between them; 0: slow "
+    "waves all through NREM",
     "second_rater": "store the labels of a second rater, kappa about 0.65, in the truth files",
 }
 
@@ -103,6 +111,7 @@ class Plan:
     gsr: bool = False
     hemo: bool = False
     localised: bool = False
+    burst_interval_s: float = BURST_INTERVAL_S
     second_rater: bool = False
 
 
@@ -115,37 +124,18 @@ def check_plan(plan: Plan) -> None:
         if not 0 <= getattr(plan, name) <= high or getattr(plan, name) == math.inf:
             limit = "0 or more" if high == math.inf else f"0 to {high}"
             raise InputError(f"{name} is {getattr(plan, name)}: expected {limit}")
-
-
-def brain_mask(size: int) -> np.ndarray:
-    """Draw a brain-shaped mask (size, size) bool, mirror symmetric, row 0 anterior.
-
-    Differs: the specification takes mask and parcels from the published atlas; drawn ones need no
-    file that is not part of this repository.
-    """
-    y, x = (np.mgrid[:size, :size] + 0.5) / size
-    width = 0.30 + 0.16 * np.clip((y - 0.05) / 0.55, 0, 1)
-    return (np.abs((x - 0.5) / width) ** 2.4 + np.abs((y - 0.5) / 0.49) ** 2.4) <= 1
-
-
-def parcels(mask: np.ndarray) -> np.ndarray:
-    """Cut the mask into 24 mirrored parcels per side: (H, W) int, 0 outside, 1..24 left, 25..48
-    right.
-    """
-    size = mask.shape[0]
-    half = mask[:, : size // 2]
-    pixels = (np.argwhere(half) + 0.5) / size
-    # Spread seeds: each next one is the pixel farthest from the seeds before it.
-    seeds = [pixels[len(pixels) // 2]]
-    distance = np.full(len(pixels), np.inf)
-    for _ in range(PARCELS_PER_SIDE - 1):
-        distance = np.minimum(distance, ((pixels - seeds[-1]) ** 2).sum(1))
-        seeds.append(pixels[distance.argmax()])
-    nearest = ((pixels[:, None] - np.array(seeds)[None]) ** 2).sum(2).argmin(1)
-    left = np.zeros(half.shape, int)
-    left[half] = nearest + 1
-    right = np.where(left > 0, left + PARCELS_PER_SIDE, 0)[:, ::-1]
-    return np.concatenate([left, right], axis=1)
+    if not plan.burst_interval_s:
+        return
+    if not BURST_S <= plan.burst_interval_s < math.inf:
+        raise InputError(
+            f"burst_interval_s is {plan.burst_interval_s}: expected 0, or at least {BURST_S:g}, "
+            "the length of a burst"
+        )
+    if plan.localised or plan.rem_amplitude != REM_AMPLITUDE:
+        raise InputError(
+            "burst_interval_s gives all activity the same power everywhere: leave out localised "
+            "and rem_amplitude"
+        )
 
 
 def draw_states(n_frames: int, rem_boost: float, rng: np.random.Generator) -> np.ndarray:
@@ -194,6 +184,17 @@ def slow_wave(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return envelope * carrier / carrier.std(), envelope
 
 
+def wave_bursts(n: int, interval_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Return an envelope (n,) from 0 to 1: bursts ``interval_s`` apart on average, 0 between."""
+    interval = interval_s * FRAME_RATE_HZ
+    times = (np.arange(math.ceil(n / interval)) + 0.5) * interval
+    times += BURST_JITTER * interval * rng.standard_normal(times.size)
+    impulses = np.zeros(n)
+    impulses[np.clip(times, 0, n - 1).astype(int)] = 1
+    shape = np.hanning(round(BURST_S * FRAME_RATE_HZ) + 2)
+    return np.minimum(np.convolve(impulses, shape, mode="same"), 1)
+
+
 def movement_bursts(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return 0.5-s transients of exponential size, one per 20 s of wakefulness on average: (n,)."""
     starts = (rng.random(states.size) < 1 / (20 * FRAME_RATE_HZ)) & (states == WAKE)
@@ -202,12 +203,15 @@ def movement_bursts(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.convolve(impulses, shape, mode="same")
 
 
-def spatial_weights(mask: np.ndarray, localised: bool) -> dict[str, np.ndarray]:
-    """Return one map (H, W) per component: slow, local, rem, infraslow, movement, hemo."""
+def spatial_weights(mask: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
+    """Return one map (H, W) per component: slow, local, rem, infraslow, movement, hemo.
+
+    With bursts, slow and rem are the share of local activity whose place they take.
+    """
     size = mask.shape[0]
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     front, back = 1 - 0.65 * y, 0.35 + 0.65 * y
-    if localised:
+    if plan.localised:
         front, back = np.where(y < 0.5, 1.0, 0.0), np.where(y < 0.5, 0.0, 1.0)
     vessels = np.exp(-(((x - 0.5) / 0.03) ** 2)) + np.exp(
         -(((np.abs(x - 0.5) - 0.2 - 0.1 * y) / 0.03) ** 2)
@@ -220,12 +224,19 @@ def spatial_weights(mask: np.ndarray, localised: bool) -> dict[str, np.ndarray]:
         "movement": np.ones_like(y),
         "hemo": vessels,
     }
+    if plan.burst_interval_s:
+        reach = np.minimum(1, BURST_REM_REACH * maps["rem"])
+        even, none = np.ones_like(y), np.zeros_like(y)
+        maps |= {"local": even, "rem": reach, "movement": none}
     return {key: value * mask for key, value in maps.items()}
 
 
 def time_courses(states: np.ndarray, plan: Plan, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return the time course of every component, weighted by state, (rows, n) in units of signal
     deviation.
+
+    With bursts, local, slow and rem have deviation 1 all the time, and ``slow_share`` and
+    ``rem_share`` (1, n), from 0 to 1, say how far the latter take the place of local activity.
     """
     n = states.size
     smooth = {
@@ -236,17 +247,29 @@ def time_courses(states: np.ndarray, plan: Plan, rng: np.random.Generator) -> di
     left = band_noise(n, 0.1, 4.0, rng, rows=PARCELS_PER_SIDE)
     own = band_noise(n, 0.1, 4.0, rng, rows=PARCELS_PER_SIDE)
     right = HOMOTOPIC_CORRELATION * left + np.sqrt(1 - HOMOTOPIC_CORRELATION**2) * own
+    rhythm = band_noise(n, 5.0, 8.0, rng)
     activity = sum(LOCAL_WEIGHT[s] * smooth[s] for s in LOCAL_WEIGHT)
     courses = {
         "slow": plan.snr * (wave * smooth[NREM])[None],
         "envelope": envelope[None],
         "local": plan.snr * activity * np.concatenate([left, right]),
-        "rem": plan.snr * band_noise(n, 5.0, 8.0, rng) * smooth[REM],
+        "rem": plan.snr * rhythm * smooth[REM],
         "infraslow": band_noise(n, 0.01, 0.08, rng),
         "movement": plan.snr * movement_bursts(states, rng)[None],
     }
     if plan.hemo:
         courses["hemo"] = band_noise(n, 0.01, 0.1, rng) + band_noise(n, 7.8, 8.2, rng)
+    if plan.burst_interval_s:
+        carrier = wave / envelope
+        bursts = wave_bursts(n, plan.burst_interval_s, rng)
+        courses |= {
+            "slow": carrier[None] / carrier.std(),
+            "slow_share": (bursts * smooth[NREM])[None],
+            "envelope": bursts[None],
+            "local": np.concatenate([left, right]),
+            "rem": rhythm,
+            "rem_share": smooth[REM][None],
+        }
     return courses
 
 
@@ -263,20 +286,53 @@ def render(
     n = frames.stop - frames.start
     signals = np.zeros((n, rows.size), np.float32)
     amplitude = {**AMPLITUDE, "rem": plan.rem_amplitude}
-    for key in ("rem", "infraslow", "movement", "hemo"):
+    even = () if plan.burst_interval_s else ("rem",)
+    for key in (*even, "infraslow", "movement", "hemo"):
         if key in courses:
             signals += np.outer(amplitude[key] * courses[key][0, frames], maps[key][mask]).astype(
                 np.float32
             )
+    if plan.burst_interval_s:
+        return signals + mixed_activity(courses, frames, maps, parcel_map, plan)
     local = AMPLITUDE["local"] * courses["local"][parcel_map[mask] - 1, frames]
     signals += (local * maps["local"][mask][:, None]).T.astype(np.float32)
-    # The wave reaches each row of pixels a little later than the one in front of it.
-    time = np.arange(frames.start, frames.stop, dtype=float)
-    all_frames = np.arange(courses["slow"].shape[1])
-    delay = WAVE_DELAY_S * FRAME_RATE_HZ * (np.arange(plan.size) + 0.5) / plan.size
-    waves = np.stack([np.interp(time - d, all_frames, courses["slow"][0]) for d in delay])  # (H, F)
+    waves = delayed(courses["slow"][0], frames, plan.size)
     signals += (AMPLITUDE["slow"] * waves[rows] * maps["slow"][mask][:, None]).T.astype(np.float32)
     return signals
+
+
+def delayed(course: np.ndarray, frames: slice, size: int) -> np.ndarray:
+    """Return a course (n,) as the rows of pixels see it: (H, F). It reaches each row a little later
+    than the one in front of it.
+    """
+    time = np.arange(frames.start, frames.stop, dtype=float)
+    all_frames = np.arange(course.size)
+    delay = WAVE_DELAY_S * FRAME_RATE_HZ * (np.arange(size) + 0.5) / size
+    return np.stack([np.interp(time - d, all_frames, course) for d in delay])
+
+
+def mixed_activity(
+    courses: dict[str, np.ndarray],
+    frames: slice,
+    maps: dict[str, np.ndarray],
+    parcel_map: np.ndarray,
+    plan: Plan,
+) -> np.ndarray:
+    """Return slow waves, rhythm and local activity of one run (F, P), of the same power in every
+    pixel at all times: what waves and rhythm take, local activity lacks.
+    """
+    mask = parcel_map > 0
+    rows = np.nonzero(mask)[0]
+    wave, share = (
+        delayed(courses[key][0], frames, plan.size)[rows] for key in ("slow", "slow_share")
+    )  # (P, F)
+    share = share * maps["slow"][mask][:, None]
+    rhythm = np.outer(maps["rem"][mask], courses["rem_share"][0, frames])
+    rhythm = np.minimum(rhythm, np.sqrt(1 - share**2))  # both, where states fade into each other
+    rest = np.sqrt(np.maximum(1 - share**2 - rhythm**2, 0))
+    mixed = share * wave + rhythm * courses["rem"][:, frames]
+    mixed += rest * courses["local"][parcel_map[mask] - 1, frames]
+    return (plan.snr * AMPLITUDE["local"] * mixed).T.astype(np.float32)
 
 
 def camera_noise(shape: tuple[int, int, int], plan: Plan, rng: np.random.Generator) -> np.ndarray:
@@ -318,7 +374,7 @@ def make_mouse(mouse: int, plan: Plan, out: Path) -> list[Path]:
             "minutes: lower it, or raise --minutes or --rem_boost"
         )
     mask = brain_mask(plan.size)
-    parcel_map, maps = parcels(mask), spatial_weights(mask, plan.localised)
+    parcel_map, maps = parcels(mask), spatial_weights(mask, plan)
     courses = time_courses(states, plan, rng)
     raw = np.array([LABEL_TO_RAW[int(label)] for label in labels])
     raw[rng.random(n_epochs) < plan.artifact_rate] = ARTIFACT_CODE
@@ -367,11 +423,15 @@ def record_of(plan: Plan) -> dict:
 def same_plan(marker: Path, plan: Plan) -> bool:
     """Say whether ``marker``, the `truth.json` of a complete set, is of ``plan``."""
     try:
-        return json.loads(marker.read_text(encoding="utf-8")) == record_of(plan)
+        held = json.loads(marker.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{marker}: is no readable JSON ({error}); remove it to write the set again"
         ) from error
+    if isinstance(held, dict) and isinstance(held.get("plan"), dict):
+        # A set older than a setting was made with what is now its default.
+        held["plan"] = {**asdict(Plan()), **held["plan"]}
+    return held == record_of(plan)
 
 
 def is_synthetic(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,23 @@ from scipy import ndimage, signal
 from sklearn.metrics import cohen_kappa_score
 
 from common.files import InputError
-from demo.synthetic import Plan, brain_mask, make_data_set, parcels
+from demo.brain_shape import brain_mask, parcels
+from demo.synthetic import (
+    AMPLITUDE as SIGNALS,
+)
+from demo.synthetic import (
+    BURST_S,
+    Plan,
+    make_data_set,
+    render,
+    same_plan,
+    spatial_weights,
+    time_courses,
+)
 from demo.toy_quadrant import AMPLITUDE, make_toy, quadrant_masks, textures
 from inputs.preprocess import to_frames
 from inputs.recordings import Recording, find_recordings
-from inputs.states import FRAME_RATE_HZ, NREM, REM
+from inputs.states import FRAME_RATE_HZ, NREM, REM, WAKE
 from make_synthetic import main
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -80,6 +93,64 @@ def test_rem_amplitude_scales_the_rhythm_of_rem_alone(tmp_path):
     assert np.abs(once[far]).max() < 1e-6 < once[state == REM].std()
 
 
+@pytest.fixture(scope="module")
+def bursts():
+    """Return states (n,), the courses and signals (n, P) of bursts without anything else, and the
+    map of the parcels.
+    """
+    states = np.repeat([WAKE, NREM, REM], 20_000)
+    plan = Plan(burst_interval_s=5.0, snr=0.5, size=16)
+    courses = time_courses(states, plan, np.random.default_rng(3))
+    courses["infraslow"] *= 0
+    places = parcels(brain_mask(plan.size))
+    maps = spatial_weights(places > 0, plan)
+    return states, courses, render(courses, slice(0, states.size), maps, places, plan), places
+
+
+def test_with_bursts_every_pixel_has_the_same_power_at_all_times(bursts):
+    """So that no z-score of an epoch tells a state, or a burst, by how strong its frames are."""
+    states, courses, signals, _ = bursts
+    strong = courses["envelope"][0] > 0.7
+    wanted = 0.5 * SIGNALS["local"]
+    for part in (states == WAKE, (states == NREM) & strong, (states == NREM) & ~strong):
+        np.testing.assert_allclose(signals[part].std(), wanted, rtol=0.03)
+        np.testing.assert_allclose(signals[part].std(axis=0), wanted, rtol=0.15)
+    np.testing.assert_allclose(signals[states == REM].std(axis=0), wanted, rtol=0.15)
+
+
+def test_between_bursts_nrem_is_like_wakefulness(bursts):
+    """There the mean over the brain is that of independent parcels; in a burst it swings at 1 Hz;
+    the rhythm of REM goes on all the time.
+    """
+    states, courses, signals, places = bursts
+    envelope, mean = courses["envelope"][0], signals.mean(axis=1)
+    n_bursts = (np.diff((envelope > 0).astype(int)) == 1).sum()
+    assert BURST_S * FRAME_RATE_HZ * n_bursts < states.size
+    assert n_bursts == pytest.approx(states.size / (5 * FRAME_RATE_HZ), rel=0.15)
+    assert envelope.max() == pytest.approx(1, abs=0.01)
+    pause = ndimage.binary_erosion(envelope == 0, iterations=4)  # the wave reaches the back later
+    inner = ndimage.binary_erosion(states == NREM, iterations=10)
+    quiet, awake = mean[pause & inner].std(), mean[states == WAKE].std()
+    assert quiet == pytest.approx(awake, rel=0.1)
+    assert mean[inner & (envelope > 0.8)].std() > 2 * awake
+    back = signals[
+        :, (np.argwhere(places > 0)[:, 0] >= 10) & (np.abs(np.argwhere(places > 0)[:, 1] - 7.5) < 2)
+    ]
+    frequency, power = signal.periodogram(back.mean(axis=1)[states == REM], FRAME_RATE_HZ)
+    assert 5 < frequency[power.argmax()] < 8
+
+
+def test_a_set_older_than_a_setting_holds_its_default(tmp_path):
+    plan = Plan(mice=1, minutes=1, size=16, seed=4)
+    make_data_set(tmp_path, plan)
+    marker = tmp_path / "truth.json"
+    record = json.loads(marker.read_text())
+    del record["plan"]["burst_interval_s"]
+    marker.write_text(json.dumps(record))
+    assert same_plan(marker, plan)
+    assert not same_plan(marker, replace(plan, burst_interval_s=5.0))
+
+
 def test_same_seed_same_file_and_other_settings_are_refused(tmp_path):
     plan = Plan(mice=1, minutes=1, size=16, seed=4)
     (first,), (second,) = (make_data_set(tmp_path / name, plan) for name in "ab")
@@ -113,6 +184,11 @@ def test_interrupted_set_is_written_anew(tmp_path):
         ("--minutes", "nan", "minutes is nan: expected a number above 0"),
         ("--artifact_rate", "2", "artifact_rate is 2.0: expected 0 to 1"),
         ("--snr", "inf", "snr is inf: expected 0 or more"),
+        (
+            "--burst_interval_s",
+            "0.5",
+            "burst_interval_s is 0.5: expected 0, or at least 3, the length of a burst",
+        ),
     ],
 )
 def test_bad_numbers(tmp_path, capsys, flag, value, said):
@@ -120,6 +196,15 @@ def test_bad_numbers(tmp_path, capsys, flag, value, said):
         main(["--out", str(tmp_path / "data"), flag, value])
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {said}\n"
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("other", [["--localised"], ["--rem_amplitude", "0.03"]])
+def test_what_bursts_leave_no_room_for_is_refused(tmp_path, capsys, other):
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(tmp_path / "data"), "--burst_interval_s", "5", *other])
+    assert stop.value.code == 2
+    assert "leave out localised and rem_amplitude" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
 
