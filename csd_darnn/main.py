@@ -69,6 +69,7 @@ SHUFFLE_PIXELS = RunSettings.shuffle_pixels  # epoch (promised), none (what the 
 SEED = RunSettings.seed
 DEVICE = RunSettings.device  # auto, cpu, gpu or cuda, cuda:k, mps
 JOBS = RunSettings.jobs  # runs at the same time, for several targets or crops
+CLUSTER = RunSettings.cluster  # tcp://HOST:PORT, local:N, slurm:FILE.json: runs of a dask cluster
 
 # Results
 RUN = RunSettings.run  # folder below results/csd_darnn/

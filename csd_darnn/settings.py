@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from common.faults import CLUSTER_HELP
 from common.files import DATA_DIR, InputError, Parser, seed_number
 
 
@@ -299,6 +300,7 @@ class RunSettings:
     seed: int = setting(0, seed_number, "seed of every random choice", numbers=True)
     device: str = setting("auto", str, "where to compute: auto, cpu, gpu or cuda, cuda:k, mps")
     jobs: int = setting(1, int, "runs at the same time", low=1)
+    cluster: str = setting("", str, CLUSTER_HELP)
     # results
     run: str = setting("run", str, "name of the run, its folder in the results; a demo's: demo")
     weight_tensor_dir: str = setting("", str, "file of the weight tensor")

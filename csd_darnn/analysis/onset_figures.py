@@ -24,7 +24,7 @@ def draw_onset(path: Path, result: dict, scales: Scales, title: str) -> Path:
         "pixel": np.arange(arrival.size), "row": rows.ravel(), "column": columns.ravel(),
         f"arrival_{time}": shown.ravel(), f"peak_{result['peak_unit']}": result["peak"].ravel(),
     }  # fmt: skip
-    found = np.isfinite(arrival)
+    reached = np.isfinite(arrival)
     n_panels = 2 if result["speed"] is None else 3
     figure, axes = new_figure(5.0 * n_panels, 4.1, 1, n_panels)
     left, right = axes[0], axes[1]
@@ -50,10 +50,10 @@ def draw_onset(path: Path, result: dict, scales: Scales, title: str) -> Path:
         label = f"distance along the front's path ({length})"
     far = scales.lengths(far)
     table[f"distance_{length}"] = far.ravel()
-    right.plot(far[found], shown[found], ".", color=BLUE, markersize=4, label="pixel")
+    right.plot(far[reached], shown[reached], ".", color=BLUE, markersize=4, label="pixel")
     per_length = (60 if scales.rate_hz.value else 1) / result["speed"]
-    middle = np.median(shown[found] - per_length * far[found])
-    ends = np.array([far[found].min(), far[found].max()])
+    middle = np.median(shown[reached] - per_length * far[reached])
+    ends = np.array([far[reached].min(), far[reached].max()])
     right.plot(ends, middle + per_length * ends, color=ORANGE, label="fitted front")
     right.legend(loc="lower right", frameon=False)
     right.set(xlabel=label, ylabel=f"arrival ({time})")

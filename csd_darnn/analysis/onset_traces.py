@@ -212,7 +212,7 @@ def find_events(grid: Grid, lengths: Lengths, recipe: OnsetSettings) -> Events:
     step = max(1, CHUNK_VALUES // n_bins)
     parts = [cells[start : start + step] for start in range(0, len(cells), step)]
     noise = np.zeros(n_cells)
-    found = []
+    peaks = []
     for part in parts:
         heights = step_heights(sign * grid.traces[:, part], lengths)
         used = heights[lengths.hold : n_bins - lengths.hold + 1]
@@ -222,8 +222,8 @@ def find_events(grid: Grid, lengths: Lengths, recipe: OnsetSettings) -> Events:
         peak = (heights == highest) & (heights > threshold * noise[part])
         peak[: lengths.hold + 1] = peak[n_bins - lengths.hold :] = False  # ends of a slope
         place, column = np.nonzero(peak)
-        found.append((place, part[column], heights[place, column]))
-    place, cell, height = (np.concatenate(values) for values in zip(*found, strict=True))
+        peaks.append((place, part[column], heights[place, column]))
+    place, cell, height = (np.concatenate(values) for values in zip(*peaks, strict=True))
     alive = noise[cells][noise[cells] > 0]
     least = np.maximum(noise, np.median(alive) if len(alive) else np.inf)
     score = height / least[cell]

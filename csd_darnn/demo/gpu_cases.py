@@ -84,7 +84,7 @@ class Cases:
 
     def step(self, allowed: bool | None, limits: dict) -> dict:
         """Compare output and gradient of one batch; the weights' first step is only a sign."""
-        found = {}
+        by_device = {}
         with tf32(allowed):
             for device in ("cpu", self.device):
                 config, net = self.network(device)
@@ -94,23 +94,23 @@ class Cases:
                 torch.nn.functional.mse_loss(predicted, batch[2]).backward()
                 owners = [*net.encoder.named_parameters(), *net.decoder.named_parameters()]
                 gradients = [value.grad for _, value in owners if value.grad is not None]
-                found[device] = (
+                by_device[device] = (
                     predicted.detach().cpu().numpy(),
                     [gradient.cpu().numpy() for gradient in gradients],
                 )
-        output = difference(found[self.device][0], found["cpu"][0])
-        gradient = gradient_difference(found[self.device][1], found["cpu"][1])
+        output = difference(by_device[self.device][0], by_device["cpu"][0])
+        gradient = gradient_difference(by_device[self.device][1], by_device["cpu"][1])
         row = within("output", output, limits["output"])
         other = within("gradient", gradient, limits["gradient"])
         return row | other | {"passed": row["passed"] and other["passed"]}
 
     def losses(self, allowed: bool | None, limit: float) -> dict:
         """Compare the first 20 losses of a training."""
-        found = {}
+        by_device = {}
         with tf32(allowed):
             for device in ("cpu", self.device):
-                found[device] = self.trained(device, 1)[1].iter_losses[:20]
-        return within("losses", difference(found[self.device], found["cpu"]), limit)
+                by_device[device] = self.trained(device, 1)[1].iter_losses[:20]
+        return within("losses", difference(by_device[self.device], by_device["cpu"]), limit)
 
     def trained(self, device: str, epochs: int) -> tuple[DaRnnNet, Progress]:
         """Return network and progress after ``epochs`` on ``device``."""
@@ -119,7 +119,7 @@ class Cases:
 
     def importance(self, allowed: bool | None, limit: float) -> dict:
         """Compare permutation and gradient importance, the latter of a network left in eval()."""
-        starts, rule, found = np.arange(64), WindowRule(10), {}
+        starts, rule, by_device = np.arange(64), WindowRule(10), {}
         blocks = np.array_split(np.arange(self.data.feats.shape[1]), 6)
         net, progress = self.trained("cpu", 1)
         state = net.encoder.state_dict(), net.decoder.state_dict()
@@ -130,8 +130,11 @@ class Cases:
                 other.decoder.load_state_dict(state[1])
                 predict_windows(other, self.data, starts, rule)
                 windows = take_windows(other, self.data, starts, rule, progress.permutation)
-                found[device] = [block_importance(windows, blocks)[1], gradient_importance(windows)]
-        return within("importance", difference(found[self.device], found["cpu"]), limit)
+                by_device[device] = [
+                    block_importance(windows, blocks)[1],
+                    gradient_importance(windows),
+                ]
+        return within("importance", difference(by_device[self.device], by_device["cpu"]), limit)
 
     def resume(self) -> dict:
         """Compare two epochs with one, a checkpoint, and one more; both on the device."""

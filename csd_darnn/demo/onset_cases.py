@@ -167,11 +167,11 @@ def onset_table(n_seeds: int) -> list[dict]:
         count, errors, covered, waves = min(n_seeds, MOST_WAVES), [], 0, 0
         for seed in range(count):
             movie, scales, speed, recipe = passing_wave(kind, seed)
-            found = onset_map(movie, scales, recipe)["waves"]
-            waves += len(found)
-            if len(found) != len(front.starts_s):
+            seen = onset_map(movie, scales, recipe)["waves"]
+            waves += len(seen)
+            if len(seen) != len(front.starts_s):
                 errors.append(1.0)
-            for wave in found:
+            for wave in seen:
                 errors.append(abs(wave["speed"] / speed - 1))
                 low, high = wave["speed_low"], wave["speed_high"]
                 covered += low is not None and low <= speed <= high

@@ -77,7 +77,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     if run_state(settings, run_dir) != "complete":
         train_and_predict(prepared, settings, run_dir, identity)
     mask = np.array(truth["driver_mask"], bool)
-    found = show_run(
+    shown = show_run(
         prepared,
         settings,
         run_dir,
@@ -87,7 +87,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     )
     drivers = mask.ravel()[prepared.feature_pixels]
     control = negative_control(settings, data_dir / "control", recipe)
-    scores = score_demo(found, drivers, truth, control)
+    scores = score_demo(shown, drivers, truth, control)
     write_run_report(
         run_dir,
         title="Spreading depression with planted truth",
@@ -97,8 +97,8 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
         seed=settings.seed,
         scores=scores,
         planted_truth=scores[0],
-        main_picture=found["picture"] and found["picture"].name,
-        lead=found["verdict"],
+        main_picture=shown["picture"] and shown["picture"].name,
+        lead=shown["verdict"],
     )
     return close_run(run_dir)
 
@@ -124,11 +124,11 @@ def negative_control(settings: RunSettings, folder: Path, recipe: DemoMovie) -> 
     return compute_importance(prepared, settings, net, progress.permutation, progress.recent)
 
 
-def score_demo(found: dict, drivers: np.ndarray, truth: dict, control: dict) -> list[dict]:
+def score_demo(shown: dict, drivers: np.ndarray, truth: dict, control: dict) -> list[dict]:
     """Return the scores of a demo; the first one is the planted truth of the summary.
 
     Args:
-        found: what show_run returned.
+        shown: what show_run returned.
         drivers: (N,) bool, driving series that lie in the planted driver patch.
         truth: content of truth.json.
         control: importance of the negative control.
@@ -140,14 +140,14 @@ def score_demo(found: dict, drivers: np.ndarray, truth: dict, control: dict) -> 
             "control": is_control,
         }  # fmt: skip
 
-    gradient, permutation = (auc(found[name][0], drivers) for name in ("gradient", "permutation"))
+    gradient, permutation = (auc(shown[name][0], drivers) for name in ("gradient", "permutation"))
     rmse = {
         row["model"]: row["rmse"]
-        for row in found["rows"]
+        for row in shown["rows"]
         if row["part"] == "before_csd" and row["units"] == "z"
     }
     ratio = rmse["network"] / rmse["persistence"]
-    speed = found["onset"]["speed_mm_min"]
+    speed = shown["onset"]["speed_mm_min"]
     planted = truth["speed_mm_min"]
     near = speed is not None and abs(speed / planted - 1) <= SPEED_TARGET
     scores = [

@@ -111,10 +111,10 @@ def least_squares(values: np.ndarray, n_train: int, n_test: int, lags: int = 9) 
 
 
 def table_row(
-    data: str, model: str, found: dict, seconds: float | None = None, note: str = ""
+    data: str, model: str, errors: dict, seconds: float | None = None, note: str = ""
 ) -> dict:
     """Return one row of the result table from regression metrics in data units."""
-    measures = {key: found[key] for key in ("rmse", "mae", "mape_percent")}
+    measures = {key: errors[key] for key in ("rmse", "mae", "mape_percent")}
     return {"data": data, "model": model, **measures, "seconds": seconds, "note": note}
 
 
@@ -135,9 +135,9 @@ def run_series(
         settings = series_settings(
             rows, n_epochs=n_epochs, seed=seed, attention=attention, device=device
         )
-        found, epoch = train_series(recording, settings)
+        train_rows, epoch = train_series(recording, settings)
         seconds = time.perf_counter() - began
-        for row in found:
+        for row in train_rows:
             if row["units"] == "data" and (row["model"] == "network" or seed == 0):
                 network = row["model"] == "network"
                 label = f"network {attention}, seed {seed}" if network else row["model"]
@@ -145,8 +145,8 @@ def run_series(
                 table.append(table_row(name, label, row, seconds if network else None, note))
     target = recording.values[-rows[2] :, -1]
     y_pred = least_squares(recording.values, rows[0], rows[2])
-    found = regression_metrics(target, y_pred)
-    table.append(table_row(name, "least squares (x_T, x_T-1, 9 y lags)", found))
+    errors = regression_metrics(target, y_pred)
+    table.append(table_row(name, "least squares (x_T, x_T-1, 9 y lags)", errors))
     return table
 
 

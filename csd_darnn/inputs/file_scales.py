@@ -21,12 +21,12 @@ def imagej_scales(page: tifffile.TiffPage, metadata: dict) -> Scales:
 
     ``fps`` is the rate of ImageJ's player, 7 by default, whatever the camera did.
     """
-    found, note = {}, ""
+    known, note = {}, ""
     unit = plain_unit(str(metadata.get("tunit", "s")))
     interval = number_or_none(metadata.get("finterval"))
     if interval and unit in SECONDS:
         tag = "finterval" if unit in ("s", "sec") else f"finterval in {unit}"
-        found["rate_hz"] = Known(1 / (interval * SECONDS[unit]), f"file: {tag}")
+        known["rate_hz"] = Known(1 / (interval * SECONDS[unit]), f"file: {tag}")
     elif interval:
         note = f"finterval is in {unit}, which is no unit of time"
     elif number_or_none(metadata.get("fps")):
@@ -45,13 +45,13 @@ def imagej_scales(page: tifffile.TiffPage, metadata: dict) -> Scales:
         ):
             # A resolution is a fraction of whole numbers; in um it stays as the file tells it.
             size = 1 / per if UM[unit] == 1 else UM[unit] / per
-            found[name] = Known(size, f"file: {tag} in {unit}")
-    return Scales(**found, note=note)
+            known[name] = Known(size, f"file: {tag} in {unit}")
+    return Scales(**known, note=note)
 
 
 def ome_scales(path: Path, tif: tifffile.TiffFile, n_frames: int) -> Scales:
     """Return the Scales of OME-XML: PhysicalSizeX and Y, TimeIncrement, DeltaT of every plane."""
-    found = {}
+    known = {}
     try:
         root = ElementTree.fromstring(tif.ome_metadata)
     except ElementTree.ParseError as error:
@@ -67,8 +67,8 @@ def ome_scales(path: Path, tif: tifffile.TiffFile, n_frames: int) -> Scales:
 
     sizes = [value(pixels, f"PhysicalSize{axis}", UM, "um") for axis in "XY"]
     if all(sizes):
-        found["column_um"] = Known(sizes[0], "file: PhysicalSizeX")
-        found["row_um"] = Known(sizes[1], "file: PhysicalSizeY")
+        known["column_um"] = Known(sizes[0], "file: PhysicalSizeX")
+        known["row_um"] = Known(sizes[1], "file: PhysicalSizeY")
     step = value(pixels, "TimeIncrement", SECONDS, "s")
     planes = [e for e in pixels if e.tag.endswith("}Plane")]
     told = {int(e.get("TheT", 0)): float(e.get("DeltaT", "nan")) for e in planes}
@@ -77,12 +77,12 @@ def ome_scales(path: Path, tif: tifffile.TiffFile, n_frames: int) -> Scales:
     if len(units) == 1 and units <= SECONDS.keys() and n_frames > 1:
         times *= SECONDS[units.pop()]
         if (np.diff(times) > 0).all():  # false where a time is missing
-            found["frame_times_s"] = Known(times, "file: DeltaT")
+            known["frame_times_s"] = Known(times, "file: DeltaT")
             step = step or float(np.median(np.diff(times)))
     if step:
         tag = "TimeIncrement" if pixels.get("TimeIncrement") else "DeltaT"
-        found["rate_hz"] = Known(1 / step, f"file: {tag}")
-    return Scales(**found)
+        known["rate_hz"] = Known(1 / step, f"file: {tag}")
+    return Scales(**known)
 
 
 def scanimage_text(tif: tifffile.TiffFile) -> str:
@@ -101,9 +101,9 @@ def scanimage_channels(tif: tifffile.TiffFile) -> int:
 def scanimage_scales(tif: tifffile.TiffFile) -> Scales:
     """Return the Scales of ScanImage: time stamps of the frames, or the rate of its scanner."""
     stamp = re.compile(r"frameTimestamps_sec\s*=\s*([\d.eE+-]+)")
-    found = [stamp.search(page.description or "") for page in tif.pages]
-    if len(found) > 1 and all(found):
-        times = np.array([float(match[1]) for match in found])
+    stamps = [stamp.search(page.description or "") for page in tif.pages]
+    if len(stamps) > 1 and all(stamps):
+        times = np.array([float(match[1]) for match in stamps])
         each = times[:: scanimage_channels(tif)]
         if len(each) > 1 and (np.diff(each) > 0).all():
             rate = Known(1 / float(np.median(np.diff(each))), "file: frameTimestamps_sec")

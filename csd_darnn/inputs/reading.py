@@ -98,8 +98,8 @@ def mend(recording: Recording, given: RunSettings | None) -> Recording:
         seen = look_over(passes, scales.mask.value)
         wanted = given.bad_frames if given is not None else ""
         if scales.bad_frames.value is None:
-            found = find_bad_frames(passes, scales.mask.value, seen, wanted)
-            scales = replace(scales, bad_frames=found)
+            without_picture = find_bad_frames(passes, scales.mask.value, seen, wanted)
+            scales = replace(scales, bad_frames=without_picture)
         if given is None or not given.channel:
             check_in_turn(seen.mean, scales.bad_frames.value, source)
     if scales.bad_frames.value is not None:
@@ -193,14 +193,14 @@ def check_matrix(path: Path, array: np.ndarray) -> None:
 
 
 def check_shape(
-    path: Path, n_pixels: int, shape: tuple[int, int] | None, found: tuple[int, int] | None = None
+    path: Path, n_pixels: int, shape: tuple[int, int] | None, in_file: tuple[int, int] | None = None
 ) -> None:
     """Refuse an image shape that does not hold ``n_pixels`` or that the file contradicts."""
     if shape is None:
         return
     height, width = shape
-    if height * width != n_pixels or (found is not None and tuple(shape) != found):
-        held = f"{n_pixels} pixels" + (f" ({found[0]} x {found[1]})" if found else "")
+    if height * width != n_pixels or (in_file is not None and tuple(shape) != in_file):
+        held = f"{n_pixels} pixels" + (f" ({in_file[0]} x {in_file[1]})" if in_file else "")
         raise InputError(
             f"{path}: found {held}, expected {height} x {width} = {height * width}; give --shape "
             "H,W with H*W equal to the number of pixel columns"
@@ -303,11 +303,11 @@ def check_finite(recording: Recording) -> None:
     rows_at_once = max(1, (1 << 24) // count)
     for start in range(0, len(recording.values), rows_at_once):
         faulty = ~np.isfinite(recording.values[start : start + rows_at_once])  # (rows, K)
-        found = int(faulty.sum())
-        if found and first is None:
+        in_rows = int(faulty.sum())
+        if in_rows and first is None:
             row, column = np.argwhere(faulty)[0]
             first = (start + int(row), int(column))
-        bad += found
+        bad += in_rows
     if first is None:
         return
     frame, column = first

@@ -76,17 +76,17 @@ def resolve_targets(
     """
     if target_rc is not None:
         pairs = [target_rc] if np.ndim(target_rc) == 1 else list(target_rc)
-        found = {pixel_column(recording, int(row), int(col)) for row, col in pairs}
+        targets = {pixel_column(recording, int(row), int(col)) for row, col in pairs}
     else:
-        found = {label_column(recording, str(label).strip()) for label in targ_cols}
-    if not found:
+        targets = {label_column(recording, str(label).strip()) for label in targ_cols}
+    if not targets:
         raise InputError(f"{recording.source}: no target is given, expected at least one label")
-    if len(found) == len(recording.columns):
+    if len(targets) == len(recording.columns):
         raise InputError(
-            f"{recording.source}: all {len(found)} columns are targets, expected at least one "
+            f"{recording.source}: all {len(targets)} columns are targets, expected at least one "
             "driving series; name fewer targets"
         )
-    return sorted(found)
+    return sorted(targets)
 
 
 def pixel_column(recording: Recording, row: int, col: int) -> int:

@@ -368,8 +368,8 @@ def row_column(parts: Sequence[str]) -> tuple[int, int]:
     try:
         row, column = (int(part) for part in parts)
     except ValueError:
-        found = ",".join(parts)
-        raise InputError(f"--target: found {found}, expected row,column such as 20,25") from None
+        given = ",".join(parts)
+        raise InputError(f"--target: found {given}, expected row,column such as 20,25") from None
     return row, column
 
 

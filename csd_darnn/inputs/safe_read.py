@@ -84,8 +84,8 @@ def read_published_scaler(path: Path, columns: Sequence[str]) -> Scaler:
     """
     try:
         with open(path, "rb") as handle:
-            found = ScalerUnpickler(str(path), handle, ensure_native_byte_order=True).load()
-        mean, scale = (np.asarray(getattr(found, key), np.float64) for key in ("mean_", "scale_"))
+            pickled = ScalerUnpickler(str(path), handle, ensure_native_byte_order=True).load()
+        mean, scale = (np.asarray(getattr(pickled, key), np.float64) for key in ("mean_", "scale_"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a scaler.pkl") from None
     except (

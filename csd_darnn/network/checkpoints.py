@@ -59,11 +59,11 @@ def infer_sizes(encoder_state: dict, decoder_state: dict, path: str | Path = "we
         ) from None
 
 
-def check_sizes(found: dict, wanted: dict, path: Path) -> None:
+def check_sizes(in_file: dict, wanted: dict, path: Path) -> None:
     """Raise an InputError when weights were made for other sizes than ``wanted``."""
-    different = [name for name in wanted if wanted[name] != found[name]]
+    different = [name for name in wanted if wanted[name] != in_file[name]]
     if different:
-        made = ", ".join(f"{name} {value}" for name, value in found.items())
+        made = ", ".join(f"{name} {value}" for name, value in in_file.items())
         asked = ", ".join(f"{name} {wanted[name]}" for name in different)
         raise InputError(
             f"{path}: found weights made for {made} (attended steps = T - 1), expected {asked};"
@@ -82,14 +82,14 @@ def load_parameters(part: nn.Module, state: dict, path: Path) -> None:
 
 def check_permutation(permutation: Sequence[int] | None, count: int, path: Path) -> np.ndarray:
     """Return the permutation (N,) int64, or raise an InputError when it is missing or invalid."""
-    found = None if permutation is None else np.asarray(permutation)
-    if found is None or found.shape != (count,) or (np.sort(found) != np.arange(count)).any():
-        what = "no pixel permutation" if found is None else "an invalid pixel permutation"
+    order = None if permutation is None else np.asarray(permutation)
+    if order is None or order.shape != (count,) or (np.sort(order) != np.arange(count)).any():
+        what = "no pixel permutation" if order is None else "an invalid pixel permutation"
         raise InputError(
             f"{path}: found {what}, expected the numbers 0..{count - 1} in the order of the last"
             " epoch; without it the maps would lie on wrong pixels; train the run again"
         )
-    return found.astype(np.int64)
+    return order.astype(np.int64)
 
 
 def save_checkpoint(path: Path, net: DaRnnNet, progress: Progress, identity: dict) -> None:
@@ -120,9 +120,9 @@ def load_checkpoint(path: Path, net: DaRnnNet, identity: dict) -> Progress:
     """
     state = load_tensors(path)
     try:
-        found = infer_sizes(state["encoder"], state["decoder"], path)
+        in_file = infer_sizes(state["encoder"], state["decoder"], path)
         wanted = infer_sizes(net.encoder.state_dict(), net.decoder.state_dict())
-        check_sizes(found, wanted, path)
+        check_sizes(in_file, wanted, path)
         permutation = check_permutation(state.get("permutation"), wanted["N"], path)
         different = [key for key in identity if state["identity"].get(key) != identity[key]]
         if different:
@@ -202,9 +202,9 @@ def load_network(run_dir: str | Path, device: str = "cpu") -> tuple[DaRnnNet, di
     path = run_dir / "network.json"
     record = read_json(path)
     states = {name: load_tensors(run_dir / file) for name, file in WEIGHT_FILES.items()}
-    found = infer_sizes(states["encoder"], states["decoder"], run_dir / WEIGHT_FILES["encoder"])
+    in_file = infer_sizes(states["encoder"], states["decoder"], run_dir / WEIGHT_FILES["encoder"])
     try:
-        check_sizes(found, record["sizes"], run_dir / WEIGHT_FILES["encoder"])
+        check_sizes(in_file, record["sizes"], run_dir / WEIGHT_FILES["encoder"])
         rule, options = WindowRule(**record["rule"]), ModelOptions(**record["options"])
         sizes = record["sizes"]
     except (KeyError, TypeError) as error:

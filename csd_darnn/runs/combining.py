@@ -64,14 +64,14 @@ def read_attention(folder: Path) -> dict | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        height, width = (int(n) for n in found["shape"])
-        attention, pixels = found["attention"], found["feature_pixels"]
-        targets = [int(pixel) for pixel in found["target_pixels"] if pixel >= 0]
+            arrays = {name: archive[name] for name in archive.files}
+        height, width = (int(n) for n in arrays["shape"])
+        attention, pixels = arrays["attention"], arrays["feature_pixels"]
+        targets = [int(pixel) for pixel in arrays["target_pixels"] if pixel >= 0]
         fits = attention.ndim == 2 and attention.shape[1] == len(pixels)
         if not fits or len(pixels) + len(targets) != height * width:
             raise ValueError(f"{len(pixels)} pixels do not fill {height} x {width}")
-        total = int(found["first_frame"]) + len(attention)
+        total = int(arrays["first_frame"]) + len(attention)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}), expected the attention of "
@@ -226,9 +226,9 @@ def concat_weight_tensors(
         )
     counts = {str(strip.folder.name): len(strip.values) for strip in strips}
     if len(set(counts.values())) > 1 or (frameNo and frameNo not in counts.values()):
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        by_folder = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InputError(
-            f"{root_folder}: found {found} frames, expected {frameNo or 'the same number'} in "
+            f"{root_folder}: found {by_folder} frames, expected {frameNo or 'the same number'} in "
             "every split; train all splits on the same frames"
         )
     heights = {strip.height for strip in strips}

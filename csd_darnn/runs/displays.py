@@ -60,16 +60,16 @@ def show_run(
     """
     run_dir = Path(run_dir)
     rows = evaluate(prepared, saved["y_pred"], before)
-    found = {"rows": rows, "verdict": verdict(rows, "test"), "picture": None, "onset": None}
+    shown = {"rows": rows, "verdict": verdict(rows, "test"), "picture": None, "onset": None}
     draw_predictions(prepared, saved, run_dir / "plots", save=settings.save_plots)
     if settings.maps:
-        found |= importance_maps(prepared, settings, run_dir)
-        found["maps"] = draw_maps(prepared, run_dir, saved["attention"], found, outline)
-    found["onset"] = draw_onset(prepared, settings, run_dir)
+        shown |= importance_maps(prepared, settings, run_dir)
+        shown["maps"] = draw_maps(prepared, run_dir, saved["attention"], shown, outline)
+    shown["onset"] = draw_onset(prepared, settings, run_dir)
     if prepared.recording.shape is not None and settings.movie != "none":
-        found["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
-    write_metrics(run_dir, found)
-    return found
+        shown["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
+    write_metrics(run_dir, shown)
+    return shown
 
 
 def evaluate(
@@ -105,13 +105,13 @@ def evaluate(
     return rows
 
 
-def write_metrics(run_dir: Path, found: dict) -> None:
+def write_metrics(run_dir: Path, shown: dict) -> None:
     """Write metrics.json and metrics.csv."""
-    record = {"rows": found["rows"], "verdict": found["verdict"], "maps": found.get("maps", {})}
+    record = {"rows": shown["rows"], "verdict": shown["verdict"], "maps": shown.get("maps", {})}
     write_json(run_dir / "metrics.json", record)
-    names = list(found["rows"][0])
+    names = list(shown["rows"][0])
     write_columns(
-        run_dir / "metrics.csv", {name: [row[name] for row in found["rows"]] for name in names}
+        run_dir / "metrics.csv", {name: [row[name] for row in shown["rows"]] for name in names}
     )
 
 
@@ -196,7 +196,7 @@ def draw_maps(
     prepared: Prepared,
     run_dir: Path,
     attention: np.ndarray,
-    found: dict,
+    importance: dict,
     outline: np.ndarray | None = None,
 ) -> dict:
     """Draw the still maps, the control beside the attention; return their agreement with it.
@@ -215,7 +215,7 @@ def draw_maps(
     stills = {name: values.mean(axis=0) for name, values in by_frame.items()}
     stills["attention"] = times_uniform(stills["attention"])
     for position, label in enumerate(prepared.target_labels):
-        own = {name: found[name][position] for name in ("gradient", "permutation")}
+        own = {name: importance[name][position] for name in ("gradient", "permutation")}
         if control is not None:
             for name, values in own.items():
                 key = name if position == 0 else f"{name} {label}"
@@ -243,9 +243,9 @@ def draw_still_maps(
     }
     if outline is None:
         notes = {
-            name: f"likeness to brightness: r {found['correlation']:.2f}"
-            for name, found in agreement.items()
-            if name in values and found["correlation"] is not None
+            name: f"likeness to brightness: r {likeness['correlation']:.2f}"
+            for name, likeness in agreement.items()
+            if name in values and likeness["correlation"] is not None
         }
     else:
         notes = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 import torch
 
+from common.cluster import run_jobs
 from common.files import RESULTS_DIR, InputError
 from common.locks import visible
 from common.names import file_name
@@ -61,15 +62,19 @@ def run_each(settings: RunSettings) -> Path:
     if jobs is None:
         return run(settings)
     choose_device(settings.device)  # said once, not by every run
-    devices = device_list(settings.device)
+    # Each worker of a cluster has one thread and sees the GPUs of its own machine.
+    devices = [settings.device] if settings.cluster else device_list(settings.device)
     n_jobs = min(settings.jobs, len(jobs))
-    threads = max(1, joblib.cpu_count() // n_jobs)  # the cores that this process may use
-    faults = joblib.Parallel(n_jobs=n_jobs)(
+    threads = 1 if settings.cluster else max(1, joblib.cpu_count() // n_jobs)
+    calls = (
         joblib.delayed(run_one)(
-            replace(job, device=devices[index % len(devices)]), threads, n_jobs > 1
+            replace(job, device=devices[index % len(devices)]),
+            threads,
+            n_jobs > 1 or bool(settings.cluster),
         )
         for index, job in enumerate(jobs)
     )
+    faults = list(run_jobs(calls, n_jobs, cluster=settings.cluster, folder=settings.run_dir))
     named = [
         f"{job.run_dir.name}: {fault}" for job, fault in zip(jobs, faults, strict=True) if fault
     ]
@@ -132,8 +137,8 @@ def list_jobs(settings: RunSettings) -> list[RunSettings] | None:
 
 def crop_number(path: Path) -> int:
     """Return i of crop_<i>.csv."""
-    found = re.search(r"(\d+)$", path.stem)
-    return int(found.group(1)) if found else -1
+    digits = re.search(r"(\d+)$", path.stem)
+    return int(digits.group(1)) if digits else -1
 
 
 def grid_targets(text: str, shape: tuple[int, int] | None, data: Path) -> list[tuple[int, int]]:

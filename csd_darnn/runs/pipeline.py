@@ -166,8 +166,8 @@ def clear_displays(settings: RunSettings, run_dir: Path) -> None:
 
 def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: float) -> None:
     """Show a finished run and write its report; ``summary.json`` comes last."""
-    found = show_run(prepared, settings, run_dir, load_results(settings, run_dir))
-    best = next(row for row in found["rows"] if row["model"] == "network")
+    shown = show_run(prepared, settings, run_dir, load_results(settings, run_dir))
+    best = next(row for row in shown["rows"] if row["model"] == "network")
     score = {
         "name": "test RMSE of the network",
         "value": best["rmse"],
@@ -184,8 +184,8 @@ def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: floa
         seed=settings.seed,
         scores=[score],
         planted_truth=None,
-        main_picture=found["picture"] and found["picture"].name,
-        lead=found["verdict"],
+        main_picture=shown["picture"] and shown["picture"].name,
+        lead=shown["verdict"],
     )
     close_run(run_dir)
 
@@ -193,9 +193,9 @@ def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: floa
 def check_identity(run_dir: Path, identity: dict, settings: RunSettings) -> None:
     """Refuse a folder that holds a run of other settings or data."""
     path = run_dir / "settings.json"
-    found = read_json(path).get("settings", {}) if path.exists() else {}
+    stored = read_json(path).get("settings", {}) if path.exists() else {}
     wanted = identity | {"n_epochs": settings.n_epochs}
-    check_same(run_dir, found.get("identity", {}), wanted)
+    check_same(run_dir, stored.get("identity", {}), wanted)
 
 
 def clear_run(run_dir: Path, settings: RunSettings) -> None:
@@ -442,10 +442,10 @@ def load_results(settings: RunSettings, run_dir: Path) -> dict:
     """Return the saved prediction, attention and losses of a finished run as a dict."""
     files = result_files(settings, run_dir)
     names = ("iter_loss_dir", "iter_losses"), ("epoch_loss_dir", "epoch_losses")
-    found = {name: load_array(files[key]) for key, name in names}
-    found["y_pred"] = load_array(files["final_y_pred_dir"])
-    found["attention"] = load_array(run_dir / "attention.npz")["attention"]
-    return found
+    results = {name: load_array(files[key]) for key, name in names}
+    results["y_pred"] = load_array(files["final_y_pred_dir"])
+    results["attention"] = load_array(run_dir / "attention.npz")["attention"]
+    return results
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -32,12 +32,12 @@ def check_resize(path):
         video = data["frame_big"] if source == "big" else data[f"video_{source}"]
         if kind.startswith("ref") and np.issubdtype(video.dtype, np.integer):
             # Differs: the reference rounds integer frames; the float result lies within a step.
-            found = resize_block(video, width, height)
-            assert np.abs(found - expected.astype(np.float64)).max() <= 1
+            resized = resize_block(video, width, height)
+            assert np.abs(resized - expected.astype(np.float64)).max() <= 1
         else:
-            found = resize_block(video, width, height)
-            np.testing.assert_array_equal(found, expected)
-        assert found.dtype == np.float32
+            resized = resize_block(video, width, height)
+            np.testing.assert_array_equal(resized, expected)
+        assert resized.dtype == np.float32
         checked += 1
     assert checked > 0
 
@@ -98,8 +98,8 @@ def check_heatmap(path):
         ("signed", data["signed_step1"], weighted),
         ("attention", data["heatmap_attention"], alpha),
     ):
-        found = to_image(compute_map(name, factor, ones), pixels, shape)
-        np.testing.assert_array_equal(found, expected)
+        image = to_image(compute_map(name, factor, ones), pixels, shape)
+        np.testing.assert_array_equal(image, expected)
 
 
 def check_combine(path, folder):
@@ -136,9 +136,9 @@ def check_overlay(path):
     """The blend of a gray frame and a coloured map, within one gray level."""
     data = load(path)
     frame, heat = data["frame"], data["heat"]
-    found = blend(frame, heat, limits(frame), limits(heat), alpha=float(data["alpha"]))
-    assert np.abs(found - data["rgb_float"]).max() <= 1 / 255
-    levels = (255 * found).round() - data["rgb_uint8"].astype(int)
+    blended = blend(frame, heat, limits(frame), limits(heat), alpha=float(data["alpha"]))
+    assert np.abs(blended - data["rgb_float"]).max() <= 1 / 255
+    levels = (255 * blended).round() - data["rgb_uint8"].astype(int)
     assert np.abs(levels).max() <= 1
 
 

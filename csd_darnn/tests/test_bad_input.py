@@ -195,8 +195,8 @@ def test_published_scaler_is_read(tmp_path):
     finally:
         for name in names:
             del sys.modules[name]
-    found = read_published_scaler(path, ["a", "b"])
-    np.testing.assert_array_equal(found.transform(np.array([[4.0, 6.0]])), [[1.0, 1.0]])
+    read = read_published_scaler(path, ["a", "b"])
+    np.testing.assert_array_equal(read.transform(np.array([[4.0, 6.0]])), [[1.0, 1.0]])
     with pytest.raises(InputError, match="2 columns, expected 3"):
         read_published_scaler(path, ["a", "b", "c"])
 
@@ -209,8 +209,8 @@ def test_scaler_and_weight_tensor_faults(tmp_path):
             load_scaler(path)
     tensor = tmp_path / "weight_tensor_rs.pt"
     torch.save(torch.ones(4, 3, 5, requires_grad=True), tensor)  # as the published project did
-    found = load_weight_tensor(tensor)
-    assert (found.requires_grad, found.dtype, tuple(found.shape)) == (
+    weights = load_weight_tensor(tensor)
+    assert (weights.requires_grad, weights.dtype, tuple(weights.shape)) == (
         False,
         torch.float32,
         (4, 3, 5),

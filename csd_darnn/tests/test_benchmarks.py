@@ -51,9 +51,9 @@ def test_nasdaq_derivative_weights(real_dir):
     assert np.abs(y_pred[:300] - arrays["expected_ndx_first300"]).max() < 0.02
     assert np.abs(alpha[:50] - arrays["expected_alpha_first50"]).max() < 1e-6
     assert len(target) == 4507
-    found = regression_metrics(target, y_pred)
-    assert found["rmse"] == pytest.approx(2.193, abs=1e-3)
-    assert found["mae"] == pytest.approx(1.359, abs=1e-3)
+    errors = regression_metrics(target, y_pred)
+    assert errors["rmse"] == pytest.approx(2.193, abs=1e-3)
+    assert errors["mae"] == pytest.approx(1.359, abs=1e-3)
 
 
 @pytest.mark.data

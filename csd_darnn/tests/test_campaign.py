@@ -113,7 +113,7 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
         fault, start = None, time.monotonic()
         try:
             with time_limit():
-                found = read(path)
+                values = read(path)
         except InputError as error:
             fault = str(error)
         longest = max(longest, time.monotonic() - start)
@@ -122,15 +122,15 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
             assert path.name in fault
             counts["refused"] += 1
             continue
-        same = found.shape == expected.shape and np.array_equal(found, expected)
+        same = values.shape == expected.shape and np.array_equal(values, expected)
         counts["equal" if same else "other values"] += 1
         if not same:
             # Without a checksum a flipped pixel cannot be seen; a lost frame must be, except where
             # the flip hits the only place that tells the size (SIZE_TOLD_ONCE). A video tells its
             # length only to about one frame.
-            lost = len(expected) - len(found)
+            lost = len(expected) - len(values)
             assert not cut or lost <= int(name == "video"), copy
-            assert cut or name in SIZE_TOLD_ONCE or found.shape == expected.shape, copy
+            assert cut or name in SIZE_TOLD_ONCE or values.shape == expected.shape, copy
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert grown < MEMORY_MB
     row = f"{name}: {counts}, longest {longest:.2f} s, memory +{grown:.0f} MB"

@@ -34,13 +34,13 @@ def scales_of(rate_hz, pixel_um, **more):
 def test_planted_speed_and_origin_are_found(seed, depression):
     movie, truth = synthesise(DemoMovie(seed=seed, depression=depression))
     scales = scales_of(truth["frame_rate_hz"], truth["pixel_um"])
-    found = onset_map(movie, scales, OnsetSettings(seed=seed))
-    assert found["speed_mm_min"] == pytest.approx(truth["speed_mm_min"], rel=0.02)
-    assert found["speed_low"] < found["speed_mm_min"] < found["speed_high"]
-    assert found["origin"] == tuple(truth["origin"])
+    result = onset_map(movie, scales, OnsetSettings(seed=seed))
+    assert result["speed_mm_min"] == pytest.approx(truth["speed_mm_min"], rel=0.02)
+    assert result["speed_low"] < result["speed_mm_min"] < result["speed_high"]
+    assert result["origin"] == tuple(truth["origin"])
     planted = np.array(truth["arrival_frame"], float)
-    late = found["arrival"] - planted
-    assert found["n_pixels"] == planted.size
+    late = result["arrival"] - planted
+    assert result["n_pixels"] == planted.size
     assert abs(np.nanmedian(late)) < 10  # frames of 0.1 s
 
 
@@ -54,42 +54,42 @@ def test_other_speed_size_and_direction():
     wave = (frames >= arrival) & (frames < arrival + 150)
     movie = 100 * (1 + 0.5 * wave) + rng.normal(0, 1, (1200, 12, 30))
     movie[:, :, 3] = 100 + rng.normal(0, 1, (1200, 12))  # a vessel: no wave there
-    found = onset_map(movie, scales_of(rate, pixel_um))
-    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.02)
-    wave = found["waves"][0]
+    result = onset_map(movie, scales_of(rate, pixel_um))
+    assert result["speed_mm_min"] == pytest.approx(speed, rel=0.02)
+    wave = result["waves"][0]
     assert wave["direction_deg"] == pytest.approx(180, abs=1)
     assert not wave["origin_inside"]
     assert wave["duration"] == pytest.approx(30, abs=1)  # s
     assert wave["area"] == pytest.approx(12 * 29 * 0.05**2)
-    assert np.isnan(found["arrival"][:, 3]).all()
-    near = found["local_speed"][:, 6:27]
+    assert np.isnan(result["arrival"][:, 3]).all()
+    near = result["local_speed"][:, 6:27]
     assert np.nanmedian(near) == pytest.approx(speed, rel=0.05)
 
 
 def test_bleaching_is_no_arrival():
     """The movie ends before the wave has crossed the field; the rest only bleaches."""
     movie, truth = synthesise(DemoMovie(n_frames=1500))
-    found = onset_map(movie, scales_of(10, truth["pixel_um"]))
-    assert found["speed_mm_min"] == pytest.approx(3.5, rel=0.1)
+    result = onset_map(movie, scales_of(10, truth["pixel_um"]))
+    assert result["speed_mm_min"] == pytest.approx(3.5, rel=0.1)
     reached = np.array(truth["arrival_frame"], float) < 1500 - 60
-    assert (np.isfinite(found["arrival"]) <= reached).mean() > 0.98
+    assert (np.isfinite(result["arrival"]) <= reached).mean() > 0.98
 
 
 def test_no_wave_gives_no_speed_and_says_why():
     noise = np.random.default_rng(0).normal(100, 1, (600, 8, 9))
-    found = onset_map(noise, scales_of(10, 100))
-    assert found["speed_mm_min"] is None
-    assert found["waves"] == []
-    assert describe(found) == "no wave found: no pixel rises above the fluctuations of the record"
+    result = onset_map(noise, scales_of(10, 100))
+    assert result["speed_mm_min"] is None
+    assert result["waves"] == []
+    assert describe(result) == "no wave found: no pixel rises above the fluctuations of the record"
 
 
 @pytest.mark.parametrize("kind", ["noise", "slow", "lamp", "vignette", "walk", "local"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_movies_without_a_wave_give_none(kind, seed):
     movie, scales = wave_free(kind, seed)
-    found = onset_map(movie, scales, QUICK)
-    assert found["speed"] is None, describe(found)
-    assert found["note"]
+    result = onset_map(movie, scales, QUICK)
+    assert result["speed"] is None, describe(result)
+    assert result["note"]
 
 
 def test_smooth_patches_that_happen_to_follow_each_other_are_refused_by_surrogates():
@@ -97,9 +97,9 @@ def test_smooth_patches_that_happen_to_follow_each_other_are_refused_by_surrogat
     rng = np.random.default_rng(3)
     slow = gaussian_filter(rng.normal(size=(900, 24, 30)), (40, 5, 5), mode="wrap")
     movie = 100 + slow / slow.std() + rng.normal(0, 0.3, slow.shape)
-    found = onset_map(movie, scales_of(10, 60), OnsetSettings(least_score=1.5))
-    assert found["speed"] is None, describe(found)
-    assert np.isfinite(found["arrival"]).sum() > 50
+    result = onset_map(movie, scales_of(10, 60), OnsetSettings(least_score=1.5))
+    assert result["speed"] is None, describe(result)
+    assert np.isfinite(result["arrival"]).sum() > 50
 
 
 WAVES = ["far", "corner", "oblong", "rare", "lasting", "dropped", "vessels", "weak", "masked",
@@ -109,28 +109,28 @@ WAVES = ["far", "corner", "oblong", "rare", "lasting", "dropped", "vessels", "we
 @pytest.mark.parametrize("kind", WAVES)
 def test_speed_of_every_kind_of_wave_is_within_3_percent(kind):
     movie, scales, speed, recipe = passing_wave(kind, 1)
-    found = onset_map(movie, scales, recipe)
-    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.03), describe(found)
-    assert len(found["waves"]) == 1
-    assert found["speed_low"] <= found["speed_high"]
+    result = onset_map(movie, scales, recipe)
+    assert result["speed_mm_min"] == pytest.approx(speed, rel=0.03), describe(result)
+    assert len(result["waves"]) == 1
+    assert result["speed_low"] <= result["speed_high"]
 
 
 def test_far_origin_lies_outside_the_field():
     movie, scales, _, _ = passing_wave("far", 0)
-    found = onset_map(movie, scales)
-    row, column = found["origin"]
+    result = onset_map(movie, scales)
+    row, column = result["origin"]
     assert row == pytest.approx(12, abs=4)
     assert -160 < column < -140  # planted 150 pixels, 9 mm, left of the field
-    assert not found["waves"][0]["origin_inside"]
-    assert found["waves"][0]["direction_deg"] % 360 == pytest.approx(0, abs=3) or (
-        found["waves"][0]["direction_deg"] > 357
+    assert not result["waves"][0]["origin_inside"]
+    assert result["waves"][0]["direction_deg"] % 360 == pytest.approx(0, abs=3) or (
+        result["waves"][0]["direction_deg"] > 357
     )
 
 
 def test_every_wave_of_a_record_has_its_row(tmp_path):
     movie, scales, speed, recipe = passing_wave("three", 0)
-    found = write_onset(tmp_path, movie, scales, recipe)
-    assert [wave["onset"] for wave in found["waves"]] == pytest.approx([31, 111, 191], abs=2)
+    result = write_onset(tmp_path, movie, scales, recipe)
+    assert [wave["onset"] for wave in result["waves"]] == pytest.approx([31, 111, 191], abs=2)
     rows = read_rows(tmp_path / "onset_waves.csv")
     assert len(rows) == 3
     for row in rows:
@@ -141,8 +141,8 @@ def test_every_wave_of_a_record_has_its_row(tmp_path):
 
 def test_a_recovery_is_named_as_such():
     movie, scales, _, _ = passing_wave("fall", 0)
-    found = onset_map(movie, scales, QUICK)
-    assert "--polarity fall" in found["note"]
+    result = onset_map(movie, scales, QUICK)
+    assert "--polarity fall" in result["note"]
 
 
 def test_scales_make_the_unit():
@@ -159,10 +159,10 @@ def test_a_large_movie_is_averaged_over_cells(monkeypatch):
     movie, scales, speed, recipe = passing_wave("oblong", 0)
     monkeypatch.setattr("analysis.onset_traces.MOST_CELLS", 200)
     blocks = np.array_split(movie, [100, 107, 500])
-    found = onset_of_blocks(blocks, movie.shape, scales, recipe)
-    assert found["cell_pixels"] == [2, 2]
-    assert found["speed_mm_min"] == pytest.approx(speed, rel=0.03)
-    assert found["arrival"].shape == movie.shape[1:]
+    result = onset_of_blocks(blocks, movie.shape, scales, recipe)
+    assert result["cell_pixels"] == [2, 2]
+    assert result["speed_mm_min"] == pytest.approx(speed, rel=0.03)
+    assert result["arrival"].shape == movie.shape[1:]
 
 
 def test_cells_and_bins_are_means_of_the_pixels_with_data():
@@ -265,10 +265,10 @@ def test_real_calcium_transient_starts_where_it_is_known_to(real_dir, tmp_path):
     """One calcium transient: onset frame 16-17, centre row 18, column 27 (README of the data)."""
     movie = load_recording(real_dir / "adu340_4small_tyx.tif").movie()
     recipe = OnsetSettings(smooth_frames=1, hold_frames=5, least_peak=0.03)
-    found = write_onset(tmp_path, movie, recipe=recipe)  # the frame rate is not known
-    assert (found["time_unit"], found["speed_mm_min"]) == ("frame", None)
-    patch = found["arrival"][14:23, 23:32]
+    result = write_onset(tmp_path, movie, recipe=recipe)  # the frame rate is not known
+    assert (result["time_unit"], result["speed_mm_min"]) == ("frame", None)
+    patch = result["arrival"][14:23, 23:32]
     assert abs(np.nanmedian(patch) - 16.5) <= 2.5
     inside = np.isfinite(patch).mean()
-    outside = np.isfinite(found["arrival"]).mean()
+    outside = np.isfinite(result["arrival"]).mean()
     assert inside > 0.5 > outside

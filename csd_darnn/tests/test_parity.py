@@ -33,12 +33,12 @@ def state_of(arrays, prefix):
     }
 
 
-def near(found, wanted, tolerance):
+def near(ours, wanted, tolerance):
     """Assert that two arrays have the same shape and differ by less than ``tolerance``."""
-    if torch.is_tensor(found):
-        found = found.detach().numpy()
-    assert np.shape(found) == np.shape(wanted)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+    if torch.is_tensor(ours):
+        ours = ours.detach().numpy()
+    assert np.shape(ours) == np.shape(wanted)
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=tolerance)
 
 
 def count_layers(state):
@@ -149,13 +149,13 @@ def check_preprocess(path, _):
             columns=columns,
             dtype=np.float64,
         )
-        for name, found in (
+        for name, values in (
             ("mean", scaler.mean),
             ("scale", scaler.scale),
             ("feats", data.feats),
             ("targs", data.targs),
         ):
-            np.testing.assert_allclose(found, arrays[prefix + name], rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(values, arrays[prefix + name], rtol=1e-12, atol=1e-12)
 
 
 def check_windows(path, _):
@@ -165,8 +165,8 @@ def check_windows(path, _):
     T, train_size = int(arrays["T"]), int(arrays["train_size"])
     rule = WindowRule(T)
     config = TrainConfig(T, train_size, len(arrays["batch_idx"]), None)
-    found = prep_train_data(arrays["batch_idx"], config, data)
-    for name, value in zip(("X", "y_history", "y_target"), found, strict=True):
+    windows = prep_train_data(arrays["batch_idx"], config, data)
+    for name, value in zip(("X", "y_history", "y_target"), windows, strict=True):
         np.testing.assert_array_equal(value, arrays[f"train_{name}"])
     for prefix, starts, rows in (
         ("test", rule.test_starts(len(data.feats), train_size), arrays["test_target_index"]),
@@ -218,8 +218,8 @@ def check_train_run(path, _):
             if without_gradient(name, T - 1, n_feats):
                 continue
             columns = slice(2 * m, None) if name == "attn_linear.weight" else slice(None)
-            found = part.state_dict()[name]
-            near(found[..., columns], wanted.numpy()[..., columns], 1e-4)
+            trained = part.state_dict()[name]
+            near(trained[..., columns], wanted.numpy()[..., columns], 1e-4)
 
 
 def check_lr_schedule(path, _):
@@ -232,13 +232,13 @@ def check_lr_schedule(path, _):
         start = column[0] / DECAY ** (n_iter[0] // DECAY_EVERY)
         parameter = [torch.nn.Parameter(torch.zeros(1))]
         net = DaRnnNet(None, None, *(Adam(parameter, lr=start) for _ in range(2)))
-        found = []
+        rates = []
         for iteration in range(1, int(n_iter.max()) + 1):
             adjust_learning_rate(net, iteration)
             if iteration in n_iter:
-                found.append(net.dec_opt.param_groups[0]["lr"])
-                assert net.enc_opt.param_groups[0]["lr"] == found[-1]
-        near(found, column, 1e-12)
+                rates.append(net.dec_opt.param_groups[0]["lr"])
+                assert net.enc_opt.param_groups[0]["lr"] == rates[-1]
+        near(rates, column, 1e-12)
 
 
 def check_shuffle(path, _):
@@ -271,12 +271,12 @@ def check_shuffle(path, _):
 def check_metrics(path, _):
     """Error measures within 1e-9, and persistence as many rows back as the fixture tells."""
     arrays = arrays_of(path)
-    y, found = arrays["y"], regression_metrics(arrays["y"], arrays["y_pred"])
+    y, measures = arrays["y"], regression_metrics(arrays["y"], arrays["y_pred"])
     for name in ("mse", "rmse", "mae", "mape_percent", "pearson_r", "r2"):
-        if found[name] is None:  # a value near 0, or no variance: not defined
+        if measures[name] is None:  # a value near 0, or no variance: not defined
             assert not np.isfinite(arrays.get(name, np.nan))
         else:
-            near(found[name], arrays[name], 1e-9)
+            near(measures[name], arrays[name], 1e-9)
     horizons = [name for name in arrays if name.startswith("persist_rmse_h")]
     assert horizons
     for name in horizons:

@@ -342,10 +342,10 @@ def test_cut_tiff_is_an_error_or_whole(tmp_path, kept, packed):
     path = tmp_path / "cut.tif"
     path.write_bytes(damaged(data, kept, []))
     try:
-        found = open_movie(path).read()
+        read = open_movie(path).read()
     except InputError:
         return
-    np.testing.assert_array_equal(found, movie)
+    np.testing.assert_array_equal(read, movie)
 
 
 @QUIET
@@ -356,10 +356,10 @@ def test_flipped_tiff_is_an_error_or_all_frames(tmp_path, flips, packed):
     path = tmp_path / "flipped.tif"
     path.write_bytes(damaged(data, 1, flips))
     try:
-        found = open_movie(path).read()
+        read = open_movie(path).read()
     except InputError:
         return
-    assert len(found) == len(movie)
+    assert len(read) == len(movie)
 
 
 @QUIET
@@ -391,14 +391,14 @@ def test_damaged_csv_is_an_error_or_numbers(tmp_path, kept, flips):
     whole = path.read_bytes()
     path.write_bytes(damaged(whole, kept, flips))
     try:
-        found = load_recording(path)
+        recording = load_recording(path)
     except InputError:
         return
     assert len(path.read_bytes()) == len(whole)
-    assert found.values.shape[0] == 4
-    assert np.isfinite(found.values).all()
+    assert recording.values.shape[0] == 4
+    assert np.isfinite(recording.values).all()
     if not flips:
-        np.testing.assert_array_equal(found.movie().astype(np.float32), movie)
+        np.testing.assert_array_equal(recording.movie().astype(np.float32), movie)
 
 
 def test_damaged_sidecar_and_splits_are_named(tmp_path):

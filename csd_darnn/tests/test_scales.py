@@ -208,8 +208,8 @@ def test_dropped_frames_with_their_times_keep_the_speed(tmp_path):
     np.save(tmp_path / "movie.npy", movie[kept])
     given = RunSettings(frame_times=str(tmp_path / "times.npy"), pixel_um=truth["pixel_um"])
     recording = load_recording(tmp_path / "movie.npy", given=given)
-    found = onset_map(recording.movie(), recording.scales, FAST)
-    assert found["speed_mm_min"] == pytest.approx(3.5, rel=0.03)
+    result = onset_map(recording.movie(), recording.scales, FAST)
+    assert result["speed_mm_min"] == pytest.approx(3.5, rel=0.03)
     np.save(tmp_path / "times.npy", kept[:-1] / 10)
     with pytest.raises(InputError, match=r"2399 times .* for 2400 frames"):
         load_recording(tmp_path / "movie.npy", given=given)
@@ -226,9 +226,9 @@ def test_anisotropic_pixels_mask_and_offset_in_the_onset_map():
         Known(10.0, "flag"), row_um=Known(2 * um, "flag"), column_um=Known(um, "flag"),
         mask=Known(mask, "flag"),
     )  # fmt: skip
-    found = onset_map(squeezed, scales, FAST)
-    assert found["speed_mm_min"] == pytest.approx(3.5, rel=0.05)
-    assert found["n_pixels"] == 8 * 23
+    result = onset_map(squeezed, scales, FAST)
+    assert result["speed_mm_min"] == pytest.approx(3.5, rel=0.05)
+    assert result["n_pixels"] == 8 * 23
     low = movie - 120  # a camera that tells darkness as -120
     size = Known(um, "flag")
     square = Scales(Known(10.0, "flag"), row_um=size, column_um=size, offset=Known(-120.0, "flag"))
@@ -250,10 +250,10 @@ def test_unknown_scales_leave_frames_and_pixels(tmp_path, rate_hz, pixel_um, uni
     movie, _ = synthesise(DemoMovie(n_frames=1500, field_mm=2.3))  # pixels of 100 um
     size = Known(pixel_um, "flag") if pixel_um else UNKNOWN
     rate = Known(rate_hz, "flag") if rate_hz else UNKNOWN
-    found = write_onset(tmp_path, movie, Scales(rate, row_um=size, column_um=size), FAST)
-    assert found["speed_unit"] == unit
-    assert found["speed"] == pytest.approx(3.5 * factor, rel=0.05)
-    assert (found["speed_mm_min"] is None) == (unit != "mm/min")
+    result = write_onset(tmp_path, movie, Scales(rate, row_um=size, column_um=size), FAST)
+    assert result["speed_unit"] == unit
+    assert result["speed"] == pytest.approx(3.5 * factor, rel=0.05)
+    assert (result["speed_mm_min"] is None) == (unit != "mm/min")
     head = (tmp_path / "plots/onset_map.csv").read_text().splitlines()[0].split(",")
     assert ("arrival_s" in head, "distance_mm" in head) == (bool(rate_hz), bool(pixel_um))
     told = json.loads((tmp_path / "onset.json").read_text())

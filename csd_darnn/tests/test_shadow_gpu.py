@@ -80,8 +80,8 @@ def whole_story(recording, device):
 def test_training_prediction_and_importance_equal_the_cpu(recording):
     expected = whole_story(recording, "cpu")
     with ShadowCuda(watch=WATCHED):
-        found = whole_story(recording, "cuda")
-    for one, other in zip(found, expected, strict=True):
+        story = whole_story(recording, "cuda")
+    for one, other in zip(story, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
