@@ -2,6 +2,8 @@
 
     python convert_checkpoint.py path/to/stcnn/experiments/lc_small_3 --out ../data/stcnn/lc_small_3
     python convert_checkpoint.py traces.pt movies/ --out DIR --npz
+    python convert_checkpoint.py ca_traces --out DIR --csv     # traces in long form
+    python convert_checkpoint.py ca_traces movies --out DIR --nwb    # needs requirements-nwb.txt
 
 Reads .pt files with the safe loader (no code is ever run) and avg_loss_hist.pkl with a reader that
 admits dict, list, str and float only. Writes .safetensors (or .npz with --npz) of the same names,
@@ -23,7 +25,14 @@ def parse(argv):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", type=Path, nargs="+", help="files, or folders (searched whole)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the twins")
-    parser.add_argument("--npz", action="store_true", help="write .npz instead of .safetensors")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--npz", action="store_true", help="write .npz instead of .safetensors")
+    form.add_argument(
+        "--csv", action="store_true", help="write the traces of sessions as .csv in long form"
+    )
+    form.add_argument(
+        "--nwb", action="store_true", help="write sessions, with the movies named, as .nwb (pynwb)"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser.parse_args(argv)
 
@@ -34,7 +43,8 @@ def main(argv=None):
     args = parse(sys.argv[1:] if argv is None else argv)
     from runs.convert import convert_all
 
-    written, faults = convert_all(args.paths, args.out, npz=args.npz)
+    form = next((name for name in ("csv", "nwb", "npz") if getattr(args, name)), "safetensors")
+    written, faults = convert_all(args.paths, args.out, form=form)
     raise_faults(faults)
     print(f"{written} files: {args.out}")
 

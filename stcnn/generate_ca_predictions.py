@@ -25,36 +25,8 @@ from settings import TEMPORAL
 DEFAULT_OUT = RESULTS_DIR / "predictions"
 
 
-def parse(argv):
-    """Return the parsed flags."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--checkpoint", nargs="+", required=True, help="run folders or checkpoint files")
-    add("--config", nargs="+", default=None, help="config.json of each checkpoint (one for all)")
-    add("--stimulus", default="size_tuning,looming", help="families, movie files, comma-separated")
-    add(
-        "--out",
-        type=Path,
-        default=None,
-        help="folder of figures and tables; default: one per checkpoint in the results",
-    )
-    add(
-        "--tau", choices=("auto", "legacy"), default="auto", help="indicator: trained, or published"
-    )
-    add("--who", default="mean_param", help="mean_param, mean_response, all, or a neuron's number")
-    add("--readout", choices=("legacy", "center"), default=None, help="default: as in config.json")
-    add(
-        "--temporal-impl",
-        choices=TEMPORAL,
-        default="auto",
-        help="route of the temporal filters; auto: by the device",
-    )
-    add(
-        "--device",
-        choices=("auto", "cpu", "gpu", "cuda"),
-        default="auto",
-        help="where to compute: auto, cpu, gpu or cuda",
-    )
+def add_movie_flags(add):
+    """Add the flags that say what a user's movie shows, and where."""
     add("--movie-rate", type=float, default=None, help="Hz of a user's movie")
     add("--deg-per-px", type=float, default=None, help="degrees per pixel of a user's movie")
     add(
@@ -78,19 +50,18 @@ def parse(argv):
         default="normal",
         help="inverted: black and white of a user's movie change places",
     )
-    add("--placement", default=None, help="ROW,COLUMN of the pixel that stimuli are centred on")
+
+
+def add_data_flags(add):
+    """Add the flags of recordings that are shown again."""
+    add("--ca-path", type=Path, default=None, help="recordings drawn behind the predictions")
+    add("--mov-path", type=Path, default=None,
+        help="their movies, used instead of reconstructed ones")  # fmt: skip
     add(
         "--nan",
         choices=("reject", "drop_trial"),
         default="reject",
         help="what to do with trials of --ca-path that hold NaN",
-    )
-    add("--ca-path", type=Path, default=None, help="recordings drawn behind the predictions")
-    add(
-        "--mov-path",
-        type=Path,
-        default=None,
-        help="their movies, used instead of reconstructed ones",
     )
     add(
         "--shift",
@@ -98,13 +69,10 @@ def parse(argv):
         default="none",
         help="show the movies of --mov-path as shifted for no, the first or each neuron",
     )
-    add(
-        "--feature-maps",
-        default=None,
-        help="animate these layers, such as norm_layer_3, for a movie",
-    )
-    add("--debug", action="store_true", help="show the traceback of a fault")
-    args = parser.parse_args(argv)
+
+
+def check_flags(parser, args):
+    """Refuse values that the parser's types let pass; turn a neuron's number into an int."""
     if args.who not in ("mean_param", "mean_response", "all"):
         if not args.who.isdigit():
             parser.error(f"--who {args.who}: expected mean_param, mean_response, all or a number")
@@ -117,6 +85,37 @@ def parse(argv):
         parser.error("--azimuth and --elevation must be numbers of degrees")
     if (args.ca_path is None) != (args.mov_path is None):
         parser.error("--ca-path and --mov-path belong together")
+
+
+def parse(argv):
+    """Return the parsed flags."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--checkpoint", nargs="+", required=True, help="run folders or checkpoint files")
+    add("--config", nargs="+", default=None, help="config.json of each checkpoint (one for all)")
+    add("--stimulus", default="size_tuning,looming", help="families, movie files, comma-separated")
+    add("--out", type=Path, default=None,
+        help="folder of figures and tables; default: one per checkpoint in results")  # fmt: skip
+    add(
+        "--tau",
+        choices=("auto", "legacy"),
+        default="auto",
+        help="indicator: trained, or as published",
+    )
+    add("--who", default="mean_param", help="mean_param, mean_response, all, or a neuron's number")
+    add("--readout", choices=("legacy", "center"), default=None, help="default: as in config.json")
+    add("--temporal-impl", choices=TEMPORAL, default="auto",
+        help="route of the temporal filters; auto: by the device")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "gpu", "cuda"), default="auto",
+        help="where to compute: auto, cpu, gpu or cuda")  # fmt: skip
+    add_movie_flags(add)
+    add("--placement", default=None, help="ROW,COLUMN of the pixel that stimuli are centred on")
+    add_data_flags(add)
+    add("--feature-maps", default=None,
+        help="animate these layers, such as norm_layer_3, for a movie")  # fmt: skip
+    add("--debug", action="store_true", help="show the traceback of a fault")
+    args = parser.parse_args(argv)
+    check_flags(parser, args)
     return args
 
 

@@ -85,6 +85,7 @@ def main(argv=None):
         print(f"{run_dir} is complete; --fresh starts anew")
         return close_run(run_dir)
     from runs import pipeline
+    from runs.data import is_synthetic
 
     pipeline.say_device(args.device)  # before --fresh removes a run: it may be refused
     open_run(run_dir, settings, fresh=args.fresh, free=FREE)
@@ -92,7 +93,7 @@ def main(argv=None):
     planted = None
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(pipeline.side_process(settings))
-        if pipeline.is_synthetic(settings):
+        if is_synthetic(settings):
             from demo.planted import plant
 
             planted = plant(settings, args.seed, full=args.full)

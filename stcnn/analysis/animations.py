@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
+from analysis.util_analysis import RECORDED_COLOUR
 from common.files import atomic_path
 
 STEP = 6  # every sixth frame is drawn: 180 Hz plays at 30 frames per second
@@ -34,7 +35,8 @@ def animate_row(
     Args:
         path: .mp4 or .gif.
         panels: list of dicts with title, movie (T, rows, columns) contrast, seconds (T,), traces
-            (neurons, T) dF/F, and labels of the traces or none; no movie leaves an empty panel.
+            (neurons, T) dF/F, and colours and labels of the traces or neither (recorded neurons);
+            no movie leaves an empty panel.
         step: every how many frames is drawn.
         fps: drawn frames shown per second.
         y: trace limits.
@@ -93,7 +95,8 @@ def _animate(path, figure, pairs, panels, step, y, fps):
             bottom.set_axis_off()
             continue
         image = top.imshow(panel["movie"][0], cmap="gray", vmin=GREY[0], vmax=GREY[1])
-        lines = [bottom.plot([], [], lw=0.8)[0] for _ in panel["traces"]]
+        colours = panel.get("colours", [RECORDED_COLOUR] * len(panel["traces"]))
+        lines = [bottom.plot([], [], lw=0.8, color=colour)[0] for colour in colours]
         bottom.set(xlim=(panel["seconds"][0], panel["seconds"][-1]), ylim=y, xlabel="time (s)")
         bottom.spines[["top", "right"]].set_visible(False)
         if "labels" in panel:

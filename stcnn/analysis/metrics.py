@@ -18,6 +18,7 @@ COLUMNS = (
     "peak_correlation",
     "ceiling_correlation",
     "ceiling_r2",
+    "normalised_correlation",
 )
 
 
@@ -76,6 +77,44 @@ def noise_power(trials: np.ndarray, *, averaged: bool) -> float:
     return float(trials.var(0, ddof=1).mean() / (len(trials) if averaged else 1))
 
 
+def signal_power(trials: np.ndarray, mean: float) -> float:
+    """Return the mean square per sample of what all trials of an item share, NaN for one trial.
+
+    The mean over pairs of trials of their products, each around ``mean``: noise that the trials do
+    not share has none. Source: Schoppe et al., Frontiers in Computational Neuroscience 2016.
+    """
+    n = len(trials)
+    if n < 2:
+        return float("nan")
+    around = trials - mean
+    return float(((around.sum(0) ** 2).sum() - (around**2).sum()) / (n * (n - 1)) / trials.shape[1])
+
+
+def normalised_correlation(
+    recorded: Sequence[np.ndarray],
+    predicted: Sequence[np.ndarray],
+    trials: Sequence[np.ndarray],
+) -> float:
+    """Return the correlation that a prediction would have with recordings free of noise.
+
+    All items count as one long recording. NaN where an item has one trial, nothing is shared by
+    trials, or the prediction does not vary.
+
+    Args:
+        recorded, predicted: of each item, (T,) dF/F.
+        trials: of each item, (trials, T) dF/F.
+    """
+    a, b = (np.concatenate(curves).astype(np.float64) for curves in (recorded, predicted))
+    mean = float(a.mean())
+    power = sum(
+        len(trace) * signal_power(own, mean) for trace, own in zip(recorded, trials, strict=True)
+    )
+    spread = float(((b - b.mean()) ** 2).sum())
+    if not (power > 0 and spread > 0):
+        return float("nan")
+    return float(((a - a.mean()) * (b - b.mean())).sum() / np.sqrt(power * spread))
+
+
 def gain_rows(
     dataset: CalciumDataset, rows: Sequence[int], seen: Collection[int]
 ) -> dict[int, list[int]]:
@@ -89,10 +128,10 @@ def gain_rows(
         item = dataset.items[row]
         if item.uid not in seen:
             own.setdefault(item.uid, []).append(row)
-    for uid, found in own.items():
-        codes = sorted({dataset.items[row].barcode for row in found})
+    for uid, own_rows in own.items():
+        codes = sorted({dataset.items[row].barcode for row in own_rows})
         fitted = set(codes[1::2])
-        own[uid] = [row for row in found if dataset.items[row].barcode in fitted]
+        own[uid] = [row for row in own_rows if dataset.items[row].barcode in fitted]
     return own
 
 
@@ -124,7 +163,8 @@ def score_rows(
     items; peak_correlation over items of the largest recorded and predicted value after stimulus
     onset. ceiling_r2 and ceiling_correlation are what a perfect model is expected to reach with
     these noisy traces, by the same sums over the same items: the noise is the variance between
-    trials. Both are NaN where an item has one trial.
+    trials. normalised_correlation is the correlation over all frames, divided by what the noise
+    leaves of it. All three are NaN where an item has one trial.
     """
     predicted = predict_rows(model, dataset, rows, device=device)
     fitted = gain_rows(dataset, rows, seen) if seen is not None else {}
@@ -160,10 +200,13 @@ def score_rows(
         if table[-1]["use"] == "gain":
             continue
         entry = kinds.setdefault(item.cell_type, {"error": 0.0, "noise": 0.0, "traces": [],
-                                                  "ceilings": [], "rows": []})  # fmt: skip
+                                                  "curves": [], "trials": [], "ceilings": [],
+                                                  "rows": []})  # fmt: skip
         entry["error"] += squared if known else float("nan")
         entry["noise"] += noise * len(frames)
         entry["traces"].append(recorded)
+        entry["curves"].append(modelled)
+        entry["trials"].append(trials)
         shared = 1.0 - noise / spread if spread > 0 else float("nan")
         if np.isfinite(table[-1]["trace_correlation"]):  # the items that trace_correlation counts
             entry["ceilings"].append(np.sqrt(max(shared, 0.0)) if shared == shared else shared)
@@ -204,6 +247,9 @@ def _scores(entry):
         ),
         "ceiling_correlation": float(np.mean(entry["ceilings"] or [np.nan])),
         "ceiling_r2": max(share(entry["noise"]), 0.0) if entry["noise"] >= 0 else float("nan"),
+        "normalised_correlation": normalised_correlation(
+            entry["traces"], entry["curves"], entry["trials"]
+        ),
     }
 
 

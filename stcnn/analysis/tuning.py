@@ -19,7 +19,7 @@ def tuning_indices(family: str, stimuli: Sequence[Stimulus], peaks: np.ndarray) 
     """
     peaks = np.maximum(np.asarray(peaks, dtype=np.float64), 0.0)
     best = stimuli[int(peaks.argmax())]
-    found = {"preferred": best.label, "peak": float(peaks.max())}
+    indices = {"preferred": best.label, "peak": float(peaks.max())}
     if family == "size_tuning":
         square = {
             s.parameters["width_deg"]: p
@@ -28,7 +28,7 @@ def tuning_indices(family: str, stimuli: Sequence[Stimulus], peaks: np.ndarray) 
         }
         small = np.mean([p for size, p in square.items() if size <= 9])
         large = np.mean([p for size, p in square.items() if size >= 30])
-        found |= {
+        indices |= {
             "preferred_width_deg": best.parameters["width_deg"],
             "preferred_height_deg": best.parameters["height_deg"],
             "small_object_index": _contrast(small, large),
@@ -36,18 +36,20 @@ def tuning_indices(family: str, stimuli: Sequence[Stimulus], peaks: np.ndarray) 
     elif family == "looming":
         by_code = {s.barcode: p for s, p in zip(stimuli, peaks, strict=True)}
         expanding = np.mean([by_code[code] for code in (321, 322, 329) if code in by_code])
-        found["looming_index"] = _contrast(expanding, by_code.get(327, math.nan))
+        indices["looming_index"] = _contrast(expanding, by_code.get(327, math.nan))
     elif family == "direction":
         angles = np.radians([s.parameters["angle_deg"] for s in stimuli])
         vector = (peaks * np.exp(1j * angles)).sum()
-        found["direction_index"] = float(abs(vector) / peaks.sum()) if peaks.sum() > 0 else math.nan
-        found["preferred_angle_deg"] = float(np.degrees(np.angle(vector)) % 360)
+        indices["direction_index"] = (
+            float(abs(vector) / peaks.sum()) if peaks.sum() > 0 else math.nan
+        )
+        indices["preferred_angle_deg"] = float(np.degrees(np.angle(vector)) % 360)
     else:
         key = {"speed": "speed_deg_s", "grating": "speed_deg_s", "loom_rv": "r_over_v_ms",
                "flicker": "hertz"}.get(family)  # fmt: skip
         if key:
-            found[f"preferred_{key}"] = best.parameters[key]
-    return found
+            indices[f"preferred_{key}"] = best.parameters[key]
+    return indices
 
 
 def _contrast(a, b):

@@ -4,6 +4,7 @@ Every function takes arrays, writes one PNG and returns its path. Source: specif
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, save_figure
 PANEL_IN = 1.5  # trace grids
 KERNEL_IN = 2.5
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, "#000000", "#F0E442")
-TRUTH_COLOUR, MODEL_COLOUR = "#FFCFA1", BLUE  # the first as published
+RECORDED_COLOUR, PREDICTED_COLOUR = ORANGE, BLUE  # in every figure and animation
 TRACE_Y = (-0.5, 1.5)
 LOSS_RANGE = (1e-3, 1e-1)
 HISTOGRAM_BINS = 20
@@ -27,64 +28,78 @@ def bare(axis: Axes) -> Axes:
     return axis
 
 
+@dataclass(frozen=True)
+class Traces:
+    """What a grid of traces shows: predictions, and recordings behind them.
+
+    Args:
+        seconds: (T,) time axis of the predictions.
+        predicted: (stimuli, T) or (stimuli, neurons, T) dF/F.
+        spread: standard deviation over an ensemble, same shape as predicted, or None.
+        recorded: list of (seconds, (neurons, T)) per stimulus, or None.
+    """
+
+    seconds: np.ndarray
+    predicted: np.ndarray
+    spread: np.ndarray | None = None
+    recorded: list[tuple] | None = None
+
+
 def plot_trace_grid(
     path: Path,
-    seconds: np.ndarray,
-    curves: np.ndarray,
+    traces: Traces,
     titles: Sequence[str],
     *,
     shape: tuple[int, int],
-    spread: np.ndarray | None = None,
-    recorded: list[tuple] | None = None,
     y: tuple[float, float] = TRACE_Y,
-    rows_reversed: bool = True,
     onset_s: float | None = None,
-    strong: bool = False,
 ) -> Path:
-    """Draw one panel per stimulus: model thick blue, recorded neurons thin orange.
+    """Draw one panel per stimulus: predicted thick blue, recorded neurons thin orange.
 
     Args:
         path: PNG.
-        seconds: (T,) time axis.
-        curves: (stimuli, T) or (stimuli, neurons, T) predicted dF/F.
+        traces: what is drawn.
         titles: one per stimulus.
         shape: (rows, columns) of the grid; the first stimulus is bottom left.
-        spread: standard deviation over an ensemble, same shape as curves, or None.
-        recorded: list of (seconds, (neurons, T)) per stimulus, or None.
         y: limits in dF/F.
-        rows_reversed: first row at the bottom.
         onset_s: time of stimulus onset, drawn as a thin line, or None.
-        strong: draw the recorded traces in full orange; for one trace per panel.
     """
     rows, columns = shape
-    recorded_style = {"color": ORANGE, "lw": 1.4} if strong else {"color": TRUTH_COLOUR, "lw": 0.5}
     size = (max(columns, 3) * PANEL_IN, max(rows, 1.4) * PANEL_IN)
     figure = Figure(figsize=size)
     figure.subplots_adjust(hspace=0.35, wspace=0.15)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    order = axes[::-1] if rows_reversed else axes
-    for i, axis in enumerate(order.ravel()):
+    for i, axis in enumerate(axes[::-1].ravel()):
         bare(axis)
-        if i >= len(curves):
+        if i >= len(traces.predicted):
             axis.set_visible(False)
             continue
         if onset_s is not None:
             axis.axvline(onset_s, color="0.8", lw=0.8)
-        if recorded is not None:
-            for trace in recorded[i][1]:
-                axis.plot(recorded[i][0], trace, **recorded_style)
-        for row in np.atleast_2d(curves[i]):
-            axis.plot(seconds, row, color=MODEL_COLOUR, lw=1.8 if curves[i].ndim == 1 else 0.8)
-        if spread is not None:
-            low, high = curves[i] - spread[i], curves[i] + spread[i]
-            axis.fill_between(seconds, low, high, color=MODEL_COLOUR, alpha=0.25, lw=0)
+        _draw_traces(axis, traces, i)
         axis.set_title(titles[i], fontsize=7, pad=2)
-        axis.set(xlim=(seconds[0], seconds[-1]), ylim=y)
+        axis.set(xlim=(traces.seconds[0], traces.seconds[-1]), ylim=y)
         axis.tick_params(labelsize=7)
     below = figure.subplotpars.bottom - 0.36 / figure.get_size_inches()[1]  # under the tick labels
     figure.supxlabel("time (s)", fontsize=9, y=below)
     figure.supylabel("dF/F", fontsize=9, x=0.06)
     return save_figure(figure, path, tight=True)
+
+
+def _draw_traces(axis, traces, i):
+    """Draw the traces of stimulus ``i``; many recorded neurons are drawn thinner than one."""
+    predicted = traces.predicted[i]
+    if traces.recorded is not None:
+        seconds, neurons = traces.recorded[i]
+        style = {"lw": 1.4} if len(neurons) == 1 else {"lw": 0.5, "alpha": 0.6}
+        for trace in neurons:
+            axis.plot(seconds, trace, color=RECORDED_COLOUR, **style)
+    for row in np.atleast_2d(predicted):
+        width = 1.8 if predicted.ndim == 1 else 0.8
+        axis.plot(traces.seconds, row, color=PREDICTED_COLOUR, lw=width)
+    if traces.spread is not None:
+        low, high = predicted - traces.spread[i], predicted + traces.spread[i]
+        axis.fill_between(traces.seconds, low, high, color=PREDICTED_COLOUR, alpha=0.25, lw=0)
 
 
 def plot_size_tuning(path: Path, peaks: np.ndarray, sizes: Sequence[float], title: str) -> Path:
@@ -98,6 +113,42 @@ def plot_size_tuning(path: Path, peaks: np.ndarray, sizes: Sequence[float], titl
     axis.set(xlabel="width along motion (deg)", ylabel="height (deg)", title=title)
     figure.colorbar(image, ax=axis, label="peak dF/F", shrink=0.85)
     return save_figure(figure, path, tight=True)
+
+
+def plot_tuning(
+    path: Path,
+    sizes: Sequence[float],
+    maps: dict[str, np.ndarray],
+    labels: Sequence[str],
+    looming: dict[str, np.ndarray],
+) -> Path:
+    """Draw size tuning above looming responses, a column per cell type, with CSV.
+
+    Args:
+        path: PNG.
+        sizes: degrees of the rows (height) and columns (width along the motion) of the maps.
+        maps: {type: (heights, widths)} peak dF/F.
+        labels: names of the looming stimuli.
+        looming: {type: (stimuli,)} peak dF/F.
+    """
+    figure = Figure(figsize=(3.6 * len(maps), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(maps), squeeze=False, height_ratios=(1.3, 1))
+    ticks, rows = [f"{size:g}" for size in sizes], []
+    for (above, below), kind in zip(axes.T, maps, strict=True):
+        top = max(maps[kind].max(), looming[kind].max(), 1e-6)
+        image = above.imshow(maps[kind], origin="lower", cmap="viridis", vmin=0, vmax=top)
+        above.set_xticks(range(len(sizes)), ticks, fontsize=8)
+        above.set_yticks(range(len(sizes)), ticks, fontsize=8)
+        above.set(xlabel="width along motion (deg)", ylabel="height (deg)", title=kind)
+        figure.colorbar(image, ax=above, label="peak dF/F", shrink=0.8)
+        bare(below).plot(looming[kind], range(len(labels)), "o", color=PREDICTED_COLOUR)
+        below.set_yticks(range(len(labels)), labels, fontsize=8)
+        below.set(xlim=(min(0.0, 1.1 * looming[kind].min()), 1.1 * top), xlabel="peak dF/F")
+        below.invert_yaxis()
+        for (i, j), value in np.ndenumerate(maps[kind]):
+            rows.append((kind, f"{sizes[j]:g} x {sizes[i]:g} deg", float(value)))
+        rows += [(kind, name, float(v)) for name, v in zip(labels, looming[kind], strict=True)]
+    return save_figure(figure, path, (("cell_type", "stimulus", "peak_dff"), rows), tight=True)
 
 
 def plot_peaks(
@@ -184,18 +235,36 @@ def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int
     return save_figure(figure, path, table, tight=True)
 
 
-def plot_kernels(path: Path, weights: np.ndarray, name: str) -> Path:
-    """Draw kernels (out, in, rows, columns): a row per output, gray, own range, with CSV."""
-    n_out, n_in = weights.shape[:2]
-    figure = Figure(figsize=(KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out))
-    axes = figure.subplots(n_out, n_in, squeeze=False)
+def plot_kernels(path: Path, weights: np.ndarray, name: str, degrees: tuple[float, float]) -> Path:
+    """Draw kernels (out, in, rows, columns): a row per output, with CSV.
+
+    Grey is 0, orange above and purple below; every kernel has its own range, told by its bar.
+    ``degrees`` are those between neighbouring weights, along rows and along columns.
+    """
+    n_out, n_in, rows, columns = weights.shape
+    size = (KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(n_out, n_in, squeeze=False, sharex=True, sharey=True)
+    high, wide = degrees[0] * rows / 2, degrees[1] * columns / 2
     for (i, j), axis in np.ndenumerate(axes):
-        axis.imshow(weights[i, j], cmap="gray")
+        top = max(float(np.abs(weights[i, j]).max()), 1e-12)
+        image = axis.imshow(weights[i, j], cmap="PuOr_r", vmin=-top, vmax=top,
+                            extent=(-wide, wide, -high, high))  # fmt: skip
         axis.set_title(f"{name}_{i}_{j}", fontsize=9)
-        axis.set_axis_off()
-    cells = ((*place, float(weight)) for place, weight in np.ndenumerate(weights))
-    table = (("output", "input", "row", "column", "weight"), cells)
-    return save_figure(figure, path, table, tight=True)
+        axis.tick_params(labelsize=7)
+        figure.colorbar(image, ax=axis, ticks=(-top, 0, top), format="%.2g").ax.tick_params(
+            labelsize=7
+        )
+    figure.supxlabel("degrees, columns", fontsize=8)
+    figure.supylabel("degrees, rows", fontsize=8)
+    up = degrees[0] * ((rows - 1) / 2 - np.arange(rows))
+    right = degrees[1] * (np.arange(columns) - (columns - 1) / 2)
+    cells = (
+        (*place, float(weight), up[place[2]], right[place[3]])
+        for place, weight in np.ndenumerate(weights)
+    )
+    header = ("output", "input", "row", "column", "weight", "up_deg", "right_deg")
+    return save_figure(figure, path, (header, cells), tight=True)
 
 
 def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray]]) -> Path:
@@ -212,7 +281,7 @@ def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray
                 axis.set_visible(False)
                 continue
             name = list(group)[row]
-            axis.hist(np.ravel(group[name]), bins=HISTOGRAM_BINS, color=MODEL_COLOUR)
+            axis.hist(np.ravel(group[name]), bins=HISTOGRAM_BINS, color=PREDICTED_COLOUR)
             axis.set_title(name, fontsize=9)
             axis.set_xlabel(f"value ({unit})" if unit == "s" else "value", fontsize=8)
             axis.set_ylabel("count", fontsize=8)
@@ -240,7 +309,7 @@ def plot_planted(
         top = max(truth[kind].max(), predicted[kind].max(), 0.1) * 1.05
         low = min(0.0, predicted[kind].min())
         axis.plot([low, top], [low, top], color="0.8", lw=1)
-        axis.plot(truth[kind], predicted[kind], "o", ms=4, color=MODEL_COLOUR, alpha=0.7)
+        axis.plot(truth[kind], predicted[kind], "o", ms=4, color=PREDICTED_COLOUR, alpha=0.7)
         axis.set(xlabel="planted peak dF/F", ylabel="predicted peak dF/F", title=names[kind])
     figure.suptitle(title, fontsize=10)
     return save_figure(figure, path, tight=True)

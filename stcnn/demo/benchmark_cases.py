@@ -66,11 +66,11 @@ def baseline_calcium(
         x = layer.spatial(x, layer.x_weight)
         x = conv1d_filter(x, layer.tau, layer.bias)
         x = norm(x.flatten(0, 1)).view(x.shape)
-    found = {}
+    voltages = {}
     for name, layer in zip(model.cell_types, model.lc_layers, strict=True):
         y = conv1d_filter(layer.spatial(x, layer.x_weight), layer.tau, layer.bias)
-        found[name] = y[:, :, 0, y.shape[3] // 2, y.shape[4] // 2]
-    drive = activate(found[kind], model.ca_activation) + 1.0
+        voltages[name] = y[:, :, 0, y.shape[3] // 2, y.shape[4] // 2]
+    drive = activate(voltages[kind], model.ca_activation) + 1.0
     filtered = conv1d_filter(drive[:, :, None, None, None], model.global_ca_tau)[:, :, 0, 0, 0]
     param = model.calcium_of(kind)
     assert torch.isfinite(filtered).all()
@@ -197,7 +197,7 @@ def stream_case(side: str, device: str) -> tuple[float, dict]:
     generator = torch.Generator().manual_seed(0)
     pieces = [torch.rand(60, 83, 83, generator=generator) - 0.498 for _ in range(60)]
     begun = time.perf_counter()
-    n_frames = sum(len(found["lc11"]) for found in predict_long(model, pieces, (83, 83)))
+    n_frames = sum(len(curves["lc11"]) for curves in predict_long(model, pieces, (83, 83)))
     return (time.perf_counter() - begun) / n_frames, {}
 
 
@@ -237,7 +237,7 @@ def run_case(name: str, side: str, device: str, path: Path) -> None:
 
 def compare(name: str, device: str, *, what: str, target: str) -> dict:
     """Run both sides of a case, assert equal numbers, return the row of the table."""
-    found = {}
+    sides = {}
     with tempfile.TemporaryDirectory() as folder:
         for side in ("ours", "baseline"):
             path = Path(folder) / f"{side}.npz"
@@ -255,21 +255,21 @@ def compare(name: str, device: str, *, what: str, target: str) -> dict:
             if done.returncode:
                 raise InputError(f"{name}: the {side} side failed with exit code {done.returncode}")
             with np.load(path, allow_pickle=False) as arrays:
-                found[side] = dict(arrays)
+                sides[side] = dict(arrays)
     error = 0.0
-    for key in (k for k in found["ours"] if k.startswith("n_")):
-        a, b = found["ours"][key], found["baseline"][key]
+    for key in (k for k in sides["ours"] if k.startswith("n_")):
+        a, b = sides["ours"][key], sides["baseline"][key]
         error = max(error, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)))
     limit = TAU_ERROR if name.startswith("tau") else SAME
     assert error <= limit, f"{name}: the two sides differ by {error:.1e} of the largest value"
-    ours, baseline = float(found["ours"]["seconds"]), float(found["baseline"]["seconds"])
+    ours, baseline = float(sides["ours"]["seconds"]), float(sides["baseline"]["seconds"])
     return {
         "what": what,
         "ours_s": ours,
         "baseline_s": baseline,
         "ratio": baseline / ours,
-        "ours_mb": float(found["ours"]["megabytes"]),
-        "baseline_mb": float(found["baseline"]["megabytes"]),
+        "ours_mb": float(sides["ours"]["megabytes"]),
+        "baseline_mb": float(sides["baseline"]["megabytes"]),
         "target": target,
         "error": error,
     }
@@ -279,8 +279,8 @@ def record(path: Path, machine: str, row: dict, order: Iterable[str]) -> None:
     """Put a row into benchmark.json in ``order``; rows of another machine are dropped."""
     old = read_json(path, remedy="remove it") if path.is_file() else {}
     rows = old["rows"] if old.get("machine") == machine else []
-    found = {entry["what"]: entry for entry in [*rows, row]}
-    rows = [found[what] for what in order if what in found]
+    by_name = {entry["what"]: entry for entry in [*rows, row]}
+    rows = [by_name[what] for what in order if what in by_name]
     write_json(path, {"machine": machine, "rows": rows})
 
 

@@ -126,33 +126,33 @@ class Cases:
                 )
                 ((predicted - batch["ca_trace"].to(device)) ** 2).mean().backward()
                 outputs.append(predicted.detach().cpu().numpy())
-                found = [value.grad for value in model.parameters() if value.grad is not None]
-                gradients.append([value.cpu().numpy() for value in found])
+                grads = [value.grad for value in model.parameters() if value.grad is not None]
+                gradients.append([value.cpu().numpy() for value in grads])
         output = within("output", difference(*outputs), limits[0])
         gradient = within("gradient", gradient_difference(*gradients), limits[1])
         return output | gradient | {"passed": output["passed"] and gradient["passed"]}
 
     def low_precision(self) -> dict:
         """Compare the prediction of a batch under autocast with float32, both on the device."""
-        batch, found = self.batch(2), []
+        batch, predictions = self.batch(2), []
         for half in (True, False):
             model = self.model(self.device).eval()
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 predicted = model.predict_items(
                     batch["sampled"].to(self.device), batch["lc_type"], batch["neuron_num"][:, 0]
                 )
-            found.append(predicted.float().cpu().numpy())
-        return within("calcium", difference(*found), 5e-2)
+            predictions.append(predicted.float().cpu().numpy())
+        return within("calcium", difference(*predictions), 5e-2)
 
     def stream(self) -> dict:
         """Compare a movie that arrives in pieces; return frames per second of the device."""
         pieces = [torch.zeros(5, self.side, self.side), torch.ones(9, self.side, self.side)]
-        found, row = [], {}
+        traces, row = [], {}
         for device in (self.device, CPU):
             model, size = self.model(device).eval(), (self.side, self.side)
             curves = list(predict_long(model, pieces, size))
-            found.append([np.concatenate([curve[kind] for curve in curves]) for kind in TYPES])
-        return row | within("calcium", difference(*found), 1e-4)
+            traces.append([np.concatenate([curve[kind] for curve in curves]) for kind in TYPES])
+        return row | within("calcium", difference(*traces), 1e-4)
 
     def speed(self, route: str) -> dict:
         """Return seconds and peak memory of a training step of each batch size."""

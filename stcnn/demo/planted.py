@@ -112,13 +112,13 @@ def planted_scores(
     """
     target = f">= {least}"
     items, control = read_items(model_dir), read_items(control_dir)
-    found = {kind: peak_correlation(items, truth, kind) for kind in [*PLANTED, UNSELECTIVE]}
+    reached = {kind: peak_correlation(items, truth, kind) for kind in [*PLANTED, UNSELECTIVE]}
     scores = [
-        score(f"held-out peak correlation, {name}", found[kind], target, found[kind] >= least)
+        score(f"held-out peak correlation, {name}", reached[kind], target, reached[kind] >= least)
         for kind, name in PLANTED.items()
     ]
     name = f"held-out peak correlation, unselective ({UNSELECTIVE})"
-    scores.append(score(name, found[UNSELECTIVE], "", None))
+    scores.append(score(name, reached[UNSELECTIVE], "", None))
     value = depth_index(items, UNSELECTIVE)
     name = f"expanding against contracting, {UNSELECTIVE}"
     scores.append(score(name, value, f"within +-{DEPTH_LIMIT}", abs(value) <= DEPTH_LIMIT))
@@ -132,11 +132,11 @@ def planted_scores(
     for value, name in zip(shuffled, PLANTED.values(), strict=True):
         name = f"the same after training on shuffled labels, {name}"
         scores.append(score(name, value, "", None, control=True))
-    chance, lowest = max(shuffled), min(found[kind] for kind in PLANTED)
+    chance, lowest = max(shuffled), min(reached[kind] for kind in PLANTED)
     name = "control: higher of the two types after training on shuffled labels"
     passed = chance < CONTROL_LIMIT
     scores.append(score(name, chance, f"< {CONTROL_LIMIT}", passed, control=True))
-    gap = min(found[kind] - value for kind, value in zip(PLANTED, shuffled, strict=True))
+    gap = min(reached[kind] - value for kind, value in zip(PLANTED, shuffled, strict=True))
     name = "control: the model above it, smaller difference of the two types"
     scores.append(score(name, gap, f">= {CONTROL_GAP}", gap >= CONTROL_GAP, control=True))
     name = "held-out peak correlation, lower of the two planted types"

@@ -14,6 +14,7 @@ from common.files import InputError, read_json, write_bytes, write_json
 from common.locks import visible
 from demo.teacher import TYPES, analytic_calcium, noisy_trials
 from inputs.ca_dataloader import shift_movie
+from inputs.display import Display
 from inputs.stimuli import (
     BACKGROUND,
     BRIGHT,
@@ -29,7 +30,8 @@ from inputs.stimuli import (
 )
 from network.checkpoints import load_model
 from network.predict import predict_movies
-from runs.pipeline import truth_file
+from runs.continuing import is_running
+from runs.data import truth_file
 from settings import SETS
 
 RECIPE = 2  # raised when a set of the same settings would differ from an older one
@@ -46,17 +48,17 @@ def synthetic_stimuli(which: str, *, rate_hz: float, size: tuple[int, int]) -> l
     Numbers: 1000s rectangles, 300s expanding and contracting, 500s gratings, 600s flicker, 900
     grey."""
     end = min(45.0, min(size) - 6.0)
-    found = []
+    stimuli, display = [], Display(rate_hz, 1.0, BACKGROUND, size)
 
     def add(barcode, label, family, contrast):
         limit = round(POST_S * rate_hz)
-        found.append(Stimulus(barcode, label, family, contrast[:limit]))
+        stimuli.append(Stimulus(barcode, label, family, contrast[:limit]))
 
     def rectangle(barcode, w, h, direction, speed, level):
         word = "dark" if level == DARK else "bright"
         frames = moving_rectangle(
-            along=w, across=h, speed=speed, direction=direction, rate_hz=rate_hz, size=size,
-            start=-30.0, seconds=(60.0 + w) / speed, level=level,
+            display, (w, h), speed=speed, direction=direction, start=-30.0,
+            seconds=(60.0 + w) / speed, level=level,
         )  # fmt: skip
         add(barcode, f"{word} {w:g} x {h:g} deg {direction} {speed:g} deg/s", "rectangle", frames)
 
@@ -81,35 +83,35 @@ def synthetic_stimuli(which: str, *, rate_hz: float, size: tuple[int, int]) -> l
                 number + i,
                 label,
                 "expanding",
-                disc(growing(speed, rate_hz=rate_hz, end=end), size=size, wall=wall),
+                disc(display, growing(speed, rate_hz=rate_hz, end=end), wall=wall),
             )
     shrink = {"full": speeds, "small": (50.0, 200.0), "tiny": (100.0,)}[which]
     for i, speed in enumerate(shrink):
-        frames = disc(shrinking(speed, rate_hz=rate_hz, start=end), size=size)
+        frames = disc(display, shrinking(speed, rate_hz=rate_hz, start=end))
         add(340 + i, f"contracting disc {speed:g} deg/s", "contracting", frames)
     if which == "small":
-        frames = disc(growing(100.0, rate_hz=rate_hz, end=end), size=size, wall=5.0)
+        frames = disc(display, growing(100.0, rate_hz=rate_hz, end=end), wall=5.0)
         add(320, "expanding ring 100 deg/s", "expanding", frames)
     for i, ms in enumerate((10, 20, 40, 80) if which != "tiny" else ()):
         diameter = approaching(ms / 1000, rate_hz=rate_hz, end=end)
-        add(360 + i, f"looming disc r/v {ms} ms", "expanding", disc(diameter, size=size))
+        add(360 + i, f"looming disc r/v {ms} ms", "expanding", disc(display, diameter))
     if which != "tiny":
         for i, speed in enumerate((50.0, 100.0) if which == "full" else (100.0,)):
-            frames = disc(growing(speed, rate_hz=rate_hz, end=end), size=size, level=BRIGHT)
+            frames = disc(display, growing(speed, rate_hz=rate_hz, end=end), level=BRIGHT)
             add(380 + i, f"bright expanding disc {speed:g} deg/s", "expanding bright", frames)
     periods = ((9.0, 25.0), (9.0, 100.0), (30.0, 25.0), (30.0, 100.0))
     for i, (period, speed) in enumerate(periods[:: 1 if which == "full" else 3]):
-        frames = grating(period=period, speed=speed, rate_hz=rate_hz, size=size)
+        frames = grating(display, period=period, speed=speed)
         add(500 + i, f"grating {period:g} deg {speed:g} deg/s", "grating", frames)
     for hertz in {"full": (1, 2, 4, 8), "small": (2,), "tiny": ()}[which]:
         add(
             600 + hertz,
             f"flicker {hertz} Hz",
             "flicker",
-            flicker(hertz, rate_hz=rate_hz, size=size),
+            flicker(display, hertz),
         )
-    add(900, "grey", "blank", flicker(1, rate_hz=rate_hz, size=size, seconds=0.5, level=0.0))
-    return sorted(found, key=lambda stimulus: stimulus.barcode)
+    add(900, "grey", "blank", flicker(display, 1, seconds=0.5, level=0.0))
+    return sorted(stimuli, key=lambda stimulus: stimulus.barcode)
 
 
 def make_synthetic(
@@ -167,14 +169,8 @@ def remove_unfinished(out: Path) -> None:
     """Remove the unfinished sets beside ``out`` of processes that a kill has ended."""
     for folder in out.parent.glob(f".{out.name}.*.*"):
         number = folder.name.removeprefix(f".{out.name}.").split(".")[0]
-        if not number.isdecimal():
-            continue
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
+        if number.isdecimal() and not is_running(int(number)):
             shutil.rmtree(folder, ignore_errors=True)
-        except PermissionError:  # it runs, for another user
-            continue
 
 
 def _write_set(out, seed, hz, px, neurons, which, teacher, config):

@@ -251,9 +251,12 @@ class CalciumDataset(Dataset):
         res = self.layout.px_res_deg
         return -int(np.rint(neuron["ele_shift"] / res)), int(np.rint(neuron["azi_shift"] / res))
 
-    def movie(self, item: Item) -> torch.Tensor:
-        """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item."""
-        first, frames = self._placed_frames(item)
+    def movie(self, item: Item, onset: int | None = None) -> torch.Tensor:
+        """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item.
+
+        ``onset`` is the frame at which the stimulus starts, default the Item's own.
+        """
+        first, frames = self._placed_frames(item, onset)
         # numpy hands out zero pages untouched; torch.zeros would write all 50 MB
         out = torch.from_numpy(np.zeros((self.n_frames, 1, *frames.shape[1:]), np.float32))
         into, source = shift_slices(self.pixel_shift(item), frames.shape[1:])
@@ -264,9 +267,12 @@ class CalciumDataset(Dataset):
         )
         return out
 
-    def sampled(self, item: Item) -> torch.Tensor:
-        """Return the sampled stimulus (T, 1, H, W) of an Item; grey frames sample to zero."""
-        first, frames = self._placed_frames(item)
+    def sampled(self, item: Item, onset: int | None = None) -> torch.Tensor:
+        """Return the sampled stimulus (T, 1, H, W) of an Item; grey frames sample to zero.
+
+        ``onset`` is the frame at which the stimulus starts, default the Item's own.
+        """
+        first, frames = self._placed_frames(item, onset)
         key = (item.barcode, self.pixel_shift(item), frames.storage_offset(), len(frames))
         small = self._cache.get(key)
         if small is None:
@@ -280,15 +286,11 @@ class CalciumDataset(Dataset):
         out[first : first + len(small), 0] = small
         return out
 
-    def forget_sampled(self) -> None:
-        """Empty the cache; needed when movies or lens have changed."""
-        self._cache.clear()
-        self._cache_bytes = 0
-
-    def _placed_frames(self, item):
+    def _placed_frames(self, item, onset=None):
         """Return (frame of the item at which the movie starts, its frames inside the item)."""
         frames = self.movies[item.barcode]
-        first = self.onset(item) + self.movies.first.get(item.barcode, 0)
+        onset = self.onset(item) if onset is None else onset
+        first = onset + self.movies.first.get(item.barcode, 0)
         early, late = max(-first, 0), max(first + len(frames) - self.n_frames, 0)
         if early:
             log.warning("vstim_%d: %d frames of its movie, before the item, are cut",
@@ -307,16 +309,16 @@ class CalciumDataset(Dataset):
         return mask
 
     def __getitem__(self, row):
-        item = self.items[row]
-        picture = (
-            {"movie": self.movie(item)} if self.sample is None else {"sampled": self.sampled(item)}
-        )
+        """Return the item ``row``; a pair (row, label row) shows the one with the other's trace."""
+        row, label_row = row if isinstance(row, tuple) else (row, row)
+        item, label = self.items[row], self.items[label_row]
+        picture = self.movie if self.sample is None else self.sampled
         return {
-            "ca_trace": self.trace(item),
-            **picture,
+            "ca_trace": self.trace(label),
+            "movie" if self.sample is None else "sampled": picture(item, self.onset(label)),
             "lc_type": item.cell_type,
-            "recording_indices": torch.tensor(self.window(item)),
-            "scored": self._mask(item),
+            "recording_indices": torch.tensor(self.window(label)),
+            "scored": self._mask(label),
             "uid": torch.tensor(item.uid),
             "neuron_num": torch.tensor([item.neuron_num]),
             "vstim_barcode": item.barcode,
@@ -393,15 +395,15 @@ def make_loader(
 
 def twins_of(movies: Movies) -> dict[int, int]:
     """Return {barcode: lowest barcode with the very same movie}."""
-    first, found = {}, {}
+    first, twins = {}, {}
     for barcode in sorted(movies):
         frames = movies[barcode]
         key = (
             hashlib.sha256(np.ascontiguousarray(frames)).hexdigest(), tuple(frames.shape),
             movies.first.get(barcode, 0),
         )  # fmt: skip
-        found[barcode] = first.setdefault(key, barcode)
-    return found
+        twins[barcode] = first.setdefault(key, barcode)
+    return twins
 
 
 def split_rows(

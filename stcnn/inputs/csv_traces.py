@@ -1,4 +1,4 @@
-"""Read calcium traces from a CSV in long form: one row per sample, as spreadsheets and R have it.
+"""Calcium traces as a CSV in long form: one row per sample, as spreadsheets and R have it.
 
 Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff,
 azi_shift and ele_shift (degrees); trial where there are several. Others are left alone.
@@ -6,10 +6,11 @@ azi_shift and ele_shift (degrees); trial where there are several. Others are lef
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.files import InputError
-from common.tables import read_rows
+from common.tables import read_rows, write_rows
 
 NEEDED = ("stimulus", "neuron", "seconds", "dff", "azi_shift", "ele_shift")
 
@@ -37,6 +38,35 @@ def read_long_csv(path: Path) -> dict:
     }
 
 
+def write_long_csv(path: Path, session: dict) -> Path:
+    """Write a session (nested dict of the .pt files) as a CSV in long form; return its path.
+
+    Numbers keep all digits of float32; seconds are those of ``t_axis``, stimulus onset at 0.
+    """
+    rows = [
+        {
+            "stimulus": stimulus,
+            "neuron": neuron,
+            "trial": trial,
+            "seconds": _digits(second),
+            "dff": _digits(value),
+            "azi_shift": _digits(record["azi_shift"]),
+            "ele_shift": _digits(record["ele_shift"]),
+        }
+        for stimulus, entry in session.items()
+        for neuron, record in entry["neuron"].items()
+        for trial, trace in enumerate(torch.as_tensor(record["traces"]), start=1)
+        for second, value in zip(torch.as_tensor(entry["t_axis"]), trace, strict=True)
+    ]
+    write_rows(path, rows)
+    return path
+
+
+def _digits(value):
+    """Return the shortest decimal that is this float32 again."""
+    return str(np.float32(value))
+
+
 def _number(path, row, column, text):
     try:
         return float(text)
@@ -46,7 +76,7 @@ def _number(path, row, column, text):
 
 def _stimulus(path, stimulus, neurons, shifts):
     """Return the entry of one stimulus: its time axis, and the trials of each neuron."""
-    axis, found = None, {}
+    axis, entries = None, {}
     for neuron, trials in neurons.items():
         for trial, rows in trials.items():
             rows.sort()
@@ -59,9 +89,9 @@ def _stimulus(path, stimulus, neurons, shifts):
                     "of their own"
                 )
         azimuth, elevation = shifts[stimulus, neuron]
-        found[neuron] = {
+        entries[neuron] = {
             "traces": torch.tensor([[value for _, value in rows] for rows in trials.values()]),
             "azi_shift": torch.tensor(azimuth),
             "ele_shift": torch.tensor(elevation),
         }
-    return {"t_axis": torch.tensor(axis), "neuron": found}
+    return {"t_axis": torch.tensor(axis), "neuron": entries}

@@ -147,9 +147,9 @@ class Display:
 
     def differences(self, other: Display) -> list[str]:
         """Return how ``other`` differs by more than 1 %, in words; the field may differ."""
-        found = []
+        lines = []
         for name, unit in UNITS.items():
             own, its = getattr(self, name), getattr(other, name)
             if abs(own - its) > TOLERANCE * max(abs(own), abs(its)):
-                found.append(f"{unit}: {own:g} and {its:g}")
-        return found
+                lines.append(f"{unit}: {own:g} and {its:g}")
+        return lines

@@ -1,9 +1,9 @@
 """Read calcium traces and stimulus movies from disk and check every one of them.
 
-Formats (specification 4.1): ``<ca_path>/<cell_type>/*.pt|npz|safetensors`` and
-``<mov_path>/vstim_*.pt|npz|safetensors``. The .pt files are torch-saved nested dicts; the twins
-hold
-the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and ``vstim_5/rect_mov``.
+Formats (specification 4.1): ``<ca_path>/<cell_type>/*.pt|npz|safetensors|csv|nwb`` and
+``<mov_path>/vstim_*.pt|npz|safetensors`` or ``*.nwb``. The .pt files are torch-saved nested dicts;
+the twins hold the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and
+``vstim_5/rect_mov``.
 """
 
 import logging
@@ -18,11 +18,12 @@ from common.limits import check_shape
 from common.locks import visible
 from inputs.clocks import axis_fault, on_grid, place_movie, rate_of
 from inputs.csv_traces import read_long_csv
-from inputs.safe_load import load_hashed
+from inputs.nwb_files import read_nwb_movies, read_nwb_sessions
+from inputs.safe_load import load_hashed, load_tree
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".pt", ".npz", ".safetensors")
-TRACE_SUFFIXES = (*SUFFIXES, ".csv")  # the last one in long form, see csv_traces.py
+TRACE_SUFFIXES = (*SUFFIXES, ".csv", ".nwb")  # see csv_traces.py and nwb_files.py
 
 
 def natural_key(text: str | int) -> list:
@@ -76,19 +77,27 @@ def read_recordings(
         )
         if not files:
             faults.append(
-                f"{folder}: no .pt, .npz or .safetensors file, no .csv; add recordings or remove it"
+                f"{folder}: no {', '.join(TRACE_SUFFIXES)} file; add recordings or remove it"
             )
             continue
         sessions = recordings[folder.name.lower()] = {}
         for path in files:
             try:
-                reader = read_long_csv if path.suffix == ".csv" else None
-                tree = load_hashed(path, f"{folder.name}/{path.name}", digests, reader)
-                sessions[path.name] = _check_session(tree, path, nan, faults)
+                trees = load_hashed(path, f"{folder.name}/{path.name}", digests, read_sessions)
+                for k, tree in enumerate(trees, start=1):
+                    name = path.name if k == 1 else f"{path.name} {k}"
+                    sessions[name] = check_session(tree, path, nan, faults)
             except InputError as error:
                 faults.append(str(error))
     raise_faults(faults)
     return recordings
+
+
+def read_sessions(path: Path) -> list[dict]:
+    """Return the sessions of a file of traces; only NWB files hold more than one."""
+    if path.suffix == ".nwb":
+        return read_nwb_sessions(path)
+    return [read_long_csv(path) if path.suffix == ".csv" else load_tree(path)]
 
 
 def _same_names(folders):
@@ -103,7 +112,11 @@ def _same_names(folders):
     ]
 
 
-def _check_session(tree, path, nan, faults):
+def check_session(tree: object, path: Path, nan: str, faults: list[str]) -> dict:
+    """Return {barcode: entry} of a session read from ``path``, as read_recordings holds it.
+
+    ``nan`` is reject, drop_trial or keep; faults of stimuli and neurons are added to ``faults``.
+    """
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
     session = {}
@@ -168,7 +181,7 @@ def _check_neuron(neuron, n_t, nan):
             f"(trials, {n_t})"
         )
     good = torch.isfinite(traces).all(1)
-    if not good.all():
+    if not good.all() and nan != "keep":
         if nan != "drop_trial" or not good.any():
             raise InputError(
                 f"traces hold NaN or infinity in {int((~good).sum())} of {len(good)} trials; "
@@ -198,16 +211,14 @@ def read_movies(
     mov_path = Path(mov_path)
     if not mov_path.is_dir():
         raise InputError(f"{mov_path}: folder of movies not found; set dataset.mov_path")
-    files = sorted(
-        (p for p in visible(mov_path, "vstim_*") if p.suffix in SUFFIXES),
-        key=lambda p: natural_key(p.name),
-    )
+    files = movie_files(mov_path)
     if not files:
-        raise InputError(f"{mov_path}: no vstim_*.pt, .npz or .safetensors file inside")
+        raise InputError(f"{mov_path}: no vstim_*.pt, .npz or .safetensors file, no .nwb inside")
     faults, stored = [], {}
     for path in files:
         try:
-            tree = load_hashed(path, path.name, digests)
+            reader = read_nwb_movies if path.suffix == ".nwb" else load_tree
+            tree = load_hashed(path, path.name, digests, reader)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -219,12 +230,12 @@ def read_movies(
                 barcode = _barcode(stimulus)
                 if needed is not None and barcode not in needed:
                     continue
-                found = (path, *_check_movie(entry))
-                if barcode in stored and not _same(found, stored[barcode]):
+                candidate = (path, *check_movie(entry))
+                if barcode in stored and not _same(candidate, stored[barcode]):
                     raise InputError(
                         f"{stored[barcode][0].name} holds another movie of this number; keep one"
                     )
-                stored[barcode] = found
+                stored[barcode] = candidate
             except InputError as error:
                 faults.append(f"{path}: {stimulus}: {error}")
     sizes = {tuple(frames.shape[1:]) for _, frames, _ in stored.values()}
@@ -232,6 +243,12 @@ def read_movies(
         faults.append(f"{mov_path}: movies have different sizes {sorted(sizes)}; expected one size")
     raise_faults(faults)
     return _placed(stored, rate_hz or movie_rate(stored))
+
+
+def movie_files(mov_path: Path) -> list[Path]:
+    """Return the files of movies in a folder, vstim_9 before vstim_10."""
+    twins = [p for p in visible(mov_path, "vstim_*") if p.suffix in SUFFIXES]
+    return sorted([*twins, *visible(mov_path, "*.nwb")], key=lambda p: natural_key(p.name))
 
 
 def _same(one, other):
@@ -289,8 +306,8 @@ def commonest_grey(movies: dict) -> float:
     return float(values[counts.argmax()])
 
 
-def _check_movie(entry):
-    """Return (frames, t_axis) of a stored movie."""
+def check_movie(entry: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (frames (T, rows, columns), t_axis (T,)) of a stored movie, row 0 at the top."""
     if not isinstance(entry, dict) or not {"rect_mov", "hex_mov"} & set(entry):
         raise InputError("expected the keys rect_mov (or hex_mov) and t_axis")
     key = "rect_mov" if "rect_mov" in entry else "hex_mov"

@@ -55,54 +55,42 @@ def coverage(low: np.ndarray | float, high: np.ndarray | float, n: int) -> np.nd
     return np.clip(np.minimum(high, pixel + 0.5) - np.maximum(low, pixel - 0.5), 0.0, None)
 
 
-def middle_of(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (row, column) of the centre pixel of frames of ``size``."""
-    return size[0] // 2, size[1] // 2
-
-
-def _degrees(size, deg_per_px, centre):
+def _degrees(display):
     """Return the distances of all rows and of all columns from the centre, degrees."""
-    pairs = zip(size, centre or middle_of(size), strict=True)
-    return [(np.arange(n) - middle) * deg_per_px for n, middle in pairs]
+    pairs = zip(display.field, display.centre, strict=True)
+    return [(np.arange(n) - middle) * display.deg_per_px for n, middle in pairs]
 
 
 def moving_rectangle(
+    display: Display,
+    extent: tuple[float, float],
     *,
-    along: float,
-    across: float,
     speed: float,
     direction: str,
-    rate_hz: float,
-    size: tuple[int, int],
     start: float = -37.0,
     seconds: float = 0.9,
     row_offset: float = 0.0,
-    level: float = DARK,
-    deg_per_px: float = 1.0,
-    centre: tuple[int, int] | None = None,
+    level: float | None = None,
 ) -> torch.Tensor:
-    """Return a rectangle that moves through the centre.
+    """Return a rectangle that moves through the pixel that the display's stimuli are centred on.
 
     Args:
-        along, across: extent along and across the motion, degrees.
+        display: rate, degrees per pixel, background and field.
+        extent: degrees along and across the motion.
         speed: degrees per second.
         direction: right, left, up or down.
-        rate_hz: frames per second.
-        size: (rows, columns).
         start: leading edge at the first frame relative to the centre, degrees along the motion.
         seconds: duration.
         row_offset: shift of the path across the motion, degrees.
-        level: contrast.
-        deg_per_px: degrees per pixel.
-        centre: (row, column) of the pixel it moves through; None is the middle.
+        level: contrast, default black.
     """
-    centre = centre or middle_of(size)
+    centre, size = display.centre, display.field
     along, across, speed, start, row_offset = (
-        degrees / deg_per_px for degrees in (along, across, speed, start, row_offset)
+        degrees / display.deg_per_px for degrees in (*extent, speed, start, row_offset)
     )
-    frame = np.arange(_frames(seconds, rate_hz))
+    frame = np.arange(display.frames(seconds))
     axis_row, axis_col = DIRECTIONS[direction]
-    lead = start + speed * frame / rate_hz
+    lead = start + speed * frame / display.rate_hz
     axis = 0 if axis_row else 1
     sign = axis_row + axis_col
     edges = (centre[axis] + sign * lead, centre[axis] + sign * (lead - along))
@@ -113,100 +101,79 @@ def moving_rectangle(
         contrast = still[:, :, None] * moving[:, None, :]
     else:
         contrast = moving[:, :, None] * still[:, None, :]
-    return _contrast(contrast * level)
+    return _contrast(contrast * _level(display, level))
 
 
 def disc(
+    display: Display,
     diameter: np.ndarray,
     *,
-    size: tuple[int, int],
     wall: float | None = None,
-    level: float = DARK,
-    deg_per_px: float = 1.0,
-    centre: tuple[int, int] | None = None,
+    level: float | None = None,
 ) -> torch.Tensor:
     """Return a centred disc whose diameter (frames,) changes, or a ring with a ``wall``, degrees.
 
     A pixel belongs to the disc when the squared distance of its middle is at most (d/2)^2.
+    ``level`` is its contrast, default black.
     """
-    rows, cols = _degrees(size, deg_per_px, centre)
+    rows, cols = _degrees(display)
     squared = rows[:, None] ** 2 + cols[None, :] ** 2  # (rows, columns)
     radius = np.asarray(diameter, dtype=np.float64)[:, None, None] / 2
     inside = squared <= radius**2
     if wall is not None:
         inside &= squared > np.maximum(radius - wall, 0.0) ** 2
-    return _contrast(np.where(inside, level, 0.0))
+    return _contrast(np.where(inside, _level(display, level), 0.0))
 
 
 def grating(
+    display: Display,
     *,
     period: float,
     speed: float,
-    rate_hz: float,
-    size: tuple[int, int],
     angle_deg: float = 0.0,
     seconds: float = 1.0,
     hold: float = HOLD_S,
-    level: float = DARK,
-    deg_per_px: float = 1.0,
-    centre: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Return a square grating: half a period dark, half grey; static, drifting, static.
+    """Return a square grating: half a period black, half grey; static, drifting, static.
 
     Args:
+        display: rate, degrees per pixel, background and field.
         period: degrees. speed: degrees per second. angle_deg: direction, 0 right, 90 up.
+        seconds, hold: duration of the drift, and of each static part.
     """
-    n_hold, n_move = _frames(hold, rate_hz), _frames(seconds, rate_hz)
+    n_hold, n_move = display.frames(hold), display.frames(seconds)
     frame = np.arange(2 * n_hold + n_move)
-    travelled = speed / rate_hz * np.clip(frame - n_hold, 0, n_move)
-    rows, cols = _degrees(size, deg_per_px, centre)
+    travelled = speed / display.rate_hz * np.clip(frame - n_hold, 0, n_move)
+    rows, cols = _degrees(display)
     angle = math.radians(angle_deg)
     along = math.cos(angle) * cols[None, :] - math.sin(angle) * rows[:, None]  # (rows, columns)
     # 1e-9 keeps a pixel on an edge from flipping with the rounding of cos and sin.
     phase = np.mod(along[None] - travelled[:, None, None] + 1e-9, period)
-    return _contrast(np.where(phase < period / 2, level, 0.0))
+    return _contrast(np.where(phase < period / 2, display.dark, 0.0))
 
 
-def windowed_grating(
-    row: int,
-    col: int,
-    *,
-    rate_hz: float,
-    size: tuple[int, int],
-    level: float = DARK,
-    deg_per_px: float = 1.0,
-    centre: tuple[int, int] | None = None,
-) -> torch.Tensor:
+def windowed_grating(display: Display, row: int, col: int) -> torch.Tensor:
     """Return the receptive-field mapping stimulus 48rrcc090: a 15-degree window of a grating.
 
     Window centres are 7.5 degrees apart, (3, 4) in the middle; the grating of period 30 drifts up
     at 200 degrees per second for 1 s.
     """
-    frames = grating(
-        period=30.0, speed=200.0, angle_deg=90.0, hold=0.0,
-        rate_hz=rate_hz, size=size, level=level, deg_per_px=deg_per_px, centre=centre,
-    )  # fmt: skip
-    step = 7.5 / deg_per_px
-    centre = centre or middle_of(size)
+    frames = grating(display, period=30.0, speed=200.0, angle_deg=90.0, hold=0.0)
+    step, centre = 7.5 / display.deg_per_px, display.centre
     middle = (centre[0] + step * (row - 3), centre[1] + step * (col - 4))
-    window = [coverage(m - step, m + step, n)[0] for m, n in zip(middle, size, strict=True)]
+    edges = zip(middle, display.field, strict=True)
+    window = [coverage(m - step, m + step, n)[0] for m, n in edges]
     return frames * torch.from_numpy(np.outer(*window)).float()
 
 
 def flicker(
-    hertz: float,
-    *,
-    rate_hz: float,
-    size: tuple[int, int],
-    seconds: float = 2.0,
-    level: float = DARK,
+    display: Display, hertz: float, *, seconds: float = 2.0, level: float | None = None
 ) -> torch.Tensor:
-    """Return full-field square-wave flicker between ``level`` and grey."""
-    frame = np.arange(_frames(seconds, rate_hz))
-    dark = np.mod(frame * hertz / rate_hz, 1.0) < 0.5
-    return _contrast(
-        np.broadcast_to(np.where(dark, level, 0.0)[:, None, None], (len(frame), *size))
-    )
+    """Return full-field square-wave flicker between ``level``, default black, and grey."""
+    frame = np.arange(display.frames(seconds))
+    on = np.mod(frame * hertz / display.rate_hz, 1.0) < 0.5
+    values = np.where(on, _level(display, level), 0.0)[:, None, None]
+    return _contrast(np.broadcast_to(values, (len(frame), *display.field)))
 
 
 def growing(speed: float, *, rate_hz: float, end: float = 60.0, hold: float = HOLD_S) -> np.ndarray:
@@ -249,8 +216,7 @@ def size_tuning_family(display: Display) -> list[Stimulus]:
             f"{width:g} x {height:g} deg",
             "size_tuning",
             moving_rectangle(
-                along=width, across=height, speed=100.0, direction="right", row_offset=1.0,
-                **_screen(display),
+                display, (width, height), speed=100.0, direction="right", row_offset=1.0
             ),
             {"width_deg": width, "height_deg": height, "speed_deg_s": 100.0},
             display.background,
@@ -271,7 +237,7 @@ def looming_family(display: Display) -> list[Stimulus]:
         329: ("disc looms r/v 40 ms", approaching(0.04, rate_hz=rate), None),
     }
     return [
-        Stimulus(barcode, label, "looming", _disc(d, display, wall), {"wall_deg": wall},
+        Stimulus(barcode, label, "looming", disc(display, d, wall=wall), {"wall_deg": wall},
                  display.background)
         for barcode, (label, d, wall) in diameters.items()
     ]  # fmt: skip
@@ -282,7 +248,7 @@ def grating_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             barcode, f"grating {speed:g} deg/s", "grating",
-            grating(period=9.0, speed=speed, **_screen(display)), {"speed_deg_s": speed},
+            grating(display, period=9.0, speed=speed), {"speed_deg_s": speed},
             display.background,
         )
         for barcode, speed in ((5688, 25.0), (5689, 100.0))
@@ -294,7 +260,7 @@ def flicker_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             700 + hz, f"flicker {hz} Hz", "flicker",
-            flicker(hz, rate_hz=display.rate_hz, size=display.field, level=display.dark),
+            flicker(display, hz),
             {"hertz": hz}, display.background,
         )
         for hz in (1, 2, 4, 8)
@@ -306,8 +272,8 @@ def speed_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             800 + i, f"{speed:g} deg/s", "speed",
-            moving_rectangle(along=9.0, across=9.0, speed=speed, direction="right", start=-31.5,
-                             seconds=74.0 / speed, **_screen(display)),
+            moving_rectangle(display, (9.0, 9.0), speed=speed, direction="right", start=-31.5,
+                             seconds=74.0 / speed),
             {"speed_deg_s": speed}, display.background,
         )
         for i, speed in enumerate((12.5, 25.0, 50.0, 100.0, 200.0))
@@ -319,8 +285,7 @@ def direction_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             820 + i, direction, "direction",
-            moving_rectangle(along=4.5, across=30.0, speed=100.0, direction=direction,
-                             **_screen(display)),
+            moving_rectangle(display, (4.5, 30.0), speed=100.0, direction=direction),
             {"angle_deg": 90.0 * i}, display.background,
         )
         for i, direction in enumerate(("right", "up", "left", "down"))
@@ -332,7 +297,7 @@ def loom_rv_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             840 + i, f"r/v {ms} ms", "loom_rv",
-            _disc(approaching(ms / 1000, rate_hz=display.rate_hz), display), {"r_over_v_ms": ms},
+            disc(display, approaching(ms / 1000, rate_hz=display.rate_hz)), {"r_over_v_ms": ms},
             display.background,
         )
         for i, ms in enumerate((10, 20, 40, 80))
@@ -344,7 +309,7 @@ def rf_map_family(display: Display) -> list[Stimulus]:
     return [
         Stimulus(
             48_000_090 + 100_000 * r + 1000 * c, f"row {r} column {c}", "rf_map",
-            windowed_grating(r, c, **_screen(display)), {"row": r, "column": c},
+            windowed_grating(display, r, c), {"row": r, "column": c},
             display.background,
         )
         for r in range(7)
@@ -369,16 +334,8 @@ def make_family(name: str, display: Display) -> list[Stimulus]:
     return FAMILIES[name](display)
 
 
-def _screen(display):
-    return {"rate_hz": display.rate_hz, "size": display.field, "level": display.dark,
-            "deg_per_px": display.deg_per_px, "centre": display.centre}  # fmt: skip
-
-
-def _disc(diameter, display, wall=None):
-    return disc(
-        diameter, size=display.field, wall=wall, level=display.dark,
-        deg_per_px=display.deg_per_px, centre=display.centre,
-    )  # fmt: skip
+def _level(display, level):
+    return display.dark if level is None else level
 
 
 def _frames(seconds, rate_hz):

@@ -48,15 +48,12 @@ class View:
     polarity: str = "normal"
 
     def describe(self) -> str:
-        """Return what differs from the file, in words, or nothing."""
-        parts = []
-        if self.azimuth or self.elevation:
-            parts.append(f"middle at azimuth {self.azimuth:g}, elevation {self.elevation:g} deg")
-        if self.eye == "other":
-            parts.append("mirrored for the other eye")
-        if self.polarity == "inverted":
-            parts.append("polarity inverted")
-        return "; ".join(parts)
+        """Return where and how the picture is shown, in words."""
+        eye = "mirrored for the other eye" if self.eye == "other" else "eye as recorded"
+        return (
+            f"middle at azimuth {self.azimuth:g}, elevation {self.elevation:g} deg; {eye}; "
+            f"polarity {'inverted' if self.polarity == 'inverted' else 'as stored'}"
+        )
 
 
 class UserMovie:
@@ -193,8 +190,7 @@ class UserMovie:
             f"and {display.deg_per_px:g} degree per pixel ({scale:.3g} degrees per file pixel, "
             f"{self.origin['deg_per_px']}) on a field of {degrees[0]:g} x {degrees[1]:g} degrees"
         )
-        said = self.view.describe()
-        text += f"; {said}" if said else ""
+        text += f"; {self.view.describe()}"
         for matrix, own, name in zip(
             self._matrices(display), self.size, ("height", "width"), strict=True
         ):
@@ -218,7 +214,7 @@ class UserMovie:
         """
         scale = self._scale(display) / display.deg_per_px  # pixels of the field per file pixel
         moved = (-self.view.elevation / display.deg_per_px, self.view.azimuth / display.deg_per_px)
-        found = []
+        overlaps = []
         for axis, (n, own, centre) in enumerate(
             zip(display.field, self.size, display.centre, strict=True)
         ):
@@ -229,8 +225,8 @@ class UserMovie:
             edges = np.arange(own + 1) * scale + start + moved[axis]  # of file pixels
             low = np.arange(n)[:, None] - 0.5
             overlap = np.minimum(edges[1:], low + 1.0) - np.maximum(edges[:-1], low)
-            found.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
-        return found
+            overlaps.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
+        return overlaps
 
 
 def _even_spans(rate_hz):

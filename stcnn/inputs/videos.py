@@ -33,24 +33,24 @@ class VideoClock:
             with av.open(str(path)) as container:
                 stream = _video_stream(container, path)
                 base, average = stream.time_base, stream.average_rate
-                found = []
+                packets = []
                 for packet in container.demux(stream):
                     if packet.size and not packet.is_discard:
                         at = packet.pts if packet.pts is not None else packet.dts
-                        found.append((at, packet.duration))
+                        packets.append((at, packet.duration))
             size = _first_size(path)
         except DAMAGED as error:
             raise InputError(f"{path}: no readable video ({type(error).__name__})") from None
-        if not found:
+        if not packets:
             raise InputError(f"{path}: no readable video (it holds no frame)")
-        timed = all(at is not None for at, _ in found) and base
+        timed = all(at is not None for at, _ in packets) and base
         if not timed and not average:
             raise InputError(f"{path}: its frames have no times; give --movie-rate HZ")
         if not timed:
-            found, base = [(i, 1) for i in range(len(found))], 1 / average
-        found.sort()
-        starts = np.array([float((at - found[0][0]) * base) for at, _ in found])
-        return cls._of_times(starts, float((found[-1][1] or 0) * base), average, size)
+            packets, base = [(i, 1) for i in range(len(packets))], 1 / average
+        packets.sort()
+        starts = np.array([float((at - packets[0][0]) * base) for at, _ in packets])
+        return cls._of_times(starts, float((packets[-1][1] or 0) * base), average, size)
 
     @classmethod
     def _of_times(cls, starts, last_s, average, size):

@@ -26,12 +26,12 @@ NAME = re.compile(r"model_chkpnt_(\d+)\.(pt|safetensors)")
 
 def checkpoint_epochs(run_dir: Path) -> dict[int, Path]:
     """Return {epoch: path} of the checkpoints in ``run_dir``, by epoch; .pt is preferred."""
-    found = {}
+    by_epoch = {}
     for path in sorted(Path(run_dir).glob("model_chkpnt_*"), key=lambda p: p.suffix, reverse=True):
         match = NAME.fullmatch(path.name)
         if match:
-            found[int(match[1])] = path
-    return dict(sorted(found.items()))
+            by_epoch[int(match[1])] = path
+    return dict(sorted(by_epoch.items()))
 
 
 def resolve_checkpoint(path: str | Path) -> Path:

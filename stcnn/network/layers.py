@@ -127,11 +127,11 @@ class Photoreceptor(nn.Module):
         if self._matrices[0] != key:
             kernel = weight.detach()[0, 0]
             rows, cols, total = kernel.sum(1), kernel.sum(0), kernel.sum()
-            found = None
+            pair = None
             if torch.allclose(torch.outer(rows, cols) / total, kernel, rtol=1e-4, atol=1e-7):
                 down = self._profile_matrix(rows, size[0], 0)  # (H, rows)
-                found = down, self._profile_matrix(cols / total, size[1], 1).T
-            self._matrices = key, found
+                pair = down, self._profile_matrix(cols / total, size[1], 1).T
+            self._matrices = key, pair
         return self._matrices[1]
 
     def _profile_matrix(self, profile, n_pixels, axis):
@@ -202,11 +202,11 @@ class SpatioTemporalLayer(nn.Module):
 
         Both are ((low, high) rows, (low, high) columns), of the input and of the output.
         """
-        found = []
+        pads = []
         for axis in range(2):
             low, high = self.looks_at(axis, *wanted[axis])
-            found.append((seen[axis][0] - low, high - seen[axis][1]))
-        return tuple(found)
+            pads.append((seen[axis][0] - low, high - seen[axis][1]))
+        return tuple(pads)
 
     def temporal(self, u: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Filter ``u`` (B, T, C, ...) in time and add ``bias`` (C,) or None."""

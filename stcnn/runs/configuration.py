@@ -255,10 +255,10 @@ def _check_group(override, folders):
 def _check_launcher(name):
     plugin = f"hydra_{name.partition('_')[0]}_launcher"
     try:
-        found = name == "basic" or importlib.util.find_spec(f"hydra_plugins.{plugin}")
+        installed = name == "basic" or importlib.util.find_spec(f"hydra_plugins.{plugin}")
     except ModuleNotFoundError:
-        found = False
-    if not found:
+        installed = False
+    if not installed:
         raise InputError(
             f"hydra/launcher={name}: {plugin} is not installed; "
             "pip install -r requirements-launchers.txt"

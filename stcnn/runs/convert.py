@@ -1,4 +1,4 @@
-"""Data-only twins of published torch files: checkpoints, histories, recordings, movies."""
+"""Data-only twins of published torch files: checkpoints, histories, recordings, movies; CSV."""
 
 import contextlib
 import tempfile
@@ -7,16 +7,25 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from common.files import InputError, write_bytes
+from common.files import InputError, raise_faults, write_bytes
+from common.hashes import sha256
 from common.locks import visible, writing
+from inputs.csv_traces import write_long_csv
+from inputs.nwb_files import write_nwb
+from inputs.recordings import SUFFIXES, check_movie, check_session, read_sessions
 from inputs.safe_load import flatten_tree, load_tree, read_pickled_history, save_arrays
 from network.checkpoints import checkpoint_epochs, save_history
 
 KINDS = (".pt", ".pkl", ".json")
 
 
-def convert(path: Path, out: Path, *, npz: bool = False) -> list[Path]:
-    """Convert one file into folder ``out``; return the paths written."""
+def convert(path: Path, out: Path, *, form: str = "safetensors") -> list[Path]:
+    """Convert one file into folder ``out``; return the paths written.
+
+    ``form`` is safetensors or npz; csv writes the traces of a session in long form.
+    """
+    if form == "csv":
+        return [_traces_as_csv(path, out)]
     if path.suffix == ".json":
         return [_put(out / path.name, path.read_bytes())]
     if path.suffix == ".pkl":
@@ -37,7 +46,56 @@ def convert(path: Path, out: Path, *, npz: bool = False) -> list[Path]:
         parts = {"": tree["model"], "_optim": _optimiser_tensors(tree)}
     else:
         parts = {"": flatten_tree(tree)}
+    npz = form == "npz"
     return [_write(out / f"{path.stem}{tail}", tensors, npz) for tail, tensors in parts.items()]
+
+
+def _checked_session(tree, path):
+    faults = []
+    session = check_session(tree, path, "keep", faults)
+    raise_faults(faults)
+    return {f"vstim_{code}": entry for code, entry in session.items()}
+
+
+def _traces_as_csv(path, out):
+    """Write the traces of a checked session in long form; another file of that name stays."""
+    named = _checked_session(load_tree(path), path)
+    with tempfile.TemporaryDirectory() as folder:
+        table = write_long_csv(Path(folder) / "traces.csv", named)
+        return _put(out / f"{path.stem}.csv", table.read_bytes())
+
+
+def _with_movies(jobs, faults):
+    """Return the jobs that are sessions, each with {stimulus: movie} of all the others."""
+    sessions, movies = [], {}
+    for path, folder in jobs:
+        try:
+            tree = read_sessions(path)[0]
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        entries = tree if isinstance(tree, dict) else {}
+        shown = {
+            stimulus: check_movie(entry)
+            for stimulus, entry in entries.items()
+            if isinstance(entry, dict) and {"rect_mov", "hex_mov"} & set(entry)
+        }
+        for stimulus, (frames, t_axis) in shown.items():
+            movies[stimulus] = {"rect_mov": frames, "t_axis": t_axis}
+        if not shown:
+            sessions.append((path, folder, movies))
+    return sessions
+
+
+def _session_as_nwb(path, out, movies):
+    """Write a session and the movies of its stimuli as an NWB file."""
+    target = out / f"{path.stem}.nwb"
+    if target.exists():
+        raise InputError(f"{target}: is there already; give another --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    session = _checked_session(read_sessions(path)[0], path)
+    own = {stimulus: movies[stimulus] for stimulus in session if stimulus in movies}
+    return write_nwb(target, session, own, identifier=sha256(path))
 
 
 def _optimiser_tensors(tree):
@@ -77,23 +135,34 @@ def _put(path, content):
     return path
 
 
-def convert_all(paths: list[Path], out: Path, *, npz: bool = False) -> tuple[int, list[str]]:
-    """Convert files and whole folders; return (files written, faults)."""
+def convert_all(
+    paths: list[Path], out: Path, *, form: str = "safetensors"
+) -> tuple[int, list[str]]:
+    """Convert files and whole folders into ``form``; return (files written, faults).
+
+    ``form`` is safetensors, npz, csv (traces of sessions) or nwb (sessions with their movies).
+    """
     jobs, faults = [], [f"{path}: not found" for path in paths if not path.exists()]
+    kinds = {"csv": SUFFIXES, "nwb": (*SUFFIXES, ".csv")}.get(form, KINDS)
     for path in paths:
-        found = visible(path, "*", recursive=True) if path.is_dir() else [path]
+        candidates = visible(path, "*", recursive=True) if path.is_dir() else [path]
         jobs += [
             (p, p.relative_to(path).parent if path.is_dir() else Path())
-            for p in found
-            if p.suffix in KINDS
+            for p in candidates
+            if p.suffix in kinds
         ]
     written = 0
     with writing(out) if jobs else contextlib.nullcontext():
-        for path, folder in jobs:
+        if form == "nwb":
+            jobs = _with_movies(jobs, faults)
+        for path, folder, *movies in jobs:
             try:
-                written += len(convert(path, out / folder, npz=npz))
+                if form == "nwb":
+                    written += len([_session_as_nwb(path, out / folder, *movies)])
+                else:
+                    written += len(convert(path, out / folder, form=form))
             except InputError as error:
                 faults.append(str(error))
     if not jobs and not faults:
-        faults = [f"{paths[0]}: no .pt, .pkl or .json file"]
+        faults = [f"{paths[0]}: no file to convert; expected {', '.join(kinds)}"]
     return written, faults

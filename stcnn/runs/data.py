@@ -1,31 +1,26 @@
 """The data of a training run: set and display, held-out barcodes, draws, the control's labels."""
 
 import logging
-import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from common.files import InputError
+from common.files import InputError, read_json
 from common.hashes import sha256
 from common.locks import visible
 from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.display import Display
 from inputs.recordings import (
-    SUFFIXES,
     TRACE_SUFFIXES,
-    Movies,
     commonest_grey,
+    movie_files,
     read_movies,
     read_recordings,
     say_clocks,
 )
 
 log = logging.getLogger(__name__)
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 def open_dataset(
@@ -112,44 +107,28 @@ def draws_per_epoch(dataset: CalciumDataset, rows: Sequence[int], oversample: di
     return [times.get(dataset.items[row].barcode, 1) for row in rows]
 
 
-def shuffled_movies(dataset: CalciumDataset, rows: Sequence[int], seed: int) -> Movies:
-    """Return the movies with those of the training stimuli dealt round: the negative control."""
-    barcodes = sorted({dataset.items[row].barcode for row in rows})
-    other = dict(zip(barcodes, dealt(barcodes, seed), strict=True))
-    source = {code: other.get(code, code) for code in dataset.movies}
-    first = dataset.movies.first
-    return Movies(
-        {code: dataset.movies[other] for code, other in source.items()},
-        first={code: first[other] for code, other in source.items() if other in first},
-        rate_hz=dataset.movies.rate_hz,
-    )
-
-
-def dealt(cards: list, seed: int) -> list:
-    """Return ``cards`` dealt round so that neighbours get cards from all over the list.
-
-    Numbers of stimuli count along families, sizes and speeds. A plain shuffle now and then deals
-    the stimuli of a family to one another, and a control then learns the family; steps of the
-    golden section spread every run of neighbours evenly. No card stays where it is, except alone.
-    """
-    n = len(cards)
-    steps = [step for step in range(1, n) if math.gcd(step, n) == 1]
-    step = min(steps, key=lambda value: abs(value - GOLDEN * n), default=1)
-    start = np.random.default_rng([seed, 2]).integers(n)
-    other = (start + step * np.arange(n)) % n
-    for i in np.flatnonzero(other == np.arange(n)) if n > 1 else ():
-        after = (i + 1) % n
-        other[[i, after]] = other[[after, i]]
-    return [cards[i] for i in other]
-
-
 def data_digests(settings: dict) -> dict[str, str]:
     """Return {file: SHA-256} of the recordings and movies, named as read_recordings names them."""
     config = settings["dataset"]
     traces = {f"{p.parent.name}/{p.name}": p for p in visible(Path(config["ca_path"]), "*/*")}
-    movies = {path.name: path for path in visible(Path(config["mov_path"]), "vstim_*")}
-    return {
-        name: sha256(path)
-        for name, path in (traces | movies).items()
-        if path.suffix in (TRACE_SUFFIXES if name in traces else SUFFIXES) and path.is_file()
-    }
+    traces = {name: path for name, path in traces.items() if path.suffix in TRACE_SUFFIXES}
+    movies = {path.name: path for path in movie_files(Path(config["mov_path"]))}
+    return {name: sha256(path) for name, path in (traces | movies).items() if path.is_file()}
+
+
+def truth_file(settings: dict) -> Path:
+    """Return the path of the planted truth of a synthetic set."""
+    return Path(settings["dataset"]["ca_path"]).parent / "truth.json"
+
+
+def is_synthetic(settings: dict) -> bool:
+    """Return whether the data set is made by us, now or earlier."""
+    return bool(settings["dataset"].get("make")) or truth_file(settings).is_file()
+
+
+def stimulus_names(settings: dict) -> dict[int, str]:
+    """Return {barcode: name} of the stimuli of a synthetic set; of recordings, none is known."""
+    if not is_synthetic(settings) or not truth_file(settings).is_file():
+        return {}
+    families = read_json(truth_file(settings), remedy="make the set anew").get("families", {})
+    return {int(code): label for code, (_, label) in families.items()}

@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from analysis.util_analysis import plot_kernels, plot_loss_history, plot_parameter_histograms
 from common.files import InputError
 from common.tables import write_rows
+from inputs.display import Display
 from network.checkpoints import checkpoint_epochs, load_history, model_state, read_config
 
 SHOWN_EPOCHS = (0, 5, 10)  # besides the last one
@@ -25,18 +28,34 @@ def draw_loss(run_dir: Path, out: Path, n_epochs: int) -> Path:
     return plot_loss_history(out / "training_loss_hist.png", history, n_epochs)
 
 
+def kernel_degrees(config: dict) -> list[tuple[float, float]]:
+    """Return the degrees between neighbouring weights, along rows and columns.
+
+    One pair for each hidden layer, the last one for the read-outs: the pixels of the movie times
+    the strides of the lens and of the layers before.
+    """
+    step = np.full(2, Display.of_config(config).deg_per_px)
+    strides = [config["pr_config"]["x_stride"], *config["network_config"]["x_stride"]]
+    steps = []
+    for stride in strides:
+        step = step * np.broadcast_to(stride, 2)
+        steps.append((float(step[0]), float(step[1])))
+    return steps
+
+
 def draw_checkpoint(path: Path, config: dict, out: Path) -> list[Path]:
     """Draw the weights of one checkpoint and write its tables; return the figures' paths."""
     state = model_state(path)
     label, figures = path.stem, []
     hidden = [name for name in state if name.startswith("network.") and name.endswith(".x_weight")]
+    *degrees, last = kernel_degrees(config)
     for i, name in enumerate(hidden):
         weights = state[name].numpy()
         layer = f"hidden_layer{i}"
-        figures.append(plot_kernels(out / f"{label}_{layer}.png", weights, layer))
+        figures.append(plot_kernels(out / f"{label}_{layer}.png", weights, layer, degrees[i]))
     for j, kind in enumerate(config["L_config"]["lc_types"]):
         weights = state[f"lc_layers.{j}.x_weight"].numpy()
-        figures.append(plot_kernels(out / f"{label}_{kind}.png", weights, kind))
+        figures.append(plot_kernels(out / f"{label}_{kind}.png", weights, kind, last))
     groups = {
         pattern: {name: value.numpy() for name, value in state.items() if pattern in name}
         for pattern in PATTERNS

@@ -18,7 +18,7 @@ from common.files import atomic_path, read_json
 from common.hashes import check_hashes, sha256
 from common.tables import read_rows
 from runs import story
-from runs.data import data_digests
+from runs.data import data_digests, is_synthetic, truth_file
 from runs.training import pick_device, train
 
 
@@ -97,19 +97,9 @@ def _prepare_process():
     torch.set_num_threads(1)
 
 
-def truth_file(settings: dict) -> Path:
-    """Return the path of the planted truth of a synthetic set."""
-    return Path(settings["dataset"]["ca_path"]).parent / "truth.json"
-
-
 def holds_out(settings: dict) -> bool:
     """Return whether stimuli are held out: planted tuning is scored on those only."""
     return settings["val_fraction"] > 0 or bool(settings["val_stimuli"])
-
-
-def is_synthetic(settings: dict) -> bool:
-    """Return whether the data set is made by us, now or earlier."""
-    return bool(settings["dataset"].get("make")) or truth_file(settings).is_file()
 
 
 def inputs_of(settings: dict, planted: bool) -> dict[str, str]:
@@ -140,14 +130,15 @@ def tell(run_dir: Path, settings: dict, planted, *, begun: float) -> None:
     with atomic_path(run_dir / "log.csv") as temporary:
         shutil.copyfile(run_dir / "model" / "log.csv", temporary)
     main_score, scores = planted.scores(run_dir) if planted else (None, [])
-    figures = planted.draw(run_dir) if planted else []
+    figures = story.draw_tuning(run_dir, run_dir / "model")
+    figures += planted.draw(run_dir) if planted else []
     figures += story.draw_story(run_dir, run_dir / "model", settings)
-    kind = "synthetic recordings with planted tuning" if planted else settings["dataset"]["name"]
-    story.write_story(
-        run_dir, title="Calcium of fly visual neurons from movies", data=kind,
-        seconds=time.monotonic() - begun, seed=settings["seed"], scores=scores,
-        main_score=main_score, figures=figures,
+    kind = "synthetic traces with planted tuning" if planted else settings["dataset"]["name"]
+    told = story.Told(
+        data=kind, seconds=time.monotonic() - begun, seed=settings["seed"],
+        synthetic=is_synthetic(settings), scores=scores, main_score=main_score, figures=figures,
         quality=read_rows(run_dir / "model" / "scores.csv"),
     )  # fmt: skip
+    story.write_story(run_dir, told)
     for entry in scores:
         print(f"{entry['name']}: {entry['value']} ({entry['target'] or 'no target'})")

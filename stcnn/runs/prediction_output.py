@@ -11,7 +11,13 @@ import numpy as np
 
 from analysis.animations import animate_maps
 from analysis.tuning import tuning_indices
-from analysis.util_analysis import plot_movie_traces, plot_peaks, plot_size_tuning, plot_trace_grid
+from analysis.util_analysis import (
+    Traces,
+    plot_movie_traces,
+    plot_peaks,
+    plot_size_tuning,
+    plot_trace_grid,
+)
 from common.files import atomic_path
 from common.tables import safe_cell, write_rows
 from inputs.safe_load import save_arrays
@@ -19,16 +25,15 @@ from runs.predictions import FamilyPrediction, MoviePrediction
 
 AXIS_ONSET_S = 4.0  # the figures' axis has the onset at 4 s, as published
 GRIDS = {"size_tuning": (7, 7), "rf_map": (7, 9)}
-NUMBERED = ("size_tuning", "looming", "data")  # families whose panels are named by number
 MOST_NAMED = 12  # stimuli of a family that one figure of peaks can name
 
 
-def write_family(found: FamilyPrediction, out: Path) -> None:
+def write_family(prediction: FamilyPrediction, out: Path) -> None:
     """Write the peaks, the tuning indices and the traces of a family."""
-    shown = found.shown
+    shown = prediction.shown
     rows, table = [], []
-    for series, peaks in found.peaks.items():
-        sd, at = found.peak_sd(series), found.peak_frames[series]
+    for series, peaks in prediction.peaks.items():
+        sd, at = prediction.peak_sd(series), prediction.peak_frames[series]
         rows += [
             {
                 "series": series,
@@ -36,19 +41,22 @@ def write_family(found: FamilyPrediction, out: Path) -> None:
                 "stimulus": stimulus.label,
                 "peak": float(peaks[i]),
                 "peak_sd": "" if sd is None else float(sd[i]),
-                "peak_time_s": float(found.seconds[at[i]]),
+                "peak_time_s": float(prediction.seconds[at[i]]),
             }
             for i, stimulus in enumerate(shown.stimuli)
         ]
         table.append({"series": series, **tuning_indices(shown.family, shown.stimuli, peaks)})
     write_rows(out / f"{shown.family}_peaks.csv", rows)
     write_rows(out / f"{shown.family}_indices.csv", table)
-    arrays = {"seconds": found.seconds, "barcode": np.array([s.barcode for s in shown.stimuli])}
-    columns = {"seconds": found.seconds}
-    for series, mean in found.curves.items():
+    arrays = {
+        "seconds": prediction.seconds,
+        "barcode": np.array([s.barcode for s in shown.stimuli]),
+    }
+    columns = {"seconds": prediction.seconds}
+    for series, mean in prediction.curves.items():
         arrays[series] = mean
-        if series in found.spreads:
-            arrays[f"{series}_sd"] = found.spreads[series]
+        if series in prediction.spreads:
+            arrays[f"{series}_sd"] = prediction.spreads[series]
         columns |= {
             f"{series}_vstim_{s.barcode}": row for s, row in zip(shown.stimuli, mean, strict=True)
         }
@@ -56,72 +64,68 @@ def write_family(found: FamilyPrediction, out: Path) -> None:
     write_numbers(out / f"{shown.family}_traces.csv", columns)
 
 
-def draw_family(found: FamilyPrediction, out: Path, label: str) -> None:
+def draw_family(prediction: FamilyPrediction, out: Path, label: str) -> None:
     """Draw the traces of every series, size maps, and the peaks of a short family."""
-    shown, seconds = found.shown, found.seconds + AXIS_ONSET_S
+    shown, seconds = prediction.shown, prediction.seconds + AXIS_ONSET_S
     family, stimuli = shown.family, shown.stimuli
-    titles = [str(s.barcode) if family in NUMBERED else s.label for s in stimuli]
-    for series, mean in found.curves.items():
+    for series, mean in prediction.curves.items():
         behind = None
         if shown.recorded is not None:
             kind = series.rpartition("_n")[0] or series
             behind = [_behind(shown.recorded.get(s.barcode, {}), series, kind) for s in stimuli]
         plot_trace_grid(
             out / f"{label}_{series}_{family}.png",
-            seconds,
-            mean,
-            titles,
+            Traces(seconds, mean, prediction.spreads.get(series), behind),
+            [stimulus.label for stimulus in stimuli],
             shape=GRIDS.get(family) or _grid(len(stimuli)),
-            spread=found.spreads.get(series),
-            recorded=behind,
             onset_s=AXIS_ONSET_S,
         )
         if family == "size_tuning":
             plot_size_tuning(
                 out / f"{label}_{series}_size_peaks.png",
-                found.peaks[series].reshape(7, 7),
+                prediction.peaks[series].reshape(7, 7),
                 [s.parameters["width_deg"] for s in stimuli[:7]],
                 f"{series}: peak response to a dark rectangle",
             )
     if len(stimuli) <= MOST_NAMED:
-        spread = {series: found.peak_sd(series) for series in found.peaks}
+        spread = {series: prediction.peak_sd(series) for series in prediction.peaks}
         plot_peaks(
             out / f"{label}_{family}_peaks.png",
             [stimulus.label for stimulus in stimuli],
-            found.peaks,
-            spread=spread if found.spreads else None,
+            prediction.peaks,
+            spread=spread if prediction.spreads else None,
             title=family,
         )
 
 
-def write_movie(found: MoviePrediction, out: Path) -> None:
+def write_movie(prediction: MoviePrediction, out: Path) -> None:
     """Write traces and peaks of a user's movie."""
-    spreads = {f"{key}_sd": value for key, value in found.spreads.items()}
-    columns = {"seconds": found.seconds, **found.curves, **spreads}
-    save_arrays(out / f"{found.name}_traces.npz", columns)
-    write_numbers(out / f"{found.name}_traces.csv", columns)
+    spreads = {f"{key}_sd": value for key, value in prediction.spreads.items()}
+    columns = {"seconds": prediction.seconds, **prediction.curves, **spreads}
+    save_arrays(out / f"{prediction.name}_traces.npz", columns)
+    write_numbers(out / f"{prediction.name}_traces.csv", columns)
     write_rows(
-        out / f"{found.name}_peaks.csv",
+        out / f"{prediction.name}_peaks.csv",
         [
             {
                 "series": series,
                 "peak": float(curve.max()),
-                "peak_time_s": float(found.seconds[curve.argmax()]),
+                "peak_time_s": float(prediction.seconds[curve.argmax()]),
             }
-            for series, curve in found.curves.items()
+            for series, curve in prediction.curves.items()
         ],
     )
 
 
-def draw_movie(found: MoviePrediction, out: Path, label: str) -> None:
+def draw_movie(prediction: MoviePrediction, out: Path, label: str) -> None:
     """Draw stills of a user's movie above the predicted traces."""
     plot_movie_traces(
-        out / f"{label}_{found.name}.png",
-        [frame for _, frame in found.stills],
-        [second for second, _ in found.stills],
-        found.seconds,
-        found.curves,
-        found.title,
+        out / f"{label}_{prediction.name}.png",
+        [frame for _, frame in prediction.stills],
+        [second for second, _ in prediction.stills],
+        prediction.seconds,
+        prediction.curves,
+        prediction.title,
     )
 
 

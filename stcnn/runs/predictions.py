@@ -195,13 +195,13 @@ def predict_family(models: list[STCNN], shown: Shown, how: How) -> FamilyPredict
     ]
     curves, spreads = predict_ensemble(models, contrasts, n_frames=lead + n_after, how=how)
     stop = lead + max(n_peak, longest)
-    found = FamilyPrediction(
+    prediction = FamilyPrediction(
         shown, (np.arange(lead + n_after) - lead) / display.rate_hz, curves, spreads
     )
     for series, mean in curves.items():
-        found.peaks[series] = mean[:, lead:stop].max(1)
-        found.peak_frames[series] = mean[:, lead:stop].argmax(1) + lead
-    return found
+        prediction.peaks[series] = mean[:, lead:stop].max(1)
+        prediction.peak_frames[series] = mean[:, lead:stop].argmax(1) + lead
+    return prediction
 
 
 def predict_user_movie(
@@ -231,7 +231,7 @@ def predict_user_movie(
     stacks = {name: np.stack([own[name] for own in joined]) for name in joined[0]}  # (models, T)
     return MoviePrediction(
         called or movie.path.stem,
-        f"{movie.path.name}: predicted calcium",
+        f"{movie.path.name}: predicted calcium\n{movie.view.describe()}",
         np.arange(n_done) / rate,
         {name: stack.mean(0) for name, stack in stacks.items()},
         {name: stack.std(0, ddof=1) for name, stack in stacks.items() if len(models) > 1},
@@ -297,8 +297,9 @@ def data_stimuli(
         steps = {"none": [(0, 0)], "first": [dataset.pixel_shift(items[0])]}.get(shift)
         steps = steps or sorted({dataset.pixel_shift(item) for item in items})
         variants.append([shift_movie(contrast, step) for step in steps])
-        parameters = wanted[barcode].parameters if wanted else {}
-        stimuli.append(Stimulus(barcode, f"vstim_{barcode}", family, variants[-1][0], parameters,
+        known = wanted[barcode] if wanted else None
+        label, parameters = (known.label, known.parameters) if known else (f"vstim_{barcode}", {})
+        stimuli.append(Stimulus(barcode, label, family, variants[-1][0], parameters,
                                 display.background))  # fmt: skip
         recorded[barcode] = _recorded_traces(dataset, items)
     if not stimuli:

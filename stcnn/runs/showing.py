@@ -174,9 +174,9 @@ def show(job: Job, wish: str, args: argparse.Namespace) -> None:
         )
     else:
         shown = family_stimuli(job.models[0], wish)
-    found = predict_family(job.models, shown, job.how)
-    write_family(found, job.out)
-    draw_family(found, job.out, job.label)
+    prediction = predict_family(job.models, shown, job.how)
+    write_family(prediction, job.out)
+    draw_family(prediction, job.out, job.label)
 
 
 def show_movie(job: Job, wish: str, feature_maps: str | None) -> None:
@@ -184,9 +184,9 @@ def show_movie(job: Job, wish: str, feature_maps: str | None) -> None:
     movie = UserMovie(wish, view=job.view)
     display = job.models[0].display
     print(movie.describe(display))
-    found = predict_user_movie(job.models, movie, job.how, called=job.names[wish])
-    write_movie(found, job.out)
-    draw_movie(found, job.out, job.label)
+    prediction = predict_user_movie(job.models, movie, job.how, called=job.names[wish])
+    write_movie(prediction, job.out)
+    draw_movie(prediction, job.out, job.label)
     if feature_maps:
         maps = layer_maps(job.models[0], movie, feature_maps.split(","))
-        animate_layers(maps, found.name, display.rate_hz, job.out)
+        animate_layers(maps, prediction.name, display.rate_hz, job.out)

@@ -16,12 +16,11 @@ from tqdm import tqdm
 
 from analysis.metrics import COLUMNS, score_rows
 from common.device import why_no_gpu
-from common.files import InputError, atomic_path, git_commit, read_json, write_json, write_settings
-from common.hashes import check_hashes
+from common.files import InputError, atomic_path, git_commit, write_json, write_settings
 from common.locks import hold
-from common.names import file_name
 from common.tables import read_rows, write_rows
 from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader, split_rows
+from inputs.dealing import DealtOrder
 from inputs.safe_load import load_tree
 from network.adam import Adam
 from network.checkpoints import (
@@ -37,23 +36,21 @@ from network.model_factory import read_out_blocks
 from network.models import STCNN, batch_loss
 from network.temporal import route_for
 from runs.configuration import check_ranges
+from runs.continuing import (
+    DEALT,
+    check_same_data,
+    check_same_labels,
+    new_run_dir,
+    resume_settings,
+)
 from runs.data import (
     draws_per_epoch,
     expand_barcodes,
     open_dataset,
-    shuffled_movies,
 )
 
 log = logging.getLogger(__name__)
 DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
-FREE_ON_RESUME = (
-    "n_epochs", "device", "num_workers", "print_freq", "dataset.ca_path", "dataset.mov_path",
-    "resume",
-)  # fmt: skip
-ADDED_KEYS = {
-    "temporal_impl": "recursive",
-    "prepad": "frames",
-}  # what runs of older versions did without naming it
 LIBRARIES = ("torch", "hydra-core", "omegaconf", "numpy", "scipy", "safetensors")
 
 
@@ -105,62 +102,9 @@ def model_settings(settings: dict, dataset: CalciumDataset) -> dict:
         "init": settings["init"],
         "prepad": settings["prepad"],
         "seed": settings["seed"],
+        "labels": DEALT if settings["shuffle_labels"] else "own",
         "neuron_uids": dataset.neuron_uids,
     }
-
-
-def new_run_dir(settings: dict) -> Path:
-    """Make <expt_path>/<date_time>_<expt_name>; a number is added when it exists."""
-    stamp = time.strftime("%Y%m%d_%H%M%S")
-    name = file_name(settings["expt_name"], "expt_name")
-    base = Path(settings["expt_path"]) / f"{stamp}_{name}"
-    for i in range(1000):
-        run_dir = base if i == 0 else base.with_name(f"{base.name}_{i}")
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return run_dir
-    raise InputError(f"{base}: exists a thousand times; choose another expt_name")
-
-
-def resume_settings(run_dir: Path, given: dict, explicit: Iterable[str]) -> dict:
-    """Return the settings a run was started with; only n_epochs and the machine may be changed."""
-    path = Path(run_dir) / "settings.json"
-    if not path.is_file():
-        raise InputError(
-            f"{run_dir}: no settings.json inside; resume needs a run folder of train.py"
-        )
-    settings = read_json(path, remedy="train anew")["settings"]
-    refused = [key for key in explicit if key not in FREE_ON_RESUME]
-    if refused:
-        raise InputError(
-            f"resume={run_dir}: {', '.join(refused)} cannot change in a resumed run; allowed are "
-            f"{', '.join(FREE_ON_RESUME[:-1])}"
-        )
-    changed = {key: given[key] for key in explicit if key in FREE_ON_RESUME and "." not in key}
-    moved = {
-        key: given["dataset"][key]
-        for key in ("ca_path", "mov_path")
-        if f"dataset.{key}" in explicit
-    }  # the data may lie elsewhere now; that they are the same is checked by their content
-    dataset = {**settings["dataset"], **moved}
-    return {**ADDED_KEYS, **settings, **changed, "dataset": dataset}
-
-
-def check_same_data(run_dir: Path, digests: dict[str, str]) -> None:
-    """Refuse to resume on other recordings or movies than the run was begun with."""
-    record = read_json(Path(run_dir) / "settings.json", remedy="train anew")
-    recorded = record.get("inputs", {})
-    if not any("/" in name for name in recorded):
-        log.warning(
-            "%s is of an older version: whether its data are the same is not known", run_dir
-        )
-        return
-    check_hashes(
-        run_dir, recorded, digests,
-        remedy="bring the former files back (dataset.ca_path, dataset.mov_path) or train anew",
-    )  # fmt: skip
 
 
 def train(
@@ -195,6 +139,7 @@ def train(
     log.info("%s", dataset.display.describe())
     if resuming:
         check_same_data(run_dir, dataset.digests)
+        check_same_labels(run_dir, settings, old)
     config = model_settings(settings, dataset)
     impl = route_for(settings["temporal_impl"], device)
     model = model_from_config(config, impl=impl, seed=settings["seed"])
@@ -219,12 +164,7 @@ def train(
     if new:
         log.info("%d neurons have no training data: their gain and offset are fitted on every "
                  "second of their stimuli, the others are scored", len(new))  # fmt: skip
-    real_movies = dataset.movies
-    if settings["shuffle_labels"]:
-        dataset.movies = shuffled_movies(dataset, rows, settings["seed"])
     fit(model.to(device), dataset, settings, run_dir=run_dir, rows=rows, val_rows=val_rows)
-    dataset.movies = real_movies
-    dataset.forget_sampled()
     scored = score_training or not val_rows
     write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows, score_training=scored)
     return run_dir
@@ -242,12 +182,15 @@ def fit(
     """Run the epochs that are left, from the last checkpoint in ``run_dir`` when there is one."""
     device = next(model.parameters()).device
     dataset.sample = sampler_of(model)
-    order = EpochOrder(
-        rows,
-        seed=settings["seed"],
-        shuffle=settings["shuffle_dataset"],
-        repeats=draws_per_epoch(dataset, rows, settings["oversample"]),
-    )
+    drawn = {
+        "seed": settings["seed"],
+        "shuffle": settings["shuffle_dataset"],
+        "repeats": draws_per_epoch(dataset, rows, settings["oversample"]),
+    }
+    if settings["shuffle_labels"]:
+        order = DealtOrder(rows, items=dataset.items, **drawn)
+    else:
+        order = EpochOrder(rows, **drawn)
     loader = make_loader(
         dataset,
         order,
@@ -363,11 +306,13 @@ def restore(
     """Load the last checkpoint; return (epoch or None, history, epochs per entry)."""
     history = {name: [] for name in model.cell_types}
     epochs = {name: [] for name in model.cell_types}
-    found = {e: path for e, path in checkpoint_epochs(run_dir).items() if path.suffix == ".pt"}
-    if not found:
+    checkpoints = {
+        e: path for e, path in checkpoint_epochs(run_dir).items() if path.suffix == ".pt"
+    }
+    if not checkpoints:
         return None, history, epochs
-    done = max(found)
-    tree = load_tree(found[done])
+    done = max(checkpoints)
+    tree = load_tree(checkpoints[done])
     model.load_state_dict(tree["model"])
     optimiser.load_state_dict(tree["optim"])
     if done:

@@ -35,12 +35,19 @@ ACTIVATIONS = {
 }
 
 
+def assert_close_to_max(actual, expected, rtol, name=""):
+    expected = np.asarray(expected)
+    scale = max(np.abs(expected).max(), 1e-30)
+    worst = np.abs(np.asarray(actual) - expected).max() / scale
+    assert worst <= rtol, f"{name}: off by {worst:.2e} of the largest value (allowed {rtol:.0e})"
+
+
 def paths(request, prefix):
     folder = Path(request.config.getoption("--fixtures"))
-    found = sorted(folder.glob(f"{prefix}*.npz"))
-    if not found:
+    fixtures = sorted(folder.glob(f"{prefix}*.npz"))
+    if not fixtures:
         pytest.skip(f"no {prefix}*.npz in {folder}")
-    return found
+    return fixtures
 
 
 def files(request, prefix):
@@ -137,20 +144,20 @@ def look_up_layer(x, state, recorded, frames, *, given=None, activations=tuple(A
         active = torch.from_numpy(ACTIVATIONS[name](x.astype(np.float64)))
         for way in ways:
             stride, padding = ([axis[i] for axis in way] for i in (0, 1))
-            found = {"activation": name, "stride": stride, "padding": padding}
-            if any(found[key] != given[key] for key in ("stride", "padding") if key in given):
+            settings = {"activation": name, "stride": stride, "padding": padding}
+            if any(settings[key] != given[key] for key in ("stride", "padding") if key in given):
                 continue
             u = functional.conv2d(active, weight, stride=stride, padding=padding)
             u = u.numpy().reshape(len(x), -1)[:, chosen]
             if kernel is None:
-                errors, found["n_taps"] = np.abs(u[frames] - flat[:, chosen]).max()[None], None
+                errors, settings["n_taps"] = np.abs(u[frames] - flat[:, chosen]).max()[None], None
             else:
                 errors = tap_errors(u, flat[:, chosen], kernel, frames)
-                found["n_taps"] = given.get("n_taps", int(errors.argmin()) + 1)
+                settings["n_taps"] = given.get("n_taps", int(errors.argmin()) + 1)
                 if "n_taps" in given:
                     errors = errors[[given["n_taps"] - 1]]
             if errors.min() < 0.5 * best[0]:  # a later way must be clearly better
-                best = (errors.min(), found, errors / scale)
+                best = (errors.min(), settings, errors / scale)
     assert best[0] <= 1e-3 * scale, f"no known layer makes the recorded map ({best[0] / scale:.1e})"
     return best[1:]
 
@@ -245,8 +252,8 @@ def look_up_settings(d):
 
     lens = numbers(sub(state, "pr"))
     look_up = look_up_layer(x, lens, d["fmap0/pr"], frames, activations=("identity",))
-    found = {"pr": shared_taps([look_up], LIKELY_TAPS["pr"])[0]}
-    x = full_map(x, lens, found["pr"])
+    settings_of = {"pr": shared_taps([look_up], LIKELY_TAPS["pr"])[0]}
+    x = full_map(x, lens, settings_of["pr"])
     hidden, read_outs = [], []
     n_hidden = len({k.split(".")[1] for k in state if k.startswith("network.")})
     for i in range(n_hidden):
@@ -258,19 +265,19 @@ def look_up_settings(d):
             *(torch.from_numpy(norm[k]) for k in ("running_mean", "running_var", "weight", "bias")),
         ).numpy()
     for i, settings in enumerate(shared_taps(hidden, LIKELY_TAPS["hidden"])):
-        found[f"network.{i}"] = settings
+        settings_of[f"network.{i}"] = settings
     for j, name in enumerate(cell_types_of(state)):
         own = numbers(sub(state, f"lc_layers.{j}"))
         read_outs.append(look_up_layer(x, own, d[f"fmap0/{name}"], frames))
         ca = numbers(sub(state, f"ca_param.{name}"))
         tau = state["global_ca_tau"].numpy() if "global_ca_tau" in state else ca["ca_tau"]
-        found["calcium"] = look_up_indicator(
+        settings_of["calcium"] = look_up_indicator(
             d[f"v_eval/{name}"][0], d[f"infer_correct_tau/{name}"][0], tau,
             ca["beta"].mean(), ca["alpha"].mean(),
         )  # fmt: skip
-    for j, settings in enumerate(shared_taps(read_outs, (found["network.0"]["n_taps"],))):
-        found[f"lc_layers.{j}"] = settings
-    return found
+    for j, settings in enumerate(shared_taps(read_outs, (settings_of["network.0"]["n_taps"],))):
+        settings_of[f"lc_layers.{j}"] = settings
+    return settings_of
 
 
 @functools.lru_cache(maxsize=16)
@@ -299,9 +306,9 @@ def settings_for_training(path, d):
             continue  # another number of layers or types
         model.eval()
         with torch.no_grad():
-            found = model.voltages(contrast_of(d, d["levels"][0])[:2])
+            voltages = model.voltages(contrast_of(d, d["levels"][0])[:2])
         worst = max(
-            np.abs(v.numpy() - d[f"v_eval_after/{name}"]).max() for name, v in found.items()
+            np.abs(v.numpy() - d[f"v_eval_after/{name}"]).max() for name, v in voltages.items()
         )
         errors.append((worst, str(candidate), settings))
     assert errors, f"{path}: no small_model*.npz beside it has these layers"
@@ -414,12 +421,12 @@ def layouts_of(d, recordings):
 
 def run_files(folder):
     """Return [(run, weights, config)] of every released run in ``folder``."""
-    found = []
+    triples = []
     for config in sorted(Path(folder).glob("*_config.json")):
         run = config.name.removesuffix("_config.json")
         weights = sorted(Path(folder).glob(f"{run}_model_chkpnt_*.safetensors"))
-        found += [(run, path, config) for path in weights]
-    return found
+        triples += [(run, path, config) for path in weights]
+    return triples
 
 
 def expected_counts(config):

@@ -2,15 +2,20 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from common.files import InputError
+from inputs.display import Display
 from inputs.recordings import read_movies, read_recordings
 from inputs.safe_load import load_tree, read_pickled_history
 from network.checkpoints import load_model, read_config
 from runs.data import open_dataset
+from runs.dataset_figures import load_dataset
+from runs.predictions import data_stimuli
 from runs.training import train
 
 
@@ -82,6 +87,24 @@ def test_nan_trials_can_be_dropped(folder):
     folder[1](set_nan)
     session = read_recordings(folder[0] / "ca", nan="drop_trial")
     assert session["lc11"]["a.pt"][5]["neuron"][7]["traces"].shape == (1, 60)
+
+
+def test_predict_and_visualise_have_the_same_nan_policy(folder):
+    """Trial 2 of 2 holds NaN: refused, or only the first one is shown."""
+    first = neuron_of(load_tree(folder[0] / "ca" / "lc11" / "a.pt"))["traces"][0]
+    folder[1](set_nan)
+    paths = folder[0] / "ca", folder[0] / "mov"
+    model = SimpleNamespace(display=Display(60.0, 1.0, 0.498, (20, 20)))
+    for read in (
+        lambda nan: load_dataset(*paths, nan=nan),
+        lambda nan: data_stimuli(*paths, model, "data", "none", nan=nan),
+    ):
+        with pytest.raises(InputError, match="traces hold NaN or infinity in 1 of 2 trials"):
+            read("reject")
+    dataset = load_dataset(*paths, nan="drop_trial")
+    torch.testing.assert_close(dataset.trace(dataset.items[0]), first)
+    shown = data_stimuli(*paths, model, "data", "none", nan="drop_trial")
+    np.testing.assert_allclose(shown.recorded[5]["lc11"][1], first[None], rtol=1e-6)
 
 
 def test_faulty_movies(folder):

@@ -49,6 +49,24 @@ def test_directions_and_half_even_rounding():
     torch.testing.assert_close(shifted[50, 0, :16, :18], plain[50, 0, 4:, 2:])
 
 
+def test_a_pair_shows_one_stimulus_with_the_trace_of_another():
+    """The picture starts where the other recording has its onset."""
+    dataset = small_dataset(4.0, 1.0)
+    entry = dataset.recordings["lc11"]["a.pt"][1]
+    neuron = {**entry["neuron"][7], "traces": 1.0 - entry["neuron"][7]["traces"]}
+    late = {"t_axis": (torch.arange(90) - 35) / 60, "neuron": {7: neuron}}
+    session = {1: entry, 2: late}
+    dataset = CalciumDataset({"lc11": {"a.pt": session}}, dataset.movies, dataset.layout)
+    one, other, pair = dataset[0], dataset[1], dataset[0, 1]
+    assert dataset.onset(dataset.items[1]) == dataset.onset(dataset.items[0]) + 5
+    torch.testing.assert_close(pair["movie"][5:], one["movie"][:-5])
+    for key in ("ca_trace", "recording_indices", "scored"):
+        assert torch.equal(pair[key], other[key])
+        assert not torch.equal(pair[key], one[key])
+    for key in ("lc_type", "neuron_num", "vstim_barcode"):
+        assert pair[key] == one[key]
+
+
 def test_item_layout_by_hand():
     dataset = small_dataset()
     item = dataset[0]

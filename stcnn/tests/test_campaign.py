@@ -208,14 +208,14 @@ def test_thousand_damaged_files(name, tmp_path, tiny_run, monkeypatch, limited_t
         signal.alarm(HANG_S)
         begun = time.monotonic()
         try:
-            found = read(path)
+            arrays = read(path)
         except InputError:
             counts["refused"] += 1
             continue
         finally:
             longest = max(longest, time.monotonic() - begun)
             signal.alarm(0)
-        if len(found) == len(expected) and all(map(np.array_equal, found, expected)):
+        if len(arrays) == len(expected) and all(map(np.array_equal, arrays, expected)):
             counts["equal"] += 1
             continue
         counts["other values"] += 1
@@ -223,7 +223,7 @@ def test_thousand_damaged_files(name, tmp_path, tiny_run, monkeypatch, limited_t
         if name not in TEXT:
             # a video knows its length only to about one frame, and a cut one shows the rest grey
             assert copy % 2 == 1 or name == "video", f"copy {copy}: a cut file was read as whole"
-            numbers = [array for array in found if array.dtype.kind == "f"]
+            numbers = [array for array in arrays if array.dtype.kind == "f"]
             assert all(np.isfinite(array).all() for array in numbers)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert grown < MEMORY_MB

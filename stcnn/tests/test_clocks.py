@@ -11,12 +11,14 @@ from common.files import InputError
 from demo.teacher import analytic_calcium
 from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.clocks import on_ticks, place_movie, sample_ticks
+from inputs.csv_traces import read_long_csv
 from inputs.display import Display
 from inputs.recordings import Movies, read_movies, read_recordings
 from inputs.stimuli import disc, growing, moving_rectangle
 from network.model_factory import build_model, read_out_blocks
 from network.models import batch_loss
 from runs.configuration import compose_settings
+from runs.convert import convert_all
 
 RATE = 180.0
 
@@ -66,8 +68,8 @@ def test_a_dropped_frame_keeps_the_last_one_on_the_screen():
 
 @pytest.mark.parametrize(("start", "first"), [(-0.5, -90), (0.25, 45), (1 / 360 - 1e-3, 0)])
 def test_a_movie_starts_when_its_axis_says(start, first):
-    found, values = shown(ramp(60), torch.arange(60) / RATE + start)
-    assert found == first
+    tick, values = shown(ramp(60), torch.arange(60) / RATE + start)
+    assert tick == first
     np.testing.assert_allclose(values * 60, np.arange(60), atol=1e-4)
 
 
@@ -207,10 +209,17 @@ def test_a_perfect_model_reaches_the_ceiling(noise):
         sample=lambda frames: frames[:, :2, :2],
     )  # fmt: skip
     scores, _ = score_rows(Perfect(curve, 180, 900), dataset, range(12))
-    found = scores["lc11"]
-    assert found["r2"] == pytest.approx(found["ceiling_r2"], abs=0.02)
-    assert found["trace_correlation"] == pytest.approx(found["ceiling_correlation"], abs=0.02)
-    assert found["ceiling_r2"] < 0.99
+    lc11 = scores["lc11"]
+    assert lc11["r2"] == pytest.approx(lc11["ceiling_r2"], abs=0.02)
+    assert lc11["trace_correlation"] == pytest.approx(lc11["ceiling_correlation"], abs=0.02)
+    assert lc11["ceiling_r2"] < 0.99
+    assert lc11["normalised_correlation"] == pytest.approx(1.0, abs=0.02)
+    other, _ = score_rows(Perfect(lambda t: curve(t) * (t < 0.5), 180, 900), dataset, range(12))
+    frames = (torch.arange(900)[dataset.scored(dataset.items[0])] - 180) / RATE
+    clean = curve(frames.numpy()), curve(frames.numpy()) * (frames.numpy() < 0.5)
+    expected = np.corrcoef(*clean)[0, 1]
+    assert expected < 0.9
+    assert other["lc11"]["normalised_correlation"] == pytest.approx(expected, abs=0.02)
 
 
 def at_144_hz(make, *, dropped=0.01, seed=0):
@@ -226,16 +235,17 @@ def at_144_hz(make, *, dropped=0.01, seed=0):
 
 
 def planted_stimuli():
-    size = (51, 51)
+    def screen(rate):
+        return Display(rate, 1.0, 0.498, (51, 51))
 
     def rectangle(w, h, speed):
         return lambda rate: moving_rectangle(
-            along=w, across=h, speed=speed, direction="right", rate_hz=rate, size=size,
-            start=-30.0, seconds=(60.0 + w) / speed,
+            screen(rate), (w, h), speed=speed, direction="right", start=-30.0,
+            seconds=(60.0 + w) / speed,
         )  # fmt: skip
 
     def looming(speed):
-        return lambda rate: disc(growing(speed, rate_hz=rate, end=45.0), size=size)
+        return lambda rate: disc(screen(rate), growing(speed, rate_hz=rate, end=45.0))
 
     return {
         "lc11": [
@@ -303,9 +313,9 @@ def test_traces_in_long_form_are_those_of_the_torch_file(tmp_path):
     path = tmp_path / "lc12" / "a.csv"
     path.write_text("\n".join([head, *rows[::-1]]) + "\n")  # rows in any order
     digests = {}
-    found = read_recordings(tmp_path, digests=digests)
+    sessions = read_recordings(tmp_path, digests=digests)
     assert set(digests) == {"lc11/a.pt", "lc12/a.csv"}
-    ours, theirs = found["lc12"]["a.csv"][5], found["lc11"]["a.pt"][5]
+    ours, theirs = sessions["lc12"]["a.csv"][5], sessions["lc11"]["a.pt"][5]
     torch.testing.assert_close(ours["t_axis"], theirs["t_axis"])
     traces = ours["neuron"][7]["traces"]
     torch.testing.assert_close(traces.flip(0), theirs["neuron"][7]["traces"])
@@ -316,3 +326,26 @@ def test_traces_in_long_form_are_those_of_the_torch_file(tmp_path):
     path.write_text(f"{head}\n5,7,1,early,0,0,0,\n")
     with pytest.raises(InputError, match=r"a\.csv: row 2: seconds is 'early'"):
         read_recordings(tmp_path)
+
+
+def test_traces_written_in_long_form_read_back_to_the_last_bit(tmp_path):
+    entry = session((torch.arange(9) - 3) / 7.5, lambda t: 0.1 * t, noise=0.1, trials=2)
+    entry["neuron"][7] |= {"azi_shift": torch.tensor(0.1), "ele_shift": torch.tensor(-1 / 3)}
+    entry["neuron"][7]["traces"][1, 2] = float("nan")  # kept: what to do with it is asked later
+    (tmp_path / "ca" / "lc11").mkdir(parents=True)
+    torch.save({"vstim_5": entry, "vstim_12": entry}, tmp_path / "ca" / "lc11" / "a.pt")
+    written, faults = convert_all([tmp_path / "ca"], tmp_path / "out", form="csv")
+    assert (written, faults) == (1, [])
+    again = read_long_csv(tmp_path / "out" / "lc11" / "a.csv")
+    assert list(again) == ["vstim_5", "vstim_12"]
+    for stimulus in again.values():
+        assert torch.equal(stimulus["t_axis"], entry["t_axis"].float())
+        ours, theirs = stimulus["neuron"]["7"], entry["neuron"][7]
+        torch.testing.assert_close(
+            ours["traces"], theirs["traces"].float(), rtol=0, atol=0, equal_nan=True
+        )
+        assert float(ours["azi_shift"]) == float(theirs["azi_shift"])
+        assert float(ours["ele_shift"]) == float(theirs["ele_shift"])
+    written, faults = convert_all([tmp_path / "out"], tmp_path / "more", form="csv")
+    assert (written, len(faults)) == (0, 1)
+    assert "no file to convert; expected .pt, .npz, .safetensors" in faults[0]

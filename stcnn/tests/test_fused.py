@@ -63,7 +63,7 @@ def test_an_evaluating_forward_looks_only_where_it_must(readout, size, overrides
 @pytest.mark.parametrize("activation", ["leaky_relu", "relu", "identity", "elu"])
 def test_the_settled_training_step_in_one_piece(activation, monkeypatch):
     names = f"[identity,{activation},{activation},{activation}]"
-    found = []
+    results = []
     for fused in (True, False):
         model = small_model(f"model.network.activation={names}").train()
         model.settle(40)
@@ -72,8 +72,8 @@ def test_the_settled_training_step_in_one_piece(activation, monkeypatch):
         curves = model.predict_items(*batch(n_frames=300))  # more than one piece of work
         (curves**2).sum().backward()
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        found.append((curves.detach(), grads, model.norm_layers[2].running_var))
-    (ours, grads, var), (theirs, expected, expected_var) = found
+        results.append((curves.detach(), grads, model.norm_layers[2].running_var))
+    (ours, grads, var), (theirs, expected, expected_var) = results
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(var, expected_var, rtol=1e-8, atol=1e-8)
     assert set(grads) == set(expected)
@@ -116,11 +116,11 @@ def test_settled_norm_knows_its_gradients():
         (ours, lambda *a: plain(*a)[..., 1:3, 0:4], (y, weight, bias)),
         (ours_convolved, plain_convolved, (y, weight, bias, kernel)),
     ):
-        found, expected = new(*inputs), old(*inputs)
-        torch.testing.assert_close(found, expected)
-        cot = torch.randn(found.shape, dtype=torch.float64, generator=generator)
+        output, expected = new(*inputs), old(*inputs)
+        torch.testing.assert_close(output, expected)
+        cot = torch.randn(output.shape, dtype=torch.float64, generator=generator)
         torch.testing.assert_close(
-            torch.autograd.grad(found, inputs, cot), torch.autograd.grad(expected, inputs, cot)
+            torch.autograd.grad(output, inputs, cot), torch.autograd.grad(expected, inputs, cot)
         )
 
 

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -14,9 +18,9 @@ from inputs.safe_load import load_tree
 from inputs.user_movies import UserMovie
 from network.checkpoints import model_from_config, read_config
 from runs.configuration import compose_settings
+from runs.continuing import new_run_dir
 from runs.data import data_digests
 from runs.pipeline import check_data
-from runs.training import new_run_dir
 
 HUGE = (1_000_000, 1_000_000, 1_000)
 
@@ -59,12 +63,36 @@ def test_the_name_of_a_run_is_a_plain_one(tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_new_training_removes_the_bare_folders_of_killed_ones(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host, names = socket.gethostname(), {}
+    for i, (process, word) in enumerate([
+        (gone.pid, "killed"), (gone.pid, "killed_with_config"), (os.getpid(), "alive")
+    ]):  # fmt: skip
+        names[word] = tmp_path / f"20261128_12000{i}_{word}"
+        names[word].mkdir()
+        lock = {"process": process, "host": host}
+        (names[word] / ".writer.lock").write_text(json.dumps(lock))
+        (names[word] / f".settings.json.{process}.tmp.a1").write_text("{")
+    (names["killed_with_config"] / "config.json").write_text("{}")
+    (tmp_path / "20261128_120009_foreign").mkdir()  # no lock: not begun by us, or just now
+    settings = compose_settings([f"expt_path={tmp_path}", "expt_name=next"])
+    new = new_run_dir(settings)
+    assert new.is_dir()
+    left = {path.name for path in tmp_path.iterdir()} - {new.name}
+    assert left == {names[k].name for k in ("killed_with_config", "alive")} | {
+        "20261128_120009_foreign"
+    }
+    assert (names["alive"] / f".settings.json.{os.getpid()}.tmp.a1").is_file()
+
+
 def test_a_complete_run_notices_that_its_recordings_changed(tiny_set, tiny_args, tmp_path):
     settings = compose_settings(tiny_args)
-    found = data_digests(settings)
-    assert "lc11/synthetic.pt" in found
-    assert "vstim_300.pt" in found
-    record = {"settings": settings, "inputs": found}
+    digests = data_digests(settings)
+    assert "lc11/synthetic.pt" in digests
+    assert "vstim_300.pt" in digests
+    record = {"settings": settings, "inputs": digests}
     (tmp_path / "settings.json").write_text(json.dumps(record))
     check_data(tmp_path, settings)
     record["inputs"] |= {"lc11/synthetic.pt": "0" * 64}

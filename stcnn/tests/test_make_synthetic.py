@@ -12,8 +12,11 @@ import torch
 from common.files import InputError
 from demo.synthetic import SIZES_DEG, make_synthetic, remove_unfinished, synthetic_stimuli
 from demo.teacher import analytic_calcium, noisy_trials
+from inputs.display import Display
 from inputs.recordings import read_movies, read_recordings
 from inputs.stimuli import disc, growing, moving_rectangle, shrinking
+
+DISPLAY = Display(60, 1.0, 0.498, (51, 51))
 
 
 def peak(contrast, kind):
@@ -26,9 +29,8 @@ def test_planted_peaks_of_the_specification():
 
     def rectangle(w, h):
         return moving_rectangle(
-            along=w, across=h, speed=60, direction="right", rate_hz=60, size=(51, 51), start=-30,
-            seconds=(60 + w) / 60,
-        )  # fmt: skip
+            DISPLAY, (w, h), speed=60, direction="right", start=-30, seconds=(60 + w) / 60
+        )
 
     expected = {
         (2.25, 2.25): 0.09,
@@ -42,13 +44,12 @@ def test_planted_peaks_of_the_specification():
     for size, value in expected.items():
         assert abs(peaks[size] / peaks[9, 15] - value) < 0.02, size
     looming = {
-        s: peak(disc(growing(s, rate_hz=60, end=45), size=(51, 51)), "lplc2")
-        for s in (25, 50, 100, 200)
+        s: peak(disc(DISPLAY, growing(s, rate_hz=60, end=45)), "lplc2") for s in (25, 50, 100, 200)
     }
     best = max(looming.values())
     for speed, value in {25: 0.16, 50: 0.56, 100: 0.99, 200: 1.0}.items():
         assert abs(looming[speed] / best - value) < 0.025, speed
-    shrink = peak(disc(shrinking(100, rate_hz=60, start=45), size=(51, 51)), "lplc2")
+    shrink = peak(disc(DISPLAY, shrinking(100, rate_hz=60, start=45)), "lplc2")
     assert max(shrink, peak(rectangle(15, 15), "lplc2")) < 0.005 * best
 
 

@@ -231,9 +231,9 @@ def test_video_greys_are_those_of_the_pictures(tmp_path, span):
          "-color_range", span, "-c:v", "libx264", "-qp", "0", str(tmp_path / "m.mp4")],
         check=True,
     )  # fmt: skip
-    found = contrast(tmp_path / "m.mp4", Display(10, 1.0, 0.498, (41, 41)), rate_hz=None)
+    shown = contrast(tmp_path / "m.mp4", Display(10, 1.0, 0.498, (41, 41)), rate_hz=None)
     np.testing.assert_allclose(
-        found[:, 20, 20] + 0.498, [0, 64 / 255, 127 / 255, 191 / 255, 1], atol=0.003
+        shown[:, 20, 20] + 0.498, [0, 64 / 255, 127 / 255, 191 / 255, 1], atol=0.003
     )
 
 

@@ -1,4 +1,4 @@
-"""Parity with numbers recorded from the published code: the files of --fixtures DIR."""
+"""Parity of model, training, data and released weights with the published: --fixtures DIR."""
 
 import re
 from dataclasses import replace
@@ -10,14 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from from_fixture import (
-    DT,
+    assert_close_to_max,
     contrast_of,
     expected_counts,
     files,
-    layer_fixture,
     layouts_of,
     levels_of,
-    look_up_layer,
     paths,
     recorded_frames,
     recordings_of,
@@ -27,166 +25,19 @@ from from_fixture import (
     small_model,
     state_of,
     tensor,
-    two,
 )
 from inputs.ca_dataloader import CalciumDataset
 from inputs.stimuli import looming_family, size_tuning_family
 from network.adam import Adam
 from network.checkpoints import load_model, read_config
-from network.models import (
-    STCNN,
-    Photoreceptor,
-    SpatioTemporalLayer,
-    batch_loss,
-    filtered_drive,
-    scale_activity,
-)
+from network.models import batch_loss
 from network.predict import predict_movies
-from network.temporal import IMPLEMENTATIONS, temporal_filter
-from network.util_conv import exponential_kernel, gaussian_kernel, power_exponential_kernel
+from network.temporal import IMPLEMENTATIONS
+from network.util_conv import gaussian_kernel
 from runs.training import bounds_of, clip_parameters
 
 RESOLUTIONS = (1.0, 2.0, 0.5, 3.0, 4.0, 5.0, 0.25, 0.75, 1.5, 2.5)  # degrees per pixel
-DENORMAL = 1e-38  # below it float32 has no digits to compare
 IMPLS = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-
-
-def assert_close_to_max(found, expected, rtol, name=""):
-    expected = np.asarray(expected)
-    scale = max(np.abs(expected).max(), 1e-30)
-    worst = np.abs(np.asarray(found) - expected).max() / scale
-    assert worst <= rtol, f"{name}: off by {worst:.2e} of the largest value (allowed {rtol:.0e})"
-
-
-def test_kernels(request):
-    for d in files(request, "kernels"):
-        for name in sorted(
-            {
-                key[: -len("_tau")]
-                for key in d.files
-                if key.startswith("exp_") and key.endswith("_tau") and "grad" not in key
-            }
-        ):
-            tau = tensor(d[f"{name}_tau"]).requires_grad_()
-            w = exponential_kernel(tau, dt=DT, n_taps=d[f"{name}_w"].shape[1])
-            np.testing.assert_allclose(w.detach(), d[f"{name}_w"], rtol=2e-6, atol=DENORMAL)
-            (w * tensor(d[f"{name}_cot"])).sum().backward()
-            np.testing.assert_allclose(tau.grad, d[f"{name}_grad_tau"], rtol=1e-4)
-        for name in sorted(k[:-2] for k in d.files if k.startswith("pow") and k.endswith("_w")):
-            tau, n = (tensor(d[f"{name}_{key}"]).requires_grad_() for key in ("tau", "n"))
-            w = power_exponential_kernel(tau, n, dt=DT, n_taps=d[f"{name}_w"].shape[1])
-            np.testing.assert_allclose(w.detach(), d[f"{name}_w"], rtol=2e-6, atol=DENORMAL)
-            (w * tensor(d[f"{name}_cot"])).sum().backward()
-            for found, key in ((tau.grad, f"{name}_grad_tau"), (n.grad, f"{name}_grad_n")):
-                assert torch.isfinite(found).all()
-                recorded = np.isfinite(d[key])  # published: NaN for an exponent below 1
-                np.testing.assert_allclose(found.numpy()[recorded], d[key][recorded], rtol=1e-4)
-        for key in (k for k in d.files if k.startswith("gauss_") and "aniso" not in k):
-            _, size, sigma, ds = key.split("_")
-            size = [int(n) for n in two(size)]
-            found = gaussian_kernel(two(sigma), two(ds), size)
-            assert list(found.shape) == size
-            np.testing.assert_allclose(found, d[key], rtol=2e-6, atol=1e-12, err_msg=key)
-        for key in (k for k in d.files if k.startswith("gauss_aniso") and k.endswith("_args")):
-            sr, sc, dr, dc, rows, cols = d[key]
-            found = gaussian_kernel((sr, sc), (dr, dc), (int(rows), int(cols)))
-            expected = d[key.replace("_args", "_correct")]
-            np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-12)
-
-
-@IMPLS
-def test_layers(request, impl):
-    for d in files(request, "layers"):
-        for case in sorted(k[:-2] for k in d.files if re.fullmatch(r"(exp|pow).*_K", k)):
-            layer, x = layer_fixture(d, case)
-            x.requires_grad_()
-            layer.impl = impl
-            y = layer(x)
-            assert_close_to_max(y.detach(), d[f"{case}_y"], 1e-5, f"{case} y")
-            (y * tensor(d[f"{case}_cot"])).sum().backward()
-            assert_close_to_max(x.grad, d[f"{case}_grad_x"], 2e-4, f"{case} x")
-            for name, parameter in layer.named_parameters():
-                assert_close_to_max(
-                    parameter.grad, d[f"{case}_grad_{name}"], 2e-4, f"{case} {name}"
-                )
-
-
-def test_batch_norm_and_spatial_layer(request):
-    for d in files(request, "layers"):
-        channels = len(d["bn_weight"])
-        layer = SpatioTemporalLayer(
-            torch.eye(channels)[..., None, None],
-            torch.full((channels,), 0.25),
-            kind="spatial",
-            activation="identity",
-            stride=[1, 1],
-            padding=[0, 0],
-            dt=DT,
-        )
-        model = STCNN(
-            pr=Photoreceptor(
-                torch.ones(1, 1), 1e-4, stride=[1, 1], padding=[0, 0], dt=DT, n_taps=1
-            ),
-            network=[layer],
-            read_outs={},
-            readout="legacy",
-            calcium={
-                "dt": DT,
-                "activation": "elu",
-                "n_taps": 1,
-                "global_tau": None,
-                "per_type": {},
-            },
-        )
-        norm = model.norm_layers[0]
-        norm.load_state_dict(
-            {**norm.state_dict(), "weight": tensor(d["bn_weight"]), "bias": tensor(d["bn_bias"])}
-        )
-        y = model._normalise(tensor(d["bn_x"]) - 0.25, norm, layer.bias)
-        assert_close_to_max(y.detach(), d["bn_train_y"], 1e-5)
-        np.testing.assert_allclose(norm.running_mean, d["bn_running_mean"], rtol=1e-5)
-        np.testing.assert_allclose(norm.running_var, d["bn_running_var"], rtol=1e-5)
-        assert int(norm.num_batches_tracked) == 1
-        norm.eval()
-        y = norm(tensor(d["bn_x"]).flatten(0, 1)).view(d["bn_x"].shape)
-        assert_close_to_max(y.detach(), d["bn_eval_y"], 1e-5)
-        x, y = d["spatial_x"], d["spatial_y_correct"]
-        state = {"x_weight": d["spatial_weight"], "bias": d["spatial_bias"]}
-        settings, _ = look_up_layer(x[0], state, y[0], range(len(y[0])))
-        layer = SpatioTemporalLayer(
-            *(tensor(value) for value in state.values()), kind="spatial", dt=DT, **settings
-        )
-        assert_close_to_max(layer(tensor(x)).detach(), y, 1e-5)
-
-
-@IMPLS
-def test_calcium(request, impl):
-    for d in files(request, "calcium"):
-        for case in sorted(k[: -len("_ca")] for k in d.files if k.endswith("_ca")):
-            activation, taps = case.rsplit("_K", 1)
-            inputs = {k: tensor(d[k]).requires_grad_() for k in ("v", "gain_raw", "offset", "tau")}
-            activity = filtered_drive(
-                inputs["v"],
-                inputs["tau"],
-                activation=activation,
-                dt=DT,
-                n_taps=int(taps),
-                impl=impl,
-            )
-            ca = scale_activity(activity, inputs["gain_raw"], inputs["offset"])
-            assert_close_to_max(ca.detach(), d[f"{case}_ca"], 1e-5, case)
-            (ca * tensor(d[f"{case}_cot"])).sum().backward()
-            for name, value in inputs.items():
-                assert_close_to_max(value.grad, d[f"{case}_grad_{name}"], 2e-4, f"{case} {name}")
-        for key in (k for k in d.files if k.startswith("gcamp_filter_K")):
-            y = temporal_filter(
-                tensor(d["v"])[..., None],
-                tensor(d["tau"]),
-                dt=DT,
-                n_taps=int(key.rsplit("K", 1)[1]),
-                impl=impl,
-            )[..., 0]
-            assert_close_to_max(y, d[key], 1e-5, key)
 
 
 @IMPLS
@@ -313,9 +164,9 @@ def test_train_steps(request, impl, dtype):
                     continue
                 if name.endswith("running_mean"):
                     i = name.split(".")[1]
-                    found = state[name] - state[f"network.{i}.bias"]
+                    mean = state[name] - state[f"network.{i}.bias"]
                     value = value - expected[f"network.{i}.bias"]
-                    np.testing.assert_allclose(found, value, atol=2e-4, rtol=0, err_msg=name)
+                    np.testing.assert_allclose(mean, value, atol=2e-4, rtol=0, err_msg=name)
                 elif name.endswith("running_var"):
                     # float32 sums of another number of threads differ by 2e-4 of a variance
                     np.testing.assert_allclose(state[name], value, rtol=5e-4, err_msg=name)
@@ -362,7 +213,7 @@ def test_dataloader(request):
             for i, row in enumerate(index):
                 item, data = dataset.items[i], dataset[i]
                 traces = dataset.session_of(item)["neuron"][item.uid]["traces"]
-                found = [
+                numbers = [
                     dataset.cell_types.index(item.cell_type),
                     file_names.index(item.file),
                     item.barcode,
@@ -372,7 +223,7 @@ def test_dataloader(request):
                     item.trial or 0,
                     *data["recording_indices"].tolist(),
                 ]
-                assert found == list(row.values())
+                assert numbers == list(row.values())
                 np.testing.assert_allclose(
                     data["ca_trace"], d[f"{config}/item{i}/ca_trace"], atol=1e-6
                 )
@@ -385,10 +236,10 @@ COUNTS = {"lc_small_3": (65, 19948, 52)}  # see expected_counts
 def released(request):
     """Return [(run, weights, config)] of the released runs in the fixture folder, or skip."""
     folder = Path(request.config.getoption("--fixtures"))
-    found = run_files(folder)
-    if not found:
+    runs = run_files(folder)
+    if not runs:
         pytest.skip(f"no <run>_model_chkpnt_*.safetensors in {folder}: pass --fixtures DIR")
-    return found
+    return runs
 
 
 def released_of(request, path):
@@ -436,16 +287,16 @@ def test_released_forward(request, impl):
                 for tau, group in (("legacy", "ca_reference"), ("auto", "ca_global_tau")):
                     ca = model.population(v[kind], kind, tau=tau).detach()[0]
                     np.testing.assert_allclose(ca, d[f"{group}/{name}/{kind}"], atol=2e-5)
-            for layer, found in maps.items():
+            for layer, maps_of_layer in maps.items():
                 if f"fmap_mean/{name}/{layer}" not in d.files:
                     continue
                 for statistic, value in (
-                    ("mean", found.mean((0, 1, 3, 4))),
-                    ("std", found.std((0, 1, 3, 4))),
+                    ("mean", maps_of_layer.mean((0, 1, 3, 4))),
+                    ("std", maps_of_layer.std((0, 1, 3, 4))),
                 ):
                     assert_close_to_max(value, d[f"fmap_{statistic}/{name}/{layer}"], 1e-3, layer)
                 if f"fmap_frame/{name}/{layer}" in d.files:
-                    frame = found[0, movie.shape[1] // 2 + 20]
+                    frame = maps_of_layer[0, movie.shape[1] // 2 + 20]
                     assert_close_to_max(frame, d[f"fmap_frame/{name}/{layer}"], 1e-3, layer)
 
 
@@ -492,8 +343,8 @@ def test_loss_history_summary(request):
 
 def test_released_configuration_names_every_block(request):
     folder = Path(request.config.getoption("--fixtures"))
-    found = sorted(folder.glob("*_config*.json"))
-    if not found:
+    configs = sorted(folder.glob("*_config*.json"))
+    if not configs:
         pytest.skip(f"no <run>_config.json in {folder}")
-    for path in found:
+    for path in configs:
         assert {"pr_config", "network_config", "L_config", "ca_config"} <= set(read_config(path))

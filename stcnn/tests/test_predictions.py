@@ -38,42 +38,28 @@ def test_families_fit_the_field():
 
 
 def test_rectangle_covers_its_area_and_travels_at_its_speed():
+    screen = Display(60, 1.0, 0.498, (83, 83))
     frames = moving_rectangle(
-        along=4.5,
-        across=9.0,
-        speed=60,
-        direction="right",
-        rate_hz=60,
-        size=(83, 83),
-        start=-20,
-        seconds=0.5,
+        screen, (4.5, 9.0), speed=60, direction="right", start=-20, seconds=0.5
     )
     area = frames.sum((1, 2)) / -0.498
     np.testing.assert_allclose(area, 40.5, rtol=1e-5)
     centre = (frames.sum(1) * torch.arange(83)).sum(1) / frames.sum((1, 2))
     np.testing.assert_allclose(np.diff(centre), 1.0, atol=1e-4)
-    left = moving_rectangle(
-        along=4.5,
-        across=9.0,
-        speed=60,
-        direction="left",
-        rate_hz=60,
-        size=(83, 83),
-        start=-20,
-        seconds=0.5,
-    )
+    left = moving_rectangle(screen, (4.5, 9.0), speed=60, direction="left", start=-20, seconds=0.5)
     torch.testing.assert_close(left, frames.flip(2))
 
 
 def test_grating_period_direction_and_flicker_rate():
-    frames = grating(period=9.0, speed=90.0, rate_hz=180, size=(83, 83), hold=0.0, seconds=0.2)
+    screen = Display(180, 1.0, 0.498, (83, 83))
+    frames = grating(screen, period=9.0, speed=90.0, hold=0.0, seconds=0.2)
     torch.testing.assert_close(frames[18], frames[0])  # one period in 0.1 s
     torch.testing.assert_close(
         frames[2, :, 1:], frames[0, :, :-1]
     )  # half a degree a frame, rightward
-    bright = flicker(2, rate_hz=60, size=(5, 5), seconds=1.0)[:, 0, 0]
+    bright = flicker(Display(60, 1.0, 0.498, (5, 5)), 2, seconds=1.0)[:, 0, 0]
     assert int((bright.diff() != 0).sum()) == 3
-    assert int((disc([10.0], size=(83, 83)) != 0).sum()) == 81
+    assert int((disc(screen, [10.0]) != 0).sum()) == 81
 
 
 def test_streaming_equals_the_whole_forward(tiny_run):
@@ -140,16 +126,16 @@ def test_user_movies_of_every_kind(tmp_path):
     (tmp_path / "folder").mkdir()
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "folder" / f"image{i}.png")
-    found = []
+    contrasts = []
     for name in ("m.npz", "m.npy", "folder"):
         movie = UserMovie(tmp_path / name, rate_hz=30.0, deg_per_px=1.0)
-        found.append(torch.cat(list(movie.pieces(DISPLAY))))
-    for contrast in found:
+        contrasts.append(torch.cat(list(movie.pieces(DISPLAY))))
+    for contrast in contrasts:
         assert contrast.shape == (20, 51, 51)
-        torch.testing.assert_close(contrast, found[0], atol=1e-5, rtol=0)
-    assert found[0][9, 25, 25:40].max() < -0.4  # black before frame 5 of the file
-    np.testing.assert_allclose(found[0][10, 25, 26:44], 0.502, atol=1e-4)
-    assert found[0][:, :10].abs().max() < 1e-5  # grey above the picture
+        torch.testing.assert_close(contrast, contrasts[0], atol=1e-5, rtol=0)
+    assert contrasts[0][9, 25, 25:40].max() < -0.4  # black before frame 5 of the file
+    np.testing.assert_allclose(contrasts[0][10, 25, 26:44], 0.502, atol=1e-4)
+    assert contrasts[0][:, :10].abs().max() < 1e-5  # grey above the picture
     with pytest.raises(InputError, match="holds no frame rate"):
         UserMovie(tmp_path / "folder")
     np.save(tmp_path / "bad.npy", np.full((3, 4, 5), 7.0))
@@ -250,9 +236,9 @@ def test_twins_read_back_the_same(script, here, tiny_set, tiny_run, tmp_path):
             assert list(session) == list(other)
             for code, entry in session.items():
                 for uid, neuron in entry["neuron"].items():
-                    found = other[code]["neuron"][uid]
-                    torch.testing.assert_close(found["traces"], neuron["traces"])
-                    assert found["azi_shift"] == neuron["azi_shift"]
+                    its = other[code]["neuron"][uid]
+                    torch.testing.assert_close(its["traces"], neuron["traces"])
+                    assert its["azi_shift"] == neuron["azi_shift"]
     again = load_model(tmp_path / "st" / "model_chkpnt_2.safetensors").state_dict()
     assert all(
         torch.equal(value, again[key]) for key, value in load_model(tiny_run).state_dict().items()

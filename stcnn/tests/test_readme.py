@@ -46,6 +46,7 @@ NAMES = {  # placeholders of the README
     "MOVIE.mp4": "{home}/movie.npz",
     "DIR": "{home}/out",
     "SET": "{home}/set",
+    "SET/ca_traces": "{set}/ca_traces",
     "CLONE/experiments/lc_small_3": "{run}",
 }
 MISSES_TARGETS = ("main.py --demo",)  # one epoch need not find the planted truth: exit code 1

@@ -207,8 +207,8 @@ def test_results_of_another_checkpoint_are_not_overwritten(here, tiny_run, tmp_p
 
 def test_names_of_families_are_not_taken_by_movies(tmp_path):
     (tmp_path / "looming.npz").write_bytes(b"a")
-    found = movie_names([str(tmp_path / "looming.npz")], View(), {})
-    assert next(iter(found["of"].values())).startswith("looming_")
+    names = movie_names([str(tmp_path / "looming.npz")], View(), {})
+    assert next(iter(names["of"].values())).startswith("looming_")
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files of something else"):
         claim(tmp_path, {})
@@ -234,6 +234,6 @@ def test_the_same_seed_gives_the_same_files(tiny_args, tmp_path):
 
 def test_arrays_of_any_name_are_written(tmp_path):
     save_arrays(tmp_path / "a.npz", {"file": np.arange(3), "epoch/file": np.ones(2)})
-    with np.load(tmp_path / "a.npz") as found:
-        assert found["file"].tolist() == [0, 1, 2]
-        assert found["epoch/file"].tolist() == [1, 1]
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["file"].tolist() == [0, 1, 2]
+        assert arrays["epoch/file"].tolist() == [1, 1]

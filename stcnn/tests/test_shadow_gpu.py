@@ -86,11 +86,11 @@ JOBS = {
 def test_a_job_on_the_card_gives_the_numbers_of_the_cpu(name, spot):
     expected = np.asarray(JOBS[name]("cpu", spot))
     with ShadowCuda(watch=("/stcnn/",)) as card:
-        found = np.asarray(JOBS[name]("cuda", spot))
+        on_card = np.asarray(JOBS[name]("cuda", spot))
         if name == "step":
             # whether the loss is finite, and all the numbers of the step at once
             assert sum(n for (what, _), n in card.events.items() if what == "item") <= 2 + 2
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(on_card, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_shadow_finds_a_tensor_on_the_wrong_side():

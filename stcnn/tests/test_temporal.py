@@ -23,11 +23,11 @@ def test_a_settled_filter_is_one_with_an_endless_past(impl, n_taps, monkeypatch)
     tau = torch.tensor([[0.005], [0.05], [2.0]], dtype=torch.float64, requires_grad=True)
     cot = torch.randn(x.shape, dtype=torch.float64, generator=generator)
     options = {"dt": DT, "n_taps": n_taps, "impl": impl}
-    found = temporal_filter(x, tau, settled=True, **options)
+    settled = temporal_filter(x, tau, settled=True, **options)
     past = x[:, :1].expand(-1, 60, -1, -1)
     whole = temporal_filter(torch.cat([past, x], dim=1), tau, **options)[:, 60:]
-    torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-10)
-    ours = torch.autograd.grad(found, (x, tau), cot)
+    torch.testing.assert_close(settled, whole, rtol=1e-10, atol=1e-10)
+    ours = torch.autograd.grad(settled, (x, tau), cot)
     theirs = torch.autograd.grad(whole, (x, tau), cot)
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
@@ -54,10 +54,10 @@ def test_truncation_is_present(impl):
     x = torch.randn(1, 130, 2, 20, 20, generator=torch.Generator().manual_seed(1))
     tau = torch.tensor([3.0, 0.5])
     plain = temporal_filter(x, tau, dt=DT, n_taps=64, impl="conv")
-    found = temporal_filter(x, tau, dt=DT, n_taps=64, impl=impl)
-    assert (found - plain).abs().max() <= 1e-5 * plain.abs().max()
+    cut = temporal_filter(x, tau, dt=DT, n_taps=64, impl=impl)
+    assert (cut - plain).abs().max() <= 1e-5 * plain.abs().max()
     endless = temporal_filter(x, tau, dt=DT, n_taps=2000, impl="conv")
-    assert (found - endless).abs().max() > 0.1 * plain.abs().max()
+    assert (cut - endless).abs().max() > 0.1 * plain.abs().max()
 
 
 def test_scipy_agrees_without_truncation():
@@ -65,8 +65,8 @@ def test_scipy_agrees_without_truncation():
     tau = 0.1
     first = float(exponential_kernel(torch.tensor([tau]), dt=DT, n_taps=900)[0, 0])
     expected = lfilter([first], [1.0, -np.exp(-DT / tau)], x.astype(np.float64), axis=1)
-    found = temporal_filter(torch.from_numpy(x), torch.tensor([tau]), dt=DT, n_taps=900)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    ours = temporal_filter(torch.from_numpy(x), torch.tensor([tau]), dt=DT, n_taps=900)
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_tau_gradient_at_float32_is_close_to_float64():
@@ -74,12 +74,12 @@ def test_tau_gradient_at_float32_is_close_to_float64():
     generator = torch.Generator().manual_seed(2)
     x, cot = (torch.randn(1, 2000, 2, 21, 21, generator=generator) for _ in range(2))
     tau = torch.tensor([[0.02], [0.3]], requires_grad=True)
-    found = torch.autograd.grad(temporal_filter(x, tau, dt=DT, n_taps=900), tau, cot)[0]
+    gradient = torch.autograd.grad(temporal_filter(x, tau, dt=DT, n_taps=900), tau, cot)[0]
     tau64 = tau.detach().double().requires_grad_()
     exact = torch.autograd.grad(
         temporal_filter(x.double(), tau64, dt=DT, n_taps=900), tau64, cot.double()
     )[0]
-    assert ((found - exact).abs() / exact.abs()).max() < 5e-4
+    assert ((gradient - exact).abs() / exact.abs()).max() < 5e-4
 
 
 @settings(max_examples=20, deadline=None)

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import default_collate
@@ -29,7 +28,7 @@ from runs.configuration import (
     plain_booleans,
     plain_settings,
 )
-from runs.data import dealt, expand_barcodes, open_dataset
+from runs.data import expand_barcodes, open_dataset
 from runs.training import model_settings, sampler_of, train
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -235,28 +234,6 @@ def test_barcode_ranges():
         expand_barcodes(["loom"])
 
 
-def test_shuffled_labels_change_the_movies_only_in_training(tiny_args, tmp_path):
-    for name, word in (("plain", "false"), ("shuffled", "true")):
-        settings = settings_of(tiny_args, "n_epochs=1", f"shuffle_labels={word}")
-        train(settings, run_dir=tmp_path / name)
-    plain, shuffled = (load_history(tmp_path / name)[0]["lc11"] for name in ("plain", "shuffled"))
-    assert not np.allclose(plain, shuffled)
-
-
-def test_dealt_labels_keep_no_family():
-    """A run of neighbours gets labels from both halves of the list alike; none keeps its own."""
-    for n, allowed in ((9, 0.5), (57, 0.15), (113, 0.1), (117, 0.1)):
-        for seed in range(5):
-            other = dealt(list(range(n)), seed)
-            assert sorted(other) == list(range(n))
-            assert all(a != b for a, b in enumerate(other))
-            for first in range(0, n - n // 5, n // 5):
-                share = np.mean(np.array(other[first : first + n // 5]) < n / 2)
-                assert abs(share - 0.5) <= allowed
-    assert dealt([7], 0) == [7]
-    assert dealt([1, 2], 0) == [2, 1]
-
-
 def test_adam_is_torchs_without_its_compiler():
     def steps(kind):
         weights = [torch.nn.Parameter(torch.linspace(-1, 1, n)) for n in (7, 3)]
@@ -284,7 +261,7 @@ def test_adam_is_torchs_without_its_compiler():
 
 def test_settled_grey_is_endless_padding(tiny_args):
     """Losses and gradients are those of very long padding of which 5 frames count."""
-    found = []
+    results = []
     for prepad, frames in (("settled", 5), ("frames", 1200)):
         settings = settings_of(
             tiny_args, f"prepad={prepad}", f"dataset.num_t_pts_prepad={frames}",
@@ -300,8 +277,8 @@ def test_settled_grey_is_endless_padding(tiny_args):
         total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
         total.backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        found.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
-    (ours, grads, var), (theirs, expected, expected_var) = found
+        results.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
+    (ours, grads, var), (theirs, expected, expected_var) = results
     assert ours == pytest.approx(theirs, rel=1e-4)
     torch.testing.assert_close(var, expected_var, rtol=1e-4, atol=1e-7)
     for name, grad in expected.items():

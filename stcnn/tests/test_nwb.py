@@ -1,0 +1,165 @@
+"""NWB files in and out (pynwb, an extra): round trip, free-running clocks, what is refused."""
+
+import datetime
+
+import numpy as np
+import pytest
+import torch
+
+from common.files import InputError
+from inputs.recordings import read_movies, read_recordings
+from runs.convert import convert_all
+
+pynwb = pytest.importorskip("pynwb", reason="an extra: requirements-nwb.txt")
+pytestmark = pytest.mark.filterwarnings("ignore:The linked table for DynamicTableRegion")
+TOLERANCE_S = 1e-6
+UTC = datetime.UTC
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """A session of two stimuli and two neurons, its movies, and the NWB file made of them."""
+    generator = torch.Generator().manual_seed(1)
+    axis = (torch.arange(20) - 5) / 7.5
+
+    def neuron(trials, shift):
+        return {
+            "traces": torch.rand(trials, 20, generator=generator),
+            "azi_shift": torch.tensor(shift),
+            "ele_shift": torch.tensor(-shift / 3),
+        }
+
+    session = {
+        "vstim_5": {"t_axis": axis, "neuron": {11: neuron(3, 1.25), 7: neuron(2, -4.0)}},
+        "vstim_12": {"t_axis": axis[:9], "neuron": {7: neuron(1, -4.0)}},
+    }
+    session["vstim_12"]["neuron"][7]["traces"] = torch.rand(1, 9, generator=generator)
+    for folder in ("ca/lc11", "mov"):
+        (tmp_path / folder).mkdir(parents=True)
+    torch.save(session, tmp_path / "ca" / "lc11" / "a.pt")
+    for code, frames in ((5, 30), (12, 7)):
+        movie = torch.rand(frames, 6, 9, generator=generator)
+        times = torch.arange(frames) / 60 - 0.1
+        entry = {"rect_mov": movie, "t_axis": times}
+        torch.save({f"vstim_{code}": entry}, tmp_path / "mov" / f"vstim_{code}.pt")
+    written, faults = convert_all([tmp_path / "ca", tmp_path / "mov"], tmp_path / "nwb", form="nwb")
+    assert (written, faults) == (1, [])
+    return tmp_path
+
+
+def test_traces_and_movies_come_back_with_their_times(converted):
+    plain = read_recordings(converted / "ca")["lc11"]["a.pt"]
+    again = read_recordings(converted / "nwb")["lc11"]["a.nwb"]
+    assert list(again) == list(plain) == [5, 12]
+    for code, entry in plain.items():
+        torch.testing.assert_close(again[code]["t_axis"], entry["t_axis"], rtol=0, atol=1e-6)
+        assert list(again[code]["neuron"]) == list(entry["neuron"])
+        for uid, neuron in entry["neuron"].items():
+            own = again[code]["neuron"][uid]
+            assert torch.equal(own["traces"], neuron["traces"])
+            assert (own["azi_shift"], own["ele_shift"]) == (
+                neuron["azi_shift"], neuron["ele_shift"]
+            )  # fmt: skip
+    movies, own = (
+        read_movies(folder, rate_hz=60) for folder in (converted / "mov", converted / "nwb/lc11")
+    )
+    assert own.first == movies.first == {5: -6, 12: -6}
+    for code, frames in movies.items():
+        assert torch.equal(own[code], frames)
+
+
+def test_pictures_are_stored_as_nwb_has_them(converted):
+    """The schema's order is (frames, x, y): 9 columns before 6 rows."""
+    with pynwb.NWBHDF5IO(str(converted / "nwb/lc11/a.nwb"), "r") as io:
+        held = io.read()
+        assert held.stimulus_template["vstim_5"].data.shape == (30, 9, 6)
+        assert held.trials["stimulus"].data[:].tolist() == [5, 5, 5, 12]
+        series = held.processing["ophys"]["DfOverF"]["dff"]
+        assert series.unit == "dF/F"
+        assert series.data.shape == (3 * 20 + 9, 2)
+        assert "not kept" in held.session_description
+
+
+def write_by_hand(path, *, onsets=(10.0, 20.0), container="DfOverF", columns=("azi", "ele"),
+                  onset_column="onset_time"):  # fmt: skip
+    """Write a file of a free-running microscope at 8 Hz, 30 s, conversion 0.5: dff is 0.5 t."""
+    held = pynwb.NWBFile("hand", "hand", datetime.datetime(2020, 1, 1, tzinfo=UTC))
+    plane = held.create_imaging_plane(
+        name="p", description="p", excitation_lambda=900.0, indicator="g", location="l",
+        device=held.create_device("d"),
+        optical_channel=pynwb.ophys.OpticalChannel(
+            name="c", description="c", emission_lambda=500.0
+        ),
+    )  # fmt: skip
+    table = pynwb.ophys.PlaneSegmentation(name="s", description="s", imaging_plane=plane)
+    for column in columns:
+        table.add_column(f"{column}_shift", "deg")
+    for shift in (1.0, 2.0):
+        table.add_roi(pixel_mask=[(0, 0, 1.0)], **{f"{c}_shift": shift for c in columns})
+    region = table.create_roi_table_region(region=[1], description="the second")
+    times = np.arange(240) / 8
+    series = pynwb.ophys.RoiResponseSeries(
+        name="r", data=times[:, None], rois=region, unit="dF/F", conversion=0.5,
+        starting_time=0.0, rate=8.0,
+    )  # fmt: skip
+    seg = pynwb.ophys.ImageSegmentation(name="seg", plane_segmentations=[table])
+    module = held.create_processing_module("ophys", "o")
+    module.add(seg)
+    module.add(getattr(pynwb.ophys, container)(roi_response_series=series))
+    held.add_trial_column("stimulus", "s")
+    held.add_trial_column(onset_column, "o")
+    for onset in onsets:
+        held.add_trial(start_time=onset - 1, stop_time=onset + 2, stimulus="5",
+                       **{onset_column: onset})  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pynwb.NWBHDF5IO(str(path), "w") as io:
+        io.write(held)
+
+
+def test_a_free_running_clock_keeps_every_trial_at_its_own_times(tmp_path):
+    """Onsets at 10, 20 and 25.05 s of an 8 Hz clock: the third trial's samples lie elsewhere."""
+    write_by_hand(tmp_path / "lc11" / "a.nwb", onsets=(10.0, 20.0, 25.05))
+    sessions = read_recordings(tmp_path)["lc11"]
+    assert list(sessions) == ["a.nwb", "a.nwb 2"]
+    first, second = (sessions[name][5] for name in sessions)
+    assert list(first["neuron"]) == [1]  # the id of the table's second row
+    assert first["neuron"][1]["traces"].shape == (2, 25)
+    assert second["neuron"][1]["traces"].shape == (1, 24)
+    assert first["neuron"][1]["azi_shift"] == 2.0
+    np.testing.assert_allclose(first["t_axis"], np.arange(-8, 17) / 8, atol=TOLERANCE_S)
+    np.testing.assert_allclose(second["t_axis"][:2], [24.125 - 25.05, 24.25 - 25.05], atol=1e-6)
+    for entry, onset in ((first, 10.0), (second, 25.05)):
+        expected = 0.5 * (entry["t_axis"] + onset)
+        torch.testing.assert_close(entry["neuron"][1]["traces"][0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"container": "Fluorescence"}, r"0 series of dF/F in containers DfOverF \(none\)"),
+        ({"columns": ("azi",)}, "the table s has no column ele_shift"),
+        ({"onset_column": "begin"}, "the table of trials has no column onset_time"),
+        ({"onsets": (100.0,)}, "holds no sample of dF/F, which runs from 0 to 29.875 s"),
+    ],
+)
+def test_what_is_not_named_is_asked_for(tmp_path, options, line):
+    write_by_hand(tmp_path / "lc11" / "a.nwb", **options)
+    with pytest.raises(InputError, match=line):
+        read_recordings(tmp_path)
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    (tmp_path / "lc11").mkdir()
+    (tmp_path / "lc11" / "a.nwb").write_bytes(b"no HDF5 at all")
+    with pytest.raises(InputError, match=r"a\.nwb: cannot be read as NWB"):
+        read_recordings(tmp_path)
+
+
+def test_neurons_that_move_between_stimuli_are_refused(converted):
+    path = converted / "ca" / "lc11" / "a.pt"
+    session = torch.load(path)
+    session["vstim_12"]["neuron"][7]["azi_shift"] = torch.tensor(3.0)
+    torch.save(session, path)
+    written, faults = convert_all([path], converted / "other", form="nwb")
+    assert written == 0
+    assert "neuron 7 has shifts" in faults[0]
