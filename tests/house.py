@@ -51,6 +51,7 @@ OPTIONAL = {
 # File (with its folder, but for common/) -> packages that it may import inside a function; the
 # reasons stand in the file.
 LATE = {
+    "common/cluster.py": ("joblib",),
     "common/device.py": ("torch", "tensorflow"),
     "common/figures.py": ("matplotlib",),
 }

@@ -26,8 +26,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from common.faults import InputError, at_end_of_main
 from common.files import FOLDER, read_json
 from common.locks import release_all
@@ -35,7 +33,9 @@ from common.locks import release_all
 REMEDY = "what is done is kept, the same command goes on"
 CONNECT_S = 30  # for the scheduler
 WAIT_S = 120  # for the first worker, and without any; jobs of SLURM may stand in its queue longer
-POLL_S = 20  # between two questions whether the scheduler is there
+POLL_S = 20  # without a finished job: then the scheduler is asked, and has as long to answer
+CREW_S = 5  # between two questions how many workers there are
+ANSWER_S = 300  # for the result of a finished job
 AHEAD = 3  # jobs handed out for each worker: it never waits, and no queue of whole movies builds up
 _open: dict[str, contextlib.ExitStack] = {}
 _clients: dict[str, Any] = {}
@@ -61,6 +61,7 @@ def run_jobs(
         InputError: package missing, unknown text, no scheduler, no worker, another file system.
     """
     if not cluster:
+        joblib = importlib.import_module("joblib")  # stcnn, whose common/ is the same, has none
         return joblib.Parallel(n_jobs=workers, return_as="generator")(jobs)
     client = connect(cluster)
     return _watched(client, cluster, jobs, Path(folder).resolve())
@@ -196,7 +197,7 @@ def connect(where: str) -> Any:
         raise
     client.register_plugin(path_plugin(str(FOLDER)))
     _open[where], _clients[where] = stack, client
-    print(f"cluster: {len(client.nthreads())} workers", flush=True)
+    print(f"cluster: {len(workers_of(client))} workers", flush=True)
     return client
 
 
@@ -231,9 +232,14 @@ def path_plugin(folder: str) -> Any:
     return PutOnPath()
 
 
+def workers_of(client: Any) -> dict[str, int]:
+    """Return {worker: threads}; no answer of the scheduler is a TimeoutError."""
+    return client.sync(client.scheduler.ncores, workers=None, callback_timeout=POLL_S)
+
+
 def check_threads(client: Any) -> None:
     """Raise an InputError where a worker runs several jobs in one process."""
-    for worker, threads in client.nthreads().items():
+    for worker, threads in workers_of(client).items():
         if threads > 1:
             raise InputError(
                 f"--cluster: worker {worker} runs {threads} jobs in one process, expected 1: start "
@@ -241,39 +247,39 @@ def check_threads(client: Any) -> None:
             )
 
 
-def wait_for_one(client: Any, running: list, since: float) -> float:
-    """Wait until one of the ``running`` jobs has ended, at most POLL_S; ask whether all is well.
+class Crew:
+    """How many workers there are: asked again every CREW_S while jobs run."""
 
-    Args:
-        since: when a worker was seen last, seconds of time.monotonic.
+    def __init__(self, client: Any):
+        self.client, self.count, self.asked, self.seen = client, 1, 0.0, time.monotonic()
 
-    Returns:
-        ``since``, or now where there is a worker.
+    def size(self, *, now: bool = False) -> int:
+        """Return the number of workers; there may be none for WAIT_S.
 
-    Raises:
-        InputError: there has been no worker for WAIT_S.
-        OSError, TimeoutError: the scheduler does not answer.
-    """
-    with contextlib.suppress(TimeoutError):
-        needed("distributed").wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED")
-        return time.monotonic()
-    # A machine that lost its power closes no connection: only a question without answer tells.
-    info = client.sync(client.scheduler.identity, callback_timeout=POLL_S)
-    if info["workers"]:
-        return time.monotonic()
-    if time.monotonic() - since > WAIT_S:
-        raise InputError(f"--cluster: no worker for {WAIT_S} s; {REMEDY}")
-    return since
+        Raises:
+            InputError: there has been none for longer.
+            OSError, TimeoutError: the scheduler does not answer. A machine that lost its power
+                closes no connection: only a question without answer tells.
+        """
+        moment = time.monotonic()
+        if now or moment - self.asked > CREW_S:
+            self.count, self.asked = len(workers_of(self.client)), moment
+            if self.count:
+                self.seen = moment
+            elif moment - self.seen > WAIT_S:
+                raise InputError(f"--cluster: no worker for {WAIT_S} s; {REMEDY}")
+        return self.count
 
 
 def _spread(client: Any, jobs: Iterable[tuple], place: dict) -> Iterator[Any]:
     """Yield the results of jobs on a cluster, in order."""
     jobs, waiting, running = enumerate(jobs, 1), deque(), []
-    call, dumps, since = caller(), needed("cloudpickle").dumps, time.monotonic()
+    distributed, dumps = needed("distributed"), needed("cloudpickle").dumps
+    call, crew = caller(), Crew(client)
     try:
         while True:
             running = [future for future in running if not future.done()]
-            room = AHEAD * max(1, len(client.nthreads())) - len(running)
+            room = AHEAD * max(1, crew.size()) - len(running)
             for number, (function, args, kwargs) in itertools.islice(jobs, max(0, room)):
                 packed = dumps((run_one, (place, function, args, kwargs)))
                 future = client.submit(call, packed, pure=False)
@@ -282,20 +288,24 @@ def _spread(client: Any, jobs: Iterable[tuple], place: dict) -> Iterator[Any]:
             if not waiting and not running:
                 return
             if waiting and not waiting[0][-1].done():
-                since = wait_for_one(client, running, since)
+                try:
+                    distributed.wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED")
+                except TimeoutError:
+                    crew.size(now=True)
             while waiting and waiting[0][-1].done():
                 number, name, future = waiting[0]
-                result = future.result()
+                result = future.result(timeout=ANSWER_S)
                 waiting.popleft()
                 yield result
-    except needed("distributed").KilledWorker:
+    except distributed.KilledWorker:
         raise InputError(
             f"--cluster: job {number} ({name}) ended each worker that took it, as for want of "
             f"memory; {REMEDY}"
         ) from None
     finally:
         for _, _, future in waiting:
-            quietly(future.cancel)
+            # Asks for no answer, which a scheduler that is gone would never give.
+            quietly(future.release)
 
 
 def _watched(client: Any, where: str, jobs: Iterable[tuple], folder: Path) -> Iterator[Any]:
@@ -310,7 +320,7 @@ def _watched(client: Any, where: str, jobs: Iterable[tuple], folder: Path) -> It
     try:
         token.write_text(text, encoding="utf-8")
         check_threads(client)
-        client.run(check_worker, place)
+        client.run(check_worker, place)  # also at the first job of workers that come later
         yield from _spread(client, jobs, place)
     except lost as error:
         # A job of our own may have raised a TimeoutError: then the scheduler still answers.
@@ -324,7 +334,7 @@ def _watched(client: Any, where: str, jobs: Iterable[tuple], folder: Path) -> It
 def answers(client: Any) -> bool:
     """Tell whether the scheduler answers."""
     try:
-        client.sync(client.scheduler.identity, callback_timeout=POLL_S)
+        workers_of(client)
     except (OSError, TimeoutError):
         return False
     return True

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from joblib import delayed
 
+import main
 from common import cluster
 from common.files import InputError, atomic_path
 from common.locks import LOCK_NAME, hold
+from helpers import SMALL, tiny_movie
 
 distributed = pytest.importorskip("distributed", reason="requirements-cluster.txt")
 HERE = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -182,3 +184,17 @@ def test_a_scheduler_that_only_falls_silent_is_one_line(scheduler, tmp_path, mon
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(InputError, match="scheduler is gone"):
         list(found)
+
+
+@pytest.mark.slow
+def test_targets_on_a_cluster_equal_those_of_two_processes(two, tmp_path):
+    movie, runs = tiny_movie(tmp_path / "movie.npy"), []
+    settings = SMALL | {"maps": False, "n_epochs": 1, "device": "cpu", "target_grid": "1,2"}
+    for name, spread in (("here", {"jobs": 2}), ("far", {"cluster": two})):
+        main.run_all(movie, **settings, **spread, run_dir=tmp_path / name)
+        names = ("final_y_pred.npy", "iter_loss.npy", "encoder.safetensors", "metrics.csv")
+        paths = [p for p in (tmp_path / name).rglob("*") if p.name in names]
+        runs.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in paths})
+    assert len(runs[0]) == 8
+    assert runs[0] == runs[1]
+    assert not list((tmp_path / "far").rglob(".*"))  # neither token nor lock is left

@@ -18,6 +18,7 @@ MEMORY_WORDS = ("can't allocate memory", "failed to allocate", "insufficient mem
 MEMORY_NAMES = ("OutOfMemoryError", "ResourceExhaustedError")
 _running: list[Callable] = []  # the main functions under way: a script may call another one's
 _at_end: list[Callable[[], None]] = []
+CLUSTER_HELP = "dask cluster instead of processes here: tcp://HOST:PORT, local:N, slurm:FILE.json"
 BACKEND_WORDS = "Key backend:"  # matplotlib, of a name in MPLBACKEND that it does not know
 
 
@@ -57,6 +58,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit code 2."""
         self.exit(2, f"error: {message}\n")
+
+
+def add_cluster_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cluster``, the text of common.cluster.run_jobs, to the flags of a script."""
+    parser.add_argument("--cluster", default="", metavar="ADDRESS", help=CLUSTER_HELP)
 
 
 def is_disk_full(error: BaseException) -> bool:
