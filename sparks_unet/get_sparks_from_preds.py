@@ -45,17 +45,19 @@ def make_parser():
 def main(argv=None):
     """Parse the command line and write the table."""
     args = make_parser().parse_args(argv)
-    from analysis.spark_locations import write_spark_locations
+    from analysis.spark_locations import SparkSearch, write_spark_locations
 
     lines = write_spark_locations(
         *(args.prediction, args.movie),
         out=args.out,
-        threshold=args.threshold,
-        min_radius=args.min_radius,
-        ignore_frames=args.ignore_frames,
-        sigma=args.sigma,
+        search=SparkSearch(
+            threshold=args.threshold,
+            min_radius=args.min_radius,
+            ignore_frames=args.ignore_frames,
+            sigma=args.sigma,
+            bandstop=args.bandstop,
+        ),
         annotation=(args.classes, args.events),
-        bandstop=args.bandstop,
         given=given_by_flags(args),
     )
     print("\n".join(lines))

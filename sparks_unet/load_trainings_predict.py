@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
+from common.faults import add_cluster_flag
 from common.files import InputError, one_line_faults
 from settings.flags import base_parser, configured
 
@@ -39,6 +40,7 @@ def make_parser():
     )
     parser.add_argument("--batch-size", type=int, help="chunks at a time")
     parser.add_argument("--workers", type=int, default=1, help="movies at a time, one a process")
+    add_cluster_flag(parser)
     parser.add_argument("--out", type=Path, help="folder for the results; default the run's own")
     parser.add_argument("--raw-only", action="store_true", help="write probabilities only")
     parser.add_argument("--no-instances", action="store_true", help="write classes only")
@@ -65,7 +67,7 @@ def main(argv=None):
     if args.workers < 1:
         raise InputError(f"--workers {args.workers}: expected at least 1")
     from network.inference_tools import check_assembly
-    from runs.prediction import Wanted, find_checkpoint, predict_data, read_inputs
+    from runs.prediction import Files, Wanted, find_checkpoint, predict_data, read_inputs
     from runs.training_tools import set_up_logging
 
     set_up_logging(params)
@@ -80,15 +82,16 @@ def main(argv=None):
         workers=args.workers,
         compare_strides=args.compare_strides,
         out=args.out,
-        files={
-            "raw_only": args.raw_only,
-            "instances": not args.no_instances,
-            "overlay": args.overlay,
-            "source": args.source,
-        },
+        files=Files(args.raw_only, not args.no_instances, args.overlay, args.source),
     )
-    samples = read_inputs(params, movies=args.movie, ids=args.ids)
     checkpoint = find_checkpoint(params, checkpoint=args.checkpoint, load_epoch=args.load_epoch)
+    if args.cluster:
+        from runs.spread import predict_spread, sources_of
+
+        sources = sources_of(params, movies=args.movie, ids=args.ids)
+        predict_spread(params, sources, checkpoint, wanted, cluster=args.cluster)
+        return 0
+    samples = read_inputs(params, movies=args.movie, ids=args.ids)
     predict_data(params, samples, checkpoint, wanted, device=args.device, threads=args.threads)
     return 0
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from common.files import InputError, atomic_path
+from common.figures import save_figure
+from common.files import InputError
 
 
 def attention_maps(model: torch.nn.Module, x: torch.Tensor) -> dict[str, np.ndarray]:
@@ -25,14 +26,14 @@ def attention_maps(model: torch.nn.Module, x: torch.Tensor) -> dict[str, np.ndar
     """
     with torch.inference_mode():
         model(x)
-    found = {}
+    maps = {}
     for name, module in model.named_modules():
         if getattr(module, "attention_map", None) is not None:
             map_ = torch.nn.functional.interpolate(
                 module.attention_map, size=x.shape[2:], mode="trilinear"
             )
-            found[name] = map_[0, 0].cpu().numpy()
-    return found
+            maps[name] = map_[0, 0].cpu().numpy()
+    return maps
 
 
 def grad_cam(
@@ -109,14 +110,6 @@ def draw_maps(path: Path, chunk: np.ndarray, maps: dict[str, np.ndarray]) -> Pat
         axes.set_ylabel("y (px)")
         figure.colorbar(shown, ax=axes, label="network input" if name == "movie" else "weight")
     panels[-1].set_xlabel("x (px)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
-    rows = np.column_stack([np.indices(chunk[frame].shape).reshape(2, -1).T, *_flat(images)])
-    with atomic_path(path.with_suffix(".csv")) as temporary:
-        header = ",".join(["y", "x", *images])
-        np.savetxt(temporary, rows, fmt="%.6g", delimiter=",", header=header, comments="")
-    return path
-
-
-def _flat(images):
-    return [image.ravel() for image in images.values()]
+    y, x = (places.ravel() for places in np.indices(chunk[frame].shape))
+    values = {name: image.ravel() for name, image in images.items()}
+    return save_figure(figure, path, {"y": y, "x": x, **values})

@@ -111,15 +111,20 @@ def write_classical(
         given: settings.recording.Given, what the user says about the movie.
         options: threshold_sd, detrend, whole_frame of ``classical_events``.
     """
+    with writing(out):
+        return _write_classical(path, out, given, options)
+
+
+def _write_classical(path, out, given, options):
+    """Detect and write while the folder is held; return {class: events}."""
     movie = read_movie(path, given)
     post = calibrated_post(movie)
     print(post.calibration.line())
     seen = {"state": movie.state, "cell": cell_of(movie)}
-    found = classical_events(movie.data, post, **options, **seen)
+    prediction = classical_events(movie.data, post, **options, **seen)
     physical = {"calibration": post.calibration}
-    table = event_table(movie.data, found, **physical, **seen)
+    table = event_table(movie.data, prediction, **physical, **seen)
     frequency = event_frequency(table, movie.data, **physical, **seen)
-    with writing(out):
-        write_table(out / f"{path.stem}_frequency.csv", frequency)
-        write_prediction(out, path.stem, movie.data, found, None, table=table, **physical)
-    return found.counts()
+    write_table(out / f"{path.stem}_frequency.csv", frequency)
+    write_prediction(out, path.stem, movie.data, prediction, None, table=table, **physical)
+    return prediction.counts()

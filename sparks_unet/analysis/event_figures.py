@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from analysis.disc_output_tools import COLOURS, blend, grey_movie, write_rows
-from common.files import atomic_path
+from analysis.overlays import COLOURS, blend, grey_movie
+from common.figures import save_figure
 from inputs.calibration import Calibration
 from inputs.data_processing import class_contour, moving_average
 from settings.config import CLASSES, EVENT_CLASSES
@@ -295,8 +295,4 @@ def _new(width, height):
 
 def _save(figure, path, header, rows):
     """Write the figure and its CSV; return the path of the figure."""
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-    write_rows(path.with_suffix(".csv"), header, rows)
-    return path
+    return save_figure(figure, path, (header, rows), dpi=DPI)

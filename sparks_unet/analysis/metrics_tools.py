@@ -191,10 +191,10 @@ def segmentation_counts(classes: np.ndarray, predicted: np.ndarray, *, ignore_fr
     Source: section 8.8.
     """
     inside = slice(ignore_frames, max(len(classes) - ignore_frames, ignore_frames))
-    truth, found = classes[inside].ravel(), predicted[inside].ravel()
+    truth, named = classes[inside].ravel(), predicted[inside].ravel()
     # Predicted label 4 (marginal events) is no event class.
-    found = np.where(found == IGNORE_INDEX, 0, found) if (found == IGNORE_INDEX).any() else found
-    joint = np.bincount(truth.astype(np.int64) * NUM_CLASSES + found, minlength=20).reshape(5, 4)
+    named = np.where(named == IGNORE_INDEX, 0, named) if (named == IGNORE_INDEX).any() else named
+    joint = np.bincount(truth.astype(np.int64) * NUM_CLASSES + named, minlength=20).reshape(5, 4)
     confusion = joint[:IGNORE_INDEX]
     diagonal = confusion.diagonal()
     union = joint.sum(axis=1)[:IGNORE_INDEX] + confusion.sum(axis=0) - diagonal
@@ -353,8 +353,8 @@ def _group_metrics(events, names):
     )
     predicted = sum(events["predicted"][n] - events["ignored"][n] for n in names)
     right = sum(events["predicted_matched"][n][n] for n in names)
-    found = sum(events["annotated_matched"][n][n] for n in names)
-    precision, recall = _ratio(right, predicted), _ratio(found, annotated)
+    matched = sum(events["annotated_matched"][n][n] for n in names)
+    precision, recall = _ratio(right, predicted), _ratio(matched, annotated)
     f1 = None
     if precision is not None and recall is not None:
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -400,93 +400,27 @@ def sweep_metrics(counts: list[dict]) -> dict[float, dict]:
     return {float(level): event_metrics(events)[0] for level, events in total["sweep"].items()}
 
 
-def bootstrap_intervals(
-    counts: list[dict], names: list[str], *, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> dict[str, tuple]:
-    """Return intervals of metrics when movies are drawn with replacement.
-
-    Args:
-        counts: list of dicts of movie_counts, one for each movie.
-        names: metrics, as named by metrics_from_counts.
-        draws: number of resamplings.
-        seed: of the generator.
-        level: covered share.
-
-    Returns:
-        {name: (low, high)}; (None, None) where the metric is never defined.
-    """
-    rng = np.random.default_rng(seed)
-    table = np.array([_leaves(one) for one in counts], np.int64)  # (movies, leaves)
-    values = {name: [] for name in names}
-    for _ in range(draws):
-        chosen = rng.integers(len(counts), size=len(counts))
-        summed = _with_leaves(counts[0], iter(table[chosen].sum(axis=0).tolist()))
-        metrics = metrics_from_counts([summed])
-        for name in names:
-            if metrics[name] is not None and name not in metrics["not_available"]:
-                values[name].append(metrics[name])
-    edges = (50 * (1 - level), 50 * (1 + level))
-    return {
-        name: tuple(float(v) for v in np.percentile(found, edges)) if found else (None, None)
-        for name, found in values.items()
-    }
-
-
-def compare_runs(
-    counts: list[dict],
-    other_counts: list[dict],
-    names: list[str],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple]:
-    """Return the difference of two runs on the same movies with its bootstrap interval.
-
-    Args:
-        counts, other_counts: lists of dicts of movie_counts, same movies in the same order.
-        names: metrics.
-        draws: number of resamplings; both runs see the same movies in each.
-        seed: of the generator.
-
-    Returns:
-        {name: (difference, low, high)}, other run minus the first.
-    """
-    rng = np.random.default_rng(seed)
-    samples = [np.arange(len(counts))]
-    samples += [rng.integers(len(counts), size=len(counts)) for _ in range(draws)]
-    differences = {name: [] for name in names}
-    for chosen in samples:
-        first = metrics_from_counts([counts[i] for i in chosen])
-        second = metrics_from_counts([other_counts[i] for i in chosen])
-        for name in names:
-            differences[name].append((second[name] or 0.0) - (first[name] or 0.0))
-    return {
-        name: (found[0], *(float(v) for v in np.percentile(found[1:], (2.5, 97.5))))
-        for name, found in differences.items()
-    }
-
-
 def add_counts(counts: list[dict]) -> dict:
     """Add a list of nested dicts (or lists) of integers of the same layout."""
-    table = np.array([_leaves(one) for one in counts], np.int64)
-    return _with_leaves(counts[0], iter(table.sum(axis=0).tolist()))
+    table = np.array([leaves(one) for one in counts], np.int64)
+    return with_leaves(counts[0], iter(table.sum(axis=0).tolist()))
 
 
-def _leaves(tree):
+def leaves(tree):
     """Return all integers of nested dicts and lists in their order."""
     if isinstance(tree, dict):
         tree = tree.values()
     elif not isinstance(tree, list):
         return [tree]
-    return [leaf for branch in tree for leaf in _leaves(branch)]
+    return [leaf for branch in tree for leaf in leaves(branch)]
 
 
-def _with_leaves(tree, leaves):
+def with_leaves(tree, leaves):
     """Return a copy of nested dicts and lists whose integers come from ``leaves``."""
     if isinstance(tree, dict):
-        return {key: _with_leaves(branch, leaves) for key, branch in tree.items()}
+        return {key: with_leaves(branch, leaves) for key, branch in tree.items()}
     if isinstance(tree, list):
-        return [_with_leaves(branch, leaves) for branch in tree]
+        return [with_leaves(branch, leaves) for branch in tree]
     return next(leaves)
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from analysis.metrics_tools import are_counts, compare_runs, metrics_from_counts
+from analysis.metrics_tools import are_counts, metrics_from_counts
+from analysis.resampling import compare_runs
 from common.files import InputError, read_json
 
 

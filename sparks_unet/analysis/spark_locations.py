@@ -4,15 +4,18 @@ Source: section 8.6 of the specification: threshold, small objects, peaks of sec
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import signal
 
-from analysis.disc_output_tools import spark_check_frames, write_locations, write_view
+from analysis.disc_output_tools import write_locations
 from analysis.location_metrics import location_metrics, match_sparks
+from analysis.overlays import spark_check_frames, write_view
 from analysis.preds_processing_tools import calibrated_post, threshold_mask
 from common.files import InputError, atomic_path
+from common.locks import writing
 from inputs.calibration import ScaledPost
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import (
@@ -120,17 +123,32 @@ def write_check(
     return f"precision {metrics['precision']:.3f}, recall {metrics['recall']:.3f}"
 
 
+@dataclass(frozen=True)
+class SparkSearch:
+    """How sparks are looked for in their probabilities.
+
+    Attributes:
+        threshold: probability above it is spark.
+        min_radius: objects below (2r)^3 voxels go.
+        ignore_frames: first and last frames to skip.
+        sigma: smoothing before the peak search.
+        bandstop: remove oscillations first.
+    """
+
+    threshold: float = 0.9
+    min_radius: int = 3
+    ignore_frames: int = 6
+    sigma: float = 3.0
+    bandstop: bool = False
+
+
 def write_spark_locations(
     prediction_path: Path,
     movie_path: Path,
     *,
     out: Path | None = None,
-    threshold: float = 0.9,
-    min_radius: int = 3,
-    ignore_frames: int = 6,
-    sigma: float = 3.0,
+    search: SparkSearch | None = None,
     annotation: tuple[Path | None, Path | None] = (None, None),
-    bandstop: bool = False,
     given: Given | None = None,
 ) -> list[str]:
     """Write the table of sparks; return the lines that tell what was found.
@@ -139,18 +157,23 @@ def write_spark_locations(
         prediction_path: spark probabilities or mask (TIFF).
         movie_path: its movie (TIFF).
         out: CSV; None: beside the prediction.
-        threshold: probability above it is spark.
-        min_radius: objects below (2r)^3 voxels go.
-        ignore_frames: first and last frames to skip.
-        sigma: smoothing before the peak search.
+        search: how sparks are looked for; None: the published way.
         annotation: paths of the class and the event mask to compare with, or None.
-        bandstop: remove oscillations first.
         given: settings.recording.Given, what the user says about the movie, or None.
     """
+    search = search or SparkSearch()
+    out = out or prediction_path.with_name(f"{prediction_path.stem}_locations.csv")
+    # the comparison lies beside the prediction, the table where the user wants it
+    with writing(out.parent), writing(prediction_path.parent if annotation[0] else out.parent):
+        return _written(prediction_path, movie_path, out, search, annotation, given)
+
+
+def _written(prediction_path, movie_path, out, search, annotation, given):
+    """Search, compare and write; return the lines that tell what was found."""
     prediction, movie = read_stack(prediction_path), read_movie(movie_path, given)
     same_shape(prediction, movie)
-    if not 0 <= threshold <= 1:
-        raise InputError(f"--threshold {threshold}: expected a number from 0 to 1")
+    if not 0 <= search.threshold <= 1:
+        raise InputError(f"--threshold {search.threshold}: expected a number from 0 to 1")
     if (annotation[0] is None) != (annotation[1] is None):
         raise InputError("--classes and --events: give both or none")
     masks = None
@@ -158,20 +181,19 @@ def write_spark_locations(
         shape = movie.data.shape
         masks = read_class_labels(annotation[0], shape), read_event_labels(annotation[1], shape)
     post = calibrated_post(movie)
-    post = dataclasses.replace(post, ignore_frames=ignore_frames)
+    post = dataclasses.replace(post, ignore_frames=search.ignore_frames)
     data = movie.data
-    if bandstop:
+    if search.bandstop:
         data = bandstop_filter(data, 1e3 / post.calibration.frame_ms)
-    mask = threshold_mask(prediction.data, threshold, min_radius=min_radius)
+    mask = threshold_mask(prediction.data, search.threshold, min_radius=search.min_radius)
     peaks = spark_peaks(
         data - data.min(),
         mask,
-        sigma=sigma,
+        sigma=search.sigma,
         distance_px=post.spark_distance_px,
         distance_frames=post.spark_distance_frames,
     )
-    peaks = drop_marginal_points(peaks, len(data), ignore_frames)
-    out = out or prediction_path.with_name(f"{prediction_path.stem}_locations.csv")
+    peaks = drop_marginal_points(peaks, len(data), search.ignore_frames)
     write_locations(out, peaks)
     lines = [f"{len(peaks)} sparks in {out}"]
     if masks is not None:

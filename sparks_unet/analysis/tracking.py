@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.disc_output_tools import sixteen_bit
 from analysis.preds_processing_tools import threshold_mask
+from common.locks import writing
 from inputs.data_processing import connected_components
 from inputs.movie_io import read_stack, write_stack
 
@@ -34,13 +35,14 @@ def write_tracks(
     path: Path, out: Path | None = None, *, threshold: float, min_radius: int, ignore_frames: int
 ) -> tuple[Path, int]:
     """Write the labelled movie of the probabilities at ``path``; return (path, events)."""
-    movie = read_stack(path)
-    events = track_objects(
-        movie.data.astype(np.float32),
-        threshold,
-        min_radius=min_radius,
-        ignore_frames=ignore_frames,
-    )
     out = out or path.with_name(f"{path.stem}_events.tif")
-    write_stack(out, sixteen_bit(events), calibration=movie.calibration)
+    with writing(out.parent):
+        movie = read_stack(path)
+        events = track_objects(
+            movie.data.astype(np.float32),
+            threshold,
+            min_radius=min_radius,
+            ignore_frames=ignore_frames,
+        )
+        write_stack(out, sixteen_bit(events), calibration=movie.calibration)
     return out, int(events.max(initial=0))

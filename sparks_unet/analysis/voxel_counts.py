@@ -119,10 +119,10 @@ def peak_results(
     true_peaks = drop_marginal_points(true_peaks, len(movie), post.ignore_frames)
 
     def counts(mask):
-        found = spark_peaks(movie, mask, sigma=post.sigma_peaks_dataset, **distance)
-        found = drop_marginal_points(found, len(movie), post.ignore_frames)
-        paired = match_sparks(true_peaks, found, **distance)[0]
-        return {"tp": len(paired), "tp_fp": len(found), "tp_fn": len(true_peaks)}
+        peaks = spark_peaks(movie, mask, sigma=post.sigma_peaks_dataset, **distance)
+        peaks = drop_marginal_points(peaks, len(movie), post.ignore_frames)
+        paired = match_sparks(true_peaks, peaks, **distance)[0]
+        return {"tp": len(paired), "tp_fp": len(peaks), "tp_fn": len(true_peaks)}
 
     masks = {f"{t:g}": (probability, t) for t in thresholds}
     masks["argmax"] = (argmax == CLASSES["sparks"], 0)
@@ -150,7 +150,7 @@ def find_predictions(
     Raises:
         InputError: a class is missing or there are several files for it.
     """
-    found, faults = {}, []
+    files, faults = {}, []
     longer = [one for one in known if one.endswith(f"_{movie_id}")]
     for name in EVENT_CLASSES:
         paths = []
@@ -167,9 +167,9 @@ def find_predictions(
             faults.append(
                 f"{folder}: {len(paths)} files *_{movie_id}_*raw_{name}.tif; expected one"
             )
-        found[name] = paths[0] if paths else None
+        files[name] = paths[0] if paths else None
     raise_faults(faults)
-    return found
+    return files
 
 
 def _by_exclusion(counts):
@@ -221,6 +221,12 @@ def write_counts(
     thresholds = list(thresholds)
     if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:
         raise InputError(f"--thresholds {thresholds}: expected rising numbers from 0 to 1")
+    with writing(out):
+        _count(preds, data, ids, out, thresholds, given)
+
+
+def _count(preds, data, ids, out, thresholds, given):
+    """Count and write while the folder is held."""
     for movie_id in ids:  # a missing file is found before the long count starts
         find_predictions(preds, movie_id, movie_ids(data))
     by_group, peaks = {group: {} for group in GROUPS}, {}
@@ -239,10 +245,9 @@ def write_counts(
             post,
             thresholds=thresholds,
         )
-    with writing(out):
-        for group, results in by_group.items():
-            write_json(out / "per_pixel_results" / f"{group}_results.json", _with_sum(results))
-        write_json(out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
+    for group, results in by_group.items():
+        write_json(out / "per_pixel_results" / f"{group}_results.json", _with_sum(results))
+    write_json(out / "spark_peaks_results" / "sparks_results.json", _with_sum(peaks))
 
 
 def metrics_tree(counts: dict) -> dict:
@@ -282,5 +287,6 @@ def write_count_metrics(results: Path, out: Path) -> None:
         )
         for kind, group in pairs
     }
-    for (kind, group), tree in trees.items():
-        write_json(out / f"{kind}_metrics" / f"{group}_metrics.json", tree)
+    with writing(out):
+        for (kind, group), tree in trees.items():
+            write_json(out / f"{kind}_metrics" / f"{group}_metrics.json", tree)

@@ -86,9 +86,9 @@ def assembly_rows() -> list[dict]:
             )
         return np.stack(merged, axis=1)
 
-    seconds, found = timed(ours)
+    seconds, assembled = timed(ours)
     plain_seconds, expected = timed(plain)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(assembled, expected, atol=1e-6)
     return [row("Gaussian assembly of 3 chunks", seconds, plain_seconds)]
 
 
@@ -103,10 +103,10 @@ def forward_rows(threads: int) -> list[dict]:
         with torch.inference_mode():
             return model(x)
 
-    seconds, found = timed(forward)
+    seconds, output = timed(forward)
     model.halo = 0  # switches the slabs off
     plain_seconds, expected = timed(forward)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
     return [row(f"forward 256x64x512, {counted(threads)}", seconds, plain_seconds, target=">= 1x")]
 
 
@@ -172,9 +172,9 @@ def inference_rows(stride: int) -> list[dict]:
         f"print(json.dumps(predict_standard_movie({stride})))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(done.stdout.splitlines()[-1])
     what = f"prediction of 904x64x512, stride {stride}, whole process"
-    return [row(what, found["s"], ours_mb=found["mb"], target="< 2000 MB")]
+    return [row(what, told["s"], ours_mb=told["mb"], target="< 2000 MB")]
 
 
 def own_cores() -> int:

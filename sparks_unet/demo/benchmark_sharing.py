@@ -70,14 +70,14 @@ def monai_way(model: torch.nn.Module, movie: np.ndarray, stride: int) -> np.ndar
     duration, _ = Params().chunk
     scaled = (movie - np.float32(movie.min())) / np.float32(Params().full_scale - movie.min())
     with torch.inference_mode():
-        found = sliding_window_inference(
+        output = sliding_window_inference(
             torch.from_numpy(scaled)[None, None],
             (duration, *movie.shape[1:]),
             1,
             lambda x: model(x).exp(),
             overlap=(1 - stride / duration, 0, 0),
         )
-    return found[0].numpy()
+    return output[0].numpy()
 
 
 def sharing_rows(
@@ -111,12 +111,12 @@ def sharing_rows(
             plain_s, plain = cpu_timed(lambda way=way: predict(model, movie, way | {"plain": True}))
             rows.append(row(f"{what}, each chunk whole{_difference(ours, plain)}", ours_s, plain_s))
         if against:
-            other, found = other_build(Path(against), movie, stride, threads)
-            name = f"{what}, the other build{_difference(ours, found)}"
+            other, theirs = other_build(Path(against), movie, stride, threads)
+            name = f"{what}, the other build{_difference(ours, theirs)}"
             rows.append(row(name, ours_s, other["s"], baseline_mb=other["mb"]))
         if "monai" in peers:
-            monai_s, found = cpu_timed(lambda s=stride: monai_way(model, movie, s))
-            off = np.abs(found - ours).max()
+            monai_s, theirs = cpu_timed(lambda s=stride: monai_way(model, movie, s))
+            off = np.abs(theirs - ours).max()
             rows.append(row(f"{what}, MONAI, off by {off:.2g} at the most", ours_s, monai_s))
     return rows
 

@@ -114,7 +114,7 @@ class Cases:
 
     def loss(self, criterion: str) -> dict:
         """Compare value and gradient of one loss."""
-        batch, found = self.draw(), []
+        batch, both = self.draw(), []
         raw = torch.from_numpy(
             np.random.default_rng(1).normal(size=(2, 4, *self.size)).astype(np.float32)
         )
@@ -122,8 +122,8 @@ class Cases:
             log_p = raw.log_softmax(dim=1).to(device).requires_grad_()
             value = make_loss(self.with_criterion(criterion))(log_p, batch["labels"].to(device), 0)
             value.backward()
-            found.append((value.detach().cpu().numpy(), log_p.grad.cpu().numpy()))
-        return within("loss and gradient", difference(*found), 1e-3)
+            both.append((value.detach().cpu().numpy(), log_p.grad.cpu().numpy()))
+        return within("loss and gradient", difference(*both), 1e-3)
 
     def movie(self) -> np.ndarray:
         """Return a random movie (T, H, W) of counts."""
@@ -131,25 +131,25 @@ class Cases:
 
     def prediction(self, method: str) -> dict:
         """Compare the probabilities of a movie, and how often the most likely class differs."""
-        found = []
+        both = []
         with tf32(False):
             for device in (self.device, CPU):
                 model = self.model("pablos_unet", device)
-                found.append(
+                both.append(
                     predict_probabilities(model, self.movie(), self.params, method=method)[0]
                 )
-        row = within("probability", float(np.abs(found[0] - found[1]).max()), 1e-4)
-        same = float((found[0].argmax(axis=0) == found[1].argmax(axis=0)).mean())
+        row = within("probability", float(np.abs(both[0] - both[1]).max()), 1e-4)
+        same = float((both[0].argmax(axis=0) == both[1].argmax(axis=0)).mean())
         return row | {"same class": same, "passed": row["passed"] and same > 0.9999}
 
     def low_precision(self) -> dict:
         """Compare a prediction in bfloat16 with one in float32, both on the device."""
-        found = []
+        both = []
         for amp in (True, False):
             params = dataclasses.replace(self.params, amp=amp)
             model = self.model("pablos_unet", self.device)
-            found.append(predict_probabilities(model, self.movie(), params)[0])
-        return within("probability", float(np.abs(found[0] - found[1]).max()), 5e-2)
+            both.append(predict_probabilities(model, self.movie(), params)[0])
+        return within("probability", float(np.abs(both[0] - both[1]).max()), 5e-2)
 
     def training(self, folder: str, steps: int, resume_from: int | None = None) -> TrainingRun:
         """Return a run after ``steps`` more steps on the device."""

@@ -14,7 +14,8 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from analysis.metrics_tools import annotated_instances, event_scores
-from analysis.preds_processing_tools import COMPACTNESS, minimum_extent, process_predictions
+from analysis.preds_processing_tools import minimum_extent, process_predictions
+from analysis.spark_separation import COMPACTNESS
 from demo.synthetic import DemoSettings, make_movie
 from inputs.calibration import Calibration, ScaledPost, scaled_post
 from inputs.data_processing import CUBE, MAX_FILTER_PX, annotated_spark_peaks, peak_footprint
@@ -119,9 +120,9 @@ def plain_annotated_peaks(
     for number in np.unique(sparks)[1:]:
         region = np.where(sparks == number, smoothed, 0)
         score = region.max(axis=0) * region.std(axis=0)
-        found = (score == ndimage.maximum_filter(score, size=MAX_FILTER_PX)) & (score != 0)
+        maxima = (score == ndimage.maximum_filter(score, size=MAX_FILTER_PX)) & (score != 0)
         best = None
-        for y, x in np.argwhere(found):
+        for y, x in np.argwhere(maxima):
             t = int(np.argmax(region[:, y, x]))
             if best is None or region[t, y, x] > region[tuple(best)]:
                 best = (t, y, x)
@@ -208,13 +209,15 @@ def rows(movie_shape: tuple[int, int, int] = STANDARD, seed: int = 0) -> list[di
 
     ours = measured(process_predictions, movie, probabilities, post, memory=True)
     plain = measured(plain_processing, movie, probabilities, post, memory=True)
-    found = ours[0]
-    np.testing.assert_array_equal(found.classes, plain[0][0])
-    np.testing.assert_array_equal(found.instances > 0, plain[0][1] > 0)
-    pairs = np.unique(np.stack([found.instances.ravel(), plain[0][1].ravel()]), axis=1)
-    assert len(pairs[0]) == len(found.class_of_id) == len(np.unique(pairs[1])), "other instances"
+    prediction = ours[0]
+    np.testing.assert_array_equal(prediction.classes, plain[0][0])
+    np.testing.assert_array_equal(prediction.instances > 0, plain[0][1] > 0)
+    pairs = np.unique(np.stack([prediction.instances.ravel(), plain[0][1].ravel()]), axis=1)
+    assert len(pairs[0]) == len(prediction.class_of_id) == len(np.unique(pairs[1])), (
+        "other instances"
+    )
     size = " x ".join(map(str, movie_shape))
-    n = len(found.class_of_id) - 1
+    n = len(prediction.class_of_id) - 1
     table.append(_row(f"post-processing, {size}, {n} events", ">= 6x", ours, plain))
 
     ours = measured(annotated_spark_peaks, movie, classes, events)
@@ -228,8 +231,8 @@ def rows(movie_shape: tuple[int, int, int] = STANDARD, seed: int = 0) -> list[di
     table.append(_row("event ids to instances by class", ">= 10x", ours, plain))
 
     annotated = ours[0][0]
-    ours = measured(event_scores, classes, events, found)
-    plain = measured(plain_scores, annotated, found.instances)
+    ours = measured(event_scores, classes, events, prediction)
+    plain = measured(plain_scores, annotated, prediction.instances)
     np.testing.assert_array_equal(ours[0].iomin, plain[0])
     size = " x ".join(map(str, ours[0].iomin.shape))
     table.append(_row(f"IoMin score matrix, {size}", ">= 8x", ours, plain))

@@ -52,9 +52,9 @@ def self_test(model: torch.nn.Module, params: Params, *, seed: int, size: tuple[
     settings = DemoSettings()
     scale = Calibration.of(settings.pixel_um, settings.frame_ms, "synthetic")
     post = scaled_post(scale, params.postprocessing)
-    found = process_predictions(clean, probabilities, post)
+    prediction = process_predictions(clean, probabilities, post)
     counts = movie_counts(
-        classes, events, found, post=post, ignore_frames=params.ignore_frames_loss
+        classes, events, prediction, post=post, ignore_frames=params.ignore_frames_loss
     )
     metrics = metrics_from_counts([counts])
     error = float(np.abs(probabilities.sum(axis=0) - 1).max())
@@ -68,7 +68,7 @@ def self_test(model: torch.nn.Module, params: Params, *, seed: int, size: tuple[
     return {
         "movie": {"shape": list(movie.shape), "seed": seed},
         "planted": {name: counts["events"]["annotated"][name] for name in EVENT_CLASSES},
-        "found": found.counts(),
+        "found": prediction.counts(),
         "detected": metrics["total/detected"],
         "correctly_classified": metrics["total/correctly_classified"],
         "checks": checks,

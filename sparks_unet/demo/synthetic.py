@@ -4,7 +4,6 @@ Source: section 4.5 of the specification: a super-ellipse cell with mottled, str
 fluorescence F0, events multiplied onto F0, shot noise and read noise, 16-bit counts.
 """
 
-import csv
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from common.files import InputError, atomic_path, write_json
+from common.files import InputError, write_json
+from common.tables import write_table
 from inputs.calibration import Calibration
 from inputs.movie_io import write_stack
 from settings.config import CLASSES, IGNORE_INDEX
@@ -309,13 +309,12 @@ def _label(event, number, classes, ids, cell, f0, settings):
 
 
 def _write_truth(path, rows):
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, TRUTH_COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
-            )
+    def cell(value):
+        return f"{value:.6g}" if isinstance(value, float) else value
+
+    write_table(
+        path, TRUTH_COLUMNS, ([cell(row.get(n, "")) for n in TRUTH_COLUMNS] for row in rows)
+    )
 
 
 def _check(settings):

@@ -8,6 +8,7 @@ import torch
 from analysis.attention import attention_maps, draw_maps, find_layer, grad_cam
 from analysis.preds_processing_tools import calibrated_post
 from common.files import InputError
+from common.locks import writing
 from inputs.dataset_tools import read_samples
 from inputs.datasets import MovieDataset
 from inputs.movie_io import write_stack
@@ -38,8 +39,15 @@ def explain(
         layer: name of its layer, None: the last block.
         device, threads: of ``pick_place``.
     """
+    with writing(params.output_dir / "attention"):
+        return _drawn(params, checkpoint, movie_id, (start, class_name, layer), (device, threads))
+
+
+def _drawn(params, checkpoint, movie_id, what, where):
+    """Compute and write the maps while the folder is held; return the path of the picture."""
+    start, class_name, layer = what
     sample = read_samples(params.data_dir, [movie_id], labels=False, given=params.given)[0]
-    place = pick_place(params, device, threads)
+    place = pick_place(params, *where)
     model = seeded_model(params, place.device).eval()
     load_network(model, checkpoint)
     dataset = MovieDataset(sample.movie.data, params, stride=1, name=sample.id)

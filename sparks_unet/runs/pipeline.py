@@ -15,7 +15,7 @@ from common.files import atomic_path, open_run
 from common.report import close_run
 from inputs.dataset_tools import adapted, read_samples
 from network.checkpoints import available_iterations, checkpoint_path, load_network
-from runs.prediction import predict_and_write
+from runs.prediction import Files, predict_and_write
 from runs.run_report import write_run_report
 from runs.train import calibrations, own_split, prepare, resumed, run, write_record
 from runs.training_tools import Place, choose_device, seeded_model, set_up_logging
@@ -62,16 +62,16 @@ def predict_all(params: Params, place: Place, ids: Sequence[str]) -> dict[str, t
     samples = read_samples(params.data_dir, ids, **options, given=params.given)
     samples = adapted(samples, params)
     workers = 1 if place.device.type == "cuda" else min(torch.get_num_threads(), len(samples))
-    found = Parallel(n_jobs=workers)(
+    folder = params.output_dir / "predictions"
+    results = Parallel(n_jobs=workers)(
         delayed(predict_and_write)(
             *(model, sample, params),
-            out_dir=params.output_dir / "predictions",
-            stem=f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
-            overlay="gif",
+            folder / f"{params.run_name}_{iteration}_{sample.id}_{params.inference}",
+            Files(overlay="gif"),
         )
         for sample in samples
     )
-    return {sample.id: (sample, *one) for sample, one in zip(samples, found, strict=True)}
+    return {sample.id: (sample, *one) for sample, one in zip(samples, results, strict=True)}
 
 
 def say_device(params: Params, wanted: str) -> None:
@@ -119,7 +119,8 @@ def story(
         samples = [*(train or []), *val]
         write_record(params, samples, calibration=calibrations(samples), **extra)
     if params.training:
-        run(dataclasses.replace(todo, testing=False), place, train, val)
+        resuming = todo is not params
+        run(dataclasses.replace(todo, testing=False), place, train, val, resuming=resuming)
     if not place.first:
         return 0
     ids = [*params.ids("test"), *([control_id] if demo else [])]

@@ -4,7 +4,7 @@ Source: section 8 of the specification.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,15 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from analysis.disc_output_tools import write_overlay, write_prediction, write_table
+from analysis.disc_output_tools import write_prediction, write_table
 from analysis.kinetics import event_frequency, event_table
-from analysis.metrics_tools import (
-    bootstrap_intervals,
-    metrics_from_counts,
-    sample_counts,
-    sweep_metrics,
-)
+from analysis.metrics_tools import metrics_from_counts, sample_counts, sweep_metrics
+from analysis.overlays import write_overlay
 from analysis.preds_processing_tools import Prediction, calibrated_post, process_predictions
+from analysis.resampling import bootstrap_intervals
 from common.files import InputError, atomic_path, write_json
 from common.locks import hold
+from common.names import file_name
 from inputs.calibration import Calibration, scaled_post
 from inputs.cell import cell_of
 from inputs.dataset_tools import Sample, adapted, read_samples
@@ -56,14 +54,14 @@ def find_checkpoint(
         return checkpoint, stem.rsplit("_", 1)[-1].lstrip("0") or stem
     iteration = load_epoch
     if iteration is None:
-        found = available_iterations(params.output_dir)
+        iterations = available_iterations(params.output_dir)
         iteration = params.inference_load_epoch
-        if iteration not in found and found:
+        if iteration not in iterations and iterations:
             logger.warning(
                 "no network_%06d.pth in %s: the newest, %d, is loaded",
-                *(iteration, params.output_dir, found[-1]),
+                *(iteration, params.output_dir, iterations[-1]),
             )
-            iteration = found[-1]
+            iteration = iterations[-1]
     return checkpoint_path(params.output_dir, "network", iteration), str(iteration)
 
 
@@ -78,7 +76,7 @@ def read_inputs(
         ids: movies of the data folder in their place; None: the test set.
     """
     if movies:
-        samples = [Sample(_movie_id(path), read_movie(path, params.given)) for path in movies]
+        samples = [Sample(movie_id(path), read_movie(path, params.given)) for path in movies]
         names = [sample.id for sample in samples]
         if len(set(names)) < len(names):
             raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
@@ -90,21 +88,35 @@ def read_inputs(
     return adapted(samples, params)
 
 
-def _movie_id(path):
-    return path.stem.removesuffix("_video").replace("_", "-")
+def movie_id(path: Path) -> str:
+    """Return the id of a movie file, the start of the names of its results."""
+    name = path.stem.removesuffix("_video").replace("_", "-")
+    return file_name(name, f"{path}: id")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files of a prediction are written.
+
+    Attributes:
+        raw_only: the probabilities only.
+        instances: the event instances.
+        overlay: kind of the coloured movie: gif, mp4, tif or None.
+        source: the movie as <stem>_xs.tif and its class labels as <stem>_ys.tif.
+    """
+
+    raw_only: bool = False
+    instances: bool = True
+    overlay: str | None = None
+    source: bool = False
 
 
 def predict_and_write(
     model: torch.nn.Module,
     sample: Sample,
     params: Params,
-    *,
-    out_dir: Path,
-    stem: str,
-    raw_only: bool = False,
-    instances: bool = True,
-    overlay: str | None = None,
-    source: bool = False,
+    target: Path,
+    files: Files | None = None,
     **options: Any,
 ) -> tuple[Prediction | None, pd.DataFrame | None, dict | None]:
     """Predict one recording and write its files.
@@ -113,46 +125,43 @@ def predict_and_write(
         model: network.
         sample: Sample; with class labels and event ids the prediction is measured.
         params: Params.
-        out_dir: folder to write into.
-        stem: first part of the file names.
-        raw_only: write the probabilities only.
-        instances: write the event instances.
-        overlay: kind of the coloured movie: gif, mp4, tif or None.
-        source: write the movie as <stem>_xs.tif and its class labels as <stem>_ys.tif.
+        target: folder and first part of the file names.
+        files: which files are written; None: all but the coloured movie.
         options: method, stride, batch_size of ``predict_probabilities``.
 
     Returns:
         (Prediction, event table, counts); counts is None without labels, all are with raw_only.
     """
+    files = files or Files()
+    out_dir, stem = target.parent, target.name
     movie = sample.movie.data
     post = calibrated_post(sample.movie, post=params.postprocessing)
     physical = {"calibration": post.calibration}
     method = options.get("method") or params.inference
-    if raw_only and not source and can_be_streamed(params, method):
+    if files.raw_only and not files.source and can_be_streamed(params, method):
         chunks = {name: options.get(name) for name in ("stride", "batch_size")}
-        place = {"out_dir": out_dir, "stem": stem, "name": sample.id}
-        write_probabilities(model, movie, params, **place, **chunks, **physical)
+        write_probabilities(model, movie, params, target, name=sample.id, **chunks, **physical)
         return None, None, None
     probabilities, clean = predict_probabilities(model, movie, params, name=sample.id, **options)
-    inputs = {"source": True, "truth": sample.classes} if source else {}
+    inputs = {"source": True, "truth": sample.classes} if files.source else {}
     inputs["raw_bits"] = params.raw_bits
-    if raw_only:
+    if files.raw_only:
         write_prediction(out_dir, stem, movie, None, probabilities, **inputs, **physical)
         return None, None, None
-    found = process_predictions(clean, probabilities, post)
+    prediction = process_predictions(clean, probabilities, post)
     seen = {"state": sample.movie.state, "cell": cell_of(sample.movie)}
-    table = event_table(movie, found, probabilities=probabilities, **physical, **seen)
+    table = event_table(movie, prediction, probabilities=probabilities, **physical, **seen)
     frequency = event_frequency(table, movie, **physical, **seen)
     write_table(out_dir / f"{stem}_frequency.csv", frequency)
-    kinds = {"table": table, "instances": instances, **inputs}
-    write_prediction(out_dir, stem, movie, found, probabilities, **kinds, **physical)
-    if overlay:
-        path = out_dir / f"{stem}_overlay.{overlay}"
-        write_overlay(path, movie, found.classes, truth_classes=sample.classes, **physical)
+    kinds = {"table": table, "instances": files.instances, **inputs}
+    write_prediction(out_dir, stem, movie, prediction, probabilities, **kinds, **physical)
+    if files.overlay:
+        path = out_dir / f"{stem}_overlay.{files.overlay}"
+        write_overlay(path, movie, prediction.classes, truth_classes=sample.classes, **physical)
     counts = None
     if sample.classes is not None and sample.events is not None:
-        counts = sample_counts(sample, found, params, post)
-    return found, table, counts
+        counts = sample_counts(sample, prediction, params, post)
+    return prediction, table, counts
 
 
 def predict_one(
@@ -235,6 +244,22 @@ def gathered(counts: dict, place: Place) -> dict:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def change_text(name: str, stride: int, own: int, change: float) -> str:
+    """Return the line of --compare-strides."""
+    return f"{name}: mean absolute difference of stride {stride} and {own}: {change:.3g}"
+
+
+def write_scores(out_dir: Path, counts: dict[str, dict | None]) -> None:
+    """Write and print the metrics of the movies {id: counts} that have labels, where any has."""
+    counts = {key: value for key, value in counts.items() if value}
+    if not counts:
+        return
+    metrics, _ = write_metrics(out_dir, counts)
+    for name in SHOWN:
+        value = "n/a" if name in metrics["not_available"] else f"{metrics[name]:.3f}"
+        print(f"{name}: {value}")
+
+
 def predict_movie(
     model: torch.nn.Module,
     movie: np.ndarray,
@@ -260,8 +285,8 @@ def predict_movie(
     """
     probabilities, clean = predict_probabilities(model, movie, params, **options)
     post = scaled_post(calibration, params.postprocessing)
-    found = process_predictions(clean, probabilities, post, training_mode=training_mode)
-    return found.classes, found.instances, probabilities, found.spark_peaks
+    prediction = process_predictions(clean, probabilities, post, training_mode=training_mode)
+    return prediction.classes, prediction.instances, probabilities, prediction.spark_peaks
 
 
 @dataclass(frozen=True)
@@ -275,7 +300,7 @@ class Wanted:
         workers: movies at a time, one a process.
         compare_strides: also predict with the stride of the configuration.
         out: folder for the results; None: the run's own.
-        files: options of ``predict_and_write``: raw_only, instances, overlay, source.
+        files: which files are written.
     """
 
     methods: tuple = ()
@@ -284,7 +309,7 @@ class Wanted:
     workers: int = 1
     compare_strides: bool = False
     out: Path | None = None
-    files: dict = field(default_factory=dict)
+    files: Files = Files()
 
 
 def predict_data(
@@ -325,12 +350,11 @@ def predict_data(
                 *(model, sample, params),
                 compare=wanted.compare_strides,
                 threads=max(1, torch.get_num_threads() // wanted.workers),
-                out_dir=out_dir,
-                stem=f"{params.run_name}_{iteration}_{sample.id}_{method}",
+                target=out_dir / f"{params.run_name}_{iteration}_{sample.id}_{method}",
+                files=wanted.files,
                 method=method,
                 stride=wanted.stride,
                 batch_size=wanted.batch_size,
-                **wanted.files,
             )
             for sample in own
         ]
@@ -338,15 +362,8 @@ def predict_data(
         results = Parallel(n_jobs=wanted.workers)(work)
         for sample, (counts[sample.id], change) in zip(own, results, strict=True):
             if change is not None:
-                print(
-                    f"{sample.id}: mean absolute difference of stride {wanted.stride or stride} "
-                    f"and {stride}: {change:.3g}"
-                )
-        counts = {key: value for key, value in gathered(counts, place).items() if value}
-        if place.first and counts:
-            metrics, _ = write_metrics(out_dir, counts)
-            for name in SHOWN:
-                value = "n/a" if name in metrics["not_available"] else f"{metrics[name]:.3f}"
-                print(f"{name}: {value}")
+                print(change_text(sample.id, wanted.stride or stride, stride, change))
+        counts = gathered(counts, place)
         if place.first:
+            write_scores(out_dir, counts)
             print(f"{method}: {len(samples)} movies in {out_dir}")

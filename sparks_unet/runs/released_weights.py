@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from common.files import InputError
+from common.locks import hold
 from network.checkpoints import checkpoint_path, load_network, save_state
 from runs.training_tools import seeded_model
 from settings.config import Params
@@ -59,9 +60,9 @@ def network_file(files: Sequence[Path], member: str | None = None) -> Iterator[P
 def _member(names, wanted, listed):
     """Return the network file to take from an archive."""
     networks = [name for name in names if NETWORK.fullmatch(Path(name).name)]
-    found = [name for name in networks if wanted in (None, name)]
-    if len(found) == 1:
-        return found[0]
+    members = [name for name in networks if wanted in (None, name)]
+    if len(members) == 1:
+        return members[0]
     inside = ", ".join(networks) if networks else "no file network_<iteration>.pth"
     raise InputError(f"{listed}: holds {inside}; expected one, or --member NAME")
 
@@ -72,6 +73,7 @@ def import_network(path: Path, params: Params) -> tuple[torch.nn.Module, Path]:
     Returns:
         (network in eval mode, path of the copy).
     """
+    hold(params.output_dir)
     model = seeded_model(params, torch.device("cpu"))
     load_network(model, path)
     target = checkpoint_path(params.output_dir, "network", int(NETWORK.fullmatch(path.name)[1]))

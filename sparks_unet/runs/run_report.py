@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.classical import classical_events
-from analysis.disc_output_tools import write_overlay, write_table
+from analysis.disc_output_tools import write_table
 from analysis.event_figures import (
     plot_class_bars,
     plot_confusion,
@@ -21,6 +21,7 @@ from analysis.event_figures import (
 )
 from analysis.kinetics import event_frequency
 from analysis.metrics_tools import metrics_from_counts, sample_counts
+from analysis.overlays import write_overlay
 from analysis.preds_processing_tools import calibrated_post
 from common.files import FOLDER, read_json
 from common.report import (
@@ -161,10 +162,10 @@ def draw_figures(
             )
         )
     for kind in EVENT_CLASSES:
-        found = _strongest(results, kind)
-        if found is None:
+        strongest = _strongest(results, kind)
+        if strongest is None:
             continue
-        sample, row = found
+        sample, row = strongest
         post = calibrated_post(sample.movie, post=params.postprocessing)
         figures.append(
             _figure(
@@ -183,7 +184,7 @@ def draw_figures(
 
 def _label_figures(folder, params, results, metrics, intervals, labelled):
     first = labelled[0]
-    sample, found = results[first][:2]
+    sample, prediction = results[first][:2]
     post = calibrated_post(sample.movie, post=params.postprocessing)
     ratios = {}
     for name in labelled:
@@ -195,7 +196,7 @@ def _label_figures(folder, params, results, metrics, intervals, labelled):
             "montage",
             plot_montage,
             sample.movie.data,
-            found.classes,
+            prediction.classes,
             sample.classes,
             calibration=post.calibration,
             caption=f"Movie {first}, annotation left, prediction right.",
@@ -260,7 +261,7 @@ def write_run_report(
         started: time.time() of the start.
     """
     run_dir = params.output_dir
-    labelled = [name for name, found in results.items() if found[3] and name != control_id]
+    labelled = [name for name, result in results.items() if result[3] and name != control_id]
     counts = {name: results[name][3] for name in labelled}
     metrics = intervals = None
     if labelled:
@@ -384,20 +385,20 @@ def _classical_metrics(params, samples):
     for sample in samples:
         post = calibrated_post(sample.movie, post=params.postprocessing)
         seen = {"cell": cell_of(sample.movie, tell=False), "state": sample.movie.state}
-        found = classical_events(sample.movie.data, post, **seen)
-        counts.append(sample_counts(sample, found, params, post))
+        prediction = classical_events(sample.movie.data, post, **seen)
+        counts.append(sample_counts(sample, prediction, params, post))
     return metrics_from_counts(counts)
 
 
 def _overlay(run_dir, params, results, labelled):
     """Write the GIF that shows the result at a glance; return its path inside the run."""
     name = labelled[0] if labelled else next(iter(results))
-    sample, found = results[name][:2]
+    sample, prediction = results[name][:2]
     post = calibrated_post(sample.movie, post=params.postprocessing)
     path = write_overlay(
         run_dir / "figures" / f"overlay_{name}.gif",
         sample.movie.data,
-        found.classes,
+        prediction.classes,
         truth_classes=sample.classes,
         calibration=post.calibration,
         max_mb=PICTURE_MB,

@@ -5,15 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.disc_output_tools import (
-    instance_frames,
-    overlay_frames,
-    write_event_lists,
-    write_overlay,
-    write_prediction,
-    write_view,
-)
+from analysis.disc_output_tools import write_event_lists, write_prediction
 from analysis.kinetics import event_table
+from analysis.overlays import instance_frames, overlay_frames, write_overlay, write_view
 from analysis.preds_processing_tools import calibrated_post, process_predictions
 from common.locks import hold
 from inputs.cell import cell_of
@@ -41,6 +35,7 @@ def separate(
         overlay: write coloured movies.
         given: settings.recording.Given, what the user says about the movie.
     """
+    hold(out)
     movie = read_movie(movie_path, given)
     probabilities = {}
     for name in EVENT_CLASSES:
@@ -51,19 +46,18 @@ def separate(
     print(post.calibration.line())
     post = dataclasses.replace(post, fill_holes=fill_holes)
     physical = {"calibration": post.calibration}
-    found = process_predictions(movie.data - movie.data.min(), probabilities, post)
+    prediction = process_predictions(movie.data - movie.data.min(), probabilities, post)
     channels = [probabilities[name].astype(np.float32) for name in EVENT_CLASSES]
     channels = np.stack([1 - sum(channels), *channels])
     seen = {"state": movie.state, "cell": cell_of(movie)}
-    table = event_table(movie.data, found, probabilities=channels, **physical, **seen)
+    table = event_table(movie.data, prediction, probabilities=channels, **physical, **seen)
     stem = movie_path.stem
-    hold(out)
-    write_prediction(out, stem, movie.data, found, None, table=table, raw=False, **physical)
-    write_event_lists(out, stem, found.classes, found.instances)
+    write_prediction(out, stem, movie.data, prediction, None, table=table, raw=False, **physical)
+    write_event_lists(out, stem, prediction.classes, prediction.instances)
     if overlay:
-        write_overlay(out / f"{stem}_overlay.gif", movie.data, found.classes, **physical)
-        coloured = instance_frames(movie.data, found.instances)
+        write_overlay(out / f"{stem}_overlay.gif", movie.data, prediction.classes, **physical)
+        coloured = instance_frames(movie.data, prediction.instances)
         write_view(out / f"{stem}_instances.gif", coloured, legend=False, **physical)
-        white = overlay_frames(movie.data, found.classes, white=True)
+        white = overlay_frames(movie.data, prediction.classes, white=True)
         write_stack(out / f"{stem}_white.tif", white, **physical)
-    return found.counts()
+    return prediction.counts()

@@ -28,13 +28,11 @@ def write_probabilities(
     model: torch.nn.Module,
     movie: np.ndarray,
     params: Params,
+    target: Path,
     *,
-    out_dir: str | Path,
-    stem: str,
     calibration: Calibration | None = None,
-    stride: int | None = None,
-    batch_size: int | None = None,
     name: str = "movie",
+    **chunks: int | None,
 ) -> dict[str, Path]:
     """Write <stem>_raw_<class>.tif of a movie as its frames are predicted.
 
@@ -42,16 +40,17 @@ def write_probabilities(
         model: network; it is put into eval mode.
         movie: (T, H, W) counts, in memory or mapped from a file.
         params: Params for which ``can_be_streamed`` holds; raw_bits as of ``write_prediction``.
-        out_dir: folder.
-        stem: beginning of the names.
+        target: folder and beginning of the names.
         calibration: Calibration of the movie.
-        stride, batch_size, name: of ``predict_probabilities``.
+        name: of the movie, for messages.
+        chunks: stride, batch_size of ``predict_probabilities``.
 
     Returns:
         {kind: path}.
     """
     model.eval()
-    dataset = LazyMovie(movie, params, stride=stride, name=name)
+    dataset = LazyMovie(movie, params, stride=chunks.get("stride"), name=name)
+    batch_size = chunks.get("batch_size")
     frames = KeptFrames(
         "overlap", dataset.shape[0], dataset.duration, dataset.stride, pads=dataset.pads
     )
@@ -59,7 +58,7 @@ def write_probabilities(
     with contextlib.ExitStack() as stack:
         writers = {}
         for kind in EVENT_CLASSES:
-            path = Path(out_dir) / f"{stem}_raw_{kind}.tif"
+            path = target.with_name(f"{target.name}_raw_{kind}.tif")
             writer = StackWriter(
                 path, movie.shape, np.float32, calibration=calibration, compress=bits > 0
             )

@@ -47,11 +47,13 @@ LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "connected-components-3d
 
 def resumed(params: Params) -> Params:
     """Return ``params`` that continue the run from its newest checkpoint up to train_epochs."""
-    found = available_iterations(params.output_dir)
-    if not found:
+    iterations = available_iterations(params.output_dir)
+    if not iterations:
         return params
-    done = min(found[-1], params.train_epochs)
+    done = min(iterations[-1], params.train_epochs)
     logger.info("resuming after iteration %d of %d", done, params.train_epochs)
+    if done == params.train_epochs:
+        print(f"all {done} iterations are trained already")
     return dataclasses.replace(
         params, load_run_name="", load_epoch=done, train_epochs=params.train_epochs - done
     )
@@ -59,13 +61,13 @@ def resumed(params: Params) -> Params:
 
 def check_run_folder(params: Params) -> None:
     """Refuse to mix a new run with the checkpoints of another one."""
-    found = available_iterations(params.output_dir)
-    newer = [n for n in found if n > params.load_epoch]
+    iterations = available_iterations(params.output_dir)
+    newer = [n for n in iterations if n > params.load_epoch]
     own = params.load_epoch and params.load_dir == params.output_dir
-    if params.training and (newer or (found and not own)):
+    if params.training and (newer or (iterations and not own)):
         raise InputError(
-            f"{params.output_dir}: holds a run with checkpoints up to iteration {found[-1]}; use "
-            f"--resume, load_epoch = {found[-1]}, another run_name, or remove the folder"
+            f"{params.output_dir}: holds a run with checkpoints up to iteration {iterations[-1]}; "
+            f"use --resume, load_epoch = {iterations[-1]}, another run_name, or remove the folder"
         )
 
 
@@ -216,9 +218,21 @@ def calibrations(samples: Iterable[Sample]) -> dict[str, dict]:
 
 
 def run(
-    params: Params, place: Place, train: list[Sample] | None, val: list[Sample]
+    params: Params,
+    place: Place,
+    train: list[Sample] | None,
+    val: list[Sample],
+    *,
+    resuming: bool = False,
 ) -> tuple[dict, list[dict]] | None:
-    """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None."""
+    """Train and validate as ``params`` say; return the last (metrics, per-movie counts) or None.
+
+    Args:
+        params, place, train, val: of ``prepare``.
+        resuming: go on with an interrupted run, so that it ends as if it had not been: what it
+            loads is validated only where the undisturbed run does that too. Without it a network
+            that is loaded is always validated first (published rule for load_epoch).
+    """
     folder = params.output_dir
     dataset = SparkDataset(train, params, augment=True) if params.training else None
     training_run = TrainingRun(params, dataset, val, place)
@@ -230,8 +244,11 @@ def run(
         rows_before(folder / "loss.csv", params.load_epoch)
         rows_before(folder / "metrics.csv", params.load_epoch)
         training_run.loggers = open_loggers(params, folder)
-    result = training_run.validate() if params.load_epoch and params.training else None
-    if params.training:
+    due = not resuming or params.load_epoch % params.test_every == 0
+    result = None
+    if params.load_epoch and params.training and due:
+        result = training_run.validate()
+    if params.training and not (resuming and params.train_epochs == 0):
         try:
             training_run.train(params.train_epochs)
         except KeyboardInterrupt:

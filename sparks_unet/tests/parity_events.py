@@ -41,10 +41,10 @@ from analysis.preds_processing_tools import (
     otsu_classes,
     process_predictions,
     remove_small,
-    separate_sparks,
     threshold_mask,
 )
 from analysis.spark_locations import bandstop_filter, one_sided_spectrum
+from analysis.spark_separation import separate_sparks
 from analysis.tracking import track_objects
 from inputs.annotations import dilated_annotations, peak_annotations, small_annotations
 from inputs.calibration import Calibration, scaled_post
@@ -175,7 +175,7 @@ def check_metrics(arrays, stem):
         for d in EVENT_CLASSES
     ]
     assert_array_equal(truth, arrays["ys_summary_rows_tot_sparks_waves_puffs_undetected"])
-    found = [
+    values = [
         [
             counts["predicted"][c],
             *counts["predicted_matched"][c].values(),
@@ -185,7 +185,7 @@ def check_metrics(arrays, stem):
         for c in EVENT_CLASSES
     ]
     name = "preds_summary_rows_tot_sparks_waves_puffs_ignored_unlabeled"
-    assert_array_equal(found, arrays[name])
+    assert_array_equal(values, arrays[name])
     metrics, _ = event_metrics(counts)
     ours = [metrics[name] for name in arrays["metric_names"]]
     assert_allclose(ours, arrays["metric_values_f64"], atol=1e-6)
@@ -248,12 +248,12 @@ def check_postprocessing(arrays, stem):
         for name in ("waves", "puffs"):
             labels, _ = connected_components(classes == CLASSES[name])
             assert_same_instances(labels, arrays[f"separated_{mode}_{name}"])
-        found = process_predictions(movie, probabilities, post, training_mode=mode == "train")
-        assert_array_equal(found.classes, arrays[f"processed_{mode}_classes"])
-        assert_array_equal(found.spark_peaks, arrays[f"processed_{mode}_spark_coords"])
+        prediction = process_predictions(movie, probabilities, post, training_mode=mode == "train")
+        assert_array_equal(prediction.classes, arrays[f"processed_{mode}_classes"])
+        assert_array_equal(prediction.spark_peaks, arrays[f"processed_{mode}_spark_coords"])
         for name in EVENT_CLASSES:
             recorded = arrays[f"processed_{mode}_instances_{name}"]
-            assert_same_instances(found.instances_of(name), recorded)
+            assert_same_instances(prediction.instances_of(name), recorded)
     check_filled_holes(movie, classes, arrays, post)
     for recorded, (gap,) in settings_in_names(arrays, r"merge_gap(\d+)"):
         assert_same_instances(merge_over_time(arrays["merge_in"], gap), recorded)

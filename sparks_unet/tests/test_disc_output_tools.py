@@ -7,17 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from analysis.disc_output_tools import (
-    COLOURS,
-    instance_frames,
-    overlay_frames,
-    sixteen_bit,
-    spark_check_frames,
-    write_locations,
-    write_overlay,
-    write_prediction,
-    write_view,
-)
+from analysis.disc_output_tools import sixteen_bit, write_locations, write_prediction
 from analysis.event_figures import (
     plot_class_bars,
     plot_confusion,
@@ -28,8 +18,17 @@ from analysis.event_figures import (
     plot_snr,
 )
 from analysis.kinetics import event_table
-from analysis.metrics_tools import bootstrap_intervals, metrics_from_counts, movie_counts
+from analysis.metrics_tools import metrics_from_counts, movie_counts
+from analysis.overlays import (
+    COLOURS,
+    instance_frames,
+    overlay_frames,
+    spark_check_frames,
+    write_overlay,
+    write_view,
+)
 from analysis.preds_processing_tools import instances_from_classes
+from analysis.resampling import bootstrap_intervals
 from common.files import InputError
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post
@@ -45,28 +44,32 @@ POST = scaled_post(CALIBRATION)
 def case():
     settings = DemoSettings(**SMALL | {"frames": 60, "rates": (3, 1, 0)})
     movie, classes, events, _ = make_movie(settings, 0)
-    found = instances_from_classes(movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST)
-    return movie, classes, events, found
+    prediction = instances_from_classes(
+        movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST
+    )
+    return movie, classes, events, prediction
 
 
 def test_all_files_of_a_prediction(case, tmp_path):
-    movie, _, _, found = case
-    probabilities = np.stack([found.classes == n for n in range(4)]).astype(np.float32)
-    table = event_table(movie, found, probabilities=probabilities, **SCALE)
+    movie, _, _, prediction = case
+    probabilities = np.stack([prediction.classes == n for n in range(4)]).astype(np.float32)
+    table = event_table(movie, prediction, probabilities=probabilities, **SCALE)
     options = {"table": table, "source": True, **SCALE}
-    written = write_prediction(tmp_path, "run_5_01_overlap", movie, found, probabilities, **options)
+    written = write_prediction(
+        tmp_path, "run_5_01_overlap", movie, prediction, probabilities, **options
+    )
     assert len(written) == 14
     instances = read_movie(written["instances"])
     assert instances.data.dtype == np.uint16
-    np.testing.assert_array_equal(instances.data, found.instances)
+    np.testing.assert_array_equal(instances.data, prediction.instances)
     scale = instances.calibration
     assert (scale.pixel_um, scale.frame_ms) == (pytest.approx(0.2), pytest.approx(6.8))
     np.testing.assert_array_equal(read_movie(written["xs"]).data, movie)
     sparks = read_movie(written["segmented_sparks"]).data
-    np.testing.assert_array_equal(sparks, found.classes == 1)
+    np.testing.assert_array_equal(sparks, prediction.classes == 1)
     with open(written["events"], newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert [int(row["id"]) for row in rows] == list(range(1, len(found.class_of_id)))
+    assert [int(row["id"]) for row in rows] == list(range(1, len(prediction.class_of_id)))
     assert all(float(row["mean_probability"]) == 1 for row in rows)
     assert {path.name[:17] for path in written.values()} == {"run_5_01_overlap_"}
     for kind in ("classes", "segmented_waves", "instances", "instances_puffs"):
@@ -96,9 +99,11 @@ def test_locations_have_the_published_column_order(tmp_path):
 
 
 def test_gif_shows_the_colours_of_the_overlay(case, tmp_path):
-    movie, classes, _, found = case
-    path = write_overlay(tmp_path / "o.gif", movie, found.classes, truth_classes=classes, **SCALE)
-    frames = overlay_frames(movie, found.classes, truth_classes=classes)
+    movie, classes, _, prediction = case
+    path = write_overlay(
+        tmp_path / "o.gif", movie, prediction.classes, truth_classes=classes, **SCALE
+    )
+    frames = overlay_frames(movie, prediction.classes, truth_classes=classes)
     zoom = 4
     with Image.open(path) as gif:
         for t in (0, len(movie) // 2, len(movie) - 1):
@@ -116,13 +121,15 @@ def test_gif_of_more_colours_than_a_palette_has(tmp_path):
 
 
 def test_gif_has_all_frames_or_says_so(case, tmp_path):
-    movie, classes, _, found = case
-    path = write_overlay(tmp_path / "o.gif", movie, found.classes, truth_classes=classes, **SCALE)
+    movie, classes, _, prediction = case
+    path = write_overlay(
+        tmp_path / "o.gif", movie, prediction.classes, truth_classes=classes, **SCALE
+    )
     with Image.open(path) as gif:
         assert gif.n_frames == len(movie)
         assert gif.size[0] % 2 == gif.size[1] % 2 == 0
         assert gif.size[0] == 4 * movie.shape[2]
-    small = write_overlay(tmp_path / "s.gif", movie, found.classes, max_mb=0.3, **SCALE)
+    small = write_overlay(tmp_path / "s.gif", movie, prediction.classes, max_mb=0.3, **SCALE)
     every = int(small.stem.removeprefix("s_every"))
     with Image.open(small) as gif:
         assert gif.n_frames == -(-len(movie) // every)
@@ -130,13 +137,15 @@ def test_gif_has_all_frames_or_says_so(case, tmp_path):
 
 
 def test_mp4_and_tif(case, tmp_path):
-    movie, _, _, found = case
-    assert write_overlay(tmp_path / "o.mp4", movie, found.classes, **SCALE).stat().st_size > 1000
-    path = write_overlay(tmp_path / "o.tif", movie, found.classes, **SCALE)
+    movie, _, _, prediction = case
+    assert (
+        write_overlay(tmp_path / "o.mp4", movie, prediction.classes, **SCALE).stat().st_size > 1000
+    )
+    path = write_overlay(tmp_path / "o.tif", movie, prediction.classes, **SCALE)
     with Image.open(path) as image:
         assert image.n_frames == len(movie)
     with pytest.raises(InputError, match=r"expected \.gif"):
-        write_overlay(tmp_path / "o.avi", movie, found.classes, **SCALE)
+        write_overlay(tmp_path / "o.avi", movie, prediction.classes, **SCALE)
 
 
 def test_colours_lie_where_the_classes_are():
@@ -170,10 +179,10 @@ def test_spark_check_marks_points():
 
 
 def test_every_figure_has_its_numbers(case, tmp_path):
-    movie, classes, events, found = case
-    counts = [movie_counts(classes, events, found, post=POST, ignore_frames=6)]
+    movie, classes, events, prediction = case
+    counts = [movie_counts(classes, events, prediction, post=POST, ignore_frames=6)]
     metrics = metrics_from_counts(counts)
-    row = event_table(movie, found, **SCALE).iloc[0]
+    row = event_table(movie, prediction, **SCALE).iloc[0]
     loss = tmp_path / "loss.csv"
     loss.write_text("iteration,loss\n" + "".join(f"{i},{1 / (i + 1)}\n" for i in range(40)))
     validation = tmp_path / "metrics.csv"
@@ -187,7 +196,7 @@ def test_every_figure_has_its_numbers(case, tmp_path):
         plot_snr(tmp_path / "snr.png", {"01": 3.5, "02": None}),
         plot_curves(tmp_path / "curves.png", loss, validation),
         plot_event(tmp_path / "event.png", movie, row, **SCALE),
-        plot_montage(tmp_path / "montage.png", movie, found.classes, classes, **SCALE),
+        plot_montage(tmp_path / "montage.png", movie, prediction.classes, classes, **SCALE),
     ]
     for path in paths:
         with Image.open(path) as image:
@@ -205,10 +214,10 @@ def test_probabilities_in_steps_take_less_room(case, tmp_path):
         written = write_prediction(
             tmp_path / str(bits), "a", case[0], None, probabilities, raw_bits=bits, **SCALE
         )
-        found = read_movie(written["raw_waves"]).data
-        assert found.dtype == np.float32
+        waves = read_movie(written["raw_waves"]).data
+        assert waves.dtype == np.float32
         limit = 2.0 ** -(bits + 1) if bits else 0
-        assert np.abs(found - probabilities[2]).max() <= limit
+        assert np.abs(waves - probabilities[2]).max() <= limit
         sizes[bits] = written["raw_waves"].stat().st_size
     assert sizes[12] < sizes[0] / 2
 

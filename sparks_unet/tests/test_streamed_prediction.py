@@ -32,9 +32,7 @@ def test_same_probabilities_as_of_the_whole_movie(tmp_path, changes):
     movie = np.random.default_rng(0).integers(0, 5000, (41, 12, 20)).astype(np.uint16)
     assert can_be_streamed(params, "overlap")
     scale = Calibration.of(0.2, 6.8)
-    written = write_probabilities(
-        model, movie, params, out_dir=tmp_path, stem="a", calibration=scale
-    )
+    written = write_probabilities(model, movie, params, tmp_path / "a", calibration=scale)
     wanted, _ = predict_probabilities(model, movie, params, method="overlap")
     for number, kind in ((1, "sparks"), (2, "waves"), (3, "puffs")):
         stack = read_stack(written[f"raw_{kind}"])
