@@ -22,6 +22,7 @@ from common.files import (
     InputError,
     Parser,
     one_line_faults,
+    plain_name,
     seed_number,
     sha256,
     write_json,
@@ -56,7 +57,7 @@ def main(argv=None):
 
     params = load_config(args.config)
     if args.run_name:
-        params = dataclasses.replace(params, run_name=args.run_name)
+        params = dataclasses.replace(params, run_name=plain_name(args.run_name))
     if min(args.height, args.width) < 16:
         raise InputError(f"--height {args.height} --width {args.width}: expected at least 16")
     with network_file(args.files, args.member) as path:
@@ -73,8 +74,8 @@ def main(argv=None):
     write_json(params.output_dir / "self_test.json", record)
     for text, passed in record["checks"].items():
         print(f"{'passed' if passed else 'FAILED'}: {text}")
-    planted, found = (sum(record[key].values()) for key in ("planted", "found"))
-    print(f"{planted} events planted, {found} found, {record['detected']:.2f} detected")
+    planted, detected = (sum(record[key].values()) for key in ("planted", "found"))
+    print(f"{planted} events planted, {detected} found, {record['detected']:.2f} detected")
     return 0 if all(record["checks"].values()) else 1
 
 

@@ -67,7 +67,7 @@ def main(argv=None):
     if place.first:
         samples = [*(train or []), *val]
         write_record(params, samples, calibration=calibrations(samples))
-    result = run(todo, place, train, val)
+    result = run(todo, place, train, val, resuming=args.resume)
     for name in SHOWN if result else ():
         value = result[0].get(name)
         print(f"{name}: {'n/a' if value is None else f'{value:.3f}'}")

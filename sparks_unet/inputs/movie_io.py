@@ -23,6 +23,7 @@ import tifffile
 from common.files import InputError, atomic_path
 from common.hashes import hashed_file
 from common.locks import visible
+from common.names import file_name
 from inputs.calibration import Calibration
 from inputs.movie_state import MovieState, look_at, tell_state
 from inputs.tiff_axes import as_movie, choose_stack
@@ -279,7 +280,12 @@ def movie_ids(folder: str | Path, suffix: str = "video") -> list[str]:
 
 
 def movie_file(folder: str | Path, movie_id: str, suffix: str = "video") -> Path:
-    """Return the path of ``NN_<suffix>.tif``, with the ending that is there."""
+    """Return the path of ``NN_<suffix>.tif``, with the ending that is there.
+
+    Raises:
+        InputError: the id cannot be part of a file's name, or there are two files of it.
+    """
+    movie_id = file_name(movie_id, "movie id")
     paths = [Path(folder) / f"{movie_id}_{suffix}{ending}" for ending in ENDINGS]
     there = [path for path in paths if path.is_file()]
     if len(there) > 1:

@@ -282,12 +282,12 @@ class Params:
 
 def _keys():
     """Return {(section, key): field} of Params and PostParams."""
-    found = {}
+    keys = {}
     for owner in (Params, PostParams):
         for one in dataclasses.fields(owner):
             if "section" in one.metadata:
-                found[(one.metadata["section"], one.metadata["name"] or one.name)] = one
-    return found
+                keys[(one.metadata["section"], one.metadata["name"] or one.name)] = one
+    return keys
 
 
 KEYS = _keys()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.files import FOLDER, InputError, raise_faults
+from common.names import file_name
 from settings.config import EVENT_CLASSES, FOCAL_CRITERIA, KEYS, Params, PostParams, logger
 from settings.config_kinds import BOOL, TEXT
 
@@ -20,7 +21,7 @@ UNUSED_MODEL_KEYS = (("network", "num_res_blocks"), ("network", "bidirectional")
 
 def _aliases():
     """Return {(section, key) of an old file: (section, key)}; direct keys win over them."""
-    found = {
+    names = {
         ("dataset", "data_step"): ("dataset", "data_stride"),
         ("dataset", "inference"): ("inference", "inference"),
         ("unused", "fixed_threshold"): ("postprocessing", "fixed_threshold"),
@@ -30,16 +31,16 @@ def _aliases():
     chunk_keys |= {"dataset_size": "dataset_size", "load_epoch": "load_epoch"}
     for old, new in chunk_keys.items():
         for section in ("inference", "testing"):
-            found[(section, f"inference_{old}")] = ("inference", new)
-            found[(section, old)] = ("inference", new)
-    found[("testing", "inference")] = ("inference", "inference")
+            names[(section, f"inference_{old}")] = ("inference", new)
+            names[(section, old)] = ("inference", new)
+    names[("testing", "inference")] = ("inference", "inference")
     for name in EVENT_CLASSES:
         for section in ("testing", "inference", "unused"):
-            found[(section, f"{name}_min_radius")] = ("postprocessing", f"{name}_min_radius")
-            found[(section, f"t_{name}")] = ("postprocessing", f"t_{name}")
+            names[(section, f"{name}_min_radius")] = ("postprocessing", f"{name}_min_radius")
+            names[(section, f"t_{name}")] = ("postprocessing", f"t_{name}")
         for section in ("testing", "inference", "unused"):
-            found[(section, f"t_detection_{name}")] = ("postprocessing", f"t_{name}")
-    return {old: new for old, new in found.items() if old != new}
+            names[(section, f"t_detection_{name}")] = ("postprocessing", f"t_{name}")
+    return {old: new for old, new in names.items() if old != new}
 
 
 ALIASES = _aliases()
@@ -76,23 +77,23 @@ def _nearest(word, known):
 
 def _canonical(texts, source):
     """Map old names to new ones; return ({(section, key): text}, faults)."""
-    found, faults = {}, []
+    values, faults = {}, []
     direct = {place for place in texts if place in KEYS}
     for place, text in texts.items():
         section, key = place
         if section not in SECTIONS:
             faults.append(f"{source}: unknown section [{section}]: {_nearest(section, SECTIONS)}")
         elif place in KEYS:
-            found[place] = text
+            values[place] = text
         elif place in ALIASES:
             target = ALIASES[place]
-            if target in direct or (section == "unused" and target in found):
-                if found.get(target, texts.get(target)) != text:
+            if target in direct or (section == "unused" and target in values):
+                if values.get(target, texts.get(target)) != text:
                     logger.warning(
                         "%s: [%s] %s is set aside for [%s] %s", source, section, key, *target
                     )
             else:
-                found[target] = text
+                values[target] = text
         elif place in UNUSED_MODEL_KEYS:
             logger.warning("%s: [%s] %s belongs to a model that is not supported", source, *place)
         else:
@@ -100,14 +101,14 @@ def _canonical(texts, source):
             homes = [part for part, name in KEYS if name == key]
             hint = f"it belongs in [{homes[0]}]" if homes else _nearest(key, known)
             faults.append(f"{source}: unknown key [{section}] {key}: {hint}")
-    return found, faults
+    return values, faults
 
 
-def _convert(found, source):
+def _convert(values, source):
     """Return (values of Params, values of PostParams, faults)."""
     post_names = {one.name for one in dataclasses.fields(PostParams)}
     params, post, faults = {}, {}, []
-    for (section, key), text in found.items():
+    for (section, key), text in values.items():
         one = KEYS[(section, key)]
         kind = one.metadata["kind"]
         unset = text.strip() == "" or (text.strip().lower() == "none" and key in SEED_NONE)
@@ -211,8 +212,10 @@ def _check(params, source):
         faults.append(
             f"{source}, [dataset] sin_channels = yes, expected no with temporal_reduction"
         )
-    if not params.run_name or Path(params.run_name).name != params.run_name:
-        faults.append(f"{source}, [training] run_name = {params.run_name}, expected a folder name")
+    try:
+        file_name(params.run_name, f"{source}, [training] run_name =")
+    except InputError as error:
+        faults.append(str(error))
     return faults
 
 
@@ -220,10 +223,10 @@ def make_params(
     texts: dict[tuple[str, str], str], source: str = "settings", config_path: Path | None = None
 ) -> Params:
     """Turn {(section, key): text} into Params; all faults are raised together."""
-    found, faults = _canonical(texts, source)
-    params, post, bad_values = _convert(found, source)
+    values, faults = _canonical(texts, source)
+    params, post, bad_values = _convert(values, source)
     faults += bad_values
-    if ("dataset", "relative_path") not in found:
+    if ("dataset", "relative_path") not in values:
         sections = {section for section, _ in texts}
         missing = "key relative_path in [dataset]" if "dataset" in sections else "section [dataset]"
         faults.append(f"{source}: missing {missing}: it names the folder of the movies")

@@ -129,9 +129,9 @@ def test_counts_and_metrics_as_json(case, tmp_path):
     leaf = counts["01"]["0.5"]["0"]["0"]
     metrics = json.loads((tmp_path / "per_pixel_metrics" / "waves_metrics.json").read_text())
     truth = read_movie(case / "01_class_label.tif").data
-    found = read_movie(case / "run_10_01_overlap_raw_waves.tif").data > 0.5
+    predicted = read_movie(case / "run_10_01_overlap_raw_waves.tif").data > 0.5
     kept = truth != 4
-    assert leaf["tp"] == np.count_nonzero((truth == 2) & found & kept)
+    assert leaf["tp"] == np.count_nonzero((truth == 2) & predicted & kept)
     assert sum(leaf.values()) == np.count_nonzero(kept)
     assert metrics["01"]["0.5"]["0"]["0"]["recall"] == leaf["tp"] / (leaf["tp"] + leaf["fn"])
     assert counts["sum"] == counts["average"] == counts["01"]
@@ -167,7 +167,7 @@ def test_wrong_shape_is_one_line(case, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_one_line(case, capsys):
     path = case / "run_10_01_overlap_raw_puffs.tif"
     main = track_objects_from_preds.main
-    assert "check free space and permission" in fault(
+    assert "give a folder that may be written" in fault(
         main, capsys, path, "--out", path / "events.tif"
     )
 

@@ -223,6 +223,19 @@ def test_second_run_is_refused(data, tmp_path, capsys):
     assert load_config(tmp_path / "tiny" / "config.ini").train_epochs == 3
 
 
+@pytest.mark.parametrize("replaced", [{}, {"test_every": "3"}, {"testing": "yes"}])
+def test_a_finished_run_that_is_resumed_stays_as_it_is(data, tmp_path, capsys, replaced):
+    path = write_ini(tmp_path / "a.ini", data, tmp_path, **replaced)
+    assert main([str(path), "--threads", "1"]) == 0
+    tables = sorted((tmp_path / "tiny").glob("*.csv"))
+    before = [one.read_bytes() for one in tables]
+    assert len(tables) == (2 if replaced else 1)
+    assert main([str(path), "--threads", "1", "--resume"]) == 0
+    assert "all 6 iterations are trained already" in capsys.readouterr().out
+    assert sorted((tmp_path / "tiny").glob("*.csv")) == tables
+    assert [one.read_bytes() for one in tables] == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
