@@ -179,15 +179,15 @@ def fit_profiles(
     near = ratio[peak[0], max(peak[1] - 1, 0) : peak[1] + 2, max(peak[2] - 1, 0) : peak[2] + 2]
     course = Course(peak[0] - 1.0, 1.0, max(4.0, ratio.shape[0] / 6))
     weighted = ratio * precision
-    found = None
+    place = None
     try:
         for number in range(ROUNDS):
             # Least-squares map for this course, then least-squares trace for its spot.
             shape = course.at(t)
             weight = np.einsum("t,tyx->yx", shape**2, precision)
             image = np.einsum("t,tyx->yx", shape, weighted) / np.maximum(weight, 1e-9)
-            found = _fit_spot(image, weight, (y, x), start, float(near.mean()), flat, found)
-            profile = found.at(y, x)
+            place = _fit_spot(image, weight, (y, x), start, float(near.mean()), flat, place)
+            profile = place.at(y, x)
             weight = np.einsum("yx,tyx->t", profile**2, precision)
             trace = np.einsum("yx,tyx->t", profile, weighted) / np.maximum(weight, 1e-9)
             height, course, errors, misfit, clear = _fit_course(
@@ -197,12 +197,12 @@ def fit_profiles(
             )
     except (RuntimeError, ValueError):
         return None
-    if height <= 0 or found.half > max(ratio.shape[1] * aspect, ratio.shape[2]):
+    if height <= 0 or place.half > max(ratio.shape[1] * aspect, ratio.shape[2]):
         return None
     if course.tau > len(t) or course.onset + course.rise > len(t):
         return None
-    errors["width"] = found.half_error / found.half
-    return Fit(found, course, height, trace, errors, misfit / height, clear)
+    errors["width"] = place.half_error / place.half
+    return Fit(place, course, height, trace, errors, misfit / height, clear)
 
 
 def fit_event(
@@ -276,9 +276,9 @@ def _fit_spot(image, weight, places, peak, first, flat, before=None):
         start[1:3] = before.column, before.half
         start[3:] = [before.row] * (not line) + [before.order] * flat
     sigma = 1 / np.sqrt(weight[used])
-    found, errors = _bounded_fit(model, image[used], start, (low, high), sigma, slopes=slopes)
-    row = 0.0 if line else found[3]
-    return Spot(row, found[1], found[2], found[-1] if flat else 2.0, math.sqrt(errors[2, 2]))
+    values, errors = _bounded_fit(model, image[used], start, (low, high), sigma, slopes=slopes)
+    row = 0.0 if line else values[3]
+    return Spot(row, values[1], values[2], values[-1] if flat else 2.0, math.sqrt(errors[2, 2]))
 
 
 def _fit_course(t, trace, weight, peak_frame, *, before, last):
@@ -296,8 +296,8 @@ def _fit_course(t, trace, weight, peak_frame, *, before, last):
     def fit(model, start, low, high):
         # what lies below a frame time the data cannot tell; errors are no larger than this
         prior = [np.inf, 2.0, 1 + start[2], 1 + start[3], BASELINE, 2 + start[-1]][: len(start)]
-        found, errors = _bounded_fit(model, values, start, (low, high), sigma, prior=prior)
-        return float((((model(*found) - values) / sigma) ** 2).sum()), found, errors
+        solution, errors = _bounded_fit(model, values, start, (low, high), sigma, prior=prior)
+        return float((((model(*solution) - values) / sigma) ** 2).sum()), solution, errors
 
     def sharp(height, onset, rise, tau, baseline):
         return baseline + height * spark_course(at, onset, rise, tau)
@@ -325,20 +325,20 @@ def _fit_course(t, trace, weight, peak_frame, *, before, last):
             one = fit(model, begin, [*low, least], [*high, most])
             if one[0] < min(limit, best[0]):
                 best = (*one, name)
-    misfit, found, errors, extra = best
-    course = Course(*found[1:4], **({extra: found[5]} if extra else {}))
-    residual = math.sqrt(misfit / max(sum(used) - len(found), 1) / float(weight[used].mean()))
+    misfit, numbers, errors, extra = best
+    course = Course(*numbers[1:4], **({extra: numbers[5]} if extra else {}))
+    residual = math.sqrt(misfit / max(sum(used) - len(numbers), 1) / float(weight[used].mean()))
     spread = np.sqrt(np.diag(errors))
     shares = {
-        "height": spread[0] / max(found[0], 1e-9),
-        "rise": spread[2] / max(found[2], 1.0),  # shorter ones are given as one frame
-        "tau": spread[3] / max(found[3], 1e-9),
-        "fdhm": _duration_error(found, errors, extra),
+        "height": spread[0] / max(numbers[0], 1e-9),
+        "rise": spread[2] / max(numbers[2], 1.0),  # shorter ones are given as one frame
+        "tau": spread[3] / max(numbers[3], 1e-9),
+        "fdhm": _duration_error(numbers, errors, extra),
     }
-    variance = misfit / max(sum(used) - len(found), 1)
+    variance = misfit / max(sum(used) - len(numbers), 1)
     power = float((weight[used] * course.at(at) ** 2).sum())
-    clear = found[0] * math.sqrt(power / max(variance, 1e-30))
-    return found[0], course, shares, residual, clear
+    clear = numbers[0] * math.sqrt(power / max(variance, 1e-30))
+    return numbers[0], course, shares, residual, clear
 
 
 def _plateau_start(at, values):
@@ -355,7 +355,7 @@ def _plateau_start(at, values):
     return [top, float(begin), max(float(full - begin), 0.5), tau, 0.0, max(float(end - full), 0.5)]
 
 
-def _duration_error(found, errors, extra):
+def _duration_error(numbers, errors, extra):
     """Return the error of the full duration at half maximum as a share of it."""
 
     def duration(values):
@@ -363,7 +363,7 @@ def _duration_error(found, errors, extra):
         return course_times(*values[:2], more.get("blur", 0.0), more.get("hold", 0.0))[2]
 
     index = [2, 3] + ([5] if extra else [])
-    values = np.array(found)[index]
+    values = np.array(numbers)[index]
     step = 1e-2 * np.maximum(values, 0.1)
     slope = [
         (duration(values + d) - duration(values - d)) / (2 * s)
@@ -386,17 +386,17 @@ def _bounded_fit(model, values, start, bounds, sigma, *, slopes=None, prior=None
     if np.size(values) <= len(start):
         raise ValueError("fewer values than parameters")
     start = np.clip(start, np.add(bounds[0], 1e-6), np.subtract(bounds[1], 1e-6))
-    found = least_squares(
+    solution = least_squares(
         lambda p: (model(*p) - values) / sigma,
         start,
         jac="2-point" if slopes is None else lambda p: slopes(*p) / sigma[:, None],
         bounds=bounds,
         x_scale="jac",
     )
-    if not found.success:
-        raise RuntimeError(found.message)
-    variance = 2 * found.cost / (len(values) - len(start))
-    inverse = found.jac.T @ found.jac / max(variance, 1e-30)
+    if not solution.success:
+        raise RuntimeError(solution.message)
+    variance = 2 * solution.cost / (len(values) - len(start))
+    inverse = solution.jac.T @ solution.jac / max(variance, 1e-30)
     if prior is not None:
         inverse = inverse + np.diag(1 / np.square(prior))
-    return found.x, np.linalg.pinv(inverse, hermitian=True)
+    return solution.x, np.linalg.pinv(inverse, hermitian=True)

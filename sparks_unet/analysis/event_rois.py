@@ -44,7 +44,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
         for y, x in zip((rows - 1).tolist(), (columns - 1).tolist(), strict=True):
             begin = (x + start[0], y + start[1])
             following.setdefault(begin, []).append((x + stop[0], y + stop[1]))
-    found = []
+    lines = []
     while following:
         first = next(iter(following))
         line, at, before = [first], first, None
@@ -63,8 +63,8 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
             if at == first:
                 break
             line.append(at)
-        found.append(np.array(line, np.int32))
-    return found
+        lines.append(np.array(line, np.int32))
+    return lines
 
 
 def event_rois(instances: np.ndarray, class_of_id: np.ndarray) -> list[roifile.ImagejRoi]:

@@ -342,8 +342,8 @@ def _measured(scene, inside, box, kind):
     if f0[start[1:]] - scene.background <= scene.floor:
         return row | {"quality": "F0 is not above the background"}
     if kind == "waves":
-        found = wave_front(smoothed, ratio, own, scale)
-        return row | found | {"quality": _word(row, "" if found else "no wave above the noise")}
+        front = wave_front(smoothed, ratio, own, scale)
+        return row | front | {"quality": _word(row, "" if front else "no wave above the noise")}
     # Voxels of other events would pull the fit; they count as missing, as do black frames.
     missing = (scene.busy[wide] & ~own) | ~good[:, None, None]
     weight = np.where(missing, 0.0, precision)
@@ -397,13 +397,13 @@ def judged(
     peak = row["peak_df_f0"]
     if fit is not None and fit.clear < MIN_CLEAR:
         return {"quality": _word(row, "no event above the noise")}
-    found = {"amplitude_df_f0": peak}
+    cells = {"amplitude_df_f0": peak}
     faults = ["no fit"]
     if fit is not None:
         measures = trace_measures(fit.trace, span)
-        found["trace_rise_ms"] = measures["rise"] * scale.frame_ms
-        found["trace_fdhm_ms"] = measures["fdhm"] * scale.frame_ms
-        found["fit_error"] = float(max(fit.errors[name] for name in ("height", "width", "fdhm")))
+        cells["trace_rise_ms"] = measures["rise"] * scale.frame_ms
+        cells["trace_fdhm_ms"] = measures["fdhm"] * scale.frame_ms
+        cells["fit_error"] = float(max(fit.errors[name] for name in ("height", "width", "fdhm")))
         faults = ["fit undetermined"]
     if row["saturated_voxels"]:
         # the fit sees a clipped profile: its width is too large, its height too low
@@ -412,10 +412,10 @@ def judged(
         values, faults = in_units(fit, scale), []
         for names, errors, word in GIVEN:
             if max(fit.errors[name] for name in errors) <= MAX_ERROR:
-                found |= {name: values[name] for name in names}
+                cells |= {name: values[name] for name in names}
             elif word:
                 faults.append(word)
-    return found | {"quality": _word(row, "; ".join(faults))}
+    return cells | {"quality": _word(row, "; ".join(faults))}
 
 
 def _word(row, fault):

@@ -126,18 +126,18 @@ def threshold_counts(
     code = (levels.ravel().astype(np.int64) * 2 + truth.ravel()) * n + passed
     joint = np.bincount(code, minlength=n_levels * 2 * n).reshape(n_levels, 2, n)
     counted = np.cumsum(joint[::-1], axis=0)[::-1]  # (level or later, truth, passed)
-    found = np.cumsum(counted[..., ::-1], axis=-1)[..., ::-1]  # passed at least k
-    none = np.zeros_like(found[:1])
-    found = np.concatenate([found, none])
+    above = np.cumsum(counted[..., ::-1], axis=-1)[..., ::-1]  # passed at least k
+    none = np.zeros_like(above[:1])
+    above = np.concatenate([above, none])
     return [
-        [_four_counts(found[radius + 1], k) for radius in range(n_levels - 1)] for k in range(1, n)
+        [_four_counts(above[radius + 1], k) for radius in range(n_levels - 1)] for k in range(1, n)
     ]
 
 
-def _four_counts(found, k):
+def _four_counts(passed, k):
     """Return tp, tn, fp, fn of the table (truth, number of voxels that passed k thresholds)."""
-    fp, tp = (int(v) for v in found[:, k])
-    n_false, n_true = (int(v) for v in found[:, 0])
+    fp, tp = (int(v) for v in passed[:, k])
+    n_false, n_true = (int(v) for v in passed[:, 0])
     return {"tp": tp, "tn": n_false - fp, "fp": fp, "fn": n_true - tp}
 
 

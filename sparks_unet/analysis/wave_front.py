@@ -101,9 +101,9 @@ def _course(traces, arrival, scale):
     course = course[np.isfinite(course)]
     if len(course) < MIN_FRONT_BLOCKS:
         return {}
-    found = trace_measures(course, np.ones(len(course), bool))
-    row = {"amplitude_df_f0": found["peak"]}
+    measures = trace_measures(course, np.ones(len(course), bool))
+    row = {"amplitude_df_f0": measures["peak"]}
     for name in ("rise", "fdhm"):
-        if np.isfinite(found[name]):
-            row[f"{name}_ms"] = float(found[name]) * LAG_STEP * scale.frame_ms
+        if np.isfinite(measures[name]):
+            row[f"{name}_ms"] = float(measures[name]) * LAG_STEP * scale.frame_ms
     return row

@@ -164,11 +164,11 @@ def spark_peaks(
     """
     labels, boxes = connected_components(mask)
     footprint = peak_footprint(distance_px, distance_frames)
-    found = [
+    peaks = [
         marker_points(spark_maxima(movie, labels, group, sigma, footprint, threshold), group)[0]
         for group in spark_groups(boxes, mask.shape, sigma, footprint)
     ]
-    points = np.concatenate([np.empty((0, 3), np.int64), *found])
+    points = np.concatenate([np.empty((0, 3), np.int64), *peaks])
     return points[point_order(points)]
 
 

@@ -82,7 +82,7 @@ def read_sample(
         movie_file(folder, movie_id, CLASS_SUFFIX[sparks_type]),
         movie_file(folder, movie_id, "event_label"),
     )
-    found = []
+    masks = []
     readers = (read_class_labels, read_event_labels)
     for path, reader, wanted in zip(paths, readers, (labels, events), strict=True):
         value = None
@@ -96,9 +96,9 @@ def read_sample(
                         f"; make it with generate_unet_annotations.py --sparks-type {sparks_type}"
                     )
                 faults.append(f"{error}{hint}")
-        found.append(value)
+        masks.append(value)
     raise_faults(faults)
-    classes, ids = found
+    classes, ids = masks
     if classes is not None and ids is not None:
         for text in label_warnings(str(paths[1]), classes, ids):
             logger.warning(text)

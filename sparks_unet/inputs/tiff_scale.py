@@ -20,7 +20,7 @@ MICROMANAGER_TAG = 51123
 
 
 @dataclass
-class Found:
+class FileScale:
     """What the metadata of one program say; None: not said."""
 
     width: float | None = None
@@ -53,28 +53,28 @@ def file_calibration(
     page = tif.pages.first
     lines = _time_lines(path, page.description or "", n_frames)
     if tif.ome_metadata:
-        found = _ome(path, tif, n_frames, given)
+        scale = _ome(path, tif, n_frames, given)
     elif tif.is_lsm:
-        found = _lsm(tif, n_frames)
+        scale = _lsm(tif, n_frames)
     elif tif.is_stk:
-        found = _stk(tif, n_frames)
+        scale = _stk(tif, n_frames)
     else:
-        found = _imagej_or_plain(path, tif)
-        _add_micromanager(tif, n_frames, found)
-        _add_scanimage(tif, found)
+        scale = _imagej_or_plain(path, tif)
+        _add_micromanager(tif, n_frames, scale)
+        _add_scanimage(tif, scale)
     if lines is not None:
-        found.times_s, found.frame_ms, found.frame_tag = lines, None, "tag 270"
-    if found.times_s is not None and found.frame_ms is None:
-        found.frame_ms = interval_of_times(found.times_s, path)
+        scale.times_s, scale.frame_ms, scale.frame_tag = lines, None, "tag 270"
+    if scale.times_s is not None and scale.frame_ms is None:
+        scale.frame_ms = interval_of_times(scale.times_s, path)
     if n_frames < 2:
-        found.times_s = None
-    known = bool(found.width and found.height)
+        scale.times_s = None
+    known = bool(scale.width and scale.height)
     return Calibration(
-        *((found.width, found.height) if known else (None, None)),
-        found.frame_ms,
-        frame_times_s=found.times_s,
-        pixel_origin=f"file: {found.pixel_tag}" if known else UNKNOWN,
-        frame_origin=f"file: {found.frame_tag}" if found.frame_ms else UNKNOWN,
+        *((scale.width, scale.height) if known else (None, None)),
+        scale.frame_ms,
+        frame_times_s=scale.times_s,
+        pixel_origin=f"file: {scale.pixel_tag}" if known else UNKNOWN,
+        frame_origin=f"file: {scale.frame_tag}" if scale.frame_ms else UNKNOWN,
     )
 
 
@@ -115,14 +115,14 @@ def _ome(path, tif, n_frames, given):
         length_um(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "XY"
     )
-    found = Found(width, height, "OME PhysicalSize")
+    scale = FileScale(width, height, "OME PhysicalSize")
     if not (width and height):
         # what OME leaves out the TIFF itself may say
-        found.width, found.height, found.pixel_tag = _resolution(path, tif.pages.first, "")
+        scale.width, scale.height, scale.pixel_tag = _resolution(path, tif.pages.first, "")
     increment = time_ms(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
     times = _plane_times(pixels, n_frames, given)
     if increment:
-        found.frame_ms, found.frame_tag = increment, "OME TimeIncrement"
+        scale.frame_ms, scale.frame_tag = increment, "OME TimeIncrement"
         if times is not None:
             median = interval_of_times(times, path)
             if abs(median - increment) > TOLERANCE * increment:
@@ -131,8 +131,8 @@ def _ome(path, tif, n_frames, given):
                     *(path, increment, median),
                 )
     elif times is not None:
-        found.times_s, found.frame_tag = times, "OME DeltaT"
-    return found
+        scale.times_s, scale.frame_tag = times, "OME DeltaT"
+    return scale
 
 
 def _plane_times(pixels, n_frames, given):
@@ -168,44 +168,44 @@ def _lsm(tif, n_frames):
     """Return what the Zeiss LSM block says: sizes in m, times in s."""
     meta = tif.lsm_metadata
     width, height = (length_um(meta.get(f"VoxelSize{axis}"), "m") for axis in "XY")
-    found = Found(width, height, "LSM VoxelSize")
+    scale = FileScale(width, height, "LSM VoxelSize")
     stamps = meta.get("TimeStamps")
     times = None if stamps is None else _rising(np.asarray(stamps)[:n_frames])
     if times is not None and len(times) == n_frames:
-        found.times_s, found.frame_tag = times, "LSM TimeStamps"
+        scale.times_s, scale.frame_tag = times, "LSM TimeStamps"
     else:
-        found.frame_ms = time_ms(meta.get("TimeIntervall"), "s")
-        found.frame_tag = "LSM TimeIntervall"
-    return found
+        scale.frame_ms = time_ms(meta.get("TimeIntervall"), "s")
+        scale.frame_tag = "LSM TimeIntervall"
+    return scale
 
 
 def _stk(tif, n_frames):
     """Return what the UIC tags of MetaMorph say; times are ms of the day."""
     meta = tif.stk_metadata
     unit = meta.get("CalibrationUnits", "")
-    found = Found(pixel_tag=f"STK calibration, unit {unit}")
+    scale = FileScale(pixel_tag=f"STK calibration, unit {unit}")
     if meta.get("SpatialCalibration", 1):
-        found.width, found.height = (length_um(meta.get(f"{a}Calibration"), unit) for a in "XY")
+        scale.width, scale.height = (length_um(meta.get(f"{a}Calibration"), unit) for a in "XY")
     created = np.asarray(meta.get("TimeCreated", ()), np.float64)
     times = _rising(created / 1e3) if len(created) == n_frames else None
     if times is not None:
-        found.times_s, found.frame_tag = times - times[0], "STK plane times"
-    return found
+        scale.times_s, scale.frame_tag = times - times[0], "STK plane times"
+    return scale
 
 
 def _imagej_or_plain(path, tif):
     """Return what ImageJ's text and the resolution of a TIFF say."""
     ij = tif.imagej_metadata or {}
-    found = Found(*_resolution(path, tif.pages.first, str(ij.get("unit", "")), ij))
+    scale = FileScale(*_resolution(path, tif.pages.first, str(ij.get("unit", "")), ij))
     # fps of ImageJ is how fast the movie was played, not how fast it was recorded
     unit = str(ij.get("tunit", "sec"))
-    found.frame_ms = time_ms(ij.get("finterval"), unit)
-    found.frame_tag = "ImageJ finterval"
+    scale.frame_ms = time_ms(ij.get("finterval"), unit)
+    scale.frame_tag = "ImageJ finterval"
     if ij.get("finterval") and plain_unit(unit) not in TIME_MS:
         logger.warning(
             "%s: ImageJ's frame interval has the unknown unit %r; give --frame-ms", path, unit
         )
-    return found
+    return scale
 
 
 def _resolution(path, page, unit, ij=None):
@@ -242,24 +242,24 @@ def _pixel_size(page, tag):
     return denominator / numerator if numerator else None
 
 
-def _add_micromanager(tif, n_frames, found):
+def _add_micromanager(tif, n_frames, scale):
     """Take frame times and pixel size of Micro-Manager's own tag where nothing else says them."""
-    if found.frame_ms or len(tif.pages) != n_frames or MICROMANAGER_TAG not in tif.pages.first.tags:
+    if scale.frame_ms or len(tif.pages) != n_frames or MICROMANAGER_TAG not in tif.pages.first.tags:
         return
     metas = [page.aspage().tags.valueof(MICROMANAGER_TAG) or {} for page in tif.pages]
     elapsed = [meta.get("ElapsedTime-ms") for meta in metas]
     if None not in elapsed:
-        found.times_s = _rising(np.array(elapsed, np.float64) / 1e3)
-        found.frame_tag = "Micro-Manager ElapsedTime-ms"
+        scale.times_s = _rising(np.array(elapsed, np.float64) / 1e3)
+        scale.frame_tag = "Micro-Manager ElapsedTime-ms"
     size = length_um(metas[0].get("PixelSizeUm"), "um")
-    if size and not found.width:
-        found.width = found.height = size
-        found.pixel_tag = "Micro-Manager PixelSizeUm"
+    if size and not scale.width:
+        scale.width = scale.height = size
+        scale.pixel_tag = "Micro-Manager PixelSizeUm"
 
 
-def _add_scanimage(tif, found):
+def _add_scanimage(tif, scale):
     """Take the frame period of ScanImage where nothing else says one."""
     data = (tif.scanimage_metadata or {}).get("FrameData", {}) if tif.is_scanimage else {}
     period = time_ms(data.get("SI.hRoiManager.scanFramePeriod"), "s")
-    if period and not found.frame_ms:
-        found.frame_ms, found.frame_tag = period, "ScanImage scanFramePeriod"
+    if period and not scale.frame_ms:
+        scale.frame_ms, scale.frame_tag = period, "ScanImage scanFramePeriod"

@@ -28,8 +28,10 @@ def checkpoint_path(folder: str | Path, part: str, iteration: int) -> Path:
 
 def available_iterations(folder: str | Path) -> list[int]:
     """Return the sorted iterations whose network lies in ``folder``."""
-    found = (re.fullmatch(r"network_(\d+)\.pth", path.name) for path in Path(folder).glob("*.pth"))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (
+        re.fullmatch(r"network_(\d+)\.pth", path.name) for path in Path(folder).glob("*.pth")
+    )
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

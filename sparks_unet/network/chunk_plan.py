@@ -86,11 +86,11 @@ class Plan:
         Returns:
             Of level 0 to n.
         """
-        found = [(first + self.before, last + self.before)]
+        ranges = [(first + self.before, last + self.before)]
         for level in range(self.steps):
-            low, high = self.around(level, *found[-1])
-            found.append((low // 2, -(-high // 2)))
-        return found
+            low, high = self.around(level, *ranges[-1])
+            ranges.append((low // 2, -(-high // 2)))
+        return ranges
 
 
 def slabs(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:

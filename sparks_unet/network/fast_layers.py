@@ -137,7 +137,7 @@ def halves(layer: nn.Conv3d) -> tuple[nn.Conv3d, nn.Conv3d]:
 
     Two maps need not be copied into one, which costs more than the addition.
     """
-    found = []
+    parts = []
     half = layer.in_channels // 2
     for part, bias in ((slice(0, half), layer.bias), (slice(half, None), None)):
         one = nn.Conv3d(
@@ -151,8 +151,8 @@ def halves(layer: nn.Conv3d) -> tuple[nn.Conv3d, nn.Conv3d]:
         layout = memory_format(weight.device)
         one.weight = nn.Parameter(weight.contiguous(memory_format=layout), requires_grad=False)
         one.bias = bias
-        found.append(one)
-    return tuple(found)
+        parts.append(one)
+    return tuple(parts)
 
 
 def pool(x: torch.Tensor) -> torch.Tensor:

@@ -162,8 +162,8 @@ def chunk_probabilities(model: nn.Module, batch: np.ndarray, params: Params) -> 
         for left in range(0, x.shape[4], parts[1]):
             low = (max(0, top - halo), max(0, left - halo))
             tile = x[..., low[0] : top + parts[0] + halo, low[1] : left + parts[1] + halo]
-            found = _forward(model, tile, params, device)
-            inner = found[..., top - low[0] :, left - low[1] :][..., : parts[0], : parts[1]]
+            wide = _forward(model, tile, params, device)
+            inner = wide[..., top - low[0] :, left - low[1] :][..., : parts[0], : parts[1]]
             output[..., top : top + parts[0], left : left + parts[1]] = inner
     (above, _), (before, _) = pads
     return output[..., above : above + size[0], before : before + size[1]]
@@ -171,7 +171,7 @@ def chunk_probabilities(model: nn.Module, batch: np.ndarray, params: Params) -> 
 
 def receptive_reach(params: Params) -> int:
     """Return how many pixels away a pixel of the input can change the output."""
-    reach, coarse, found = 2 * params.dilation, 0, 0
+    reach, coarse, largest = 2 * params.dilation, 0, 0
     if params.nn_architecture == "github_unet":
         reach, coarse = 3, 1  # its ways of upsampling look at neighbours on both levels
     for pixel in range(2**params.unet_steps):
@@ -181,8 +181,8 @@ def receptive_reach(params: Params) -> int:
         low, high = low - reach, high + reach
         for _ in range(params.unet_steps):  # up the encoder
             low, high = 2 * low - reach, 2 * high + 1 + reach
-        found = max(found, pixel - low, high - pixel)
-    return found + int(params.temporal_reduction)
+        largest = max(largest, pixel - low, high - pixel)
+    return largest + int(params.temporal_reduction)
 
 
 def check_tiles(params: Params, size: Sequence[int]) -> None:
@@ -326,7 +326,7 @@ def _plain_parts(model, dataset, params, batch_size):
     """Yield (index, 0, probabilities (C, D, H, W)) of chunks that are computed whole."""
     for first in range(0, len(dataset), batch_size):
         indices = range(first, min(first + batch_size, len(dataset)))
-        found = chunk_probabilities(model, np.stack([dataset[one] for one in indices]), params)
+        chunks = chunk_probabilities(model, np.stack([dataset[one] for one in indices]), params)
         for row, index in enumerate(indices):
-            yield index, 0, found[row]
-        del found  # or it would lie in memory beside the next forward pass
+            yield index, 0, chunks[row]
+        del chunks  # or it would lie in memory beside the next forward pass

@@ -185,10 +185,10 @@ class Encoder:
             values = self.frame_values >> level  # a quarter of the pixels, twice the channels
             for low, high in slabs(target.end, frames - edge, slab_frames(values)):
                 x = joined([source], max(0, low - plan.reach), high + plan.reach)
-                found = self._block(level, x, first=low, last=high, frames=frames)
-                target.append(found)
+                features = self._block(level, x, first=low, last=high, frames=frames)
+                target.append(features)
                 if level < plan.steps:
-                    self.inputs[level + 1].append(pool(found))
+                    self.inputs[level + 1].append(pool(features))
 
     def chunks(self, starts: list[int]) -> tuple[list[list[ChunkFrames]], list[ChunkFrames]]:
         """Return the outputs of the shared levels of G chunks and the input of the next level.
@@ -461,9 +461,9 @@ def predicted_parts(
             x, x_first = joined(maps[-1], *needed[-1]), needed[-1][0]
         index = indices[-1] + 1
         following = plan.needed(*kept(index)) if index < len(dataset) else None
-        for low, high, found in decoder.parts(maps, x, x_first, needed):
+        for low, high, output in decoder.parts(maps, x, x_first, needed):
             for row, one in enumerate(indices):
-                yield one, low - plan.before, canvas.values(found[:, row])
+                yield one, low - plan.before, canvas.values(output[:, row])
             if plan.shared:  # the maps go while the probabilities grow
                 encoder.drop(starts[0] + high, index * plan.stride, following)
 

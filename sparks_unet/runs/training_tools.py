@@ -175,7 +175,7 @@ def append_row(path: str | Path, row: dict[str, object]) -> None:
 
 def open_loggers(params: Params, run_dir: Path) -> list[Callable[[dict, int], None]]:
     """Return functions log({name: value}, iteration): wandb and TensorBoard when asked for."""
-    found = []
+    loggers = []
     if params.tensorboard:
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -188,7 +188,7 @@ def open_loggers(params: Params, run_dir: Path) -> list[Callable[[dict, int], No
                 writer.add_scalar(name, value, iteration)
             writer.flush()
 
-        found.append(to_tensorboard)
+        loggers.append(to_tensorboard)
     if params.wandb_enable:
         try:
             import wandb
@@ -205,8 +205,8 @@ def open_loggers(params: Params, run_dir: Path) -> list[Callable[[dict, int], No
             config=to_dict(params),
             resume="allow" if continuing else None,
         )
-        found.append(lambda values, iteration: session.log(values, step=iteration))
-    return found
+        loggers.append(lambda values, iteration: session.log(values, step=iteration))
+    return loggers
 
 
 class TrainingRun:

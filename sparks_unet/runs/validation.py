@@ -91,8 +91,8 @@ def validate(
                 iteration=iteration,
             )
         )
-        found = process_predictions(clean, probabilities, post, training_mode=True)
-        counts.append(sample_counts(sample, found, params, post))
+        prediction = process_predictions(clean, probabilities, post, training_mode=True)
+        counts.append(sample_counts(sample, prediction, params, post))
         if movies_dir is not None:
             for name, index in (("sparks", 1), ("waves", 2), ("puffs", 3)):
                 path = movies_dir / f"{params.run_name}_{iteration}_{sample.id}_{name}.tif"

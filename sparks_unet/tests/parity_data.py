@@ -88,8 +88,8 @@ def check_preprocessing(arrays, _name):
     for name in names:
         counts = re.fullmatch(r"sin_channels_t(\d+)_y(\d+)_x(\d+)", name).groups()
         # the first channel is the movie itself, scaled by the recorder
-        found = sin_channels(arrays[name][0], tuple(map(int, counts)))
-        close(found, arrays[name], rtol=1e-5, atol=1e-6)
+        channels = sin_channels(arrays[name][0], tuple(map(int, counts)))
+        close(channels, arrays[name], rtol=1e-5, atol=1e-6)
         shown = movie[: arrays[name].shape[1]].astype(np.float32)
         scale = shown.max() / arrays[name][0].max()
         close(arrays[name][0] * scale, shown, rtol=1e-4)
@@ -100,17 +100,17 @@ def check_flip(arrays, _name):
     image = np.arange(6).reshape(2, 3)
     for seed, expected in zip(arrays["seeds"], arrays["identity_flipx_flipy_both"], strict=True):
         flips = draw_flips(torch.Generator().manual_seed(int(seed)))
-        found = flip(image, *flips)
+        flipped = flip(image, *flips)
         candidates = (image, image[:, ::-1], image[::-1], image[::-1, ::-1])
-        equal = [int(np.array_equal(found, candidate)) for candidate in candidates]
+        equal = [int(np.array_equal(flipped, candidate)) for candidate in candidates]
         np.testing.assert_array_equal(equal, expected)
 
 
 def check_label_reduction(arrays, _name):
     """Check the labels of the temporal reduction."""
     labels, expected = arrays["labels"], arrays["reduced_CORRECT"]
-    found = reduce_labels(labels, len(labels) // len(expected))
-    np.testing.assert_array_equal(found, expected)
+    reduced = reduce_labels(labels, len(labels) // len(expected))
+    np.testing.assert_array_equal(reduced, expected)
 
 
 def check_assembly(arrays, _name):

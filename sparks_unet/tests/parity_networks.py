@@ -20,14 +20,14 @@ README_WEIGHTS = (0.3, 5.0, 1.25, 2.5)
 
 def tensors(arrays, prefix):
     """Return {name: tensor} of the arrays whose name starts with ``prefix``."""
-    found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    return {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
+    values = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
 
 
-def close(found, expected, *, rtol=0.0, atol=0.0):
+def close(actual, expected, *, rtol=0.0, atol=0.0):
     """Assert that two arrays agree within ``atol + rtol |expected|``."""
-    found = found.detach().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 def is_valid(x, output):
@@ -130,8 +130,8 @@ def check_seeded(arrays, name):
     )
     torch.manual_seed(int(arrays["init_seed"]))
     model = UNetPadWrapper(1, len(corner), steps=steps, first_channels=channels).eval()
-    found = [(float(v.sum()), float(v.std())) for v in model.state_dict().values()]
-    close(found, expected, rtol=1e-4, atol=1e-4)
+    moments = [(float(v.sum()), float(v.std())) for v in model.state_dict().values()]
+    close(moments, expected, rtol=1e-4, atol=1e-4)
     generator = torch.Generator().manual_seed(int(arrays["x_seed"]))
     with torch.no_grad():
         output = model(torch.rand(1, 1, size, size, size, generator=generator))

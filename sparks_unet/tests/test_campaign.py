@@ -48,8 +48,8 @@ def write_ini_file(path):
 
 def write_counts(path):
     movie, classes, events, _ = make_movie(DemoSettings(**SMALL | {"frames": 40}), 1)
-    found = instances_from_classes(movie, np.where(classes == 4, 0, classes), POST)
-    counts = movie_counts(classes, events, found, post=POST, ignore_frames=0)
+    prediction = instances_from_classes(movie, np.where(classes == 4, 0, classes), POST)
+    counts = movie_counts(classes, events, prediction, post=POST, ignore_frames=0)
     path.write_text(json.dumps({"counts": {"01": counts}}))
 
 
@@ -104,7 +104,7 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = read(path)
+                value = read(path)
         except InputError as error:
             fault = str(error)
         longest = max(longest, time.monotonic() - start)
@@ -112,15 +112,15 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
             assert file in fault
             counts["refused"] += 1
             continue
-        same = found.shape == expected.shape and np.array_equal(found, expected)
+        same = value.shape == expected.shape and np.array_equal(value, expected)
         counts["equal" if same else "other values"] += 1
         if not same:
             # A flipped pixel or number that stays a number cannot be seen without a checksum; a
             # file that lost its end must never pass, except an INI file, whose keys have defaults.
             assert not cut or name == "INI", copy
-            assert found.ndim == expected.ndim, copy
-            if found.dtype.kind == "f":
-                assert np.isfinite(found).all(), copy
+            assert value.ndim == expected.ndim, copy
+            if value.dtype.kind == "f":
+                assert np.isfinite(value).all(), copy
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert longest < SLOWEST_S
     assert grown < MEMORY_MB

@@ -27,9 +27,9 @@ def test_every_labelled_pixel_counts_as_cell_for_the_signal_to_noise_ratio():
         return (np.percentile(movie[events], 99) - quiet.mean()) / quiet.std()
 
     events = (classes == 1) | (classes == 3)
-    found = signal_to_noise(movie, classes)
-    np.testing.assert_allclose(found, ratio(wide, events), rtol=1e-12)
+    snr = signal_to_noise(movie, classes)
+    np.testing.assert_allclose(snr, ratio(wide, events), rtol=1e-12)
     # the rule that stood here before, and the one without the pixels of label 4
-    assert abs(found - ratio(cell, events & cell)) > 1
+    assert abs(snr - ratio(cell, events & cell)) > 1
     only_events = cell | events.any(axis=0)
-    assert abs(found - ratio(only_events, events)) > 0.01
+    assert abs(snr - ratio(only_events, events)) > 0.01

@@ -177,8 +177,8 @@ def test_moving_background_equals_the_loop(t, n, seed):
     expected = [
         movie[i] - movie[max(0, i - half) : min(t, i + half)].mean(axis=0) for i in range(t)
     ]
-    found = remove_background(movie, "moving", duration=n)
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    cleaned = remove_background(movie, "moving", duration=n)
+    np.testing.assert_allclose(cleaned, expected, atol=2e-3)
 
 
 def test_smoothing_kernels_keep_a_constant():
@@ -207,15 +207,15 @@ def test_pixels_of_another_size():
     sample = sample_of(movie, classes, pixel_x_um=0.2, pixel_y_um=0.2)
     sample = dataclasses.replace(sample, events=classes.astype(np.int32) * 7)
     for new, size in ((0.1, (16, 24)), (0.4, (4, 6))):
-        found = resized(sample, new)
-        assert found.movie.data.shape == found.classes.shape == found.events.shape == (3, *size)
-        assert found.movie.calibration.pixel_um == new
-        assert found.movie.calibration.pixel_origin.endswith("new_pixel_um of the config from 0.2")
+        scaled = resized(sample, new)
+        assert scaled.movie.data.shape == scaled.classes.shape == scaled.events.shape == (3, *size)
+        assert scaled.movie.calibration.pixel_um == new
+        assert scaled.movie.calibration.pixel_origin.endswith("new_pixel_um of the config from 0.2")
         # the area in um2 stays
-        area = np.count_nonzero(found.classes) * new**2
+        area = np.count_nonzero(scaled.classes) * new**2
         assert area == pytest.approx(np.count_nonzero(classes) * 0.2**2)
-        np.testing.assert_array_equal(found.events, found.classes.astype(int) * 7)
-        assert found.movie.data.mean() == pytest.approx(movie.mean(), rel=1e-3)
+        np.testing.assert_array_equal(scaled.events, scaled.classes.astype(int) * 7)
+        assert scaled.movie.data.mean() == pytest.approx(movie.mean(), rel=1e-3)
     # a size that the configuration gives wins over that of the file
     params = dataclasses.replace(SMALL, pixel_size_um=(0.4, 0.4), new_pixel_um=0.4)
     calibration = sample.movie.calibration.given(params.given)  # as the reader applies it

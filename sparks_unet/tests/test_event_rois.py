@@ -19,11 +19,11 @@ from inputs.movie_io import read_stack, write_stack
 @given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9))
 def test_outlines_enclose_the_same_pixels(seed, share):
     mask = np.random.default_rng(seed).random((7, 9)) < share
-    found = np.zeros(mask.shape, bool)
+    filled = np.zeros(mask.shape, bool)
     for line in outlines(mask):
         roi = roifile.ImagejRoi.frompoints(line)
-        found ^= roi_area(roi, mask.shape)
-    np.testing.assert_array_equal(found, mask)
+        filled ^= roi_area(roi, mask.shape)
+    np.testing.assert_array_equal(filled, mask)
 
 
 def events():
@@ -41,8 +41,8 @@ def test_round_trip_loses_nothing(tmp_path, capsys):
     ids, kinds = events()
     write_event_rois(tmp_path / "a.zip", ids, kinds)
     write_event_rois(tmp_path / "a.zip", ids, kinds)  # a second time adds nothing
-    found, classes = read_event_rois(tmp_path / "a.zip", ids.shape)
-    np.testing.assert_array_equal(found, ids)
+    read_ids, classes = read_event_rois(tmp_path / "a.zip", ids.shape)
+    np.testing.assert_array_equal(read_ids, ids)
     np.testing.assert_array_equal(classes, kinds)
     # as a user does it
     scale = {"calibration": Calibration.of(0.2, 6.8)}

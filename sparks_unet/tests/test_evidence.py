@@ -44,8 +44,8 @@ def test_noise_gets_no_widths_and_no_amplitudes(number, size):
                 n += 1
                 ids[t : t + size[0], y : y + size[1], x : x + size[2]] = n
     names = np.r_[0, np.full(n, number)].astype(np.uint8)
-    found = Prediction(names[ids], ids, names, np.empty((0, 3), np.int64))
-    table = event_table(movie, found, **SCALE)
+    prediction = Prediction(names[ids], ids, names, np.empty((0, 3), np.int64))
+    table = event_table(movie, prediction, **SCALE)
     given = table[["fwhm_um", "fdhm_ms", "speed_um_s"]].notna().any(axis=1).sum()
     assert given <= 0.02 * n
     assert (table["amplitude_df_f0"].notna()).sum() <= 0.02 * n
@@ -92,8 +92,10 @@ def sparks(amplitude=1.5, base=1000.0):
         one = course * np.exp(-((y - y0) ** 2 + (x - x0) ** 2) / 2 / 3.0**2)
         light = light + base * amplitude * one
         ids[one > 0.3] = number
-    found = Prediction((ids > 0).astype(np.uint8), ids, np.array([0, 1, 1], np.uint8), ids[:0, 0])
-    return light, found
+    prediction = Prediction(
+        (ids > 0).astype(np.uint8), ids, np.array([0, 1, 1], np.uint8), ids[:0, 0]
+    )
+    return light, prediction
 
 
 FINE = Calibration.of(0.1, 20.0)
@@ -101,7 +103,7 @@ FINE = Calibration.of(0.1, 20.0)
 
 @pytest.mark.parametrize("kind", ["counts", "float 0..1", "offset", "oblong"])
 def test_amplitudes_do_not_depend_on_how_values_are_stored(kind):
-    light, found = sparks()
+    light, prediction = sparks()
     movie, scale = counts(light, 10), FINE
     if kind == "float 0..1":
         movie = (movie / 65535).astype(np.float32)
@@ -109,7 +111,7 @@ def test_amplitudes_do_not_depend_on_how_values_are_stored(kind):
         movie, scale = movie + 500, FINE.given(Given(offset_counts=500.0))
     if kind == "oblong":
         scale = FINE.given(Given((0.1, 0.2)))
-    table = event_table(movie, found, calibration=scale)
+    table = event_table(movie, prediction, calibration=scale)
     assert table["amplitude_df_f0"].to_numpy() == pytest.approx(1.5, rel=0.1)
     if kind != "oblong":
         assert table["fwhm_um"].to_numpy() == pytest.approx(0.71, rel=0.06)
@@ -143,13 +145,13 @@ def test_counts_and_normalised_movies_are_separated_alike():
     wanted = process_predictions(published, probabilities, post)
     assert wanted.instances.max() > 50
     for same in (movie - low, movie.astype(np.float32) - low):
-        found = process_predictions(same, probabilities, post)
-        np.testing.assert_array_equal(found.instances, wanted.instances)
+        prediction = process_predictions(same, probabilities, post)
+        np.testing.assert_array_equal(prediction.instances, wanted.instances)
 
 
 def test_clipped_events_are_named_and_get_lower_bounds():
-    light, found = sparks()
-    table = event_table(np.minimum(counts(light, 10), 1700), found, calibration=FINE)
+    light, prediction = sparks()
+    table = event_table(np.minimum(counts(light, 10), 1700), prediction, calibration=FINE)
     assert (table["saturated_voxels"] > 50).all()
     assert table["quality"].str.contains("saturated").all()
     assert table["fwhm_um"].isna().all()
@@ -157,11 +159,11 @@ def test_clipped_events_are_named_and_get_lower_bounds():
 
 
 def test_black_frames_change_no_number():
-    light, found = sparks()
+    light, prediction = sparks()
     movie = counts(light, 10)
-    before = event_table(movie, found, calibration=FINE)
+    before = event_table(movie, prediction, calibration=FINE)
     movie[8:12] = 0
-    after = event_table(movie, found, calibration=FINE)
+    after = event_table(movie, prediction, calibration=FINE)
     for name in ("amplitude_df_f0", "fwhm_um", "tau_ms"):
         assert after[name].to_numpy() == pytest.approx(before[name].to_numpy(), rel=0.03)
     post = scaled_post(FINE)

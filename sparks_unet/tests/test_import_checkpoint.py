@@ -38,9 +38,9 @@ def test_parts_of_an_archive_become_a_run(released, tmp_path, capsys):
     parts[1].write_bytes(content[len(content) // 2 :])
     # random weights detect nothing: the test of the events fails, all others pass
     assert run(parts, ini) == 1
-    found = load_state(tmp_path / "tiny" / "network_000700.pth")
-    assert found.keys() == weights.keys()
-    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    state = load_state(tmp_path / "tiny" / "network_000700.pth")
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], value) for name, value in weights.items())
     record = json.loads((tmp_path / "tiny" / "self_test.json").read_text())
     assert list(record["checks"].values()) == [True, True, True, False]
     assert sum(record["planted"].values()) > 0

@@ -76,8 +76,8 @@ def test_assembly_returns_the_frame_index(frames, duration, data, method):
         part = index[chunk * stride : chunk * stride + duration]
         # max keeps the surer chunk: values must not be negative
         assembly.add(chunk, np.maximum(part, 0)[None, :, None, None])
-    found = assembly.result(pads)[0, :, 0, 0]
-    np.testing.assert_allclose(found, np.arange(1, frames + 1), rtol=1e-5)
+    assembled = assembly.result(pads)[0, :, 0, 0]
+    np.testing.assert_allclose(assembled, np.arange(1, frames + 1), rtol=1e-5)
 
 
 def test_odd_difference_is_refused_with_overlap():
@@ -90,9 +90,9 @@ def test_prediction_has_the_size_of_the_movie(method):
     params = Params(unet_steps=1, first_layer_channels=2, data_duration=8, data_stride=4)
     model = seeded_model(params, CPU)
     movie = np.random.default_rng(0).integers(0, 5000, (21, 9, 10)).astype(np.uint16)
-    found, clean = predict_probabilities(model, movie, params, method=method)
-    assert found.shape == (4, 21, 9, 10)
-    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-4)
+    values, clean = predict_probabilities(model, movie, params, method=method)
+    assert values.shape == (4, 21, 9, 10)
+    np.testing.assert_allclose(values.sum(axis=0), 1, atol=1e-4)
     assert clean.min() == 0
     classes, instances, probabilities, peaks = predict_movie(
         model, movie, params, calibration=Calibration.of(0.2, 6.8)
@@ -122,9 +122,9 @@ def test_tiles_give_the_whole_frame(changes):
     movie = np.random.default_rng(0).integers(0, 65535, shape).astype(np.uint16)
     whole, _ = predict_probabilities(model, movie, params, plain=True)
     tiled = dataclasses.replace(params, tile=(15, 0) if even else (7, 22))
-    found, _ = predict_probabilities(model, movie, tiled)
+    parts, _ = predict_probabilities(model, movie, tiled)
     assert whole.std(axis=(1, 2, 3)).max() > 0.01
-    np.testing.assert_allclose(found, whole, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(parts, whole, atol=1e-5, rtol=0)
 
 
 def test_tiles_that_would_change_the_numbers_are_refused():
@@ -162,8 +162,8 @@ def test_movie_with_sinusoids_and_reduction():
         {"temporal_reduction": True, "num_channels": 4},
     ):
         params = Params(**base, **extra)
-        found, _ = predict_probabilities(seeded_model(params, CPU), movie, params)
-        assert found.shape == (4, 20, 8, 8)
+        probabilities, _ = predict_probabilities(seeded_model(params, CPU), movie, params)
+        assert probabilities.shape == (4, 20, 8, 8)
 
 
 def test_constant_movie_has_no_events(caplog):
@@ -222,6 +222,22 @@ def test_workers_change_nothing(trained, tmp_path):
     for name in names:
         contents = [(tmp_path / n / "inference_overlap" / name).read_bytes() for n in "12"]
         assert contents[0] == contents[1], name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single_thread")
+def test_a_cluster_writes_the_files_of_one_process(trained, tmp_path):
+    pytest.importorskip("distributed", reason="requirements-cluster.txt")
+    path, _, _ = trained
+    options = ["--ids", "01", "02", "03", "--set", "postprocessing.segmentation=threshold"]
+    for name, where in (("here", []), ("far", ["--cluster", "local:2"])):
+        assert main([str(path), *options, "--out", str(tmp_path / name), *where]) == 0
+    folders = [
+        {one.name: one.read_bytes() for one in (tmp_path / name / "inference_overlap").iterdir()}
+        for name in ("here", "far")
+    ]
+    assert len([name for name in folders[0] if name.endswith("_events.csv")]) == 3
+    assert folders[0] == folders[1]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def measured(settings, n_movies):
     for index in range(n_movies):
         movie, classes, events, truths = make_movie(settings, index)
         kept = np.where(classes == CLASSES["ignore"], 0, classes).astype(np.uint8)
-        found = instances_from_classes(movie, kept, POST)
-        for row in event_table(movie, found, **SCALE).to_dict("records"):
-            ids = np.bincount(events[found.instances == row["id"]])
+        prediction = instances_from_classes(movie, kept, POST)
+        for row in event_table(movie, prediction, **SCALE).to_dict("records"):
+            ids = np.bincount(events[prediction.instances == row["id"]])
             pairs.append((row, truths[int(ids.argmax()) - 5]))
     return pairs
 
@@ -101,8 +101,8 @@ def test_background_is_taken_outside_the_cell_only():
 
 def test_table_of_a_movie_without_events():
     movie = np.full((20, 10, 12), 100, np.uint16)
-    found = instances_from_classes(movie, np.zeros(movie.shape, np.uint8), POST)
-    table = event_table(movie, found, **SCALE)
+    prediction = instances_from_classes(movie, np.zeros(movie.shape, np.uint8), POST)
+    table = event_table(movie, prediction, **SCALE)
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 0
     rates = event_frequency(table, movie, **SCALE)
@@ -111,10 +111,12 @@ def test_table_of_a_movie_without_events():
 
 def test_frequency_counts_per_area_and_time():
     movie, classes, *_ = make_movie(DemoSettings(**SMALL | {"rates": (4, 0, 0)}), 0)
-    found = instances_from_classes(movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST)
-    rates = event_frequency(event_table(movie, found, **SCALE), movie, **SCALE)
+    prediction = instances_from_classes(
+        movie, np.where(classes == 4, 0, classes).astype(np.uint8), POST
+    )
+    rates = event_frequency(event_table(movie, prediction, **SCALE), movie, **SCALE)
     sparks = rates[rates["class"] == "sparks"].iloc[0]
-    assert sparks["n"] == found.counts()["sparks"]
+    assert sparks["n"] == prediction.counts()["sparks"]
     expected = sparks["n"] / sparks["cell_um2"] / (160 * 0.0068) * 100
     assert sparks["per_100um2_s"] == pytest.approx(expected)
 
@@ -133,5 +135,5 @@ def test_slopes_of_a_spot_are_its_derivatives():
         return height * spot(np.hypot(rows - row, columns - column), half, order)
 
     values = np.array([0.7, 8.0, 4.1, 7.0, 3.1])  # the centre is a pixel
-    found = spot_slopes(rows - 7.0, columns - 8.0, 0.7, 4.1, 3.1)
-    np.testing.assert_allclose(found, numeric_slopes(model, values), atol=1e-7)
+    slopes = spot_slopes(rows - 7.0, columns - 8.0, 0.7, 4.1, 3.1)
+    np.testing.assert_allclose(slopes, numeric_slopes(model, values), atol=1e-7)

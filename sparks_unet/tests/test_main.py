@@ -154,8 +154,8 @@ def test_interrupted_story_goes_on(finished, tmp_path):
     (copy / "settings.json").write_text(json.dumps(settings))
     (tmp_path / "a.ini").write_text(text)
     assert main([str(tmp_path / "a.ini"), "--threads", "1"]) == 0
-    found, expected = (load_state(folder / "network_000006.pth") for folder in (copy, run_dir))
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    state, expected = (load_state(folder / "network_000006.pth") for folder in (copy, run_dir))
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
     assert (copy / "summary.json").is_file()
 
 

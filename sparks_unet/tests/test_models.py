@@ -175,7 +175,7 @@ def test_batch_norm_is_that_of_pytorch(training):
     """Same output, gradients and statistics, with statistics that move and that are fixed."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 4, 5, 6, generator=random).to(memory_format=torch.channels_last_3d)
-    found = []
+    results = []
     for kind in (unet.BatchNorm, torch.nn.BatchNorm3d):
         norm, data = kind(3), x.clone().requires_grad_()
         with torch.no_grad():
@@ -185,6 +185,6 @@ def test_batch_norm_is_that_of_pytorch(training):
             norm.running_var.copy_(torch.tensor([0.5, 1.5, 2.5]))
         y = norm.train(training)(data)
         grads = torch.autograd.grad((y**3).sum(), (data, norm.weight, norm.bias))
-        found.append((y, *grads, norm.running_mean, norm.running_var))
-    for ours, expected in zip(*found, strict=True):
+        results.append((y, *grads, norm.running_mean, norm.running_var))
+    for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

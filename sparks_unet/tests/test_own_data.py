@@ -76,8 +76,8 @@ def test_predictions_belong_to_the_id_before_the_assembly(tmp_path):
     for kind in ("sparks", "waves", "puffs"):
         (tmp_path / f"exp_04_100_05_overlap_raw_{kind}.tif").touch()
         (tmp_path / f"exp_04_100_a_05_overlap_raw_{kind}.tif").touch()
-    found = find_predictions(tmp_path, "05", ("05", "a_05"))
-    assert found["sparks"].name == "exp_04_100_05_overlap_raw_sparks.tif"
+    files = find_predictions(tmp_path, "05", ("05", "a_05"))
+    assert files["sparks"].name == "exp_04_100_05_overlap_raw_sparks.tif"
     assert find_predictions(tmp_path, "a_05")["waves"].name.startswith("exp_04_100_a_05")
     with pytest.raises(InputError, match="0 files"):
         find_predictions(tmp_path, "04", ("04", "05"))

@@ -54,8 +54,8 @@ def test_truth_of_noisy_movies_comes_back():
     counts = []
     for index in range(4):
         movie, classes, events, _ = make_movie(DemoSettings(**SMALL), index)
-        found = process_predictions(movie - movie.min(), one_hot(classes), POST)
-        counts.append(movie_counts(classes, events, found, post=POST, ignore_frames=6))
+        prediction = process_predictions(movie - movie.min(), one_hot(classes), POST)
+        counts.append(movie_counts(classes, events, prediction, post=POST, ignore_frames=6))
     metrics = metrics_from_counts(counts)
     for name in ("puffs", "waves"):
         assert metrics[f"{name}/precision"] == metrics[f"{name}/recall"] == 1.0
@@ -67,10 +67,10 @@ def test_truth_of_noisy_movies_comes_back():
 def test_touching_sparks(distance, expected):
     centres = [(10, 16, 30), (10, 16, 30 + distance)]
     movie, mask = spots((21, 33, 80), centres)
-    found = instances_from_classes(movie, mask.astype(np.uint8), POST)
-    assert found.counts()["sparks"] == expected
+    prediction = instances_from_classes(movie, mask.astype(np.uint8), POST)
+    assert prediction.counts()["sparks"] == expected
     if expected == 2:
-        np.testing.assert_allclose(found.spark_peaks, centres, atol=1)
+        np.testing.assert_allclose(prediction.spark_peaks, centres, atol=1)
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(2, 1), (3, 2)])
@@ -78,8 +78,8 @@ def test_gap_of_a_puff(gap, expected):
     classes = np.zeros((30, 20, 20), np.uint8)
     classes[4:12, 5:12, 5:12] = CLASSES["puffs"]
     classes[12 + gap : 22 + gap, 5:12, 5:12] = CLASSES["puffs"]
-    found = instances_from_classes(np.ones(classes.shape), classes, POST)
-    assert found.counts()["puffs"] == expected
+    prediction = instances_from_classes(np.ones(classes.shape), classes, POST)
+    assert prediction.counts()["puffs"] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,11 +91,11 @@ def test_merging_over_time_equals_a_dilation(seed, gap, frames):
     padded = np.pad(mask, [(reach, reach), (0, 0), (0, 0)])
     grown = ndimage.binary_dilation(padded, np.ones((gap + 1, 1, 1), bool))
     expected, n_expected = ndimage.label(grown[reach : reach + frames], np.ones((3, 3, 3)))
-    found = merge_over_time(labels, gap)
-    assert len(np.unique(found[mask])) == min(n, n_expected)
-    pairs = np.unique(np.stack([found[mask], expected[mask]]), axis=1)
+    merged = merge_over_time(labels, gap)
+    assert len(np.unique(merged[mask])) == min(n, n_expected)
+    pairs = np.unique(np.stack([merged[mask], expected[mask]]), axis=1)
     assert pairs.shape[1] == min(n, n_expected)
-    assert not found[~mask].any()
+    assert not merged[~mask].any()
 
 
 def test_300_events_survive_in_the_file(tmp_path):
@@ -103,8 +103,8 @@ def test_300_events_survive_in_the_file(tmp_path):
     for n in range(300):
         row, column = divmod(n, 30)
         classes[5:12, 4 + 11 * row : 10 + 11 * row, 4 + 13 * column : 10 + 13 * column] = 3
-    found = instances_from_classes(np.ones(classes.shape), classes, POST)
-    path = write_stack(tmp_path / "instances.tif", found.instances.astype(np.uint16))
+    prediction = instances_from_classes(np.ones(classes.shape), classes, POST)
+    path = write_stack(tmp_path / "instances.tif", prediction.instances.astype(np.uint16))
     np.testing.assert_array_equal(np.unique(read_movie(path).data), np.arange(301))
 
 
@@ -147,12 +147,12 @@ def test_boxes_equal_the_plain_computation(training_mode):
     probabilities = ndimage.gaussian_filter(one_hot(classes), (0, 1, 2, 2))
     probabilities += 0.3 * rng.random(probabilities.shape, dtype=np.float32)
     probabilities /= probabilities.sum(axis=0)
-    found = process_predictions(movie, probabilities, POST, training_mode=training_mode)
+    prediction = process_predictions(movie, probabilities, POST, training_mode=training_mode)
     plain_classes, plain_instances = plain_processing(movie, probabilities, POST)
-    assert found.counts()["sparks"] > 5
+    assert prediction.counts()["sparks"] > 5
     if not training_mode:
-        np.testing.assert_array_equal(found.classes, plain_classes)
-        pairs = np.unique(np.stack([found.instances.ravel(), plain_instances.ravel()]), axis=1)
+        np.testing.assert_array_equal(prediction.classes, plain_classes)
+        pairs = np.unique(np.stack([prediction.instances.ravel(), plain_instances.ravel()]), axis=1)
         assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
     expected = plain_annotated_peaks(movie, classes, events)
     np.testing.assert_array_equal(annotated_spark_peaks(movie, classes, events), expected)
@@ -168,8 +168,8 @@ def test_peaks_in_boxes_equal_peaks_of_the_movie(seed, density, sigma):
     image[~mask] = 0
     footprint = peak_footprint(9, 3)
     maxima = (image == ndimage.maximum_filter(image, footprint=footprint)) & (image > 0)
-    found = spark_peaks(movie, mask, sigma=sigma, distance_px=9, distance_frames=3)
-    np.testing.assert_array_equal(found, np.argwhere(maxima))
+    peaks = spark_peaks(movie, mask, sigma=sigma, distance_px=9, distance_frames=3)
+    np.testing.assert_array_equal(peaks, np.argwhere(maxima))
     np.testing.assert_array_equal(local_maxima(image, footprint), maxima)
 
 
@@ -195,8 +195,8 @@ def test_threshold_of_nearly_equal_values_lies_between_them():
 def test_a_plateau_is_one_peak():
     movie, mask = np.zeros((9, 21, 21)), np.zeros((9, 21, 21), bool)
     movie[3:6, 8:12, 8:12], mask[2:7, 5:15, 5:15] = 1.0, True
-    found = spark_peaks(movie, mask, sigma=0, distance_px=9, distance_frames=3)
-    np.testing.assert_array_equal(found, [[3, 8, 8]])
+    peaks = spark_peaks(movie, mask, sigma=0, distance_px=9, distance_frames=3)
+    np.testing.assert_array_equal(peaks, [[3, 8, 8]])
 
 
 def test_voxels_without_a_peak_are_events_only_in_inference():
@@ -213,8 +213,8 @@ def test_too_many_events_in_training_give_none():
     movie, mask = spots((21, 33, 80), [(10, 16, 20), (10, 16, 60)])
     post = dataclasses.replace(POST, max_events_training=1)
     with pytest.warns(UserWarning, match="max_events_training"):
-        found = instances_from_classes(movie, mask.astype(np.uint8), post, training_mode=True)
-    assert found.counts() == {"sparks": 0, "waves": 0, "puffs": 0}
+        prediction = instances_from_classes(movie, mask.astype(np.uint8), post, training_mode=True)
+    assert prediction.counts() == {"sparks": 0, "waves": 0, "puffs": 0}
 
 
 def test_caller_keeps_his_dict():
@@ -254,8 +254,10 @@ def test_narrow_movie_is_warned_about():
 
 
 def test_constant_probabilities_give_no_event():
-    found = process_predictions(np.ones((8, 9, 90)), np.full((4, 8, 9, 90), 0.25, np.float32), POST)
-    assert found.instances.max() == 0
+    prediction = process_predictions(
+        np.ones((8, 9, 90)), np.full((4, 8, 9, 90), 0.25, np.float32), POST
+    )
+    assert prediction.instances.max() == 0
 
 
 def test_threshold_segmentation():
@@ -277,9 +279,9 @@ def test_marginal_events_can_be_ignored():
     classes = np.zeros((30, 20, 20), np.uint8)
     classes[0:9, 2:9, 2:9] = classes[12:20, 10:18, 10:18] = CLASSES["puffs"]
     post = dataclasses.replace(POST, mark_margins=6)
-    found = instances_from_classes(np.ones(classes.shape), classes, post)
-    assert found.counts()["puffs"] == 1
-    assert (found.classes[:9, 2:9, 2:9] == CLASSES["ignore"]).all()
+    prediction = instances_from_classes(np.ones(classes.shape), classes, post)
+    assert prediction.counts()["puffs"] == 1
+    assert (prediction.classes[:9, 2:9, 2:9] == CLASSES["ignore"]).all()
 
 
 def test_holes_are_filled_on_request():

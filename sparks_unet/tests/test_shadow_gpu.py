@@ -68,9 +68,9 @@ def test_losses_and_gradients_equal_the_cpu(criterion, kind):
     weights = torch.tensor([0.1, 0.4, 0.2, 0.3])
     expected = loss_and_gradient(criterion, log_p, labels, weights, "cpu")
     with ShadowCuda(watch=WATCHED):
-        found = loss_and_gradient(criterion, log_p, labels, weights, "cuda")
-    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-7)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-7)
+        actual = loss_and_gradient(criterion, log_p, labels, weights, "cuda")
+    assert actual[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-7)
+    np.testing.assert_allclose(actual[1], expected[1], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", [lovasz_softmax, nll_loss])
@@ -99,7 +99,7 @@ def test_a_training_step_equals_the_cpu_and_waits_for_its_loss_alone(params):
     samples, _ = read_data(params)
     _, expected = steps(params, samples, "cpu", 3)
     with ShadowCuda(watch=WATCHED) as card:
-        run, found = steps(params, samples, "cuda", 3)
+        run, losses = steps(params, samples, "cuda", 3)
         run.save()
         waits = {line: n for (what, line), n in card.events.items() if what in ("item", "mask")}
         assert sorted(waits.values()) == [3], card.table()
@@ -108,7 +108,7 @@ def test_a_training_step_equals_the_cpu_and_waits_for_its_loss_alone(params):
         steps(params, samples, "cuda", 1, resume_from=3)
         waits = {line: n for (what, line), n in card.events.items() if what == "item"}
         assert sorted(waits.values()) == [1], card.table()
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["overlap", "average"])
@@ -118,8 +118,8 @@ def test_prediction_equals_the_cpu(method):
     model = seeded_model(params, torch.device("cpu")).eval()
     expected, _ = predict_probabilities(model, movie, params, method=method)
     with ShadowCuda(watch=WATCHED):
-        found, _ = predict_probabilities(model.to("cuda"), movie, params, method=method)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        probabilities, _ = predict_probabilities(model.to("cuda"), movie, params, method=method)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.slow

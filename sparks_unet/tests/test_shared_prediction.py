@@ -152,8 +152,8 @@ def test_levels_that_the_published_setting_shares():
 
 @pytest.mark.parametrize(("first", "last", "size"), [(0, 1, 8), (3, 40, 8), (4, 4, 8), (0, 9, 1)])
 def test_slabs_cover_all_frames(first, last, size):
-    found = [frame for low, high in slabs(first, last, size) for frame in range(low, high)]
-    assert found == list(range(first, last))
+    frames = [frame for low, high in slabs(first, last, size) for frame in range(low, high)]
+    assert frames == list(range(first, last))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_blocks_without_gradients_give_what_they_train_with():
         model = decided_model(Params(**SMALL | {"unet_steps": 2}, border_mode=border))
         for x in (torch.rand(1, 1, 48, 48, 48), torch.rand(2, 1, 48, 48, 48)):
             with torch.inference_mode():
-                found = model(x)
-            torch.testing.assert_close(found, model(x), atol=1e-4, rtol=0)
+                output = model(x)
+            torch.testing.assert_close(output, model(x), atol=1e-4, rtol=0)
 
 
 def test_pooling_and_upsampling():
