@@ -106,13 +106,14 @@ def test_a_fault_of_a_job_ends_the_work_in_its_own_words(two, tmp_path):
     ("change", "fault"),
     [
         ({"token": "/nowhere"}, "does not see .*expected a file system that all machines share"),
+        ({"cwd": "/nowhere"}, "does not see /nowhere; expected a file system"),
         ({"code": "/elsewhere"}, "expected /elsewhere; start workers of its own"),
         ({"versions": {"numpy": "0.1"}}, r"found numpy \d.*, expected 0.1; start it in the same"),
     ],
 )
 def test_a_worker_of_another_place_is_refused(tmp_path, change, fault):
     place = {"code": str(cluster.FOLDER), "versions": cluster.versions(), "text": "never seen"}
-    place |= {"token": str(tmp_path / "token"), "folder": str(tmp_path)}
+    place |= {"token": str(tmp_path / "token"), "folder": str(tmp_path), "cwd": os.getcwd()}
     (tmp_path / "token").write_text("never seen")
     with pytest.raises(InputError, match=fault):
         cluster.check_worker(place | change)

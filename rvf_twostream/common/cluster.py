@@ -100,10 +100,12 @@ def check_worker(place: dict) -> None:
         seen = Path(place["token"]).read_text(encoding="utf-8")
     except OSError:
         seen = ""
-    if seen != place["text"]:
+    missing = [place["folder"]] if seen != place["text"] else []
+    missing += [] if os.path.isdir(place["cwd"]) else [place["cwd"]]
+    if missing:
         raise InputError(
-            f"{where}: does not see {place['folder']}; expected a file system that all machines "
-            "share under the same path"
+            f"{where}: does not see {missing[0]}; expected a file system that all machines share "
+            "under the same path"
         )
     if not os.access(place["folder"], os.W_OK):
         raise InputError(f"{where}: may not write to {place['folder']}")

@@ -24,6 +24,7 @@ from network.layers import (
     scale_activity,
 )
 from network.norms import SLOPES, NormConvolution, SettledNorm, settled_moments
+from network.shared_norm import shared_norm
 
 __all__ = (
     "STCNN",
@@ -78,6 +79,7 @@ class STCNN(nn.Module):
         self.norm_skip_frames = 0  # leading frames left out of the batch statistics in training
         self.settled_frames = 0  # see settle
         self.trunk_frozen = False
+        self.shared = False  # batch statistics of all processes of torchrun
         for layer in network:
             # Differs: a bias before batch norm has no gradient but rounding noise; it stays as
             # loaded.
@@ -135,7 +137,7 @@ class STCNN(nn.Module):
         """
         x = self.pr(sampled)  # (B, T, 1, H, W)
         training = [norm.training for norm in self.norm_layers]
-        if all(training) and self.settled_frames and self._fusible():
+        if all(training) and self.settled_frames and self._fusible() and not self.shared:
             return self._settled_trunk(x, window)
         if window is not None and not any(training):
             return self._cut_trunk(x, window)
@@ -202,6 +204,11 @@ class STCNN(nn.Module):
 
     def _normalise(self, y, norm, bias):
         """Batch norm over (B, T, H, W) of ``y`` + ``bias``, without adding the bias to ``y``."""
+        if self.shared:
+            counts = torch.ones(y.shape[1])
+            counts[: self.norm_skip_frames] = 0
+            counts[0] = self.settled_frames or counts[0]
+            return shared_norm(y, norm, bias, counts)
         if self.settled_frames:
             moments = self._count_moments(y, norm, bias)
             window = ((0, y.shape[3]), (0, y.shape[4]))

@@ -48,6 +48,7 @@ from runs.data import (
     expand_barcodes,
     open_dataset,
 )
+from runs.processes import Place, check_batches, join
 
 log = logging.getLogger(__name__)
 DEAD_ACTIVITY_SD = 1e-3  # below it a read-out's indicator no longer follows the stimulus (D7)
@@ -130,7 +131,7 @@ def train(
         settings = resume_settings(run_dir, settings, explicit)
         old = read_config(run_dir / "config.json")
     check_ranges(settings)
-    device = pick_device(settings["device"])
+    place = join(pick_device(settings["device"]))
     dataset = open_dataset(
         settings,
         lc_types=old["L_config"]["lc_types"] if old else None,
@@ -141,7 +142,7 @@ def train(
         check_same_data(run_dir, dataset.digests)
         check_same_labels(run_dir, settings, old)
     config = model_settings(settings, dataset)
-    impl = route_for(settings["temporal_impl"], device)
+    impl = route_for(settings["temporal_impl"], place.device)
     model = model_from_config(config, impl=impl, seed=settings["seed"])
     if settings["trunk"]:
         load_trunk(model, settings["trunk"])
@@ -155,18 +156,28 @@ def train(
         held_out=expand_barcodes(settings["val_stimuli"], {item.barcode for item in dataset.items}),
     )
     if not resuming:
-        run_dir = Path(run_dir) if run_dir else new_run_dir(settings)
-        hold(run_dir)
-        write_settings(run_dir, settings, inputs=dataset.digests, libraries=LIBRARIES)
-        record = {"versions": {name: version(name) for name in LIBRARIES}, "git": git_commit()}
-        write_json(run_dir / "config.json", {"experiment_path": str(run_dir), **config, **record})
+        if place.first:
+            run_dir = begun(settings, run_dir, dataset, config)
+        run_dir = place.agreed(run_dir)
     new = {dataset.items[row].uid for row in val_rows} - {dataset.items[row].uid for row in rows}
     if new:
         log.info("%d neurons have no training data: their gain and offset are fitted on every "
                  "second of their stimuli, the others are scored", len(new))  # fmt: skip
-    fit(model.to(device), dataset, settings, run_dir=run_dir, rows=rows, val_rows=val_rows)
-    scored = score_training or not val_rows
-    write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows, score_training=scored)
+    parts = {"run_dir": run_dir, "rows": rows, "val_rows": val_rows}
+    fit(model.to(place.device), dataset, settings, place=place, **parts)
+    if place.first:
+        scored = score_training or not val_rows
+        write_scores(model, dataset, run_dir, rows=rows, val_rows=val_rows, score_training=scored)
+    return place.agreed(run_dir)  # nobody leaves before the first has written
+
+
+def begun(settings: dict, run_dir: Path | None, dataset: CalciumDataset, config: dict) -> Path:
+    """Make the folder of a new run, with settings.json and config.json, and return it."""
+    run_dir = Path(run_dir) if run_dir else new_run_dir(settings)
+    hold(run_dir)
+    write_settings(run_dir, settings, inputs=dataset.digests, libraries=LIBRARIES)
+    record = {"versions": {name: version(name) for name in LIBRARIES}, "git": git_commit()}
+    write_json(run_dir / "config.json", {"experiment_path": str(run_dir), **config, **record})
     return run_dir
 
 
@@ -178,9 +189,12 @@ def fit(
     run_dir: Path,
     rows: Sequence[int],
     val_rows: Sequence[int],
+    place: Place | None = None,
 ) -> None:
     """Run the epochs that are left, from the last checkpoint in ``run_dir`` when there is one."""
     device = next(model.parameters()).device
+    place = place or Place(device)
+    model.shared = place.world > 1
     dataset.sample = sampler_of(model)
     drawn = {
         "seed": settings["seed"],
@@ -198,22 +212,26 @@ def fit(
         num_workers=settings["num_workers"],
         pin=device.type == "cuda",
     )
+    check_batches(place, len(order), settings["batch_size"])
     optimiser = Adam(model.parameters(), lr=settings["lr"])
     rules = bounds_of(settings["clip_param"])
     done, history, epochs = restore(run_dir, model, optimiser)
+    place.agreed()  # all have looked before the first writes
     if done is None:
         done = 0
-        save_checkpoint(run_dir, 0, model, optimiser)
+        if place.first:
+            save_checkpoint(run_dir, 0, model, optimiser)
     elif done < settings["n_epochs"]:
         log.info("resuming after epoch %d of %d", done, settings["n_epochs"])
     steps = len(loader) * settings["n_epochs"]
     seen = {dataset.items[row].uid for row in rows}
     quality = Quality(run_dir, settings, done=done)
     for epoch in range(done + 1, settings["n_epochs"] + 1):
-        begun, liveliness = time.monotonic(), {}
+        start, liveliness = time.monotonic(), {}
         order.epoch = epoch
         model.train()
-        bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=None, leave=False)
+        quiet = None if place.first else True
+        bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=quiet, leave=False)
         for i, batch in enumerate(bar):
             step = (epoch - 1) * len(loader) + i
             rate = settings["lr"] * min(1.0, (step + 1) / max(settings["lr_warmup"], 1))
@@ -221,7 +239,7 @@ def fit(
                 rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            losses, spread = train_step(model, batch, optimiser, settings)
+            losses, spread = train_step(model, batch, optimiser, settings, place)
             clip_parameters(model, rules)
             for name, value in losses.items():
                 history[name].append(value)
@@ -240,23 +258,34 @@ def fit(
                     name,
                     value,
                 )
-        save_history(run_dir, history, epochs)
-        scores = {}
-        if val_rows:
-            scores, _ = score_rows(model, dataset, val_rows, device=device, seen=seen)
-        stop = quality.log_epoch(epoch, model, history, epochs, scores, time.monotonic() - begun)
-        save_checkpoint(run_dir, epoch, model, optimiser)
-        if stop:
+        stop = False
+        if place.first:
+            save_history(run_dir, history, epochs)
+            scores = {}
+            if val_rows:
+                scores, _ = score_rows(model, dataset, val_rows, device=device, seen=seen)
+            seconds = time.monotonic() - start
+            stop = quality.log_epoch(epoch, model, history, epochs, scores, seconds)
+            save_checkpoint(run_dir, epoch, model, optimiser)
+        if place.agreed(stop):
             log.info("no better validation loss for %s epochs: stopped", settings["early_stop"])
             break
     model.eval()
 
 
 def train_step(
-    model: STCNN, batch: dict, optimiser: torch.optim.Optimizer, settings: dict
+    model: STCNN,
+    batch: dict,
+    optimiser: torch.optim.Optimizer,
+    settings: dict,
+    place: Place | None = None,
 ) -> tuple[dict, dict]:
-    """Do one step; return ({type: loss}, {type: sd of the indicator's activity})."""
+    """Do one step; return ({type: loss}, {type: sd of the indicator's activity}).
+
+    Several processes load the same batch; each computes its share, the loss is that of the whole.
+    """
     device = next(model.parameters()).device
+    place = place or Place(device)
     types, neurons = batch["lc_type"], batch["neuron_num"][:, 0]
     sampled, recorded, scored = (
         batch[key].to(device, non_blocking=True) for key in ("sampled", "ca_trace", "scored")
@@ -264,7 +293,13 @@ def train_step(
     half = settings["mixed_precision"] and device.type == "cuda"
     with torch.autograd.set_detect_anomaly(settings["detect_anomaly"]):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            predicted = model.predict_items(sampled, types, neurons)
+            if place.world == 1:
+                predicted = model.predict_items(sampled, types, neurons)
+            else:
+                own = place.share(len(types))
+                kinds = [types[i] for i in own.tolist()]
+                predicted = model.predict_items(sampled[own.to(device)], kinds, neurons[own])
+                predicted = place.whole(predicted, len(types))
         total, losses = batch_loss(predicted.float(), recorded, scored, types)
         if not torch.isfinite(total):
             shown = ", ".join(
@@ -277,6 +312,7 @@ def train_step(
             )
         optimiser.zero_grad()
         total.backward()
+        place.sum_gradients(model)
     if settings["clip_max_norm"] is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_max_norm"])
     optimiser.step()
