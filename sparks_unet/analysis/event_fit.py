@@ -8,6 +8,7 @@ specification.
 Letters: t, y, x of the box of one event.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import least_squares
 
+from analysis.short_course import weighed_course
 from inputs.calibration import Calibration
 
 BASELINE = 0.1  # largest dF/F0 under an event that the fit takes for bleaching
@@ -22,6 +24,9 @@ BLUR_FRAMES = 6  # shorter events do not determine a blur or a plateau
 BLUR_STEP = 0.2  # frames, step at which a blurred time course is computed
 BLUR_GAIN = 0.5  # a course with one more number must leave at most this share of the misfit
 FOOT_SHARE = 0.05  # of the peak: where the rise of a blurred time course begins
+SHORT_FRAMES = 8  # full duration at half maximum below which courses between the frames count
+RISE_FRAMES = 2.0  # with at most one frame on it, a rise follows from nothing
+EARLY = {"ftol": 1e-4, "xtol": 1e-4}  # of the spot in rounds before the last
 ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
 MASS_FACTOR = (
     1.206  # mass of a Gaussian spark = 1.206 amplitude FWHM^3 (volume under a 3D Gaussian)
@@ -130,6 +135,7 @@ class Fit:
         misfit: standard deviation of the residuals of the trace over the height.
         clear: height over its error when only the height is unknown: how sure it is that there
             is an event at all.
+        short: True where the event is so short that the course is a mean over those that fit.
     """
 
     spot: Spot
@@ -139,6 +145,7 @@ class Fit:
     errors: dict[str, float]
     misfit: float
     clear: float
+    short: bool = False
 
     @property
     def times(self) -> tuple[float, float, float]:
@@ -186,7 +193,10 @@ def fit_profiles(
             shape = course.at(t)
             weight = np.einsum("t,tyx->yx", shape**2, precision)
             image = np.einsum("t,tyx->yx", shape, weighted) / np.maximum(weight, 1e-9)
-            place = _fit_spot(image, weight, (y, x), start, float(near.mean()), flat, place)
+            exact = number == ROUNDS - 1
+            place = _fit_spot(
+                image, weight, (y, x), start, (float(near.mean()), place), flat=flat, exact=exact
+            )
             profile = place.at(y, x)
             weight = np.einsum("yx,tyx->t", profile**2, precision)
             trace = np.einsum("yx,tyx->t", profile, weighted) / np.maximum(weight, 1e-9)
@@ -202,7 +212,43 @@ def fit_profiles(
     if course.tau > len(t) or course.onset + course.rise > len(t):
         return None
     errors["width"] = place.half_error / place.half
-    return Fit(place, course, height, trace, errors, misfit / height, clear)
+    fit = Fit(place, course, height, trace, errors, misfit / height, clear)
+    return weighed(fit, weight) if _is_short(fit) else fit
+
+
+def _is_short(fit):
+    """Return whether frames cannot tell the sharp course of a fit from others."""
+    return not (fit.course.blur or fit.course.hold) and fit.times[2] < SHORT_FRAMES
+
+
+def weighed(fit: Fit, weight: np.ndarray) -> Fit:
+    """Return a fit whose course is the mean of all that its trace allows, with their spread.
+
+    Args:
+        fit: with a sharp course.
+        weight: (t,) precision of the trace.
+    """
+    one = fit.course
+    variance = (fit.misfit * fit.height) ** 2 * float(weight[weight > 0].mean())
+    means = weighed_course(
+        *(fit.trace, weight),
+        peak=one.onset + one.rise,
+        rise=one.rise,
+        tau=one.tau,
+        variance=variance,
+    )
+    height, rise, tau = (means[name][0] for name in ("height", "rise", "tau"))
+    names = ("height", "rise", "tau", "fdhm")
+    errors = {name: means[name][1] / max(means[name][0], 1e-9) for name in names}
+    if rise < RISE_FRAMES:
+        errors["rise"] = math.inf
+    return dataclasses.replace(
+        fit,
+        course=Course(means["peak"][0] - rise, rise, tau),
+        height=height,
+        errors=fit.errors | errors,
+        short=True,
+    )
 
 
 def fit_event(
@@ -244,12 +290,13 @@ def in_units(fit: Fit, scale: Calibration) -> dict[str, float]:
     }
 
 
-def _fit_spot(image, weight, places, peak, first, flat, before=None):
+def _fit_spot(image, weight, places, peak, known, *, flat, exact):
     """Return the Spot in an image (y, x) whose pixels lie at ``places``.
 
-    An image of one row is a line scan: its row is the centre. ``before``: Spot to start from.
+    An image of one row is a line scan: its row is the centre. ``known``: height to start from, and
+    Spot of the round before or None.
     """
-    y, x = places
+    (y, x), (first, before) = places, known
     used = weight > 0
     line = len(image) == 1
 
@@ -276,7 +323,9 @@ def _fit_spot(image, weight, places, peak, first, flat, before=None):
         start[1:3] = before.column, before.half
         start[3:] = [before.row] * (not line) + [before.order] * flat
     sigma = 1 / np.sqrt(weight[used])
-    values, errors = _bounded_fit(model, image[used], start, (low, high), sigma, slopes=slopes)
+    values, errors = _bounded_fit(
+        *(model, image[used], start, (low, high), sigma), slopes=slopes, exact=exact
+    )
     row = 0.0 if line else values[3]
     return Spot(row, values[1], values[2], values[-1] if flat else 2.0, math.sqrt(errors[2, 2]))
 
@@ -373,7 +422,7 @@ def _duration_error(numbers, errors, extra):
     return math.sqrt(max(variance, 0.0)) / max(duration(values), 1e-9)
 
 
-def _bounded_fit(model, values, start, bounds, sigma, *, slopes=None, prior=None):
+def _bounded_fit(model, values, start, bounds, sigma, *, slopes=None, prior=None, exact=True):
     """Return (parameters, covariance) of a weighted least-squares fit that starts inside bounds.
 
     Args:
@@ -382,6 +431,7 @@ def _bounded_fit(model, values, start, bounds, sigma, *, slopes=None, prior=None
         start, bounds: of the parameters.
         slopes: returns the derivatives (N, parameters); None: finite differences.
         prior: largest possible error of each parameter; None: none.
+        exact: False stops early, where the result is a start for the next round.
     """
     if np.size(values) <= len(start):
         raise ValueError("fewer values than parameters")
@@ -392,6 +442,7 @@ def _bounded_fit(model, values, start, bounds, sigma, *, slopes=None, prior=None
         jac="2-point" if slopes is None else lambda p: slopes(*p) / sigma[:, None],
         bounds=bounds,
         x_scale="jac",
+        **({} if exact else EARLY),
     )
     if not solution.success:
         raise RuntimeError(solution.message)

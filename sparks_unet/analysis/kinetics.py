@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import ndimage
 
 from analysis.event_fit import Fit, fit_profiles, in_units
+from analysis.event_traces import Trace
 from analysis.preds_processing_tools import Prediction
 from analysis.traces import trace_measures
 from analysis.wave_front import wave_front
@@ -55,6 +56,8 @@ CLASS_NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
 # what an event and its fit must show before a number is given
 MIN_CLEAR = 8.0  # height of the fit over its error
 MAX_ERROR = 0.25  # error of height, width and duration as a share of them
+MAX_SHORT_ERROR = 0.06  # the same of times of short events: their spread is that of the courses
+TRACE_FRAMES = {"rise": 3.0, "fdhm": 8.0}  # shorter ones are shaped by the frames, not the event
 MAX_MISFIT = 0.35  # residuals of the trace over its height
 MAX_OVER_PEAK = 1.5  # amplitude of the fit over the smoothed peak
 GIVEN = (  # what is given when these errors are small enough, and the word where they are not
@@ -90,6 +93,7 @@ def event_table(
     background: float | None = None,
     state: MovieState | None = None,
     cell: Cell | None = None,
+    traces: dict[int, Trace] | None = None,
 ) -> pd.DataFrame:
     """Measure all events of a movie.
 
@@ -103,6 +107,7 @@ def event_table(
             cell, else 0.
         state: MovieState of the movie; None looks at it.
         cell: inputs.cell.Cell of the movie; None looks for it.
+        traces: is given {id: Trace} of the events that were fitted.
 
     Returns:
         DataFrame with the columns COLUMNS, one row for each event in the order of ids. A quantity
@@ -131,6 +136,9 @@ def event_table(
             channel = probabilities[prediction.class_of_id[number]][box]
             row["mean_probability"] = float(channel[inside].mean(dtype=np.float64))
         row |= _measured(scene, inside, box, row["class"])
+        trace = row.pop("trace", None)
+        if traces is not None and trace is not None:
+            traces[number] = trace
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"id": int, "class": str})
 
@@ -280,11 +288,16 @@ def region_statistics(
     """
     wide = padded_box(box, ids.shape, (0, 1, 1))
     inside = ids[wide] == number
+    areas = inside.sum(axis=(1, 2))
     # The border of the frame is no border of the event; an event that fills frames has no radius.
-    radii = [
-        ndimage.distance_transform_edt(frame, sizes).max() for frame in inside if not frame.all()
-    ]
-    return box[0].stop - box[0].start, max(radii, default=math.nan), int(inside.sum())
+    radius, open_frames = math.nan, np.flatnonzero(areas < inside[0].size)
+    for index in open_frames[np.argsort(-areas[open_frames], kind="stable")]:
+        # no disk in a frame is larger than its area allows: smaller ones need no look
+        largest = math.sqrt(areas[index] / math.pi * sizes[0] * sizes[1]) + max(sizes)
+        if largest < radius:
+            break
+        radius = np.fmax(radius, ndimage.distance_transform_edt(inside[index], sizes).max())
+    return box[0].stop - box[0].start, radius, int(areas.sum())
 
 
 def _extent(ids, number, box, scale):
@@ -342,7 +355,9 @@ def _measured(scene, inside, box, kind):
     if f0[start[1:]] - scene.background <= scene.floor:
         return row | {"quality": "F0 is not above the background"}
     if kind == "waves":
-        front = wave_front(smoothed, ratio, own, scale)
+        # another wave before or after it is no part of its course
+        alone = np.where(scene.busy[wide] & ~own, np.nan, ratio)
+        front = wave_front(smoothed, alone, own, scale)
         return row | front | {"quality": _word(row, "" if front else "no wave above the noise")}
     # Voxels of other events would pull the fit; they count as missing, as do black frames.
     missing = (scene.busy[wide] & ~own) | ~good[:, None, None]
@@ -352,6 +367,9 @@ def _measured(scene, inside, box, kind):
     if strong <= MIN_PEAK * noise:
         return row | {"quality": _word(row, "no event above the noise")}
     fit = fit_profiles(ratio, weight, start, flat=kind == "puffs", aspect=scale.aspect)
+    if fit is not None:
+        fitted = fit.height * fit.course.at(np.arange(len(fit.trace), dtype=np.float64))
+        row["trace"] = Trace(wide[0].start, fit.trace, fitted)
     return row | judged(fit, row, scale, trace_span(own, good))
 
 
@@ -401,8 +419,9 @@ def judged(
     faults = ["no fit"]
     if fit is not None:
         measures = trace_measures(fit.trace, span)
-        cells["trace_rise_ms"] = measures["rise"] * scale.frame_ms
-        cells["trace_fdhm_ms"] = measures["fdhm"] * scale.frame_ms
+        for name, least in TRACE_FRAMES.items():
+            if measures[name] >= least:
+                cells[f"trace_{name}_ms"] = measures[name] * scale.frame_ms
         cells["fit_error"] = float(max(fit.errors[name] for name in ("height", "width", "fdhm")))
         faults = ["fit undetermined"]
     if row["saturated_voxels"]:
@@ -411,11 +430,16 @@ def judged(
     elif fit is not None and fit.misfit <= MAX_MISFIT and fit.amplitude <= MAX_OVER_PEAK * peak:
         values, faults = in_units(fit, scale), []
         for names, errors, word in GIVEN:
-            if max(fit.errors[name] for name in errors) <= MAX_ERROR:
+            if all(fit.errors[name] <= _largest_error(fit, name) for name in errors):
                 cells |= {name: values[name] for name in names}
             elif word:
                 faults.append(word)
     return cells | {"quality": _word(row, "; ".join(faults))}
+
+
+def _largest_error(fit, name):
+    """Return the error, as a share, up to which a number of a fit is given."""
+    return MAX_SHORT_ERROR if fit.short and name in ("rise", "fdhm") else MAX_ERROR
 
 
 def _word(row, fault):

@@ -4,6 +4,7 @@ Letters: t, y, x of the box of the wave; blocks of FRONT_BLOCK_PX pixels.
 """
 
 import numpy as np
+from scipy import ndimage
 
 from analysis.traces import trace_measures
 from inputs.calibration import Calibration
@@ -14,6 +15,7 @@ NOISE_TIMES = 5.0  # a block whose peak is lower, in noise of its trace, shows n
 LAG = 4  # frames between values whose differences give the noise
 STRAIGHT = 1.5  # frames that arrival times may lie beside the plane of a front, in the median
 LAG_STEP = 0.5  # frames, step of the course that all places of a wave share
+MOST_PLACES = 4000  # a median over more of them takes longer and says the same
 MIN_SHARE = 0.6  # of the places that must be seen at a lag
 
 
@@ -24,7 +26,7 @@ def wave_front(
 
     Args:
         smooth: (t, y, x) smoothed dF/F0 around the wave.
-        ratio: (t, y, x) dF/F0 itself.
+        ratio: (t, y, x) dF/F0 itself, NaN where another event is.
         inside: (t, y, x) bool, voxels of the wave.
         scale: Calibration.
 
@@ -50,7 +52,8 @@ def wave_front(
     if np.median(top) < NOISE_TIMES * 1.4826 * np.median(steps) / np.sqrt(2):
         return {}
     row = {"amplitude_df_f0": float(np.median(top))}
-    first = np.argmax(traces >= top / 2, axis=0)
+    others = np.isnan(ratio)[cut].reshape(grid).mean(axis=(2, 4))[:, rows, columns] > 0.5
+    first = np.argmax((traces >= top / 2) & ~others, axis=0)
     seen = first > 0
     if seen.sum() < MIN_FRONT_BLOCKS:
         return row
@@ -74,6 +77,8 @@ def wave_front(
     if np.median(residual) <= STRAIGHT:
         covered = inside.any(axis=0)
         y, x = np.nonzero(covered)
+        chosen = np.linspace(0, len(y) - 1, min(MOST_PLACES, len(y))).astype(int)
+        y, x = y[chosen], x[chosen]
         lag = solution[0] + solution[1] * y * scale.aspect + solution[2] * x
         row |= _course(ratio[:, y, x], lag, scale)
     slowness = float(np.hypot(*solution[1:]))  # frames per pixel of x
@@ -97,8 +102,12 @@ def _course(traces, arrival, scale):
         share = at[seen] - before
         columns = places[seen]
         values = (1 - share) * traces[before, columns] + share * traces[before + 1, columns]
-        course[number] = np.median(values)
-    course = course[np.isfinite(course)]
+        values = values[np.isfinite(values)]
+        if len(values) >= MIN_SHARE * len(at):
+            course[number] = np.median(values)
+    # the longest stretch without a gap
+    seen, n = ndimage.label(np.isfinite(course))
+    course = course[seen == 1 + np.argmax(np.bincount(seen)[1:])] if n else course[:0]
     if len(course) < MIN_FRONT_BLOCKS:
         return {}
     measures = trace_measures(course, np.ones(len(course), bool))

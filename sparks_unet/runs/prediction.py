@@ -14,6 +14,7 @@ import torch
 from joblib import Parallel, delayed
 
 from analysis.disc_output_tools import write_prediction, write_table
+from analysis.event_traces import write_traces
 from analysis.kinetics import event_frequency, event_table
 from analysis.metrics_tools import metrics_from_counts, sample_counts, sweep_metrics
 from analysis.overlays import write_overlay
@@ -150,7 +151,10 @@ def predict_and_write(
         return None, None, None
     prediction = process_predictions(clean, probabilities, post)
     seen = {"state": sample.movie.state, "cell": cell_of(sample.movie)}
-    table = event_table(movie, prediction, probabilities=probabilities, **physical, **seen)
+    traces = {}
+    seen_too = {"probabilities": probabilities, "traces": traces}
+    table = event_table(movie, prediction, **seen_too, **physical, **seen)
+    write_traces(out_dir / f"{stem}_traces.csv", traces, post.calibration)
     frequency = event_frequency(table, movie, **physical, **seen)
     write_table(out_dir / f"{stem}_frequency.csv", frequency)
     kinds = {"table": table, "instances": files.instances, **inputs}

@@ -1,6 +1,7 @@
 """Numbers of events only where the data decide them: noise, plateaus, waves, cells."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import roifile
 import tifffile
@@ -80,6 +81,59 @@ def test_a_fading_wave(speed, fade):
     assert row["speed_um_s"] == pytest.approx(speed * 0.2 / 0.0068, rel=0.03)
     assert row["amplitude_df_f0"] == pytest.approx(np.median(local), rel=0.05)
     assert row["fdhm_ms"] == pytest.approx(6.8 * duration, rel=0.07)
+    rise = 5 * (np.sqrt(2 * np.log(10)) - np.sqrt(2 * np.log(1 / 0.9))) / speed / 0.8
+    assert row["rise_ms"] == pytest.approx(6.8 * rise, rel=0.07)
+
+
+def test_a_wave_in_the_tail_of_another():
+    frames, light, ids = np.arange(220)[:, None, None], 0.0, np.zeros((220, H, W), np.int32)
+    for number, (start, speed) in enumerate(((20, 2.0), (85, 1.5)), start=1):
+        behind = (frames - start) * speed - xx
+        one = np.where(behind >= 0, np.exp(-behind / 50), np.exp(-(behind**2) / 50))
+        one = np.broadcast_to(one, ids.shape)
+        light = light + one
+        ids[one > 0.2] = number
+    names = np.array([0, 2, 2], np.uint8)
+    prediction = Prediction(names[ids], ids, names, np.empty((0, 3), np.int64))
+    table = event_table(counts(2000 * (1 + light)), prediction, **SCALE)
+    speeds = np.array([2.0, 1.5]) * 0.2 / 0.0068
+    np.testing.assert_allclose(table["speed_um_s"], speeds, rtol=0.03)
+    front, tail = 5 * np.sqrt(2 * np.log(2)), 50 * np.log(2)
+    durations = 6.8 * (front + tail) / np.array([2.0, 1.5])
+    assert table["fdhm_ms"][0] == pytest.approx(durations[0], rel=0.05)
+    # it stands on the fading light of the first, which is no part of its half maximum
+    assert table["fdhm_ms"][1] == pytest.approx(durations[1], rel=0.15)
+
+
+def sampled(onset, rise, tau, exposure, n=50):
+    """Return a linear rise and an exponential decay (n,), sampled or averaged over each frame."""
+    steps = (np.arange(50) + 0.5) / 50 - 0.5
+    t = np.arange(n)[:, None] + exposure * steps - onset
+    return np.minimum(np.clip(t / rise, 0, 1), np.exp(-np.clip((t - rise) / tau, 0, 50))).mean(1)
+
+
+@pytest.mark.parametrize("exposure", [0.0, 1.0])
+def test_sparks_of_a_few_frames_get_what_the_frames_decide(exposure):
+    rng, rows, truth = np.random.default_rng(5), [], []
+    y, x = np.ogrid[:24, :24]
+    spot = np.exp(-((y - 12.2) ** 2 + (x - 11.9) ** 2) / 2 / 4.0**2)
+    for seed in range(12):
+        rise, duration = rng.uniform(5, 10) / 6.8, rng.uniform(20, 30) / 6.8
+        tau = (duration - rise / 2) / np.log(2)
+        light = sampled(20 + rng.uniform(), rise, tau, exposure)[:, None, None] * spot
+        table = event_table(
+            counts(2000 * (1 + light), seed=seed), one_event(light > 0.25, 1), **SCALE
+        )
+        rows.append(table.iloc[0])
+        truth.append(duration * 6.8)
+    table = pd.DataFrame(rows)
+    given = table["fdhm_ms"].notna()
+    assert given.sum() >= 3
+    np.testing.assert_allclose(table["fdhm_ms"][given], np.array(truth)[given], rtol=0.1)
+    np.testing.assert_allclose(table["amplitude_df_f0"], 1.0, rtol=0.12)
+    assert table["quality"][~given].str.contains("duration undetermined").all()
+    # one frame on the rise, none within the fall to a half: no measure without a model
+    assert table[["rise_ms", "trace_rise_ms", "trace_fdhm_ms"]].isna().all(axis=None)
 
 
 def sparks(amplitude=1.5, base=1000.0):

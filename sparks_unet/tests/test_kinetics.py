@@ -5,7 +5,13 @@ import pytest
 from scipy import ndimage
 
 from analysis.event_fit import course_times, fit_event, spark_course, spot, spot_slopes
-from analysis.kinetics import COLUMNS, background_counts, event_frequency, event_table
+from analysis.kinetics import (
+    COLUMNS,
+    background_counts,
+    event_frequency,
+    event_table,
+    region_statistics,
+)
 from analysis.preds_processing_tools import instances_from_classes
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post
@@ -125,6 +131,17 @@ def numeric_slopes(model, values, step=1e-6):
     """Return the central differences of ``model`` at ``values``, one column for each."""
     shifts = step * np.eye(len(values))
     return np.stack([(model(values + d) - model(values - d)) / (2 * step) for d in shifts], axis=1)
+
+
+def test_the_largest_disk_of_an_event_is_that_of_all_its_frames():
+    rng = np.random.default_rng(2)
+    ids = (ndimage.gaussian_filter(rng.normal(size=(12, 40, 60)), (1, 3, 3)) > 0.02).astype(
+        np.int32
+    )
+    box = (slice(0, 12), slice(0, 40), slice(0, 60))
+    for sizes in ((1.0, 1.0), (0.4, 0.2)):
+        plain = max(ndimage.distance_transform_edt(frame, sizes).max() for frame in ids)
+        assert region_statistics(ids, 1, box, sizes) == (12, plain, int(ids.sum()))
 
 
 def test_slopes_of_a_spot_are_its_derivatives():
