@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from analysis.event_traces import Trace
 from analysis.overlays import COLOURS, blend, grey_movie
 from common.figures import save_figure
 from inputs.calibration import Calibration
@@ -165,35 +166,34 @@ def plot_event(
     event: "pd.Series",
     *,
     calibration: Calibration,
+    trace: Trace | None = None,
     radius_um: float = 0.6,
     context_frames: int = 20,
 ) -> Path:
-    """Draw one event: its trace in a circle around the peak, and the surface of its peak frame.
+    """Draw one event: its trace, and the surface of its peak frame.
 
     Args:
         path: PNG to write.
         movie: (T, H, W) counts.
         event: row of kinetics.event_table.
         calibration: Calibration of the movie.
+        trace: of the event table, in the middle of the event, drawn with its fit; None: the mean
+            in a circle around the peak, relative to the shown frames before the event.
         radius_um: of the circle.
-        context_frames: shown before and after the event.
-
-    dF/F0 here is relative to the mean of the shown frames before the event, as in the event table.
+        context_frames: shown before and after the event where there is no trace.
     """
     pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     t, y, x = (int(event[f"{axis}_peak"]) for axis in "tyx")
-    first = max(0, int(event["start_frame"]) - context_frames)
-    last = min(len(movie), int(event["end_frame"]) + context_frames + 1)
-    rows, columns = np.ogrid[: movie.shape[1], : movie.shape[2]]
-    circle = (rows - y) ** 2 + (columns - x) ** 2 <= max(radius_um / pixel_um, 1) ** 2
-    trace = movie[first:last, circle].mean(axis=1, dtype=np.float64)
-    rest = trace[: max(int(event["start_frame"]) - first, 1)].mean()
-    ratio = (trace - rest) / max(rest - event["background_counts"], 1.0)
-    time_ms = np.arange(first, last) * frame_ms
+    if trace is None:
+        trace = _circle_trace(movie, event, radius_um / pixel_um, context_frames)
+    time_ms = (trace.first_frame + np.arange(len(trace.values))) * frame_ms
     figure = Figure(figsize=(9, 3.6), dpi=DPI, layout="constrained")
     axes = figure.add_subplot(1, 2, 1)
     axes.axvspan(event["start_frame"] * frame_ms, event["end_frame"] * frame_ms, color="0.9")
-    axes.plot(time_ms, ratio, color=BLUE)
+    axes.plot(time_ms, trace.values, ".-", color=BLUE, linewidth=0.8, label="trace")
+    if np.isfinite(trace.fit).any():
+        axes.plot(time_ms, trace.fit, color=ORANGE, label="fit")
+        axes.legend(frameon=False)
     axes.set_xlabel("time (ms)")
     axes.set_ylabel(r"$\Delta F/F_0$")
     axes.set_title(f"{event['class'][:-1]} {event['id']}: grey is the event's span", fontsize=9)
@@ -210,7 +210,21 @@ def plot_event(
     surface.set_ylabel("y (um)")
     surface.set_zlabel("smoothed counts", labelpad=8)
     surface.set_title(f"frame {t}", fontsize=9)
-    return _save(figure, path, ("time_ms", "df_f0"), list(zip(time_ms, ratio, strict=True)))
+    rows = list(zip(time_ms, trace.values, trace.fit, strict=True))
+    return _save(figure, path, ("time_ms", "df_f0", "fit_df_f0"), rows)
+
+
+def _circle_trace(movie, event, radius_px, context_frames):
+    """Return the Trace of the mean in a circle around the peak of an event, without a fit."""
+    first = max(0, int(event["start_frame"]) - context_frames)
+    last = min(len(movie), int(event["end_frame"]) + context_frames + 1)
+    rows, columns = np.ogrid[: movie.shape[1], : movie.shape[2]]
+    y, x = int(event["y_peak"]), int(event["x_peak"])
+    circle = (rows - y) ** 2 + (columns - x) ** 2 <= max(radius_px, 1) ** 2
+    counts = movie[first:last, circle].mean(axis=1, dtype=np.float64)
+    rest = counts[: max(int(event["start_frame"]) - first, 1)].mean()
+    ratio = (counts - rest) / max(rest - event["background_counts"], 1.0)
+    return Trace(first, ratio, np.full(len(ratio), np.nan))
 
 
 def plot_montage(

@@ -11,7 +11,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from common.files import InputError, atomic_path
 from inputs.calibration import Calibration
@@ -38,7 +38,7 @@ BALL_RADIUS = 4  # voxels
 BRIGHT_PERCENTILES = (0.1, 99.9)  # grey values that become black and white
 SAMPLE = 2_000_000  # voxels from which the percentiles are taken
 VIEW_WIDTH = 384  # GIF and MP4 repeat pixels until they are this wide
-FOOTER = 34  # rows under a picture for time, scale bar and colours
+FOOTER = 50  # rows under a picture for time, scale bar, colours and speed
 SCALE_BARS_UM = (1, 2, 5, 10, 20, 50, 100)
 PLAY_FPS = 25
 GREY_LEVELS = 32  # of a GIF; fewer levels compress noise better
@@ -183,7 +183,7 @@ def write_view(
 ) -> Path:
     """Write colour frames (T, H, W, 3) as GIF or MP4 with time, frame rate, scale bar and colours.
 
-    ``footer``: legend (default True) names the class colours, note (False) the contours.
+    ``footer``: legend (default True) names the class colours, note (False) contours and label 4.
 
     Pixels are repeated a whole number of times where the movie is narrow: a GIF of 96 columns shows
     nothing on a screen, and repeating changes no value.
@@ -192,9 +192,10 @@ def write_view(
         raise InputError(f"{path}: unknown kind of movie; expected .gif, .mp4 or .tif")
     zoom = max(1, math.ceil(VIEW_WIDTH / frames.shape[2]))
     while True:
+        pace = pace_words(calibration.frame_ms, every)
         target = path if every == 1 else path.with_stem(f"{path.stem}_every{every}")
         pictures = (
-            decorated(frames[t], t, zoom, calibration=calibration, **footer)
+            decorated(frames[t], t, zoom, calibration=calibration, pace=pace, **footer)
             for t in range(0, len(frames), every)
         )
         if path.suffix == ".mp4":
@@ -206,6 +207,15 @@ def write_view(
         every += 1
 
 
+def pace_words(frame_ms: float, every: int = 1) -> str:
+    """Return how fast a film of every ``every``-th frame is played, beside the recording."""
+    factor = PLAY_FPS * every * frame_ms / 1e3  # seconds of the recording in a second of the film
+    if 0.95 < factor < 1.05:
+        return f"played at {PLAY_FPS} pictures/s, as fast as recorded"
+    times, word = (factor, "faster") if factor > 1 else (1 / factor, "slower")
+    return f"played at {PLAY_FPS} pictures/s, {times:.3g} times {word} than recorded"
+
+
 def decorated(
     frame: ndarray,
     t: int,
@@ -214,12 +224,13 @@ def decorated(
     calibration: Calibration,
     legend: bool = True,
     note: bool = False,
+    pace: str = "",
 ) -> ndarray:
     """Return one picture with a footer, even in width and height, (h, w, 3) uint8."""
     pixel_um, frame_ms = calibration.pixel_um, calibration.frame_ms
     picture = frame if zoom == 1 else np.repeat(np.repeat(frame, zoom, axis=0), zoom, axis=1)
     height, width = picture.shape[:2]
-    footer, clock_x = _footer(width, zoom, pixel_um, legend, note)
+    footer, clock_x = _footer(width, zoom, pixel_um, (legend, note), pace)
     canvas = np.zeros((height + FOOTER + height % 2, width + width % 2, 3), np.uint8)
     canvas[:height, :width] = picture
     canvas[height : height + FOOTER] = footer
@@ -247,11 +258,12 @@ def _glyph(letter):
 
 
 @functools.lru_cache(maxsize=4)
-def _footer(width, zoom, pixel_um, legend, note):
+def _footer(width, zoom, pixel_um, shown, pace):
     """Return what the footers of all frames share, (FOOTER, w, 3) uint8, and x of the clock.
 
     Kept for the next frame: drawing the same words again takes half of the time of a GIF.
     """
+    legend, note = shown
     image = Image.new("RGB", (width + width % 2, FOOTER))
     draw = ImageDraw.Draw(image)
     fitting = [um for um in SCALE_BARS_UM if um / pixel_um * zoom <= width / 4]
@@ -260,12 +272,14 @@ def _footer(width, zoom, pixel_um, legend, note):
     draw.rectangle((4, 8, 4 + bar, 10), fill=(255, 255, 255))
     draw.text((10 + bar, 3), f"{bar_um} um", fill=(255, 255, 255))
     at = 4
-    for name in EVENT_CLASSES if legend else ():
+    names = (*EVENT_CLASSES, *(("ignore",) if note else ())) if legend else ()
+    for name in names:
         draw.rectangle((at, 21, at + 8, 29), fill=COLOURS[name])
         draw.text((at + 12, 19), name, fill=(255, 255, 255))
         at += 64
     if note:
         draw.text((at, 19), "lines: annotation", fill=(255, 255, 255))
+    draw.text((4, 33), pace, fill=(255, 255, 255), font=ImageFont.load_default(11))
     return np.asarray(image), 70 + bar
 
 

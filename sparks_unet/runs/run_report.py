@@ -4,21 +4,12 @@ Source: specification sections 8.7, 8.8, 8.12, 13 and 14 (check 13).
 """
 
 import time
-from collections.abc import Sequence
 
 import pandas as pd
 
 from analysis.classical import classical_events
 from analysis.disc_output_tools import write_table
-from analysis.event_figures import (
-    plot_class_bars,
-    plot_confusion,
-    plot_curves,
-    plot_event,
-    plot_iou,
-    plot_montage,
-    plot_snr,
-)
+from analysis.event_traces import traces_block
 from analysis.kinetics import event_frequency
 from analysis.metrics_tools import metrics_from_counts, sample_counts
 from analysis.overlays import write_overlay
@@ -33,9 +24,9 @@ from common.report import (
     write_summary,
 )
 from inputs.cell import cell_of
-from inputs.data_processing import signal_to_noise
 from inputs.movie_state import state_words
 from runs.prediction import write_metrics
+from runs.report_figures import draw_figures, newest_traces
 from settings.config import EVENT_CLASSES, Params
 
 TITLE = "Ca2+ sparks, waves and puffs in full-frame movies"
@@ -129,126 +120,6 @@ def metric_rows(metrics: dict, intervals: dict[str, tuple]) -> tuple[tuple[str, 
     return ("class", *(name.replace("_", " ") for name in SHOWN)), rows
 
 
-def _figure(folder, name, function, *args, caption, alt, **options):
-    path = function(folder / f"{name}.png", *args, **options)
-    return {"path": str(path.relative_to(folder.parent)), "caption": caption, "alt": alt}
-
-
-def draw_figures(
-    params: Params,
-    results: dict[str, tuple],
-    metrics: dict | None,
-    intervals: dict[str, tuple] | None,
-    labelled: Sequence[str],
-) -> list[dict]:
-    """Draw all figures of the run; return their records for the report."""
-    folder = params.output_dir / "figures"
-    figures = []
-    if labelled:
-        figures += _label_figures(folder, params, results, metrics, intervals, labelled)
-    if (params.output_dir / "loss.csv").is_file():
-        figures.append(
-            _figure(
-                folder,
-                "training",
-                plot_curves,
-                params.output_dir / "loss.csv",
-                params.output_dir / "metrics.csv",
-                caption="Training loss, mean since the last log; the loss changes its kind at "
-                f"iteration {params.switch_iteration}."
-                if params.criterion == "nll_then_lovasz"
-                else "Training loss, mean since the last log.",
-                alt="Curve of the training loss over the iterations",
-            )
-        )
-    for kind in EVENT_CLASSES:
-        strongest = _strongest(results, kind)
-        if strongest is None:
-            continue
-        sample, row = strongest
-        post = calibrated_post(sample.movie, post=params.postprocessing)
-        figures.append(
-            _figure(
-                folder,
-                f"event_{kind}",
-                plot_event,
-                sample.movie.data,
-                row,
-                calibration=post.calibration,
-                caption=f"Strongest of the {kind}: movie {sample.id}, event {row['id']}.",
-                alt=f"Trace over time and peak frame of the strongest event among the {kind}",
-            )
-        )
-    return figures
-
-
-def _label_figures(folder, params, results, metrics, intervals, labelled):
-    first = labelled[0]
-    sample, prediction = results[first][:2]
-    post = calibrated_post(sample.movie, post=params.postprocessing)
-    ratios = {}
-    for name in labelled:
-        one = results[name][0]
-        ratios[name] = signal_to_noise(one.movie.data, one.classes)
-    return [
-        _figure(
-            folder,
-            "montage",
-            plot_montage,
-            sample.movie.data,
-            prediction.classes,
-            sample.classes,
-            calibration=post.calibration,
-            caption=f"Movie {first}, annotation left, prediction right.",
-            alt="Frames of a test movie, annotated events left and predicted ones right",
-        ),
-        _figure(
-            folder,
-            "class_bars",
-            plot_class_bars,
-            metrics,
-            intervals,
-            caption="Event metrics with 95 % intervals over movies.",
-            alt="Bars of the event metrics of each class with their intervals",
-        ),
-        _figure(
-            folder,
-            "iou",
-            plot_iou,
-            metrics,
-            caption="Overlap of voxels, label 4 left out.",
-            alt="Bars of the intersection over union of each class",
-        ),
-        _figure(
-            folder,
-            "confusion",
-            plot_confusion,
-            metrics["confusion"],
-            caption="Voxels: rows truth, columns prediction; label 4 left out.",
-            alt="Matrix of voxels by annotated and predicted class",
-        ),
-        _figure(
-            folder,
-            "snr",
-            plot_snr,
-            ratios,
-            caption="Signal-to-noise ratio of the test movies.",
-            alt="Bars of the signal-to-noise ratio of each test movie",
-        ),
-    ]
-
-
-def _strongest(results, kind):
-    """Return (sample, row) of the event of ``kind`` with the largest amplitude, or None."""
-    best = None
-    for sample, _, table, _ in results.values():
-        rows = table[(table["class"] == kind) & table["amplitude_df_f0"].notna()]
-        for _, row in rows.iterrows():
-            if best is None or row["amplitude_df_f0"] > best[1]["amplitude_df_f0"]:
-                best = (sample, row)
-    return best
-
-
 def write_run_report(
     params: Params, results: dict[str, tuple], *, control_id: str | None, started: float
 ) -> None:
@@ -283,6 +154,7 @@ def write_run_report(
         {"path": picture, "caption": "Prediction as colour, annotation as contour.", "alt": alt}
     ]
     sections += [("Figures", figure_block(run_dir, show + figures))]
+    sections += [("Events one by one", event_traces(params, results))]
     sections += [
         (title, table_block(list(table.columns), _cells(table))) for title, table in tables
     ]
@@ -316,6 +188,24 @@ def write_run_report(
             "report": path.name,
         },
     )
+
+
+def event_traces(params: Params, results: dict[str, tuple]) -> str:
+    """Return the HTML of the trace and the fit of every event that has one.
+
+    Args:
+        params: Params.
+        results: of ``write_run_report``.
+    """
+    events, frames = [], set()
+    for name, (sample, _, table, _) in results.items():
+        traces = newest_traces(params, name)
+        rows = {int(row["id"]): row for _, row in table.iterrows()}
+        events += [(name, rows[number], trace) for number, trace in traces.items()]
+        frames.add(sample.movie.calibration.frame_ms)
+    if not events:
+        return "<p>No event was fitted.</p>"
+    return traces_block(events, frames.pop() if len(frames) == 1 else None)
 
 
 def _recordings(results):
