@@ -1,4 +1,4 @@
-"""Predicted events as ImageJ ROIs, and corrected ROIs as events with their tables."""
+"""Predicted events as ImageJ ROIs, and corrected ROIs or labels as events with their tables."""
 
 from pathlib import Path
 
@@ -8,10 +8,13 @@ from analysis.disc_output_tools import write_prediction, write_table
 from analysis.event_rois import read_event_rois, write_event_rois
 from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import Prediction, calibrated_post
+from common.files import InputError
 from common.locks import writing
 from inputs.cell import cell_of
+from inputs.data_processing import connected_components
 from inputs.movie_io import read_class_labels, read_event_labels, read_movie, read_stack
-from settings.config import CLASSES
+from inputs.stack_writer import write_deflated
+from settings.config import CLASSES, EVENT_CLASSES
 from settings.recording import Given
 
 
@@ -33,6 +36,70 @@ def _rois_beside(instances_path, classes_path):
     return path, write_event_rois(path, instances, class_of_id)
 
 
+def events_of_labels(
+    labels: dict[str, np.ndarray], movie_path: Path, out: Path, given: Given | None = None
+) -> dict[str, int]:
+    """Write labels that a person has corrected, with masks and tables; return {class: events}.
+
+    Args:
+        labels: {"instances", "classes"}: ids and class numbers, (T, H, W) integers. An id has the
+            class of most of its voxels in "classes"; voxels of a class without an id are no event.
+            Where there are no ids at all each connected piece of a class is an event.
+        movie_path: the movie they belong to.
+        out: folder. The labels are written first, as <movie>_edited_<kind>.tif: nothing drawn is
+            lost when they turn out not to fit.
+        given: settings.recording.Given, what the user says about the movie.
+
+    Raises:
+        InputError: an id none of whose voxels has a class.
+    """
+    with writing(out):
+        edited = {}
+        for kind, highest in (("instances", np.uint16), ("classes", np.uint8)):
+            edited[kind] = np.asarray(labels[kind])
+            largest = int(edited[kind].max(initial=0))
+            if largest > np.iinfo(highest).max:
+                raise InputError(
+                    f"edited {kind}: a label of {largest}, expected at most "
+                    f"{np.iinfo(highest).max}; renumber it"
+                )
+            path = out / f"{movie_path.stem}_edited_{kind}.tif"
+            write_deflated(path, edited[kind].astype(highest))
+        movie = read_movie(movie_path, given)
+        instances, class_of_id = _named(edited["instances"], edited["classes"], movie_path)
+        return _write_events(movie, movie_path.stem, (instances, class_of_id), out)
+
+
+def _named(instances, classes, movie_path):
+    """Return (ids 1..n (T, H, W) int32, class of every id) of edited labels."""
+    events = np.isin(classes, [CLASSES[name] for name in EVENT_CLASSES])
+    drawn = instances.astype(np.int32)
+    start = int(drawn.max(initial=0))
+    if start:
+        left_out = int(np.count_nonzero(events & (drawn == 0)))
+        if left_out:
+            print(f"{left_out} voxels of a class have no id in the layer instances: left out")
+    for name in () if start else EVENT_CLASSES:
+        pieces, boxes = connected_components(classes == CLASSES[name])
+        drawn = np.where(pieces > 0, pieces + start, drawn)
+        start += len(boxes)
+    votes = np.zeros((start + 1, max(CLASSES.values()) + 1), np.int64)
+    np.add.at(votes, (drawn[events], classes[events]), 1)
+    present = np.flatnonzero(np.bincount(drawn.ravel(), minlength=start + 1))
+    present = present[present > 0]
+    unnamed = [str(number) for number in present if not votes[number].any()]
+    if unnamed:
+        raise InputError(
+            f"{movie_path}: {len(unnamed)} edited events have no class (ids "
+            f"{', '.join(unnamed[:5])}); paint one of their voxels in the layer classes: 1 spark, "
+            "2 wave, 3 puff"
+        )
+    table = np.zeros(start + 1, np.int32)
+    table[present] = np.arange(1, len(present) + 1)
+    class_of_id = np.concatenate([[0], votes[present].argmax(axis=1)]).astype(np.uint8)
+    return table[drawn], class_of_id
+
+
 def events_of_rois(
     rois_path: Path, movie_path: Path, out: Path, given: Given | None = None
 ) -> dict[str, int]:
@@ -44,9 +111,15 @@ def events_of_rois(
 def _measured_again(rois_path, movie_path, out, given):
     """Measure and write while the folder is held; return {class: events}."""
     movie = read_movie(movie_path, given)
+    events = read_event_rois(rois_path, movie.data.shape)
+    return _write_events(movie, movie_path.stem, events, out)
+
+
+def _write_events(movie, stem, events, out):
+    """Measure and write (ids, class of every id) of a movie; return {class: events}."""
+    instances, class_of_id = events
     post = calibrated_post(movie)
     print(post.calibration.line())
-    instances, class_of_id = read_event_rois(rois_path, movie.data.shape)
     prediction = Prediction(
         class_of_id[instances], instances, class_of_id, np.empty((0, 3), np.int64)
     )
@@ -56,9 +129,9 @@ def _measured_again(rois_path, movie_path, out, given):
     sparks = table[table["class"] == "sparks"]
     peaks = sparks[["t_peak", "y_peak", "x_peak"]].to_numpy(np.int64)
     prediction = Prediction(prediction.classes, instances, class_of_id, peaks)
-    write_prediction(out, movie_path.stem, movie.data, prediction, None, table=table, **physical)
+    write_prediction(out, stem, movie.data, prediction, None, table=table, **physical)
     frequency = event_frequency(table, movie.data, **physical, **seen)
-    write_table(out / f"{movie_path.stem}_frequency.csv", frequency)
+    write_table(out / f"{stem}_frequency.csv", frequency)
     names = {number: name for name, number in CLASSES.items()}
     present = [names[int(class_of_id[i])] for i in np.unique(instances) if i]
     return {name: present.count(name) for name in prediction.counts()}

@@ -1,5 +1,8 @@
 """Events as ImageJ ROIs and back: no voxel and no event is lost."""
 
+import sys
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import roifile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import view
 from analysis.event_rois import outlines, read_event_rois, write_event_rois
 from common.files import InputError
 from event_rois import main
@@ -56,6 +60,89 @@ def test_round_trip_loses_nothing(tmp_path, capsys):
     assert "2 sparks, 1 waves, 1 puffs" in capsys.readouterr().out
     np.testing.assert_array_equal(read_stack(out / "m_instances.tif").data, ids)
     assert list(pd.read_csv(out / "m_events.csv")["id"]) == [1, 2, 3, 4]
+
+
+class Napari(types.ModuleType):
+    """What view.py needs of napari, with a person who corrects and closes the window."""
+
+    def __init__(self, correct):
+        super().__init__("napari")
+        self.correct, self.layers = correct, {}
+        self.Viewer = lambda title: self
+        self.scale_bar = types.SimpleNamespace(visible=False, unit="")
+
+    def add_image(self, data, *, name, scale):
+        assert scale == (1, 0.2, 0.2)
+
+    def add_labels(self, data, *, name, scale):
+        self.layers[name] = types.SimpleNamespace(data=data)
+        return self.layers[name]
+
+    def run(self):
+        self.correct(self.layers)
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch, capsys):
+    """Function (correct) -> (exit code, what was printed, folder) of view.py --edit."""
+    ids, kinds = events()
+    scale = {"calibration": Calibration.of(0.2, 6.8)}
+    light = np.random.default_rng(0).integers(90, 110, ids.shape).astype(np.uint16)
+    write_stack(tmp_path / "m.tif", light, **scale)
+    write_stack(tmp_path / "i.tif", ids.astype(np.uint16), **scale)
+    write_stack(tmp_path / "c.tif", kinds[ids], **scale)
+
+    def close(correct, *files):
+        monkeypatch.setitem(sys.modules, "napari", Napari(correct))
+        files = files or ("--classes", tmp_path / "c.tif", "--instances", tmp_path / "i.tif")
+        words = [tmp_path / "m.tif", *files, "--edit", "--out", tmp_path / "out"]
+        code = 0
+        try:
+            view.main([str(word) for word in words])
+        except SystemExit as error:
+            code = error.code
+        return code, "".join(capsys.readouterr()), tmp_path / "out"
+
+    return close
+
+
+def test_labels_corrected_in_the_viewer_are_saved(drawn):
+    def correct(layers):
+        ids, classes = layers["instances"].data, layers["classes"].data
+        ids[ids == 2] = 0  # a spark is taken out, a wave is called a puff, a spark is drawn
+        classes[ids == 3] = 3
+        ids[6, 2:5, 20:24] = 9
+        classes[6, 3, 21] = 1
+
+    code, told, out = drawn(correct)
+    assert code == 0
+    assert "2 sparks, 0 waves, 2 puffs" in told
+    assert "1 voxels of a class have no id" in told
+    ids = read_stack(out / "m_instances.tif").data
+    assert (ids[6, 2:5, 20:24] == ids.max()).all()
+    table = pd.read_csv(out / "m_events.csv")
+    assert list(table["class"]) == ["puffs", "puffs", "sparks", "sparks"]
+    assert (read_stack(out / "m_edited_instances.tif").data == 9).sum() == 12
+
+
+def test_a_drawn_event_without_a_class_is_asked_for_and_kept(drawn):
+    def correct(layers):
+        layers["instances"].data[6, 2:5, 20:24] = 9
+
+    code, told, out = drawn(correct)
+    assert code == 2
+    assert "1 edited events have no class (ids 9)" in told
+    assert (read_stack(out / "m_edited_instances.tif").data == 9).sum() == 12
+
+
+def test_classes_drawn_from_nothing_are_events(drawn):
+    def correct(layers):
+        layers["classes"].data[2:4, 3:6, 3:6] = 1
+        layers["classes"].data[5:7, 13:16, 3:6] = 1
+
+    code, told, _ = drawn(correct, "--frame-ms", "6.8")
+    assert code == 0
+    assert "2 sparks, 0 waves, 0 puffs" in told
 
 
 def test_drawn_and_wrong_rois(tmp_path):
