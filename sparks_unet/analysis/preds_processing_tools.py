@@ -14,6 +14,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from analysis.spark_separation import separate_sparks
+from analysis.wave_rims import join_rims
 from common.files import InputError
 from inputs.calibration import ScaledPost, scaled_post
 from inputs.data_processing import (
@@ -155,6 +156,9 @@ def instances_from_classes(
     if post.fill_holes:
         _fill_holes(parts, classes.shape)
     prediction = _assemble(classes.shape, parts, peaks)
+    if post.wave_rims:
+        ids, kinds = join_rims(prediction.instances, prediction.class_of_id, post.wave_rims)
+        prediction = Prediction(kinds[ids], ids, kinds, prediction.spark_peaks)
     return ignore_marginal(prediction, post.mark_margins) if post.mark_margins else prediction
 
 

@@ -77,6 +77,8 @@ class PostParams:
     waves_min_radius: int = _key("postprocessing", 0, COUNT)
     fixed_threshold: float | None = _key("postprocessing", None, FRACTION)
     convex_puffs: bool = _key("postprocessing", False, BOOL)
+    # a puff joins a wave when this share of its surroundings is wave; 0: published, none does
+    wave_rims: float = _key("postprocessing", 0.0, FRACTION)
     mark_margins: int = _key("postprocessing", 0, COUNT)  # events touching n end frames: ignored
     ignore_frames: int = 6  # a copy of [training] ignore_frames_loss
 

@@ -291,3 +291,23 @@ def test_holes_are_filled_on_request():
     filled = instances_from_classes(classes, classes, dataclasses.replace(POST, fill_holes=True))
     assert filled.classes[2:10, 4:14, 4:14].all()
     assert not instances_from_classes(classes, classes, POST).classes[4, 8, 8]
+
+
+def test_rims_of_a_wave_join_it_and_single_puffs_do_not():
+    classes = np.zeros((30, 20, 120), np.uint8)
+    classes[8:20, :, 10:100] = CLASSES["waves"]
+    classes[20:27, 4:16, 40:70] = CLASSES["puffs"]  # the tail of the wave: one side touches it
+    classes[10:17, 6:14, 104:112] = CLASSES["puffs"]  # beside it
+    classes[12:18, 4:16, 20:30] = CLASSES["puffs"]  # inside it
+    movie = np.ones(classes.shape)
+    plain = instances_from_classes(movie, classes, POST)
+    assert plain.counts() == {"sparks": 0, "waves": 1, "puffs": 3}
+    for share, puffs in ((0.5, 2), (0.2, 1)):
+        post = dataclasses.replace(POST, wave_rims=share)
+        joined = instances_from_classes(movie, classes, post)
+        assert joined.counts() == {"sparks": 0, "waves": 1, "puffs": puffs}
+        np.testing.assert_array_equal(joined.instances > 0, plain.instances > 0)
+        np.testing.assert_array_equal(joined.class_of_id[joined.instances], joined.classes)
+        assert joined.classes[14, 10, 25] == CLASSES["waves"]
+        assert joined.classes[13, 10, 108] == CLASSES["puffs"]
+        assert sorted(np.unique(joined.instances)) == list(range(puffs + 2))
