@@ -38,6 +38,7 @@ HEMISPHERE = "left"  # which half: left, right, both-mirrored
 LIMIT_TRAIN = 0  # epochs of training; 0 is all
 LIMIT_VAL = 0  # epochs of validation; 0 is all
 WORKERS = 2  # epochs read at the same time
+CLUSTER = ""  # of predict and --folds: tcp://HOST:PORT, local:N, slurm:FILE.json of a dask cluster
 
 # network
 NUM_RNN_UNITS = 64  # of the LSTM, per direction; 32 in the released run
@@ -68,6 +69,8 @@ FRAME_CHUNK = 42  # frames encoded at once outside training
 SMOOTH = "none"  # of the predicted hypnogram: none, median, bout, hmm
 MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs
 BASELINE = False  # band-power baseline beside the network in test modes
+ADAPT = ""  # of predict: scored recording (.mat) of the animal, to which the last layer is fitted
+ADAPT_MINUTES = 10.0  # scored minutes of --adapt that are used, from its start
 KEEP_ARTIFACTS = False  # of predict: a state for epochs without evidence of one, too
 RESULT_ACTION = "save"  # what to do with figures: save, show, both
 GRADCAM_LABEL = -1  # state of the map; -1 is all
@@ -132,6 +135,7 @@ RANGES = {
     "patience": (0, None),
     "frame_chunk": (1, None),
     "min_confidence": (0, 1),
+    "adapt_minutes": (1, None),
     "occlusion_patch": (0, None),
 }
 IGNORED = ("model", "dataset")
@@ -151,14 +155,14 @@ class Settings:
             raise AttributeError(name) from None
 
 
-def defaults(found: dict | None = None) -> dict:
-    """Return the settings by the name of their flag: the values above, or those of ``found``.
+def defaults(script_globals: dict | None = None) -> dict:
+    """Return the settings by the name of their flag: the values above, or those of a script.
 
     Args:
-        found: globals of a script, in which a user may have changed some.
+        script_globals: globals, in which a user may have changed some.
     """
-    found = globals() if found is None else found
-    return {name: found[name.upper()] for name in comments()}
+    script_globals = globals() if script_globals is None else script_globals
+    return {name: script_globals[name.upper()] for name in comments()}
 
 
 def comments() -> dict:
@@ -168,7 +172,7 @@ def comments() -> dict:
     return {line[1].lower(): line[2] for line in lines}
 
 
-def build_parser(found: dict | None = None, description: str = "") -> Parser:
+def build_parser(script_globals: dict | None = None, description: str = "") -> Parser:
     """Return the command line, one flag per setting; only given flags appear in the result."""
     parser = Parser(
         description=description,
@@ -179,7 +183,7 @@ def build_parser(found: dict | None = None, description: str = "") -> Parser:
         "--demo", action="store_const", const="demo", dest="mode", help="same as --mode demo"
     )
     texts = comments()
-    for name, value in defaults(found).items():
+    for name, value in defaults(script_globals).items():
         text = texts[name].replace("%", "%%")
         if value != "" and value is not False:
             text += f" (default: {value})"
@@ -249,7 +253,7 @@ def read_config_file(path: Path) -> dict:
             raise ValueError("it holds no mapping of settings")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a settings file ({error})") from error
-    known, found = defaults(), {}
+    known, values = defaults(), {}
     for key, value in held.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -258,12 +262,12 @@ def read_config_file(path: Path) -> dict:
                 + (f"did you mean {near[0]}?" if near else "see --help")
             )
         try:
-            found[key] = typed(value, known[key], from_text=from_text)
+            values[key] = typed(value, known[key], from_text=from_text)
         except ValueError:
             raise InputError(
                 f"{path}: {key} is {value!r}; expected {type(known[key]).__name__}"
             ) from None
-    return found
+    return values
 
 
 def check_values(values: dict) -> None:
@@ -285,15 +289,17 @@ def check_values(values: dict) -> None:
 
 
 def resolve(
-    argv: list[str] | None = None, found: dict | None = None, description: str = ""
+    argv: list[str] | None = None, script_globals: dict | None = None, description: str = ""
 ) -> Settings:
-    """Return the checked settings: ``found`` (globals of a script), then --config, then flags."""
-    given = vars(build_parser(found, description).parse_args(argv))
+    """Return the checked settings: globals of a script, then --config, then flags."""
+    given = vars(build_parser(script_globals, description).parse_args(argv))
     from_file = read_config_file(Path(given["config"])) if given.get("config") else {}
-    values = {**defaults(found), **from_file, **given}
+    values = {**defaults(script_globals), **from_file, **given}
     check_values(values)
     if values["run"]:
         plain_name(values["run"])
     if values["full"] and values["mode"] != "demo":
         raise InputError("--full belongs to --demo")
+    if values["adapt"] and values["mode"] != "predict":
+        raise InputError("--adapt belongs to --mode predict")
     return Settings(values, frozenset({*from_file, *given}))

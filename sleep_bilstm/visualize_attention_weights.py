@@ -41,6 +41,11 @@ def build_parser() -> Parser:
         default=None,
         help="2 joins NREM and REM; as the file says when absent",
     )
+    parser.add_argument(
+        "--rescaled",
+        action="store_true",
+        help="rescale the weights of every epoch to 0..1, as published; else weight x steps",
+    )
     parser.add_argument("--gap", type=int, default=GAP, help="samples on each side of a transition")
     parser.add_argument(
         "--out", type=Path, default=None, help="folder to write; beside the file when absent"
@@ -78,10 +83,9 @@ def main(argv: list[str] | None = None) -> None:
             else f"{name}: no epochs"
         )
     mouse = args.file.stem.removesuffix("_attention_weights")
-    present(
-        save_attention_figures(statistics, held.y_pred, args.out or args.file.parent, mouse),
-        args.show,
-    )
+    out = args.out or args.file.parent
+    paths = save_attention_figures(statistics, held.y_pred, out, mouse, rescaled=args.rescaled)
+    present(paths, args.show)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,16 @@ SLEEP_TRAIN = ("main.py", "--mode", "train", "--data_path", "{w}/shards", "--spl
                "{w}/split.json", "--split", "mouse", "--num_epochs", "2", "--device", "cpu",
                "--num_filters", "4", "--num_blocks", "2", "--num_rnn_units", "4", "--num_frames",
                "24", "--model_savedir", "{w}/run")  # fmt: skip
+# --model_continue refuses a folder in which no training has begun.
+SLEEP_ON = (
+    "import sys; sys.path[:0] = ['.']\nfrom pathlib import Path\nimport main\n"
+    "begun = Path(sys.argv[1], 'settings.json').is_file()\n"
+    "sys.exit(main.main(sys.argv[2:] + ['--model_continue'] * begun))"
+)
 SLEEP_SHARDS = ("create_tfrecords.py", "--data_path", "{w}/raw", "--des_path", "{w}/shards")
 SLEEP_STAGES = [
     Stage("create_tfrecords", SLEEP_SHARDS, again=(*SLEEP_SHARDS, "--resume")),
-    Stage("train", SLEEP_TRAIN, again=(*SLEEP_TRAIN, "--model_continue")),
+    Stage("train", SLEEP_TRAIN, again=("-c", SLEEP_ON, "{w}/run", *SLEEP_TRAIN[1:])),
     Stage("predict", ("main.py", "--mode", "predict", "--model_savedir", "{w}/run", "--data_path",
                       "{w}/shards", "--result_savedir", "{w}/predicted", "--device", "cpu")),
 ]  # fmt: skip

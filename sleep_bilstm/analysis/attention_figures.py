@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.io
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from inputs.states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 GAP = 30  # samples on each side of a transition
 BINS = 100
+RELATIVE = "Attention weight x steps (1 = even)"
 
 
 def rescale_rows(weights: np.ndarray) -> np.ndarray:
@@ -49,8 +51,11 @@ class AttentionStatistics:
 
     Attributes:
         names: of the states.
-        rescaled: (N, F) rows rescaled to 0..1.
-        means: per state mean over its predicted epochs (F,), NaN when absent.
+        rescaled: (N, F) rows rescaled to 0..1, as published: a nearly even row looks as strong as a
+            sharp one.
+        relative: (N, F) weight times number of steps: 1 is even attention.
+        means: per state mean of ``rescaled`` over its predicted epochs (F,), NaN when absent.
+        relative_means: the same of ``relative``.
         counts: per state number of epochs.
         effective: per state median of effective_steps, NaN when absent.
         histograms: per state (100,).
@@ -60,7 +65,9 @@ class AttentionStatistics:
 
     names: tuple[str, ...]
     rescaled: np.ndarray
+    relative: np.ndarray
     means: list
+    relative_means: list
     counts: list
     effective: list
     histograms: list
@@ -89,17 +96,28 @@ def attention_statistics(
     weights = np.asarray(weights, float)
     rescaled, steps = rescale_rows(weights), effective_steps(weights)
     n_frames = rescaled.shape[1]
-    names, means, counts, effective, histograms = STATE_NAMES[num_classes], [], [], [], []
+    relative = weights * n_frames
+    means, relative_means, counts, effective, histograms = [], [], [], [], []
     for state in range(num_classes):
-        own = rescaled[y_pred == state]
-        counts.append(len(own))
-        effective.append(float(np.median(steps[y_pred == state])) if len(own) else np.nan)
-        means.append(own.mean(axis=0) if len(own) else np.full(n_frames, np.nan))
-        histograms.append(probability_histogram(own))
+        own = y_pred == state
+        counts.append(int(own.sum()))
+        effective.append(float(np.median(steps[own])) if own.any() else np.nan)
+        for kept, values in ((means, rescaled), (relative_means, relative)):
+            kept.append(values[own].mean(axis=0) if own.any() else np.full(n_frames, np.nan))
+        histograms.append(probability_histogram(rescaled[own]))
+    common = {
+        "names": STATE_NAMES[num_classes],
+        "rescaled": rescaled,
+        "relative": relative,
+        "means": means,
+        "relative_means": relative_means,
+        "counts": counts,
+        "effective": effective,
+        "histograms": histograms,
+        "time_s": time_s,
+    }
     if y_true is None:
-        return AttentionStatistics(
-            names, rescaled, means, counts, effective, histograms, None, None, time_s
-        )
+        return AttentionStatistics(**common, transition=None, other=None)
     flat = rescaled.ravel()
     near = np.zeros(flat.size, bool)
     pooled = []
@@ -111,16 +129,25 @@ def attention_statistics(
             pooled.append(flat[around])
             near[around] = True
     transition = np.concatenate(pooled) if pooled else np.empty(0)
-    return AttentionStatistics(
-        names, rescaled, means, counts, effective, histograms, transition, flat[~near], time_s
-    )
+    return AttentionStatistics(**common, transition=transition, other=flat[~near])
 
 
-def plot_means(statistics: AttentionStatistics) -> Figure:
-    """Return bar charts of the mean rescaled weight per time step, one per predicted state."""
+def mark_even(axes: Axes, rescaled: bool) -> None:
+    """Draw the line of even attention, which rescaled weights do not have."""
+    if not rescaled:
+        axes.axhline(1, color="0.3", linewidth=0.8, linestyle="--")
+
+
+def plot_means(statistics: AttentionStatistics, *, rescaled: bool = False) -> Figure:
+    """Return bar charts of the mean weight per time step, one per predicted state.
+
+    Differs: weight times number of steps. With ``rescaled`` rows are rescaled to 0..1, as
+    published, so that the state whose attention is nearly even looks strongest.
+    """
     figure, row = new_figure(11, 3.2, columns=len(statistics.names), sharey=True)
     for state, axes in enumerate(row):
-        mean = statistics.means[state]
+        mean = (statistics.means if rescaled else statistics.relative_means)[state]
+        mark_even(axes, rescaled)
         if statistics.counts[state]:
             axes.bar(np.arange(1, mean.size + 1), mean, width=1, color=STATE_RGB[state])
         title = f"{statistics.names[state]} ({statistics.counts[state]} epochs)"
@@ -128,31 +155,39 @@ def plot_means(statistics: AttentionStatistics) -> Figure:
             title += f", spread over {statistics.effective[state]:.0f} of {mean.size} steps"
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("Time steps")
-    row[0].set_ylabel("Average attention weights")
+    row[0].set_ylabel("Average attention weights" if rescaled else RELATIVE)
     return figure
 
 
 def plot_in_time(
-    statistics: AttentionStatistics, y_pred: np.ndarray, epoch_seconds: float = EPOCH_S
+    statistics: AttentionStatistics,
+    y_pred: np.ndarray,
+    epoch_seconds: float = EPOCH_S,
+    *,
+    rescaled: bool = False,
 ) -> Figure:
     """Return all weights of a session in time order, coloured by predicted state; gaps are grey.
 
-    Epochs without known times follow each other.
+    Epochs without known times follow each other. ``rescaled``: see plot_means.
     """
+    weights = statistics.rescaled if rescaled else statistics.relative
     figure, axes = new_figure(11, 3.0)
-    n, n_frames = statistics.rescaled.shape
+    n, n_frames = weights.shape
     known = statistics.time_s is not None
     place = np.round(statistics.time_s / epoch_seconds).astype(int) if known else np.arange(n)
     count = int(place.max()) + 1 if n else 1
     x = (place[:, None] + np.arange(n_frames) / n_frames).ravel()
-    height = statistics.rescaled.ravel()
+    height = weights.ravel()
     bars = np.stack([np.stack([x, np.zeros_like(x)], 1), np.stack([x, height], 1)], axis=1)
     colours = np.array(STATE_RGB)[np.repeat(y_pred, n_frames)]
     axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.5, rasterized=True))
     gap = ~np.isin(np.arange(count), place)
     grey_gaps(axes, gap, 0.0)
     hour_axis(axes, count, epoch_seconds, gaps=bool(gap.any()))
-    axes.set(xlim=(0, count), ylim=(0, 1.02), ylabel="Attention weights")
+    mark_even(axes, rescaled)
+    top = 1.02 if rescaled else 1.02 * max(1.0, float(height.max(initial=0)))
+    axes.set(xlim=(0, count), ylim=(0, top))
+    axes.set_ylabel("Attention weights" if rescaled else RELATIVE)
     for state, name in enumerate(statistics.names):
         axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
     figure.legend(frameon=False, loc="outside upper right", ncols=3)
@@ -190,27 +225,42 @@ def plot_transitions(statistics: AttentionStatistics) -> Figure:
 
 
 def save_attention_figures(
-    statistics: AttentionStatistics, y_pred: np.ndarray, out: Path, mouse: str
+    statistics: AttentionStatistics,
+    y_pred: np.ndarray,
+    out: Path,
+    mouse: str,
+    *,
+    rescaled: bool = False,
 ) -> list[Path]:
-    """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures."""
+    """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures.
+
+    ``rescaled``: see plot_means; histograms and transitions are of rescaled weights either way.
+    """
     look = {"dpi": PRINT_DPI, "pdf": True}
     names, edges = statistics.names, np.linspace(0, 1, BINS + 1)[:-1]
     n_frames = statistics.rescaled.shape[1]
+    means = statistics.means if rescaled else statistics.relative_means
+    shown = statistics.rescaled if rescaled else statistics.relative
     steps = pd.DataFrame(
         {
             "time_step": np.arange(1, n_frames + 1),
-            **dict(zip(names, statistics.means, strict=True)),
+            **dict(zip(names, means, strict=True)),
         }
     )
     bins = pd.DataFrame({"bin_low": edges, **dict(zip(names, statistics.histograms, strict=True))})
-    in_time = pd.DataFrame(statistics.rescaled, columns=[f"w{i}" for i in range(n_frames)])
+    in_time = pd.DataFrame(shown, columns=[f"w{i}" for i in range(n_frames)])
     in_time = in_time.assign(pred=y_pred)
     if statistics.time_s is not None:
         in_time.insert(0, "time_s", statistics.time_s)
     saved = [
-        save_figure(plot_means(statistics), out / f"{mouse}_attention_means.png", steps, **look),
         save_figure(
-            plot_in_time(statistics, y_pred),
+            plot_means(statistics, rescaled=rescaled),
+            out / f"{mouse}_attention_means.png",
+            steps,
+            **look,
+        ),
+        save_figure(
+            plot_in_time(statistics, y_pred, rescaled=rescaled),
             out / f"{mouse}_attention_in_time.png",
             in_time,
             **look,

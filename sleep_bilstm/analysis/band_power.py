@@ -64,6 +64,6 @@ def baselines(train: Epochs, test: Epochs, contexts: Sequence[int]) -> list[np.n
                 for f, k in zip(own, keys, strict=True)
             ]
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        found = model.fit(own[0], labels).predict(own[1])
-        result.append(found[:: test.view.inputs_per_epoch])
+        states = model.fit(own[0], labels).predict(own[1])
+        result.append(states[:: test.view.inputs_per_epoch])
     return result

@@ -23,7 +23,10 @@ TITLES = {
     "true": "Human scoring",
 }
 HOUR_S = 3600
-TICK_HOURS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # half an hour is the published distance
+MINUTE_S = 60
+SHORT_S = 2 * HOUR_S  # shorter recordings have their axis in minutes
+TICK_MINUTES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+TICK_HOURS = (0.5, 1, 2, 5, 10, 20)  # half an hour is the published distance
 MOST_TICKS = 10
 GAP_COLOUR = "0.85"
 ROW_INCHES = 1.7
@@ -31,16 +34,19 @@ AXES_POINTS = 640  # width of the axes in points (1/72 inch)
 
 
 def hour_axis(axes: Axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
-    """Label the x axis of ``count`` epochs in hours; with ``gaps`` say what is grey."""
-    hours = count * epoch_seconds / HOUR_S
-    step = next((s for s in TICK_HOURS if hours / s <= MOST_TICKS), TICK_HOURS[-1])
-    numbers = np.arange(1, int(hours / step + 1e-9) + 1)
+    """Label the x axis of ``count`` epochs in hours, or minutes when there are few; with ``gaps``
+    say what is grey.
+    """
+    short = count * epoch_seconds < SHORT_S
+    unit_s, steps = (MINUTE_S, TICK_MINUTES) if short else (HOUR_S, TICK_HOURS)
+    length = count * epoch_seconds / unit_s
+    step = next((s for s in steps if length / s <= MOST_TICKS), steps[-1])
+    numbers = np.arange(1, int(length / step + 1e-9) + 1)
     # Differs: the published script puts the tick of 3.0 h at epoch 1060 instead of 1080.
-    digits = 1 if step >= 0.1 else 2
-    axes.set_xticks(
-        numbers * step * HOUR_S / epoch_seconds, [f"{n * step:.{digits}f}" for n in numbers]
-    )
-    axes.set_xlabel("Time (hr)" + ("; grey: artifact or not scored" if gaps else ""))
+    names = [f"{n * step:g}" if short else f"{n * step:.1f}" for n in numbers]
+    axes.set_xticks(numbers * step * unit_s / epoch_seconds, names)
+    unit = "min" if short else "hr"
+    axes.set_xlabel(f"Time ({unit})" + ("; grey: artifact or not scored" if gaps else ""))
 
 
 def grey_gaps(axes: Axes, gap: np.ndarray, offset: float) -> None:
@@ -85,7 +91,8 @@ def plot_hypnogram(
         )
         grey_gaps(axes, ~scored, 0.5)
         any_gap |= not scored.all()
-        axes.set_ylim(0, num_classes)
+        # Differs: wakefulness is on top, as hypnograms have it; the published script has REM there.
+        axes.set_ylim(num_classes, 0)
         axes.set_yticks(np.arange(num_classes) + 0.5, STATE_NAMES[num_classes], fontweight="bold")
         axes.set_xlim(0, labels.size + 20)
         axes.set_title(title, fontsize=10)

@@ -20,7 +20,7 @@ from inputs.states import STATE_NAMES
 
 FRAME = 64  # 1-based number of the background frame
 OPACITY = 0.5
-SIGNED_LOOK = {"signed": True, "colour_map": "coolwarm", "opacity": 0.8}  # of occlusion maps
+SIGNED_LOOK = {"signed": True, "colour_map": "coolwarm"}  # of occlusion maps
 COLOUR_MAP = "viridis"  # safe for colour-blind readers; Differs: the published figure has jet
 PANEL_INCHES = 2.4
 
@@ -58,6 +58,29 @@ def overlay_heatmap_gradcam(
     return axes.imshow(scaled, cmap=colour_map, vmin=0, vmax=1, alpha=alpha)
 
 
+def plot_signed(
+    axes: Axes, heatmap: np.ndarray, example: np.ndarray | None, colour_map: str, limit: float
+) -> AxesImage | None:
+    """Draw ``heatmap`` (H, W) as it is inside the brain, from -limit to limit.
+
+    Pixels that are 0 in all frames of ``example`` (F, H, W) lie outside.
+    """
+    if example is not None and np.isfinite(heatmap).all() and np.isfinite(example).all():
+        heatmap = np.where((example != 0).any(axis=0), heatmap, np.nan)
+        axes.set_axis_off()
+        return axes.imshow(heatmap, cmap=colour_map, vmin=-limit, vmax=limit)
+    return overlay_heatmap_gradcam(axes, None, heatmap, 1.0, colour_map, limit)
+
+
+def mark_sides(axes: Axes, shape: tuple[int, int]) -> None:
+    """Write where front and, on whole frames, left are: row 0 is anterior, column 0 left."""
+    look = {"ha": "center", "va": "center", "fontsize": 7, "color": "0.3"}
+    axes.text(0.5, -0.04, "back", transform=axes.transAxes, **look)
+    axes.text(0.5, 1.03, "front", transform=axes.transAxes, **look)
+    if shape[0] == shape[1]:  # half a frame may be mirrored
+        axes.text(-0.03, 0.5, "left", transform=axes.transAxes, rotation=90, **look)
+
+
 def plot_gradcam(
     maps: dict[str, dict[str, np.ndarray]],
     backgrounds: dict[str, dict],
@@ -78,7 +101,8 @@ def plot_gradcam(
         opacity, colour_map, colour_bar: look of the map.
         outlines: (H, W) parcels whose borders are drawn.
         signed: draw the values themselves, on one scale around 0 (occlusion: a drop below 0 says
-            that hiding the place makes the state more probable).
+            that hiding the place makes the state more probable), inside the brain only and without
+            a frame below, which would change the colours.
     """
     states = list(next(iter(maps.values())))
     peaks = [np.nanmax(np.abs(m), initial=0) for own in maps.values() for m in own.values()]
@@ -94,13 +118,17 @@ def plot_gradcam(
     for row, (mouse, own) in zip(grid, maps.items(), strict=True):
         for axes, state in zip(row, states, strict=True):
             example = backgrounds.get(mouse, {}).get(state)
-            image = None if example is None else example[min(frame, len(example)) - 1]
-            layer = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map, limit)
+            if signed:
+                layer = plot_signed(axes, own[state], example, colour_map, limit)
+            else:
+                image = None if example is None else example[min(frame, len(example)) - 1]
+                layer = overlay_heatmap_gradcam(axes, image, own[state], opacity, colour_map)
             drawn = layer or drawn
+            mark_sides(axes, own[state].shape)
             if outlines is not None:
                 for parcel in np.unique(outlines[outlines > 0]):
                     axes.contour(outlines == parcel, levels=[0.5], colors="white", linewidths=0.4)
-            axes.set_title(f"{mouse}  {state}", fontsize=9)
+            axes.set_title(f"{mouse}  {state}", fontsize=9, pad=12)
     if colour_bar and drawn is not None:
         label = "drop of the probability" if signed else "map, rescaled to 0-1 per panel"
         figure.colorbar(drawn, ax=grid.ravel().tolist(), label=label)

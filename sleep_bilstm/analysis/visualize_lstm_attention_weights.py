@@ -37,9 +37,9 @@ def export_attention(
     classes = epochs.view.num_classes
     for mouse, places in places_of_mice(epochs.records).items():
         own = Epochs([epochs.records[i] for i in places], epochs.view)
-        found = run_over(network, own, settings, ("probs", "weights"))
-        weights = found["weights"][:, 0]  # (N, F)
-        table = prediction_table(own, found["probs"])
+        outputs = run_over(network, own, settings, ("probs", "weights"))
+        weights = outputs["weights"][:, 0]  # (N, F)
+        table = prediction_table(own, outputs["probs"])
         names = {"y_preds": "pred", "y_trues": "true"} | {k: k for k in ("run", "epoch", "time_s")}
         variables = {key: table[column].to_numpy()[None] for key, column in names.items()}
         save_mat(

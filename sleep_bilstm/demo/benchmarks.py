@@ -33,13 +33,13 @@ from demo.benchmark_rows import (
     TOLERANCE,
     WHAT,
 )
-from demo.synthetic import brain_mask
+from demo.brain_shape import brain_mask
 from inputs.dataloader_sleep import Epochs, View, shuffle_order
 from inputs.feed import make_dataset
 from inputs.mat_writer import write_recording
 from inputs.recordings import Recording
 from inputs.shards import find_records, read_epoch
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create
 from network.AttentionLayer import LSTMAttentionLayer
 from network.model_attention_bilstm import LEAKY_SLOPE, Architecture, AttentionBiLSTM, build
@@ -62,7 +62,7 @@ def ours_create(work: Path) -> tuple[float, np.ndarray]:
     """Convert the recording to a shard; return (seconds, first epoch)."""
     make_recording(work)
     start = CLOCK()
-    create(work / "raw", work / "shards", Storage(), overwrite=True)
+    create(work / "raw", work / "shards", Storage(), Conversion(overwrite=True))
     seconds = CLOCK() - start
     return seconds, read_epoch(find_records(work / "shards")[0])
 

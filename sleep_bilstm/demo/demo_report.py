@@ -47,9 +47,9 @@ def score(
     }
 
 
-def demo_scores(found: dict) -> list[dict]:
+def demo_scores(results: dict) -> list[dict]:
     """Return all scores of the demo; the first is the main one."""
-    metrics, waves = found["metrics"], found["waves"]
+    metrics, waves = results["metrics"], results["waves"]
     kappa = metrics["kappa"]
     scores = [
         score(
@@ -59,13 +59,13 @@ def demo_scores(found: dict) -> list[dict]:
             kappa is not None and kappa >= TARGET_KAPPA,
         ),
         score(
-            f"kappa, trained on shuffled labels for {found['control_passes']} passes (control)",
-            found["control"],
+            f"kappa, trained on shuffled labels for {results['control_passes']} passes (control)",
+            results["control"],
             f"|kappa| < {TARGET_CONTROL}",
-            abs(found["control"]) < TARGET_CONTROL,
+            abs(results["control"]) < TARGET_CONTROL,
             control=True,
         ),
-        score("kappa, band-power baseline", found["baseline"]["kappa"], "", None),
+        score("kappa, band-power baseline", results["baseline"]["kappa"], "", None),
     ]
     for name, recall in zip(STATE_NAMES[3], metrics["recall"], strict=True):
         passed = recall is not None and recall >= TARGET_RECALL
@@ -74,11 +74,11 @@ def demo_scores(found: dict) -> list[dict]:
     beats = mean is not None and mean > 0 and mean > limit
     shown = "> 0" if limit is None else f"> 0 and > {limit:.3f} (95 % of 1,000 shuffles)"
     scores.append(score("attention against planted slow waves, mean r", mean, shown, beats))
-    name = f"steps over which the attention of NREM is spread, of {found['num_frames']}"
+    name = f"steps over which the attention of NREM is spread, of {results['num_frames']}"
     scores.append(score(name, waves["steps"], "", None))
-    off = found["row_sums"]
+    off = results["row_sums"]
     scores.append(score("attention of an epoch, sum - 1", off, f"< {TARGET_SUM}", off < TARGET_SUM))
-    quadrant = found["quadrant"].set_index("method")
+    quadrant = results["quadrant"].set_index("method")
     # A rate over few correct epochs says nothing, so the second network must know its states.
     share = float(quadrant.loc["occlusion", "n"] / quadrant.loc["occlusion", "epochs"])
     name = "accuracy on recordings with one telling quadrant"
@@ -125,7 +125,7 @@ def demo_figures(mouse: str, name: str, cam_shape: tuple[int, int]) -> list[dict
         ),
         (
             f"{mouse}_attention_means.png",
-            "When the network looks: mean attention per time step and predicted state.",
+            "When the network looks: mean attention per time step and predicted state; 1 is even.",
             "Mean attention over the time steps of an epoch, one panel for each state",
         ),
         (
@@ -137,7 +137,7 @@ def demo_figures(mouse: str, name: str, cam_shape: tuple[int, int]) -> list[dict
             "occlusion/occlusion.png",
             "Where the evidence lies: drop of the probability of the predicted state when a patch "
             f"is hidden; one epoch in {OCCLUSION_EVERY}.",
-            "Occlusion maps of the three states over a frame of the recording",
+            "Occlusion maps of the three states inside the brain",
         ),
         (
             "gradcam/gradcam.png",
@@ -196,27 +196,27 @@ def quadrant_block(quadrant: pd.DataFrame) -> str:
     ) + table_block(("map", "correct epochs", "right quadrant", "rate"), rows)
 
 
-def write_demo_report(run_dir: Path, settings: Settings, found: dict, seconds: float) -> None:
+def write_demo_report(run_dir: Path, settings: Settings, results: dict, seconds: float) -> None:
     """Write the last figures, the report and, last of all, summary.json."""
-    mouse = found["mouse"]
-    name = f"{mouse}_{found['seconds']:g}s"
+    mouse = results["mouse"]
+    name = f"{mouse}_{results['seconds']:g}s"
     shutil.copy(run_dir / "training" / "log.csv", run_dir / "log.csv")
     save_learning_curve(pd.read_csv(run_dir / "log.csv"), run_dir / "learning_curve.png")
-    write_table(found["quadrant"], run_dir / "quadrants.csv")
-    scores = demo_scores(found)
-    figures = demo_figures(mouse, name, found["cam_shape"])
+    write_table(results["quadrant"], run_dir / "quadrants.csv")
+    scores = demo_scores(results)
+    figures = demo_figures(mouse, name, results["cam_shape"])
     record = read_json(run_dir / "settings.json", remedy="use --fresh")
     sections = [
         ("Scores", score_table(scores)),
-        ("Held-out mouse", mouse_block(found["metrics"])),
+        ("Held-out mouse", mouse_block(results["metrics"])),
         ("Figures", figure_block(run_dir, figures)),
         ("Bouts of the predicted hypnogram", bouts_block(run_dir, name)),
-        ("Does a map find a planted place?", quadrant_block(found["quadrant"])),
+        ("Does a map find a planted place?", quadrant_block(results["quadrant"])),
         ("Settings", settings_table(record)),
     ]
     size, preset = ("full", FULL) if settings.full else ("small", SMALL)
     mice = preset.plan["mice"]
-    data = f"synthetic, {mice} mice, seed {settings.seed}, {size} preset; {found['text']}"
+    data = f"synthetic, {mice} mice, seed {settings.seed}, {size} preset; {results['text']}"
     title = "Sleep states from wide-field calcium imaging"
     lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
     report = write_report(run_dir, title, lead, sections)

@@ -99,10 +99,10 @@ class Cases:
     def losses(self, allowed: bool | None, limit: float) -> dict:
         """Compare the losses of 20 steps."""
         with tf32(allowed):
-            found = [
+            values = [
                 self.trained(self.network(device), 20, device) for device in (self.device, CPU)
             ]
-        return within("losses", difference(*found), limit)
+        return within("losses", difference(*values), limit)
 
     def trained(self, made: tuple, steps: int, device: str, first: int = 0) -> list[float]:
         """Take ``steps`` steps with a network of ``network`` and return their losses."""
@@ -118,12 +118,12 @@ class Cases:
     def low_precision(self) -> dict:
         """Compare probabilities in bfloat16 with those in float32, both on the device."""
         frames, _ = self.draw()
-        found = []
+        probs = []
         for kind in ("bfloat16", "off"):
             network, _ = self.network(self.device, mixed_precision=kind)
             with tf.device(self.device):
-                found.append(np.asarray(network.model(frames, training=False), np.float32))
-        return within("probability", float(np.abs(found[0] - found[1]).max()), 5e-2)
+                probs.append(np.asarray(network.model(frames, training=False), np.float32))
+        return within("probability", float(np.abs(probs[0] - probs[1]).max()), 5e-2)
 
     def resume(self) -> dict:
         """Compare four steps with two, a saved state, and two more."""

@@ -46,7 +46,8 @@ def row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def attention_against_waves(
     weights: np.ndarray, envelopes: np.ndarray, table: pd.DataFrame, *, seed: int
 ) -> dict:
-    """Correlate attention (N, F) with the planted envelope (N, F) over correctly found NREM epochs.
+    """Correlate attention (N, F) with the planted envelope (N, F) over correctly found NREM
+    epochs.
 
     Returns:
         mean correlation, the 95th percentile of 1,000 means with shuffled epochs, over how many
@@ -54,19 +55,19 @@ def attention_against_waves(
         epochs qualify.
     """
     use = ((table["true"] == NREM) & (table["pred"] == NREM)).to_numpy()
-    found, planted = weights[use], envelopes[use]
-    if len(found) < 2:
-        return {"mean": None, "shuffled_95": None, "steps": None, "n": len(found)}
+    attention, planted = weights[use], envelopes[use]
+    if len(attention) < 2:
+        return {"mean": None, "shuffled_95": None, "steps": None, "n": len(attention)}
     rng = np.random.default_rng(seed)
     shuffled = [
-        row_correlations(found, planted[rng.permutation(len(planted))]).mean()
+        row_correlations(attention, planted[rng.permutation(len(planted))]).mean()
         for _ in range(SHUFFLES)
     ]
     return {
-        "mean": float(row_correlations(found, planted).mean()),
+        "mean": float(row_correlations(attention, planted).mean()),
         "shuffled_95": float(np.percentile(shuffled, 95)),
-        "steps": float(np.median(effective_steps(found))),
-        "n": len(found),
+        "steps": float(np.median(effective_steps(attention))),
+        "n": len(attention),
     }
 
 
@@ -82,7 +83,7 @@ def quadrant_hits(
     masks = quadrant_masks(*epochs.shape[1:])
     drops, probs = Occlusion(network, masks, frame_chunk=frame_chunk).drops(movies)
     correct = states_of(probs) == epochs.labels
-    found = {"occlusion": drops.argmax(axis=1)}
+    places = {"occlusion": drops.argmax(axis=1)}
     for label, method, target in (
         ("Grad-CAM (probability)", "gradcam", "prob"),
         ("Grad-CAM (logit)", "gradcam", "logit"),
@@ -90,9 +91,9 @@ def quadrant_hits(
     ):
         maps, _ = GradCam(network, method=method, target=target, frame_chunk=frame_chunk)(movies)
         full = upsample(maps, *epochs.shape[1:])
-        found[label] = np.stack([full[:, mask].mean(axis=1) for mask in masks], 1).argmax(axis=1)
+        places[label] = np.stack([full[:, mask].mean(axis=1) for mask in masks], 1).argmax(axis=1)
     rows = []
-    for label, place in found.items():
+    for label, place in places.items():
         hits = int((place[correct] == quadrant).sum())
         n = int(correct.sum())
         rate = hits / n if n else np.nan

@@ -50,7 +50,7 @@ from inputs.dataloader_sleep import Epochs, Split
 from inputs.hypnogram import hypnograms_of
 from inputs.shards import in_time_order
 from inputs.states import seconds_of
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create
 from network.checkpoints import load_own
 from network.forward import run_over, states_of
@@ -118,7 +118,7 @@ def make_data(settings: Settings, preset: Preset) -> dict[str, Path]:
         ("recordings", "tfrecords", DOWNSAMPLE),
         ("toy", "toy_tfrecords", 1),
     ):
-        create(folders[source], folders[target], Storage(downsample=down), resume=True)
+        create(folders[source], folders[target], Storage(downsample=down), Conversion(resume=True))
     dates = sorted(path.name for path in folders["tfrecords"].iterdir() if path.is_dir())
     split = {"train": dates[:-2], "val": dates[-2:-1], "test": dates[-1:]}
     write_json(base / "mouse_split.json", split)
@@ -336,12 +336,12 @@ def run_demo(settings: Settings) -> int:
         log.info("trained after %.0f s", time.perf_counter() - start)
         cams = functools.partial(draw_maps, mode="gradcam")
         drawn = pool.submit(run_beside, cams, settings.values, folders, run_dir)
-        found = test_mouse(settings, network, split, folders, run_dir)
+        results = test_mouse(settings, network, split, folders, run_dir)
         draw_maps(settings, folders, run_dir, mode="occlusion", network=network)
         drawn.result()
         log.info("tested after %.0f s", time.perf_counter() - start)
-        found |= {name: part.result() for name, part in waiting.items()}
-    log.info("control: kappa %.3f after %.0f s", found["control"], time.perf_counter() - start)
-    log.info("quadrants:\n%s", found["quadrant"].to_string(index=False))
-    write_demo_report(run_dir, settings, found, time.perf_counter() - start)
+        results |= {name: part.result() for name, part in waiting.items()}
+    log.info("control: kappa %.3f after %.0f s", results["control"], time.perf_counter() - start)
+    log.info("quadrants:\n%s", results["quadrant"].to_string(index=False))
+    write_demo_report(run_dir, settings, results, time.perf_counter() - start)
     return close_run(run_dir)

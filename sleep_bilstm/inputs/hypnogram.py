@@ -32,10 +32,10 @@ def mouse_names(records: Sequence[Record]) -> list[str]:
 
 def places_of_mice(records: Sequence[Record]) -> dict[str, list[int]]:
     """Map every animal to the positions of its records, in the order of the records."""
-    found = {}
+    places = {}
     for place, name in enumerate(mouse_names(records)):
-        found.setdefault(name, []).append(place)
-    return found
+        places.setdefault(name, []).append(place)
+    return places
 
 
 def stretches(recording: np.ndarray, epoch: np.ndarray) -> list[slice]:

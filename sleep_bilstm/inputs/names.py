@@ -34,8 +34,8 @@ class Named(Protocol):
 
 def parse_name(path: Path | str) -> Name | None:
     """Return the parts of `200128-L2-fc7-GSR_Ben.mat`, or None when the name has another form."""
-    found = NAME.match(Path(path).name)
-    return Name(found["date"], found["mouse"], int(found["run"])) if found else None
+    match = NAME.match(Path(path).name)
+    return Name(match["date"], match["mouse"], int(match["run"])) if match else None
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:
@@ -44,7 +44,7 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     A file that several links lead to comes once; hidden files (leftovers of a stopped write, the
     companions that macOS leaves) do not come.
     """
-    seen, found = set(), {}
+    seen, paths = set(), {}
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
@@ -55,8 +55,8 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
         for name in sorted(names):
             path = Path(root) / name
             if not name.startswith(".") and path.match(pattern):
-                found.setdefault(os.path.realpath(path), path)
-    return sorted(found.values())
+                paths.setdefault(os.path.realpath(path), path)
+    return sorted(paths.values())
 
 
 def animals_named(held: Iterable[Named], mice: Sequence[str]) -> dict[str, set[tuple[str, str]]]:

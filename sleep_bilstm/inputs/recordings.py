@@ -137,9 +137,9 @@ class Recording:
             shape = (1, *shape)  # MATLAB drops the last axis of a single epoch
         good = len(shape) == 4 and shape[1] == FRAMES_PER_EPOCH and shape[2] == shape[3] in SIZES
         if not good or shape[0] < 1:
-            found = " x ".join(str(n) for n in reversed(self._data.shape))
+            shown = " x ".join(str(n) for n in reversed(self._data.shape))
             raise InputError(
-                f"{self.path}: data is {found}; expected 128 x 128 x {FRAMES_PER_EPOCH} x epochs "
+                f"{self.path}: data is {shown}; expected 128 x 128 x {FRAMES_PER_EPOCH} x epochs "
                 f"(or a square frame of {', '.join(map(str, SIZES[1:]))} pixels)"
             )
         if self._data.dtype.kind not in "fiu":
@@ -152,18 +152,18 @@ class Recording:
         held = self._variables["scoringindex_file"]
         try:
             held = held if isinstance(held, h5py.Dataset) else plain_array(held)
-            found, texts = read_scores(held, self._file, codes, self.shape[0])
+            labels, texts = read_scores(held, self._file, codes, self.shape[0])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{self.path}: scoringindex_file holds neither numbers nor words ({error}); "
                 "expected one code or word per epoch"
             ) from error
-        if found.size != self.shape[0]:
+        if labels.size != self.shape[0]:
             raise InputError(
-                f"{self.path}: scoringindex_file has {found.size} labels, data has "
+                f"{self.path}: scoringindex_file has {labels.size} labels, data has "
                 f"{self.shape[0]} epochs; expected one label per epoch"
             )
-        self.raw_labels, self.score_texts = found, texts
+        self.raw_labels, self.score_texts = labels, texts
 
     def _read_mask(self, mask_file) -> np.ndarray:
         if "xform_mask" in self._variables:

@@ -40,7 +40,7 @@ def parse_codes(text: str) -> dict[str, int]:
     Raises:
         InputError: another form, an unknown state, or a code that comes twice.
     """
-    found = {}
+    codes_by_key = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         code, equals, state = (part.strip() for part in pair.partition("="))
         known = {name.lower(): value for name, value in STATE_CODES.items()}
@@ -50,10 +50,10 @@ def parse_codes(text: str) -> dict[str, int]:
                 f"codes {pair}: expected <code>=<state> with a state of {', '.join(STATE_CODES)}"
                 + (f"; did you mean {near[0]}?" if near and equals else "")
             )
-        if _key(code) in found:
+        if _key(code) in codes_by_key:
             raise InputError(f"codes {text}: code {code} comes twice")
-        found[_key(code)] = known[state.lower()]
-    return found
+        codes_by_key[_key(code)] = known[state.lower()]
+    return codes_by_key
 
 
 def _text_of(values) -> str:

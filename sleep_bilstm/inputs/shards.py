@@ -84,7 +84,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _fields(payload) -> dict[str, tuple[int, int, int]]:
     """Map every feature of an Example to (kind, start, stop) of its list within ``payload``."""
-    found = {}
+    fields = {}
     tag, at = _varint(payload, 0)
     length, at = _varint(payload, at)
     stop = at + length
@@ -107,8 +107,8 @@ def _fields(payload) -> dict[str, tuple[int, int, int]]:
                 size, inner = _varint(payload, inner)
                 kind, bounds = tag >> 3, (inner, inner + size)
             at += length
-        found[key] = (kind, *bounds)
-    return found
+        fields[key] = (kind, *bounds)
+    return fields
 
 
 def _value(payload, field: tuple[int, int, int]):
@@ -166,15 +166,15 @@ def read_payload(record: Record) -> bytes:
 
 def checksums(records: list[Record]) -> list[bytes]:
     """Return the stored checksum (4 bytes) of every record's payload, the payload unread."""
-    places, found = {}, [b""] * len(records)
+    places, sums = {}, [b""] * len(records)
     for i, record in enumerate(records):
         places.setdefault(record.path, []).append(i)
     for path, own in places.items():
         with open(path, "rb") as handle:
             for i in own:
                 at = records[i].offset + records[i].length
-                found[i] = os.pread(handle.fileno(), 4, at)
-    return found
+                sums[i] = os.pread(handle.fileno(), 4, at)
+    return sums
 
 
 def read_epoch(record: Record) -> np.ndarray:
@@ -231,24 +231,24 @@ def read_mask_of(record: Record) -> np.ndarray:
 
 def walk(path: Path) -> list[tuple[int, int]]:
     """List (payload offset, length) of every record by its header, without reading the payloads."""
-    size, at, found = path.stat().st_size, 0, []
+    size, at, places = path.stat().st_size, 0, []
     with open(path, "rb") as handle:
         while at < size:
             header = os.pread(handle.fileno(), HEADER_BYTES, at)
             length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER_BYTES else size
             if len(header) == HEADER_BYTES and masked_crc(header[:8]) != header[8:]:
                 raise InputError(
-                    f"{path}: the header of record {len(found)} is damaged; create the file again"
+                    f"{path}: the header of record {len(places)} is damaged; create the file again"
                 )
             if at + HEADER_BYTES + length + 4 > size:
                 raise InputError(
-                    f"{path}: record {len(found)} is cut off at byte {size}; create the file again"
+                    f"{path}: record {len(places)} is cut off at byte {size}; create the file again"
                 )
-            found.append((at + HEADER_BYTES, length))
+            places.append((at + HEADER_BYTES, length))
             at += HEADER_BYTES + length + 4
-    if not found:
+    if not places:
         raise InputError(f"{path}: holds no record; create the file again")
-    return found
+    return places
 
 
 def small_fields(path: Path, offset: int, length: int, *, limit: int = 4096) -> dict:
@@ -387,14 +387,14 @@ def shard_records(path: Path) -> list[Record]:
 
 def reference_record(path: Path) -> Record:
     """Describe a published one-epoch file; its frames are 128 x 128."""
-    found = REFERENCE_NAME.match(path.name)
+    match = REFERENCE_NAME.match(path.name)
     name = parse_name(path)
-    if not found or name is None:
+    if not match or name is None:
         raise InputError(f"{path}: its name is not <date>-<mouse>-fc<n>..._epoch<k>.tfrecords")
     offset, length = walk(path)[0]
     try:
         small = small_fields(path, offset, length)
-        label, kept = _signed(small["label"]), int(found["kept"])
+        label, kept = _signed(small["label"]), int(match["kept"])
         # Floats are 4 bytes each; the tags and the key around them take less than one frame.
         frames = small["features bytes"] // (4 * SIZE_128 * SIZE_128)
     except (ValueError, KeyError, IndexError, TypeError) as error:

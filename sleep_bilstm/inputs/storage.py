@@ -1,8 +1,10 @@
 """How epochs are cut and stored: settings that every shard of a folder shares, and their flags."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.faults import add_cluster_flag
 from common.files import Parser
 from inputs.preprocess import EDGES, NORMALIZATIONS
 from inputs.states import EPOCH_S
@@ -39,6 +41,29 @@ class Storage:
     layout: str = LAYOUT
     compression: str = COMPRESSION
     reference_format: bool = False
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a call of create converts, and how it treats what is there.
+
+    Attributes:
+        mice: date codes, tags or <date>-<tag>; all when empty.
+        pattern: file name pattern of the recordings.
+        mask_file: brain mask for recordings without one.
+        workers: recordings converted at the same time.
+        cluster: text of --cluster, "" for this machine.
+        overwrite: replace what is there.
+        resume: skip complete shards.
+    """
+
+    mice: Sequence[str] = ()
+    pattern: str = PATTERN
+    mask_file: Path | None = None
+    workers: int = WORKERS
+    cluster: str = ""
+    overwrite: bool = False
+    resume: bool = False
 
 
 def build_parser(description: str, seconds: int = SECONDS) -> Parser:
@@ -89,6 +114,7 @@ def build_parser(description: str, seconds: int = SECONDS) -> Parser:
         help="file with xform_mask or parcelisbrain, for recordings without a mask",
     )
     add("--workers", type=int, default=WORKERS, help="recordings converted at the same time")
+    add_cluster_flag(parser)
     add("--overwrite", action="store_true", help="replace what is there")
     add("--resume", action="store_true", help="skip complete shards")
     add("--debug", action="store_true", help="show the traceback of a fault")

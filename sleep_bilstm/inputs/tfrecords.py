@@ -4,12 +4,13 @@ Follows section 2.2 of the paper's preprocessing (specification section 5).
 """
 
 import argparse
+import contextlib
 import gzip
 import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.files import InputError, atomic_path, raise_faults, sha256, write_json
+from common.cluster import run_jobs
+from common.files import InputError, atomic_path, raise_faults, write_json
+from common.hashes import hashed_file
 from common.limits import check_free_space
 from common.locks import writing
 from inputs.hypnogram import mouse_names
@@ -46,11 +49,12 @@ from inputs.shards import (
     walk,
 )
 from inputs.states import FRAME_RATE_HZ, RATE_ORIGIN, STATE_NAMES
-from inputs.storage import PATTERN, WORKERS, Storage
+from inputs.storage import Conversion, Storage
 
 log = logging.getLogger(__name__)
 MOSTLY_NAN = 0.5  # fraction of missing values in the mask that raises a warning
 GZIP_SHARE = 0.5  # of their size that compressed signals take at least
+ALL_RECORDINGS = Conversion()
 
 
 def epochs_of(
@@ -142,21 +146,29 @@ def spool_folder(path: Path) -> Path:
     return path.parent
 
 
-def identity(source: Path, mask_file: Path | None) -> dict:
-    """Return what the index keeps to tell whether a shard is of this very source and mask."""
-    return {
-        "source_bytes": source.stat().st_size,
-        "source_sha256": sha256(source),
-        "mask_sha256": sha256(mask_file) if mask_file else None,
-    }
+@contextlib.contextmanager
+def identified(source: Path, mask_file: Path | None) -> Iterator[dict]:
+    """Yield what the index keeps to tell whether a shard is of this very source and mask.
+
+    Raises:
+        InputError: one of the two changed during the block, so that it may be of neither state.
+    """
+    with hashed_file(source) as own, contextlib.ExitStack() as stack:
+        mask = stack.enter_context(hashed_file(mask_file)).sha256 if mask_file else None
+        size = os.fstat(own.handle.fileno()).st_size
+        yield {"source_bytes": size, "source_sha256": own.sha256, "mask_sha256": mask}
 
 
 def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> dict:
     """Write the shard and the index of one recording; return the index."""
     path = shard_path(source, des_path, how.seconds)
     rows = []
-    opened = Recording(source, mask_file=mask_file, codes=how.codes, spool_dir=spool_folder(path))
-    with opened as recording, atomic_path(path) as temporary:
+    spool = spool_folder(path)
+    with (
+        atomic_path(path) as temporary,
+        identified(source, mask_file) as known,
+        Recording(source, mask_file=mask_file, codes=how.codes, spool_dir=spool) as recording,
+    ):
         name, recording_codes = recording.name, recording.raw_labels
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for kept, (epoch, label, mask, signals) in enumerate(epochs_of(recording, how)):
@@ -192,7 +204,7 @@ def write_shard(source: Path, des_path: Path, how: Storage, mask_file: Path | No
         index = describe(temporary, rows, shared)
     index["codes"] = [int(code) for code in recording_codes]
     index["storage"] = asdict(how)
-    index |= identity(source, mask_file)
+    index |= known
     write_json(path.with_suffix(".index.json"), index)
     return index
 
@@ -229,11 +241,11 @@ def write_reference(
 
 def reference_files(des_path: Path) -> dict[str, list[Path]]:
     """Map the stem of every recording to its published files below ``des_path``."""
-    found = {}
+    files = {}
     for path in files_below(des_path, "*.tfrecords"):
         if named := REFERENCE_NAME.match(path.name):
-            found.setdefault(named["base"], []).append(path)
-    return found
+            files.setdefault(named["base"], []).append(path)
+    return files
 
 
 def is_complete(source: Path, des_path: Path, how: Storage, mask_file: Path | None = None) -> bool:
@@ -244,12 +256,12 @@ def is_complete(source: Path, des_path: Path, how: Storage, mask_file: Path | No
     path = shard_path(source, des_path, how.seconds)
     try:
         index = json.loads(path.with_suffix(".index.json").read_text(encoding="utf-8"))
-        return (
-            index["storage"] == asdict(how)
-            and index["bytes"] == path.stat().st_size
-            and index["source_bytes"] == source.stat().st_size
-            and all(index[key] == value for key, value in identity(source, mask_file).items())
-        )
+        if index["storage"] != asdict(how) or index["bytes"] != path.stat().st_size:
+            return False
+        if index["source_bytes"] != source.stat().st_size:
+            return False
+        with identified(source, mask_file) as known:
+            return all(index[key] == value for key, value in known.items())
     except (OSError, ValueError, KeyError):
         return False
 
@@ -297,9 +309,7 @@ def write_dataset_json(
     )
 
 
-def _check_target(
-    des_path: Path, how: Storage, sizes: dict[Path, tuple], overwrite: bool, resume: bool
-) -> None:
+def _check_target(des_path: Path, how: Storage, sizes: dict[Path, tuple], call: Conversion) -> None:
     """Refuse to mix settings or frame sizes in one folder, or to replace files that nobody asked to
     replace.
     """
@@ -331,7 +341,7 @@ def _check_target(
                 f"{paths[0]}: is an epoch of the run that {own} holds, from another file; both "
                 "would be counted: give another --des_path"
             )
-    if overwrite or resume:
+    if call.overwrite or call.resume:
         return
     if how.reference_format:
         old = [path for source in sources for path in published.get(source.stem, [])]
@@ -357,16 +367,7 @@ def room_for(recording: Recording, how: Storage) -> int:
 
 
 def create(
-    data_path: Path,
-    des_path: Path,
-    how: Storage,
-    *,
-    mice: Sequence[str] = (),
-    pattern: str = PATTERN,
-    mask_file: Path | None = None,
-    workers: int = WORKERS,
-    overwrite: bool = False,
-    resume: bool = False,
+    data_path: Path, des_path: Path, how: Storage, call: Conversion = ALL_RECORDINGS
 ) -> list[dict]:
     """Convert every recording below ``data_path``; check all of them before the first is written.
 
@@ -374,37 +375,19 @@ def create(
         the index of every recording, in order of date, mouse and run.
     """
     frames_of(how.seconds)
-    if workers < 1:
-        raise InputError(f"workers is {workers}: expected 1 or more")
+    if call.workers < 1:
+        raise InputError(f"workers is {call.workers}: expected 1 or more")
     with writing(des_path):
-        return _create(
-            data_path,
-            des_path,
-            how,
-            find_recordings(data_path, mice=mice, pattern=pattern),
-            mask_file=mask_file,
-            workers=workers,
-            overwrite=overwrite,
-            resume=resume,
-        )
+        sources = find_recordings(data_path, mice=call.mice, pattern=call.pattern)
+        return _create(sources, des_path, how, call)
 
 
-def _create(
-    data_path: Path,
-    des_path: Path,
-    how: Storage,
-    sources: list[Path],
-    *,
-    mask_file: Path | None,
-    workers: int,
-    overwrite: bool,
-    resume: bool,
-) -> list[dict]:
+def _create(sources: list[Path], des_path: Path, how: Storage, call: Conversion) -> list[dict]:
     """Check the recordings ``sources``, then convert them; the folder is this process's own."""
     faults, sizes, codes, rooms = [], {}, {}, {}
     for source in sources:
         try:
-            with Recording(source, mask_file=mask_file, codes=how.codes) as recording:
+            with Recording(source, mask_file=call.mask_file, codes=how.codes) as recording:
                 map_labels(recording, unknown=how.unknown)
                 animal = f"{recording.name.date}-{recording.name.mouse}"
                 codes.setdefault(animal, []).append(recording.raw_labels)
@@ -423,17 +406,18 @@ def _create(
             if size != (SIZE_128, SIZE_128)
         ]
     raise_faults(faults)
-    _check_target(des_path, how, sizes, overwrite, resume)
+    _check_target(des_path, how, sizes, call)
     for line in doubt_lines(codes, how.codes):
         log.warning("%s", line)
     todo = sources
-    if resume and not how.reference_format:
-        todo = [source for source in sources if not is_complete(source, des_path, how, mask_file)]
+    if call.resume and not how.reference_format:
+        todo = [s for s in sources if not is_complete(s, des_path, how, call.mask_file)]
     share = GZIP_SHARE if how.compression == "gzip" else 1
     check_free_space(des_path, sum(rooms[s] for s in todo) * share, "the tfrecords")
-    jobs = (joblib.delayed(_convert)(source, des_path, how, mask_file) for source in todo)
-    parallel = joblib.Parallel(n_jobs=min(workers, max(1, len(todo))), return_as="generator")
-    written = list(tqdm(parallel(jobs), total=len(todo), desc="recordings", disable=None))
+    jobs = (joblib.delayed(_convert)(source, des_path, how, call.mask_file) for source in todo)
+    workers = min(call.workers, max(1, len(todo)))
+    made = run_jobs(jobs, workers, cluster=call.cluster, folder=des_path)
+    written = list(tqdm(made, total=len(todo), desc="recordings", disable=None))
     if how.reference_format:
         return written
     indexes = [read_shard_index(path) for path in files_below(des_path, "*.tfrecord")]
@@ -449,12 +433,15 @@ def convert(args: argparse.Namespace) -> None:
         args.data_path,
         args.des_path,
         how,
-        mice=args.mice,
-        pattern=args.pattern,
-        mask_file=args.mask,
-        workers=args.workers,
-        overwrite=args.overwrite,
-        resume=args.resume,
+        Conversion(
+            mice=args.mice,
+            pattern=args.pattern,
+            mask_file=args.mask,
+            workers=args.workers,
+            cluster=args.cluster,
+            overwrite=args.overwrite,
+            resume=args.resume,
+        ),
     )
     epochs = sum(len(index["records"]) for index in indexes)
     log.info("%d epochs of %d recordings in %s", epochs, len(indexes), args.des_path)

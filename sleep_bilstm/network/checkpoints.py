@@ -236,21 +236,21 @@ def find_tf2_prefix(path: Path) -> Path | None:
     path = Path(path)
     if path.is_dir() and (path / "checkpoint").is_file():
         text = (path / "checkpoint").read_text(encoding="utf-8", errors="replace")
-        found = re.search(r'^model_checkpoint_path: "(.+)"', text, re.M)
-        if not found:
+        match = re.search(r'^model_checkpoint_path: "(.+)"', text, re.M)
+        if not match:
             raise InputError(f"{path / 'checkpoint'}: names no model_checkpoint_path")
-        path = path / Path(found[1]).name
+        path = path / Path(match[1]).name
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
         return None
     parts = [
-        (found, path)
+        (match, path)
         for path in index.parent.glob(f"{glob.escape(prefix.name)}.data-*")
-        if (found := re.fullmatch(r".*\.data-(\d{5})-of-(\d{5})", path.name))
+        if (match := re.fullmatch(r".*\.data-(\d{5})-of-(\d{5})", path.name))
     ]
-    count = max((int(found[2]) for found, _ in parts), default=1)
-    there = {int(found[1]) for found, _ in parts if int(found[2]) == count}
+    count = max((int(match[2]) for match, _ in parts), default=1)
+    there = {int(match[1]) for match, _ in parts if int(match[2]) == count}
     missing = [n for n in range(count) if n not in there]
     if missing:
         data = prefix.with_name(f"{prefix.name}.data-{missing[0]:05d}-of-{count:05d}")
@@ -281,13 +281,13 @@ def _attention_kind(prefix: Path, weights: dict, asked: str) -> str:
     """Return the spatial attention of a checkpoint, as its weights or the user (simam) say."""
     channel = any("shared_layer_one" in key for key in weights)
     spatial = any("/conv2d/" in key for key in weights)
-    found = {(True, True): "cbam", (True, False): "channel", (False, True): "spatial"}.get(
+    held = {(True, True): "cbam", (True, False): "channel", (False, True): "spatial"}.get(
         (channel, spatial), "none"
     )
-    fits = ("none", "simam") if found == "none" else ("none", found)
+    fits = ("none", "simam") if held == "none" else ("none", held)
     if asked not in fits:
-        raise InputError(f"{prefix}: holds spatial attention {found}, {asked} is asked for")
-    kind = asked if found == "none" else found
+        raise InputError(f"{prefix}: holds spatial attention {held}, {asked} is asked for")
+    kind = asked if held == "none" else held
     if kind == "none" and "_sim_" in str(prefix.absolute()):
         log.warning(
             "note: %s: the folder name says _sim_; give --spatial_attention simam if it was "

@@ -115,10 +115,10 @@ class CohenKappa(keras.metrics.Metric):
         """Add labels (B,) or (B, 1) and probabilities (B, K), or (B, 1) for two classes."""
         truth = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         if self.num_classes == 2:
-            found = ops.cast(ops.reshape(y_pred, (-1,)) > 0.5, "int32")
+            states = ops.cast(ops.reshape(y_pred, (-1,)) > 0.5, "int32")
         else:
-            found = ops.argmax(y_pred, axis=-1)
-        rows, columns = (ops.one_hot(v, self.num_classes, dtype="float32") for v in (truth, found))
+            states = ops.argmax(y_pred, axis=-1)
+        rows, columns = (ops.one_hot(v, self.num_classes, dtype="float32") for v in (truth, states))
         if sample_weight is not None:
             rows = rows * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         self.matrix.assign_add(ops.matmul(ops.transpose(rows), columns))

@@ -7,8 +7,10 @@ import logging
 from pathlib import Path
 
 import pandas as pd
+from joblib import delayed
 
 from analysis.evaluation import prediction_table, write_results
+from common.cluster import run_jobs
 from common.files import write_settings
 from inputs.dataloader_sleep import (
     Epochs,
@@ -19,7 +21,7 @@ from inputs.dataloader_sleep import (
     split_records,
     tags_on_both_sides,
 )
-from inputs.hypnogram import hypnograms_of
+from inputs.hypnogram import Hypnogram, hypnograms_of
 from inputs.shards import find_records, in_time_order
 from inputs.states import seconds_of
 from network.checkpoints import load_own
@@ -40,6 +42,30 @@ def folds_text(splits: list[Split]) -> str:
             "date of that tag; if it is the same animal, the score is not that of a new one"
         )
     return "no mouse is tested by a network that saw it"
+
+
+def run_fold(
+    given: tuple[dict, frozenset], split: Split, fold: MouseSplit, folder: Path, fold_dir: Path
+) -> tuple[pd.DataFrame, dict[str, Hypnogram]]:
+    """Train and test one fold, on a worker of its own where there is a cluster.
+
+    Args:
+        given: values and given names of the fold's Settings.
+        split, fold, folder, fold_dir: of fit_split.
+
+    Returns:
+        (prediction table of the fold's test mice, their time axes).
+    """
+    settings = Settings(*given)
+    choose_device(settings.device)
+    log.info("%s: test mouse %s", fold_dir.name, ", ".join(fold.test))
+    fit_split(settings, split, fold, folder, fold_dir)
+    network, _ = load_own(fold_dir / "best.weights.h5")
+    epochs = Epochs(in_time_order(split.test), view_of(settings))
+    net = load_context(fold_dir) if settings.context else None
+    probs, _ = states_with(network, epochs, settings, net)
+    axes = hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
+    return prediction_table(epochs, probs), axes
 
 
 def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
@@ -66,16 +92,16 @@ def run_folds(settings: Settings, folder: Path, run_dir: Path) -> int:
         jobs.append((one, split, fold, fold_dir))
     claim_run(run_dir, settings)
     write_settings(run_dir, settings.values, libraries=LIBRARIES)
+    calls = (
+        delayed(run_fold)((one.values, one.given), split, fold, folder, fold_dir)
+        for one, split, fold, fold_dir in jobs
+    )
+    done = run_jobs(calls, 1, cluster=settings.cluster, folder=run_dir)
     tables, axes = [], {}
-    for number, (one, split, fold, fold_dir) in enumerate(jobs, start=1):
-        log.info("fold %d of %d: test mouse %s", number, len(groups), ", ".join(fold.test))
-        fit_split(one, split, fold, folder, fold_dir)
-        network, _ = load_own(fold_dir / "best.weights.h5")
-        epochs = Epochs(in_time_order(split.test), view_of(settings))
-        net = load_context(fold_dir) if settings.context else None
-        probs, _ = states_with(network, epochs, settings, net)
-        axes |= hypnograms_of(epochs.records, epochs.labels, epochs.view.num_classes)
-        tables.append(prediction_table(epochs, probs).assign(fold=number))
+    for number, (table, own_axes) in enumerate(done, start=1):
+        log.info("fold %d of %d is done", number, len(jobs))
+        axes |= own_axes
+        tables.append(table.assign(fold=number))
     text = f"{settings.folds} leave-mouse-out folds: " + folds_text([job[1] for job in jobs])
     write_results(
         pd.concat(tables, ignore_index=True),

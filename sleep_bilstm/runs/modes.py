@@ -23,9 +23,10 @@ from inputs.hypnogram import Hypnogram, hypnograms_of
 from inputs.shards import read_manifest
 from inputs.states import seconds_of
 from network.forward import states_of
+from runs.adapt import adapted_to
 from runs.context import load_context, second_stage, states_with
 from runs.folds import run_folds
-from runs.predict import labels_learnt, predict_folder, write_predictions
+from runs.predict import labels_learnt, predict_folder, storage_of_network, write_predictions
 from runs.setup import (
     LIBRARIES,
     choose_device,
@@ -38,7 +39,7 @@ from runs.setup import (
     say_device,
     seeded,
 )
-from runs.trained import load_network, test_sets
+from runs.trained import load_network, test_sets, view_of_network
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -103,10 +104,10 @@ def older_mice(out: Path, axes: dict[str, Hypnogram]) -> dict[str, list[Path]]:
         mice = set(held.get("recordings", {}))
     if not mice and table.is_file():
         mice = set(pd.read_csv(table, dtype=str).get("mouse", pd.Series(dtype=str)))
-    found = {
+    files = {
         m: visible(out, f"{glob.escape(m)}_*", recursive=True) for m in sorted(mice - set(axes))
     }
-    return {mouse: paths for mouse, paths in found.items() if paths}
+    return {mouse: paths for mouse, paths in files.items() if paths}
 
 
 def run_test(settings: Settings, *, subjectwise: bool) -> int:
@@ -139,11 +140,11 @@ def run_test(settings: Settings, *, subjectwise: bool) -> int:
         write_json(out / "metrics.json", metrics)
         log.info("single epochs, without context:\n%s", text_of(metrics["single_epochs"]))
     if settings.baseline:
-        found = baselines(train, epochs, (0, BASELINE_CONTEXT))
+        band_power = baselines(train, epochs, (0, BASELINE_CONTEXT))
         smoothed = add_smoothed(prediction_table(epochs, single), "hmm", train)["smoothed"]
         for name, states in (
-            ("band_power_baseline", found[0]),
-            (f"band_power_{BASELINE_CONTEXT}_neighbours", found[1]),
+            ("band_power_baseline", band_power[0]),
+            (f"band_power_{BASELINE_CONTEXT}_neighbours", band_power[1]),
             ("single_epochs_hmm", smoothed.to_numpy()),
         ):
             metrics[name] = class_metrics(epochs.labels, states, network.architecture.num_classes)
@@ -190,8 +191,21 @@ def run_predict(settings: Settings) -> int:
     choose_device(settings.device)
     network, data = load_network(settings, run_folder(settings), folder)
     net = second_stage(settings, run_folder(settings))
-    table, axes = predict_folder(network, data, folder, settings, net)
+    adaptation = about = None
+    if settings.adapt:
+        if net is not None:
+            raise InputError(
+                "adapt fits the last layer of the first stage, this run has a second one: give "
+                "--context 0 as well"
+            )
+        view, how = view_of_network(network, data), storage_of_network(network, data)
+        adaptation, about = adapted_to(network, how, view, settings)
+    table, axes = predict_folder(network, data, folder, settings, net, adaptation)
     out = output_folder(settings, axes)
+    if about is not None:
+        write_json(out / "adapt.json", about)
+    else:
+        (out / "adapt.json").unlink(missing_ok=True)  # of an earlier call
     write_predictions(table, axes, out, network.architecture.num_frames)
     log.info("results in %s", out)
     show_pictures(settings, out)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import delayed
 from tqdm import tqdm
 
 from analysis.evaluation import add_smoothed, prediction_table, save_mouse, without_evidence
 from analysis.evidence import Usual, flags_of, missing_share, quality_features
 from analysis.maps import seen
 from analysis.tables import write_table
+from common.cluster import run_jobs
 from common.files import InputError, raise_faults
 from inputs.dataloader_sleep import Epochs, View, load_epochs
 from inputs.hypnogram import Hypnogram, hypnograms_of
@@ -27,7 +29,9 @@ from inputs.tfrecords import epochs_of
 from network.context import ContextNet, keys_of, output_keys, vectors_of
 from network.forward import run_over
 from network.model_attention_bilstm import AttentionBiLSTM
-from runs.trained import check_shape, check_storage, storage_rules, view_of_network
+from runs.adapt import Adaptation
+from runs.setup import choose_device, run_folder
+from runs.trained import check_shape, check_storage, load_network, storage_rules, view_of_network
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,6 +86,22 @@ def predict_recording(
     return records, *arrays
 
 
+def predict_far(
+    given: tuple[dict, frozenset], folder: Path, path: Path
+) -> tuple[list[Record], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what predict_recording does, on a worker that reads the network from its run folder.
+
+    Args:
+        given: values and given names of the Settings.
+        folder, path: folder of the data and one recording in it.
+    """
+    settings = Settings(*given)
+    choose_device(settings.device)
+    network, data = load_network(settings, run_folder(settings), folder)
+    how, view = storage_of_network(network, data), view_of_network(network, data)
+    return predict_recording(network, path, how, view, settings)
+
+
 def judge(missing: np.ndarray, features: np.ndarray, data: dict) -> tuple[list[str], np.ndarray]:
     """Return why each epoch has no evidence of a state, and its artifact score; see flags_of."""
     usual = Usual(**data["usual"]) if data.get("usual") else None
@@ -122,10 +142,10 @@ def check_recordings(
             faults.append(str(error))
             continue
         frames = min(frames_of(how.seconds), a.num_frames)
-        found = frames, height, width // 2 if view.hemisphere else width
-        if found != (a.num_frames, a.height, a.width):
+        shape = frames, height, width // 2 if view.hemisphere else width
+        if shape != (a.num_frames, a.height, a.width):
             faults.append(
-                f"{path}: an input is {found} (frames, rows, columns); the network takes "
+                f"{path}: an input is {shape} (frames, rows, columns); the network takes "
                 f"{(a.num_frames, a.height, a.width)}: give recordings of the size it is trained on"
             )
     raise_faults(faults)
@@ -177,9 +197,10 @@ def predict_folder(
     folder: Path,
     settings: Settings,
     net: ContextNet | None = None,
+    adaptation: Adaptation | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Hypnogram]]:
     """Return the prediction table of all recordings, or else all tfrecords, of ``folder``, and the
-    time axis of every animal.
+    time axis of every animal; with a second stage ``net`` or an ``adaptation`` of the first.
 
     Raises:
         InputError: nothing usable in the folder, or smoothing that needs labels.
@@ -197,9 +218,15 @@ def predict_folder(
                 "note: the network is trained with zeros in the place of artifact neighbours; "
                 "prediction does not look at scores and takes every neighbour as it is"
             )
-        bar = tqdm(paths, desc="recordings", disable=None)
-        found = [predict_recording(network, path, how, view, settings) for path in bar]
-        records, *arrays = zip(*found, strict=True)
+        if settings.cluster:
+            given = settings.values, settings.given
+            calls = (delayed(predict_far)(given, folder, path) for path in paths)
+            place = settings.result_savedir or run_folder(settings)
+            parts = run_jobs(calls, 1, cluster=settings.cluster, folder=place)
+        else:
+            parts = (predict_recording(network, path, how, view, settings) for path in paths)
+        parts = list(tqdm(parts, desc="recordings", total=len(paths), disable=None))
+        records, *arrays = zip(*parts, strict=True)
         epochs = RecordingEpochs([one for part in records for one in part], view)
         probs, vectors, missing, features = (np.concatenate(part) for part in arrays)
     else:
@@ -210,6 +237,8 @@ def predict_folder(
         outputs = run_over(network, epochs, settings, output_keys(network))
         probs, vectors = outputs["probs"], vectors_of(outputs)
         missing, features = quality_of(epochs)
+    if adaptation is not None:
+        probs = adaptation.probabilities(vectors)
     flags, scores = judge(missing, features, data)
     if net is not None:
         # An epoch without evidence of its own state says nothing about that of its neighbours.

@@ -186,13 +186,25 @@ def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, o
             yield f"{prefix}{key}", held, value
 
 
+def goes_on(run_dir: Path, settings: Settings) -> bool:
+    """Say whether a training goes on, or begins: also one that ended before its first epoch did.
+
+    Raises:
+        InputError: --model_continue without a run, or with one that lost its training state.
+    """
+    if not settings.model_continue or (run_dir / STATE_FILE).is_file():
+        return settings.model_continue
+    begun = (run_dir / "settings.json").is_file()
+    if begun and not any(run_dir.glob("*.weights.h5")):
+        return False
+    raise InputError(
+        f"{run_dir / STATE_FILE}: no such file; there is nothing to continue, leave "
+        "--model_continue out"
+    )
+
+
 def check_resume(run_dir: Path, settings: Settings, architecture: Architecture, data: dict) -> None:
     """Refuse to go on with a run of another network, other data or other training settings."""
-    if not (run_dir / STATE_FILE).is_file():
-        raise InputError(
-            f"{run_dir / STATE_FILE}: no such file; there is nothing to continue, leave "
-            "--model_continue out"
-        )
     config, record = run_dir / "config.json", run_dir / "settings.json"
     network, trained_on = read_config(config)
     trained_on["storage"] = storage_rules(trained_on.get("storage", {}))
@@ -226,7 +238,7 @@ def prepare(
             raise InputError(f"{folder}: no epoch is left for {name} ({split.text})")
     architecture = architecture_of(settings, train.shape)
     data = data_record(settings, mice, folder)
-    if settings.model_continue:
+    if goes_on(run_dir, settings):
         check_resume(run_dir, settings, architecture, data)
         check_same_epochs(run_dir, split)
     return train, val, architecture, data
@@ -246,8 +258,12 @@ def fit_split(
     inputs = [
         path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
     ]
+    resume = goes_on(run_dir, settings)
+    if settings.model_continue and not resume:
+        log.info("%s: no epoch is complete; the training starts from the beginning", run_dir)
     recordings = {mouse: axis.record() for mouse, axis in axes.items()}
-    kept = {**settings.values, "recordings": recordings}
+    # Whether a call begins a run or goes on with it is no property of the run.
+    kept = {**settings.values, "model_continue": False, "fresh": False, "recordings": recordings}
     write_settings(run_dir, kept, inputs=inputs, libraries=LIBRARIES)
     transitions, shares = learnt_from(train)
     labels = {"transitions": transitions.tolist(), "shares": shares.tolist()}
@@ -265,7 +281,7 @@ def fit_split(
             val,
             training_of(settings),
             run_dir,
-            resume=settings.model_continue,
+            resume=resume,
             logs_dir=Path(settings.logs_dir) if settings.logs_dir else None,
         )
     if settings.context:

@@ -82,17 +82,17 @@ def epochs_of_set(held: dict, name: str, records: list[Record], where: Path) -> 
         InputError: some are missing, or their content is another one.
     """
     wanted = set(held["names"][name])
-    found = [r for r in records if r.name in wanted]
-    if len(found) < len(wanted):
+    epochs = [r for r in records if r.name in wanted]
+    if len(epochs) < len(wanted):
         raise InputError(
-            f"{where}: {len(wanted) - len(found)} of {len(wanted)} {name} epochs of the run are "
+            f"{where}: {len(wanted) - len(epochs)} of {len(wanted)} {name} epochs of the run are "
             "missing, such as "
-            f"{min(wanted - {r.name for r in found})}: give the data that it was trained on, or "
+            f"{min(wanted - {r.name for r in epochs})}: give the data that it was trained on, or "
             "use --mode test_subjectwise"
         )
-    if content_of(found) != held["content"][name]:
+    if content_of(epochs) != held["content"][name]:
         raise InputError(
             f"{where}: signals or labels of the {name} epochs changed since the training: give the "
             "data that it was trained on, or train anew with --fresh"
         )
-    return found
+    return epochs

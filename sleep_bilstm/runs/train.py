@@ -73,14 +73,14 @@ def compile_network(network: AttentionBiLSTM, training: Training) -> keras.Optim
 def validate(network: AttentionBiLSTM, epochs: Epochs, training: Training) -> dict[str, float]:
     """Return loss, accuracy and kappa of the network on ``epochs``."""
     probs = run_over(network, epochs, training)["probs"]
-    found = states_of(probs)
+    states = states_of(probs)
     labels = epochs.labels
     target = labels[:, None] if probs.shape[1] == 1 else labels
-    same = (labels == labels[0]).all() and (found == labels[0]).all()
+    same = (labels == labels[0]).all() and (states == labels[0]).all()
     return {
         "val_loss": float(network.model.loss(target, probs)),
-        "val_accuracy": float((found == labels).mean()),
-        "val_kappa": float("nan") if same else float(cohen_kappa_score(labels, found)),
+        "val_accuracy": float((states == labels).mean()),
+        "val_kappa": float("nan") if same else float(cohen_kappa_score(labels, states)),
     }
 
 

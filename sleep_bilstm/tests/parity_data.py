@@ -25,9 +25,9 @@ def close(found, wanted, atol, rtol=0.0):
 
 def named(d, pattern):
     """Yield (groups, array) of every array whose whole name matches; there must be one at least."""
-    found = [(match.groups(), d[key]) for key in d if (match := re.fullmatch(pattern, key))]
-    assert found, f"no array named {pattern}"
-    return found
+    arrays = [(match.groups(), d[key]) for key in d if (match := re.fullmatch(pattern, key))]
+    assert arrays, f"no array named {pattern}"
+    return arrays
 
 
 def number(text):

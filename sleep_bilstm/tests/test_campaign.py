@@ -161,7 +161,7 @@ def campaign(name, path, read):
         fault, start = None, time.monotonic()
         try:
             with time_limit():
-                found = read(path)
+                values = read(path)
         except InputError as error:
             fault = " ".join(str(error).split())  # files.one_line_faults does the same
         longest = max(longest, time.monotonic() - start)
@@ -169,7 +169,7 @@ def campaign(name, path, read):
             assert path.name.split(".")[0] in fault, copy
             counts["refused"] += 1
             continue
-        pairs = list(zip(found, expected, strict=True))
+        pairs = list(zip(values, expected, strict=True))
         same = all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
         counts["equal" if same else "other values"] += 1
         if not same:

@@ -46,8 +46,8 @@ def test_order_of_epochs_helps_and_nothing_else():
         if kind == "shuffled":
             own = [[k[i] for i in rng.permutation(len(k))] for k in own]
         net, _ = fit_context(vectors[:2], own[:2], labels[:2], 2, 3, seed=0)
-        found = net.probabilities(vectors[2], own[2]).argmax(axis=1)
-        accuracy[kind] = (found == labels[2]).mean()
+        states = net.probabilities(vectors[2], own[2]).argmax(axis=1)
+        accuracy[kind] = (states == labels[2]).mean()
     assert accuracy["in order"] > alone + 0.1
     assert accuracy["shuffled"] < alone + 0.04
 

@@ -18,7 +18,7 @@ from inputs.mat_writer import write_recording
 from inputs.preprocess import BlockAverage, frames_of, temporal_zscore, to_frames
 from inputs.recordings import Recording, map_labels
 from inputs.shards import find_records, read_epoch, read_shard_index
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create, epochs_of, serialise
 from scripts import run_scripts
 
@@ -39,11 +39,11 @@ def write(folder, codes, *, name=NAME, movie=None, mask=None):
 def test_labels_stay_with_their_epochs(tmp_path):
     path = write(tmp_path, [0, 0, 2, 1, 3])
     with Recording(path) as recording:
-        found = list(epochs_of(recording, Storage()))
+        epochs = list(epochs_of(recording, Storage()))
         raw = [recording.read(epoch) for epoch in (0, 1, 3, 4)]
-    assert [label for _, label, *_ in found] == [0, 0, 1, 2]
-    assert [epoch for epoch, *_ in found] == [0, 1, 3, 4]
-    for (*_, signals), wanted in zip(found, raw, strict=True):
+    assert [label for _, label, *_ in epochs] == [0, 0, 1, 2]
+    assert [epoch for epoch, *_ in epochs] == [0, 1, 3, 4]
+    for (*_, signals), wanted in zip(epochs, raw, strict=True):
         np.testing.assert_array_equal(signals, temporal_zscore(wanted)[0])
 
 
@@ -73,7 +73,7 @@ def test_lengths_at_the_ends_of_a_recording(tmp_path):
     path = write(tmp_path, [0, 1, 2, 1], movie=movie_of(4) + 5)
     with Recording(path) as recording:
         raw = [recording.read(epoch) for epoch in range(4)]
-        found = {
+        inputs = {
             e: s for e, *_, s in epochs_of(recording, Storage(seconds=20, normalization="none"))
         }
         dropped = [e for e, *_ in epochs_of(recording, Storage(seconds=20, edge="drop"))]
@@ -81,11 +81,11 @@ def test_lengths_at_the_ends_of_a_recording(tmp_path):
         without = {e: s for e, *_, s in epochs_of(recording, no_artifact)}
         mirror = Storage(seconds=20, normalization="none", edge="reflect")
         reflected = {e: s for e, *_, s in epochs_of(recording, mirror)}
-    assert all(signals.shape[0] == 336 for signals in found.values())
-    assert not found[0][:84].any()
-    assert not found[3][-84:].any()
+    assert all(signals.shape[0] == 336 for signals in inputs.values())
+    assert not inputs[0][:84].any()
+    assert not inputs[3][-84:].any()
     # The neighbour of epoch 1 is the artifact epoch 2, in recording order.
-    np.testing.assert_array_equal(found[1], np.concatenate([raw[0][-84:], raw[1], raw[2][:84]]))
+    np.testing.assert_array_equal(inputs[1], np.concatenate([raw[0][-84:], raw[1], raw[2][:84]]))
     assert not without[1][-84:].any()
     np.testing.assert_array_equal(reflected[0][:84], raw[0][:84][::-1])
     np.testing.assert_array_equal(reflected[3][-84:], raw[3][-84:][::-1])
@@ -128,9 +128,9 @@ def test_block_average_ignores_what_is_outside():
     assert average.mask.tolist() == [[True, True], [True, False]]
     signals = np.arange(mask.sum(), dtype=np.float32)[None]
     frame = to_frames(signals, mask)[0]
-    found = average(signals)[0]
-    assert found[0] == frame[1, :2].mean()
-    assert found[1] == pytest.approx(frame[:2, 2:][mask[:2, 2:]].mean())
+    blocks = average(signals)[0]
+    assert blocks[0] == frame[1, :2].mean()
+    assert blocks[1] == pytest.approx(frame[:2, 2:][mask[:2, 2:]].mean())
     signals[0, 0] = np.nan
     assert average(signals)[0, 1] == pytest.approx(frame[1, 2:].mean())
 
@@ -229,12 +229,12 @@ def test_second_run_resumes_or_refuses(tmp_path):
     stamp = shard.stat().st_mtime_ns
     with pytest.raises(InputError, match="--resume or --overwrite"):
         create(raw, out, Storage())
-    create(raw, out, Storage(), resume=True)
+    create(raw, out, Storage(), Conversion(resume=True))
     assert shard.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="another normalization"):
-        create(raw, out, Storage(normalization="spatial"), resume=True)
+        create(raw, out, Storage(normalization="spatial"), Conversion(resume=True))
     shard.write_bytes(shard.read_bytes()[:-100])
-    create(raw, out, Storage(), resume=True)
+    create(raw, out, Storage(), Conversion(resume=True))
     assert len(find_records(out)) == 2
 
 
@@ -454,6 +454,6 @@ def test_damaged_shards_are_refused_or_read_as_written(tmp_path_factory, tfrecor
         target.with_suffix(".index.json").write_text(index)
     with contextlib.suppress(InputError):
         for record in find_records(folder):
-            found = read_epoch(record)
+            frames = read_epoch(record)
             assert record.label == whole[record.kept].label
-            np.testing.assert_array_equal(found, read_epoch(whole[record.kept]))
+            np.testing.assert_array_equal(frames, read_epoch(whole[record.kept]))

@@ -83,19 +83,19 @@ def test_nothing_is_joined_across_a_gap(one_mouse):
     assert parts == [slice(i, i + 6) for i in range(0, 48, 6)]
     assert sleep_statistics(epochs.labels, parts)["transitions"] == 0
     weights = np.random.default_rng(0).random((48, 5))
-    found = attention_statistics(weights, epochs.labels, epochs.labels, parts=parts)
-    assert found.transition.size == 0
-    assert found.other.size == weights.size
+    statistics = attention_statistics(weights, epochs.labels, epochs.labels, parts=parts)
+    assert statistics.transition.size == 0
+    assert statistics.other.size == weights.size
     assert attention_statistics(weights, epochs.labels, epochs.labels).transition.size > 0
 
 
 def test_samples_around_a_change_end_with_their_stretch():
     weights = np.arange(24.0).reshape(4, 6)
     true = np.array([0, 1, 1, 0])
-    found = attention_statistics(weights, true, true, 8, parts=[slice(0, 2), slice(2, 4)])
+    statistics = attention_statistics(weights, true, true, 8, parts=[slice(0, 2), slice(2, 4)])
     # Each change lies in the middle of 12 samples; 8 on each side would reach into the next.
-    assert found.transition.size == 24
-    assert found.other.size == 0
+    assert statistics.transition.size == 24
+    assert statistics.other.size == 0
 
 
 def test_two_animals_of_one_date_stay_two(two_mice, tmp_path):

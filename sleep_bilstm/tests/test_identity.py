@@ -12,6 +12,7 @@ import scipy.io
 
 from check_data import main as check_data
 from common.files import InputError
+from common.hashes import sha256
 from inputs.dataloader_sleep import (
     MouseSplit,
     Split,
@@ -24,8 +25,8 @@ from inputs.mat_writer import write_recording
 from inputs.names import find_recordings, parse_name
 from inputs.preprocess import frames_of
 from inputs.shards import Record, find_records, read_mask_of
-from inputs.storage import Storage
-from inputs.tfrecords import create
+from inputs.storage import Conversion, Storage
+from inputs.tfrecords import create, identified
 
 
 def write(folder, name, codes=(0, 1), size=16, seed=0):
@@ -75,8 +76,8 @@ def test_links_are_followed_and_counted_once(tmp_path):
     os.symlink(tmp_path / "store", tmp_path / "raw" / "200128")
     os.symlink(tmp_path / "store", tmp_path / "raw" / "again")
     os.symlink(tmp_path / "raw", tmp_path / "raw" / "loop")
-    found = find_recordings(tmp_path / "raw")
-    assert [path.name for path in found] == ["200127-L1-fc1-a.mat", "200128-L2-fc1-a.mat"]
+    paths = find_recordings(tmp_path / "raw")
+    assert [path.name for path in paths] == ["200127-L1-fc1-a.mat", "200128-L2-fc1-a.mat"]
 
 
 def record(date, tag, run=1, epoch=0, frames=168):
@@ -130,7 +131,7 @@ def test_corrected_scores_are_converted_again(tmp_path):
     create(raw, out, Storage())
     write(raw, "200128-L2-fc1-a", (1, 1, 1))
     assert path.stat().st_size == size
-    create(raw, out, Storage(), resume=True)
+    create(raw, out, Storage(), Conversion(resume=True))
     assert [r.label for r in find_records(out)] == [1, 1, 1]
 
 
@@ -143,7 +144,7 @@ def test_another_mask_is_converted_again(tmp_path):
     for width in (8, 4):
         half[:, :width] = 0
         scipy.io.savemat(mask, {"xform_mask": half})
-        create(raw, out, Storage(), mask_file=mask, resume=True)
+        create(raw, out, Storage(), Conversion(mask_file=mask, resume=True))
         assert read_mask_of(find_records(out)[0]).sum() == half.sum()
         half[:] = 1
 
@@ -154,11 +155,21 @@ def test_overwrite_leaves_no_old_epochs(tmp_path):
     write(raw, "200128-L2-fc1-a", (0, 1, 0), size=128)
     create(raw, out, how)
     write(raw, "200128-L2-fc1-a", (2, 3, 2), size=128)
-    create(raw, out, how, overwrite=True)
+    create(raw, out, how, Conversion(overwrite=True))
     assert [r.label for r in find_records(out)] == [2]
     shutil.move(raw / "200128-L2-fc1-a.mat", raw / "200128-L2-fc1-b.mat")
     with pytest.raises(InputError, match="from another file; both would be counted"):
-        create(raw, out, how, overwrite=True)
+        create(raw, out, how, Conversion(overwrite=True))
+
+
+def test_a_recording_that_changes_while_it_is_read_has_no_identity(tmp_path):
+    path = write(tmp_path, "200128-L2-fc1-a")
+    with identified(path, None) as known:
+        assert known["source_sha256"] == sha256(path)
+        assert known["source_bytes"] == path.stat().st_size
+    said = r"fc1-a\.mat: changed while it was read"
+    with pytest.raises(InputError, match=said), identified(path, None):
+        write(tmp_path, "200128-L2-fc1-a", codes=(1, 1))
 
 
 def test_copy_of_a_shard_is_refused(tmp_path):
@@ -182,5 +193,5 @@ def test_transposed_mask_is_said(tmp_path, caplog):
     assert "60 of 160 pixels inside the brain mask never change" in caplog.text
     caplog.clear()
     write_recording(tmp_path / "200128-L2-fc1-a.mat", movie, mask, [0, 1])
-    create(tmp_path, tmp_path / "out", Storage(), overwrite=True)
+    create(tmp_path, tmp_path / "out", Storage(), Conversion(overwrite=True))
     assert "never change" not in caplog.text

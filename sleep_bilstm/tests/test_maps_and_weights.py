@@ -30,10 +30,10 @@ def test_regions_end_with_the_mask():
     parcels[:4], parcels[4:6] = 1, 2
     mask = np.zeros((8, 8), bool)
     mask[:2] = True
-    found = region_table({"NREM": mask.astype(float)}, parcels, ("a", "b", "c"), mask)
-    assert found["pixels"].tolist() == [16, 0, 0]
-    assert found["NREM"].tolist()[0] == 1.0
-    assert found["NREM"].isna().tolist() == [False, True, True]
+    table = region_table({"NREM": mask.astype(float)}, parcels, ("a", "b", "c"), mask)
+    assert table["pixels"].tolist() == [16, 0, 0]
+    assert table["NREM"].tolist()[0] == 1.0
+    assert table["NREM"].isna().tolist() == [False, True, True]
 
 
 def test_each_run_has_its_own_mask(tmp_path):

@@ -52,9 +52,9 @@ def test_chunks_do_not_change_the_result():
     frames = batch_of(SMALL)
     whole = network.model(frames[..., None], training=False)
     for chunk in (1, 5, 100):
-        found = network.infer(frames, chunk)
-        np.testing.assert_allclose(found["probs"], whole, atol=1e-6)
-        np.testing.assert_allclose(found["weights"].sum(axis=-1), 1, atol=1e-5)
+        outputs = network.infer(frames, chunk)
+        np.testing.assert_allclose(outputs["probs"], whole, atol=1e-6)
+        np.testing.assert_allclose(outputs["weights"].sum(axis=-1), 1, atol=1e-5)
 
 
 def test_reloaded_network_predicts_the_same(tmp_path):
@@ -91,10 +91,10 @@ def test_variants_run(variant, temporal):
     architecture = changed(
         spatial_attention=variant, temporal_attention=temporal, kernel_init="he_normal"
     )
-    found = build(architecture, seed=0).infer(batch_of(architecture))
-    assert found["probs"].shape == (4, 3)
-    np.testing.assert_allclose(found["probs"].sum(axis=1), 1, atol=1e-6)
-    assert ("weights" in found) == (temporal != "none")
+    outputs = build(architecture, seed=0).infer(batch_of(architecture))
+    assert outputs["probs"].shape == (4, 3)
+    np.testing.assert_allclose(outputs["probs"].sum(axis=1), 1, atol=1e-6)
+    assert ("weights" in outputs) == (temporal != "none")
 
 
 @pytest.mark.parametrize("changes", [{"grad_checkpoint": True}, {"mixed_precision": "bfloat16"}])

@@ -13,7 +13,7 @@ from common.files import InputError, write_json
 from common.locks import LOCK_NAME, release_all
 from inputs.mat_writer import write_recording
 from inputs.shards import find_records
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create
 from main import main
 from network.model_attention_bilstm import Architecture, build
@@ -88,7 +88,7 @@ def test_stored_split_is_used(grown, tmp_path, capsys):
     assert main(test) == 0
     before = (tmp_path / "test" / "predictions.csv").read_bytes()
     add_recording(raw / "990101", 7)
-    create(raw, data, Storage(), resume=True)
+    create(raw, data, Storage(), Conversion(resume=True))
     assert main(test) == 0
     assert (tmp_path / "test" / "predictions.csv").read_bytes() == before
     assert len(before.splitlines()) == len(held["names"]["test"]) + 1
@@ -101,7 +101,7 @@ def test_changed_labels_are_no_resume(grown, tmp_path, capsys):
     with h5py.File(name, "r+") as file:
         codes = file["scoringindex_file"][()]
         file["scoringindex_file"][...] = np.where(codes == 0, 1, codes)
-    create(raw, data, Storage(), resume=True)
+    create(raw, data, Storage(), Conversion(resume=True))
     fails(capsys, ["--mode", "train", *flags, "--model_continue"], "signals or labels changed")
 
 

@@ -111,10 +111,10 @@ def test_epochs_and_artifacts(path, tmp_path):
     order = np.argsort(rows * SIZE + columns)  # row-major order of the fixture's pixels
     for (seconds,), wanted in named(d, r"z(\d+)s_correct"):
         with Recording(file) as recording:
-            found = list(epochs_of(recording, Storage(seconds=int(seconds))))
-        assert [epoch for epoch, *_ in found] == d["correct_epoch_used"].tolist()
-        assert [label for _, label, *_ in found] == d["labels"].tolist()
-        for (*_, signals), one in zip(found, wanted, strict=True):
+            epochs = list(epochs_of(recording, Storage(seconds=int(seconds))))
+        assert [epoch for epoch, *_ in epochs] == d["correct_epoch_used"].tolist()
+        assert [label for _, label, *_ in epochs] == d["labels"].tolist()
+        for (*_, signals), one in zip(epochs, wanted, strict=True):
             close(signals.T, one[order], 2e-5)
     # After the first artifact the published data belong to other epochs than its labels.
     same = np.flatnonzero(d["correct_epoch_used"] == d["reference_epoch_used"])
@@ -123,9 +123,9 @@ def test_epochs_and_artifacts(path, tmp_path):
         if int(seconds) > 10:
             continue  # its neighbours are taken from the list without artifacts
         with Recording(file) as recording:
-            found = [s for *_, s in epochs_of(recording, Storage(seconds=int(seconds)))]
+            epochs = [s for *_, s in epochs_of(recording, Storage(seconds=int(seconds)))]
         for k in same[same < len(wanted)]:
-            close(found[k].T, wanted[k][order], 2e-5)
+            close(epochs[k].T, wanted[k][order], 2e-5)
 
 
 def reference_file(d, folder):
@@ -254,12 +254,12 @@ def test_metrics(path):
             pred = np.zeros_like(true)  # a predictor that only says wake
         else:
             pred = d.get(f"{case}_y_pred", d["y_pred"])
-        found = class_metrics(true, pred, len(confusion))
+        metrics = class_metrics(true, pred, len(confusion))
         for key in ("confusion", "confusion_rownorm", "precision", "recall", "f1", "support"):
-            values = np.array([0 if v is None else v for v in found[key]])
+            values = np.array([0 if v is None else v for v in metrics[key]])
             close(values, d[f"{case}_{key}"], 1e-6)
         for key in ("accuracy", "kappa", "f1_micro", "f1_macro", "f1_weighted"):
-            close(found[key], d[f"{case}_{key}"], 1e-6)
+            close(metrics[key], d[f"{case}_{key}"], 1e-6)
     (((step,), wanted),) = named(d, r"tfa_kappa_running_batch(\d+)")
     metric, running, step = CohenKappa(d["scores"].shape[1]), [], int(step)
     for k in range(len(wanted)):
@@ -344,13 +344,13 @@ def test_model_small(path):
     weights = plain_weights(d)
     set_weights(network, weights)
     movies = d["x"][..., 0]
-    found = network.infer(movies, frame_chunk=7)
-    close(found["probs"], d["probs"], 2e-5)
+    outputs = network.infer(movies, frame_chunk=7)
+    close(outputs["probs"], d["probs"], 2e-5)
     close(network.model(d["x"], training=False), d["probs"], 2e-5)
     close(network.features(movies, 7), d["features_gap"], 1e-4)
-    close(found["sequence"], d["bilstm_sequence"], 1e-4)
-    close(found["context"], d["context"], 1e-4)
-    close(found["weights"], d["attention"], 2e-5)
+    close(outputs["sequence"], d["bilstm_sequence"], 1e-4)
+    close(outputs["context"], d["context"], 1e-4)
+    close(outputs["weights"], d["attention"], 2e-5)
     variables = published_variables(network)
     with tf.GradientTape() as tape:
         loss = make_loss("focal", 3, 2.0)(d["y"], network.model(d["x"], training=True))
@@ -470,29 +470,29 @@ def test_attention_export(path):
 def test_hypnogram_statistics(path):
     d = load(path)
     for case in sorted({key.split("_")[0] for key in d}):
-        found = sleep_statistics(d[f"{case}_labels"])
+        statistics = sleep_statistics(d[f"{case}_labels"])
         for key, name in zip(STATE_KEYS, STATE_NAMES[3], strict=True):
-            assert found[name]["bouts"] == d[f"{case}_bouts_{key}"].tolist()
-            close(found[name]["mean_s"], d[f"{case}_mean_s_{key}"], 0, 1e-6)
-        assert found["transitions"] == d[f"{case}_transitions"]
-        np.testing.assert_array_equal(found["pair_counts"], d[f"{case}_pair_counts"])
+            assert statistics[name]["bouts"] == d[f"{case}_bouts_{key}"].tolist()
+            close(statistics[name]["mean_s"], d[f"{case}_mean_s_{key}"], 0, 1e-6)
+        assert statistics["transitions"] == d[f"{case}_transitions"]
+        np.testing.assert_array_equal(statistics["pair_counts"], d[f"{case}_pair_counts"])
 
 
 @pytest.mark.fixture_prefix("attention_stats")
 def test_attention_statistics(path):
     d = load(path)
-    found = attention_statistics(d["weights"], d["y_pred"], d["y_true"], int(d["gap"]))
-    close(found.rescaled, d["rescaled"], 1e-6)
+    statistics = attention_statistics(d["weights"], d["y_pred"], d["y_true"], int(d["gap"]))
+    close(statistics.rescaled, d["rescaled"], 1e-6)
     for state, key in enumerate(STATE_KEYS):
-        assert found.counts[state] == d[f"count_{key}"]
-        if found.counts[state]:
-            close(found.means[state], d[f"mean_{key}"], 1e-6)
-            close(found.means[state].sum(), d[f"sum_of_mean_{key}"], 1e-4)
-        close(found.histograms[state], d[f"hist_{key}"], 1e-6)
-    assert len(found.transition) == d["n_transition_samples"]
-    assert len(found.other) == d["n_other_samples"]
-    close(np.sort(found.transition), np.sort(d["transition_samples"]), 1e-6)
-    close(found.transition.mean(), d["transition_mean"], 1e-6)
-    close(found.other.mean(), d["other_mean"], 1e-6)
-    close(probability_histogram(found.transition), d["hist_transition"], 1e-6)
-    close(probability_histogram(found.other), d["hist_other"], 1e-6)
+        assert statistics.counts[state] == d[f"count_{key}"]
+        if statistics.counts[state]:
+            close(statistics.means[state], d[f"mean_{key}"], 1e-6)
+            close(statistics.means[state].sum(), d[f"sum_of_mean_{key}"], 1e-4)
+        close(statistics.histograms[state], d[f"hist_{key}"], 1e-6)
+    assert len(statistics.transition) == d["n_transition_samples"]
+    assert len(statistics.other) == d["n_other_samples"]
+    close(np.sort(statistics.transition), np.sort(d["transition_samples"]), 1e-6)
+    close(statistics.transition.mean(), d["transition_mean"], 1e-6)
+    close(statistics.other.mean(), d["other_mean"], 1e-6)
+    close(probability_histogram(statistics.transition), d["hist_transition"], 1e-6)
+    close(probability_histogram(statistics.other), d["hist_other"], 1e-6)

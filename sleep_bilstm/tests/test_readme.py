@@ -35,8 +35,8 @@ ELSEWHERE = {  # commands that are not run here, and why
 def readme_commands():
     """Return the commands of the README in their order, without comments."""
     text = (FOLDER / "README.md").read_text()
-    found = re.findall(r"```bash\n(.*?)```|`(python [^`]+)`", text, flags=re.S)
-    lines = [line for block, inline in found for line in (block or inline).splitlines()]
+    blocks = re.findall(r"```bash\n(.*?)```|`(python [^`]+)`", text, flags=re.S)
+    lines = [line for block, inline in blocks for line in (block or inline).splitlines()]
     return list(dict.fromkeys(line.split("  #")[0].strip() for line in lines if line.strip()))
 
 

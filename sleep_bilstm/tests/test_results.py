@@ -17,12 +17,16 @@ from analysis.atlas import (
     read_atlas,
     region_table,
 )
-from analysis.attention_figures import effective_steps
+from analysis.attention_figures import (
+    attention_statistics,
+    effective_steps,
+    save_attention_figures,
+)
 from analysis.band_power import band_features
 from analysis.bouts import first_line, sleep_statistics
 from analysis.gradcam import GradCam, upsample
 from analysis.hypnogram_figures import plot_hypnogram
-from analysis.map_figures import rescale
+from analysis.map_figures import plot_gradcam, rescale
 from analysis.maps import SubjectMaps, collect
 from analysis.occlusion import Occlusion, parcel_pair_masks, patch_masks
 from analysis.smoothing import (
@@ -52,10 +56,10 @@ class MapSettings:
 
 
 def test_absent_state_is_not_a_zero():
-    found = class_metrics(np.array([0, 0, 1]), np.array([0, 1, 1]))
-    assert found["recall"][2] is None
-    assert found["f1"][2] is None
-    assert "n/a" in text_of(found)
+    metrics = class_metrics(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    assert metrics["recall"][2] is None
+    assert metrics["f1"][2] is None
+    assert "n/a" in text_of(metrics)
     assert class_metrics(np.zeros(3, int), np.zeros(3, int))["kappa"] is None
     assert "undefined" in text_of(class_metrics(np.zeros(3, int), np.zeros(3, int)))
 
@@ -97,8 +101,8 @@ def test_sure_states_stay():
         probs[:, state] = 0.97
         for epoch in (np.arange(10), np.arange(0, 20, 2)):
             for learnt in (matrix, (matrix, class_shares(labels, 3))):
-                found = smooth("hmm", probs, np.zeros(10, int), epoch, learnt)
-                assert (found == state).all()
+                states = smooth("hmm", probs, np.zeros(10, int), epoch, learnt)
+                assert (states == state).all()
             assert (smooth("bout", probs, np.zeros(10, int), epoch) == state).all()
 
 
@@ -134,11 +138,22 @@ def test_hypnogram_has_one_collection_per_row():
             [2, 1],
             [4, 2],
         ]
-        assert axes.get_ylim() == (0, 3)
+        assert axes.get_ylim() == (3, 0)  # wakefulness on top
         assert axes.get_xlim() == (0, 24)
     three_hours = plot_hypnogram([np.zeros(1080)], ["a"]).axes[0]
     assert three_hours.get_xticks()[-1] == 1080
     assert three_hours.get_xticklabels()[-1].get_text() == "3.0"
+    assert three_hours.get_xlabel() == "Time (hr)"
+    minutes = plot_hypnogram([np.zeros(150)], ["a"]).axes[0]  # 25 minutes
+    assert minutes.get_xlabel() == "Time (min)"
+    labels = [label.get_text() for label in minutes.get_xticklabels()]
+    assert dict(zip(minutes.get_xticks().tolist(), labels, strict=True)) == {
+        30: "5",
+        60: "10",
+        90: "15",
+        120: "20",
+        150: "25",
+    }
     with pytest.raises(InputError):
         plot_hypnogram([np.array([])], ["a"])
 
@@ -190,6 +205,35 @@ def test_figure_scripts(tmp_path):
 def test_spread_of_attention():
     even, sharp = np.full(8, 1 / 8), np.eye(8)[3]
     np.testing.assert_allclose(effective_steps(np.stack([even, sharp])), [8, 1])
+
+
+def test_even_attention_is_drawn_as_one_and_sharp_attention_above(tmp_path):
+    weights = np.stack([np.full(8, 1 / 8), np.full(8, 1 / 8), np.eye(8)[3]])
+    statistics = attention_statistics(weights, np.array([2, 2, 0]))
+    save_attention_figures(statistics, np.array([2, 2, 0]), tmp_path, "m")
+    means = pd.read_csv(tmp_path / "m_attention_means.csv")
+    np.testing.assert_allclose(means["REM"], 1)
+    np.testing.assert_allclose(means["Wakefulness"], 8 * np.eye(8)[3])
+    assert means["NREM"].isna().all()
+    in_time = pd.read_csv(tmp_path / "m_attention_in_time.csv")
+    np.testing.assert_allclose(in_time[[f"w{i}" for i in range(8)]], 8 * weights)
+    save_attention_figures(statistics, np.array([2, 2, 0]), tmp_path, "old", rescaled=True)
+    published = pd.read_csv(tmp_path / "old_attention_means.csv")
+    np.testing.assert_allclose(published["REM"], 0)
+
+
+def test_signed_maps_have_nothing_below_them_and_name_their_sides():
+    heat, movie = np.zeros((8, 8)), np.zeros((3, 8, 8))
+    heat[2, 3], movie[:, 1:7, 1:7] = -0.4, 1.0
+    (axes,) = plot_gradcam({"m": {"NREM": heat}}, {"m": {"NREM": movie}}, signed=True).axes
+    (layer,) = axes.images
+    assert layer.get_alpha() is None
+    assert layer.get_clim() == (-0.4, 0.4)
+    inside = ~np.ma.getmaskarray(layer.get_array())
+    np.testing.assert_array_equal(inside, movie[0] != 0)
+    placed = {text.get_text(): text.get_position() for text in axes.texts}
+    assert placed["front"][1] > placed["back"][1]  # row 0 is at the top
+    assert placed["left"][0] < 0
 
 
 def test_constant_map_is_not_stretched():

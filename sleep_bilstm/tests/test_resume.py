@@ -64,6 +64,31 @@ def test_nothing_to_continue_writes_nothing(tiny_flags, tmp_path, capsys):
     assert not run.exists()
 
 
+def test_a_run_without_a_complete_epoch_starts_from_the_beginning(
+    run, tiny_flags, tmp_path, capsys
+):
+    """As a kill before the first epoch leaves it; its settings are those of an undisturbed run."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("settings.json", "split.json", "config.json"):
+        shutil.copy(run / name, begun)
+    own = ["--mode", "train", *tiny_flags, "--model_savedir", str(begun), "--model_continue"]
+    assert main(own) == 0
+    assert "no epoch is complete; the training starts from the beginning" in capsys.readouterr().out
+    first, again = (pd.read_csv(folder / "log.csv") for folder in (run, begun))
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
+    held, wanted = (
+        json.loads((folder / "settings.json").read_text())["settings"] for folder in (begun, run)
+    )
+    assert {key for key in wanted if held.get(key) != wanted[key]} <= {
+        "model_savedir",
+        "tensorboard",
+    }
+    assert held.keys() == wanted.keys()
+    (begun / "training_state.h5").unlink()  # weights that nobody asked to replace
+    fails(capsys, own, "there is nothing to continue")
+
+
 def test_fresh_keeps_the_run_when_the_new_one_cannot_start(run, tiny_flags, capsys):
     before = contents(run)
     own = ["--mode", "train", *tiny_flags, "--model_savedir", str(run), "--fresh"]

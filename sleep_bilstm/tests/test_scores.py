@@ -13,7 +13,7 @@ from inputs.mat_writer import write_recording
 from inputs.recordings import Recording, map_labels
 from inputs.scores import doubts, parse_codes
 from inputs.shards import find_records, recording_codes
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create
 
 NAME = "200128-L2-fc1-GSR_Ben.mat"
@@ -129,7 +129,7 @@ def test_codes_of_another_program(tmp_path, caplog):
     assert [r.label for r in records] == [{2: 0, 3: 1, 1: 2}[c] for c in stored]
     assert recording_codes(records[0].path).tolist() == [{2: 0, 3: 1, 1: 3}[c] for c in stored]
     with pytest.raises(InputError, match="another codes"):
-        create(tmp_path / "raw", tmp_path / "out", Storage(), overwrite=True)
+        create(tmp_path / "raw", tmp_path / "out", Storage(), Conversion(overwrite=True))
 
 
 def test_code_outside_the_map_is_unknown(tmp_path):

@@ -26,23 +26,23 @@ def test_round_trip(tmp_path, named, epoch_s):
     states = np.where(np.isin(STATES, kind.drops), -1, STATES)
     path = tmp_path / f"a{kind.suffix}"
     convert_scoring(Scoring(STATES, epoch_s, START), path, named)
-    found = read_scoring(path)
-    assert found.states.tolist() == states.tolist()
+    scoring = read_scoring(path)
+    assert scoring.states.tolist() == states.tolist()
     if named != "accusleep-csv":  # holds neither clock nor length
-        assert found.epoch_s == epoch_s
+        assert scoring.epoch_s == epoch_s
     if named in ("csv", "edf", "sleepsign", "nwb"):
-        assert found.start == START
+        assert scoring.start == START
 
 
 def test_real_export_of_sleepsign(real_dir, tmp_path, capsys):
     path = real_dir / "D1798_short.txt"
-    found = read_scoring(path)
-    assert (len(found.states), found.epoch_s) == (80, 10.0)
-    assert found.start == datetime(2018, 10, 18, 11, 5, 10)
-    assert (found.states == 0).all()
+    scoring = read_scoring(path)
+    assert (len(scoring.states), scoring.epoch_s) == (80, 10.0)
+    assert scoring.start == datetime(2018, 10, 18, 11, 5, 10)
+    assert (scoring.states == 0).all()
     main(["convert", str(path), str(tmp_path / "a.edf")])
     again = read_scoring(tmp_path / "a.edf")
-    assert (again.start, again.states.tolist()) == (found.start, found.states.tolist())
+    assert (again.start, again.states.tolist()) == (scoring.start, scoring.states.tolist())
     assert "80 epochs of 10 s, 800 s in all" in capsys.readouterr().out
 
 
@@ -50,9 +50,9 @@ def test_predictions_keep_their_gaps(tmp_path):
     """Artifacts between predicted epochs are gaps of the axis, not fewer epochs."""
     path = tmp_path / "200128_10s.csv"
     path.write_text("mouse,run,epoch,time_s,pred\n1,1,0,0,0\n1,1,1,10,1\n1,1,4,40,2\n1,1,5,50,-1\n")
-    found = read_scoring(path)
-    assert found.states.tolist() == [0, 1, -1, -1, 2, -1]
-    assert found.epoch_s == 10
+    scoring = read_scoring(path)
+    assert scoring.states.tolist() == [0, 1, -1, -1, 2, -1]
+    assert scoring.epoch_s == 10
 
 
 def test_bouts_of_an_edf_file_are_cut_into_epochs(tmp_path):
@@ -65,9 +65,9 @@ def test_bouts_of_an_edf_file_are_cut_into_epochs(tmp_path):
         edfio.EdfAnnotation(12, None, "Lights off"),
     ]
     edfio.Edf([], annotations=notes).write(tmp_path / "a.edf")
-    found = read_scoring(tmp_path / "a.edf")
-    assert (found.epoch_s, found.start) == (10.0, None)
-    assert found.states.tolist() == [0, 0, 0, 1, 1, -1, -1, 2]
+    scoring = read_scoring(tmp_path / "a.edf")
+    assert (scoring.epoch_s, scoring.start) == (10.0, None)
+    assert scoring.states.tolist() == [0, 0, 0, 1, 1, -1, -1, 2]
 
 
 def test_accusleep_numbers(tmp_path):
@@ -82,8 +82,8 @@ def test_what_is_not_known_is_asked_for(tmp_path, capsys):
     flags = ["convert", str(path), str(tmp_path / "b.csv")]
     fails(capsys, flags, "give --epoch_seconds", main)
     main([*flags, "--epoch_seconds", "4"])
-    found = read_scoring(tmp_path / "b.csv")
-    assert (found.states.tolist(), found.epoch_s) == ([2, 0, 1, -1], 4.0)
+    scoring = read_scoring(tmp_path / "b.csv")
+    assert (scoring.states.tolist(), scoring.epoch_s) == ([2, 0, 1, -1], 4.0)
     fails(capsys, ["convert", str(tmp_path / "b.csv"), str(tmp_path / "c.txt")], "--start", main)
     fails(capsys, ["convert", str(tmp_path / "b.csv"), str(tmp_path / "c.mat")], "--to", main)
     fails(capsys, ["convert", str(tmp_path / "b.csv"), str(tmp_path / "c.xyz")], "ending", main)
@@ -109,7 +109,7 @@ def test_faults_are_one_line(tmp_path, capsys, name, text, said):
 
 def test_codes_of_another_laboratory(tmp_path):
     (tmp_path / "a.csv").write_text("time_s,score\n0,5\n10,6\n20,7\n")
-    found = read_scoring(tmp_path / "a.csv", key="score", codes="5=wake,6=NREM,7=artifact")
-    assert found.states.tolist() == [0, 1, -2]
+    scoring = read_scoring(tmp_path / "a.csv", key="score", codes="5=wake,6=NREM,7=artifact")
+    assert scoring.states.tolist() == [0, 1, -2]
     with pytest.raises(InputError, match="no such file"):
         read_scoring(tmp_path / "b.csv")

@@ -1,5 +1,6 @@
 """Training: exact resume after a kill, faults, replicas, splits."""
 
+import contextlib
 import json
 import logging
 import os
@@ -43,15 +44,15 @@ QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def arrays_of(path):
-    found = {}
+    arrays = {}
     with h5py.File(path) as file:
         file.visititems(
             lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
             )
         )
         record = json.loads(file.attrs["record"])
-    return found, record
+    return arrays, record
 
 
 @pytest.fixture
@@ -122,8 +123,8 @@ def test_averaged_weights_are_saved_and_training_goes_on_with_its_own(tfrecords,
     for held in (network, again):
         for value, wanted in zip(held.model.trainable_variables, means, strict=True):
             np.testing.assert_allclose(value, wanted, atol=1e-6)
-    found = again.infer(np.stack([epochs.read(i) for i in range(9)]))["probs"]
-    assert history[-1]["val_loss"] == pytest.approx(float(loss(epochs.labels, found)), abs=1e-6)
+    probs = again.infer(np.stack([epochs.read(i) for i in range(9)]))["probs"]
+    assert history[-1]["val_loss"] == pytest.approx(float(loss(epochs.labels, probs)), abs=1e-6)
 
 
 def test_nan_stops_training_and_keeps_the_last_good_weights(tiny_flags, trained, tmp_path, capsys):
@@ -186,21 +187,28 @@ def test_rare_state_is_named(tfrecords, caplog):
 
 
 def test_two_replicas(two_devices):
-    """One epoch under MirroredStrategy: every batch is counted once, kappa is that of all."""
+    """Under MirroredStrategy every batch is counted once, kappa is that of all, weights of one."""
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(16, 6, 16, 16, 1)).astype(np.float32)
     labels = rng.integers(0, 3, 16).astype(np.int32)
     strategy = tf.distribute.MirroredStrategy(two_devices)
     assert strategy.num_replicas_in_sync == 2
-    with strategy.scope():
-        shape = {"num_frames": 6, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 2}
-        network = build(Architecture(**shape, num_rnn_units=3), seed=0)
-        optimizer = compile_network(network, Training())
+    shape = {"num_frames": 6, "height": 16, "width": 16, "num_filters": 2, "num_blocks": 2}
+    # No dropout: replicas draw masks for their shares, one device for the batch.
+    architecture = Architecture(**shape, num_rnn_units=3, dropout=0.0)
     data = tf.data.Dataset.from_tensor_slices((frames, labels)).batch(4)
-    network.model.fit(data, epochs=1, verbose=0)
-    result = network.model.evaluate(data, verbose=0, return_dict=True)
-    assert int(optimizer.iterations.numpy()) == 4
-    predicted = network.infer(frames[..., 0])["probs"].argmax(axis=1)
+    trained = []
+    for scope in (strategy.scope(), contextlib.nullcontext()):
+        with scope:
+            network = build(architecture, seed=0)
+            optimizer = compile_network(network, Training(lr_init=1e-3))
+        network.model.fit(data, epochs=1, verbose=0)
+        trained.append(network)
+        assert int(optimizer.iterations.numpy()) == 4
+    for shared, alone in zip(*(one.model.trainable_variables for one in trained), strict=True):
+        np.testing.assert_allclose(shared, alone, atol=1e-5, err_msg=alone.path)
+    result = trained[0].model.evaluate(data, verbose=0, return_dict=True)
+    predicted = trained[0].infer(frames[..., 0])["probs"].argmax(axis=1)
     assert result["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted), abs=1e-6)
 
 
@@ -245,8 +253,8 @@ def test_block_split_leaves_a_guard_epoch(tfrecords):
 def test_mouse_split_shares_no_mouse(tfrecords):
     mice = read_mouse_split(tfrecords / "split.json")
     split = split_records(find_records(tfrecords), mice, "mouse", seed=1, where=tfrecords)
-    found = [{r.date for r in part} for part in (split.train, split.val, split.test)]
-    assert found == [{"990101", "990102"}, {"990103"}, {"990104"}]
+    dates = [{r.date for r in part} for part in (split.train, split.val, split.test)]
+    assert dates == [{"990101", "990102"}, {"990103"}, {"990104"}]
 
 
 def test_shipped_split_and_folds():

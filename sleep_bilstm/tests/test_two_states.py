@@ -27,8 +27,8 @@ def test_labels_in_both_shapes_give_one_loss(loss):
     right = np.where(LABELS[:, None] == 1, PROBS, 1 - PROBS)[:, 0]
     wanted = -np.log(right) * ((1 - right) ** 2 if loss == "focal" else 1)
     for target in (LABELS, LABELS[:, None], LABELS.astype(np.float32)):
-        found = make_loss(loss, 2, 2.0)(target, PROBS)
-        assert float(found) == pytest.approx(wanted.mean(), rel=1e-5)
+        value = make_loss(loss, 2, 2.0)(target, PROBS)
+        assert float(value) == pytest.approx(wanted.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -52,8 +52,8 @@ def test_two_states_that_differ_are_learnt(loss):
     compile_network(network, Training(loss=loss, lr_init=0.02))
     data = tf.data.Dataset.from_tensor_slices((frames, labels)).batch(8)
     network.model.fit(data, epochs=25, verbose=0)
-    found = network.infer(frames[..., 0])["probs"][:, 0] > 0.5
-    assert found.tolist() == (labels == 1).tolist()
+    asleep = network.infer(frames[..., 0])["probs"][:, 0] > 0.5
+    assert asleep.tolist() == (labels == 1).tolist()
 
 
 def test_loss_can_be_stored():
@@ -90,6 +90,6 @@ def test_joined_sleep_has_a_hypnogram_and_its_name(two_states, tfrecords, tmp_pa
 
 
 def test_statistics_of_two_states():
-    found = sleep_statistics(np.array([0, 0, 1, 1, 1]), num_classes=2)
-    assert first_line(found) == "mean bout: Wakefulness 20 s, Sleep 30 s; transitions: 1"
-    assert found["pair_counts"].tolist() == [[1, 1], [0, 2]]
+    statistics = sleep_statistics(np.array([0, 0, 1, 1, 1]), num_classes=2)
+    assert first_line(statistics) == "mean bout: Wakefulness 20 s, Sleep 30 s; transitions: 1"
+    assert statistics["pair_counts"].tolist() == [[1, 1], [0, 2]]

@@ -58,14 +58,14 @@ def long_run(tmp_path):
 
 
 def test_one_score_changes_nothing(long_run, tmp_path):
-    found = []
+    tables = []
     for number, scores in enumerate(([0, 1, 1, 3], [0, 2, 1, 3], None)):
         raw, out = tmp_path / f"raw{number}", tmp_path / f"out{number}"
         write(raw, scores)
         assert use(long_run, raw, "predict", "--result_savedir", str(out)) == 0
-        found.append(predictions(out))
-    pd.testing.assert_frame_equal(found[0], found[1])
-    pd.testing.assert_frame_equal(found[0], found[2])
+        tables.append(predictions(out))
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
 
 
 @pytest.mark.parametrize("kind", ["nan", "words", "too few"])
@@ -222,10 +222,10 @@ def test_yaml_values_are_what_they_look_like(tmp_path, capsys):
         "lr_init: 1e-4\ngamma: 2\nmixed_precision: off\nrun: 0123\nhemispheric: yes\n"
         "test_mouse: [200128, L2]\nnum_epochs: 7\ndata_path: ~\n"
     )
-    found = resolve(["--config", str(path)])
-    assert (found.lr_init, found.gamma, found.mixed_precision) == (1e-4, 2.0, "off")
-    assert (found.run, found.hemispheric, found.test_mouse) == ("0123", True, "200128,L2")
-    assert (found.num_epochs, found.data_path) == (7, "")
+    settings = resolve(["--config", str(path)])
+    assert (settings.lr_init, settings.gamma, settings.mixed_precision) == (1e-4, 2.0, "off")
+    assert (settings.run, settings.hemispheric, settings.test_mouse) == ("0123", True, "200128,L2")
+    assert (settings.num_epochs, settings.data_path) == (7, "")
     for text, said in (
         ("num_epochs: 7.5", "num_epochs is '7.5'; expected int"),
         ("hemispheric: 1", "hemispheric is '1'; expected bool"),

@@ -1,0 +1,104 @@
+"""Prior and last layer fitted to one animal: only where there is evidence, only states scored."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import cohen_kappa_score
+
+from common.files import InputError
+from inputs.names import find_recordings
+from main import main
+from network.forward import states_of
+from runs.adapt import adapt
+from test_main import fails
+
+
+def animal(seed, n, *, shift=(0.0, 0.0, 0.0), turn=0.0):
+    """Return vectors (n, 7) and states (n,) in bouts of six epochs: logits of a last layer that
+    reads its summary (n, 4) as it was trained, of an animal whose layer would be another one.
+    """
+    rng = np.random.default_rng(seed)
+    states = np.repeat(rng.integers(0, 3, n // 6), 6)
+    summary = rng.normal(size=(n, 4))
+    summary[np.arange(n), states] += 2.0
+    turned = summary.copy()
+    turned[:, 0] += turn * summary[:, 3]
+    logits = 1.5 * turned[:, :3] + np.array(shift)
+    return np.concatenate([logits, summary], axis=1).astype(np.float32), states
+
+
+def kappa(probs, states):
+    return cohen_kappa_score(states, states_of(probs))
+
+
+@pytest.mark.parametrize(
+    "other", [{"shift": (3.0, 0.0, 0.0)}, {"turn": 2.0, "shift": (0.0, 1.0, 0.0)}]
+)
+def test_an_animal_unlike_those_of_training_gains_and_moved_labels_do_not(other):
+    gains = []
+    for seed in range(3):
+        vectors, states = animal(seed, 60, **other)
+        fitted, about = adapt(vectors, states, 3)
+        assert about["used"] != "none"
+        assert about["fall_of_loss"]["moved_labels"] < 0.6 * about["fall_of_loss"]["mean"]
+        later, truth = animal(seed + 100, 600, **other)
+        before = kappa(softmax(later[:, :3], axis=1), truth)
+        gains.append(kappa(fitted.probabilities(later), truth) - before)
+    assert min(gains) > 0.05
+
+
+def test_nothing_is_changed_without_evidence():
+    """Scores of another time say nothing about the signals; a usual animal needs no change."""
+    cases = [(animal(seed, 60)[0], animal(seed + 50, 60)[1]) for seed in range(6)]
+    for vectors, states in [*cases, animal(7, 60)]:
+        fitted, about = adapt(vectors, states, 3)
+        assert about["used"] == "none"
+        expected = softmax(vectors[:, :3].astype(float), axis=1)
+        np.testing.assert_allclose(fitted.probabilities(vectors), expected, atol=1e-6)
+
+
+def test_a_state_that_nobody_scored_keeps_its_logit():
+    vectors, states = animal(1, 120, shift=(2.0, 0.0, 0.0))
+    two = states < 2
+    fitted, about = adapt(vectors[two], states[two], 3)
+    assert about["epochs"]["REM"] == 0
+    assert fitted.shift[2] == 0
+    assert not fitted.weights[:, 2].any()
+    assert fitted.shift[0] < 0 < fitted.shift[1]
+
+
+def test_two_states_have_one_logit():
+    vectors, states = animal(2, 120, shift=(2.0, 0.0, 0.0))
+    asleep = (states > 0).astype(int)
+    one = np.concatenate([vectors[:, 1:2] - vectors[:, :1], vectors[:, 3:]], axis=1)
+    fitted, _ = adapt(one, asleep, 2)
+    probs = fitted.probabilities(one)
+    assert probs.shape == (120, 1)
+    assert kappa(probs, asleep) > kappa(1 / (1 + np.exp(-one[:, :1])), asleep)
+
+
+def test_too_few_scores_are_refused():
+    vectors, _ = animal(0, 60)
+    with pytest.raises(InputError, match="hold Wakefulness 60, NREM 0, REM 0 epochs"):
+        adapt(vectors, np.zeros(60, int), 3)
+
+
+def test_predict_adapts_and_says_so(recordings, trained, tmp_path, capsys):
+    scored = find_recordings(recordings)[-1]
+    own = ["--mode", "predict", "--model_savedir", str(trained), "--data_path", str(scored)]
+    out = ["--result_savedir", str(tmp_path)]
+    assert main([*own, *out, "--adapt", str(scored), "--adapt_minutes", "2"]) == 0
+    held = json.loads((tmp_path / "predict" / "adapt.json").read_text())
+    assert held["file"] == str(scored)
+    assert held["used"] in ("none", held["best"])
+    assert sum(held["epochs"].values()) <= 12
+    table = pd.read_csv(tmp_path / "predict" / "predictions.csv")
+    assert main([*own, *out]) == 0
+    assert not (tmp_path / "predict" / "adapt.json").exists()
+    plain = pd.read_csv(tmp_path / "predict" / "predictions.csv")
+    assert table["epoch"].tolist() == plain["epoch"].tolist()
+    fails(capsys, [*own[2:], "--mode", "test", "--adapt", str(scored)], "belongs to --mode predict")
+    fails(capsys, [*own, "--adapt", str(tmp_path / "none.mat")], "none.mat")
