@@ -1,10 +1,12 @@
 """Write a synthetic data set with planted tuning, in the very format of the recordings.
 
     python make_synthetic.py --out ../data/stcnn/synthetic_small --seed 0
-    python make_synthetic.py --out set --teacher model.pt --config config.json --hz 180 --px 83
+    python make_synthetic.py --out set --teacher RUN --stimuli published --hz 180 --px 83
 
 Writes <out>/ca_traces/<type>/synthetic.pt and <out>/movies/vstim_<n>.pt (specification 4.1),
-<out>/truth.json (planted tuning, gains, shifts, noise-free peaks) and <out>/README. Source: 4.4.
+<out>/truth.json (planted tuning, gains, shifts, noise-free peaks) and <out>/README. A teacher is a
+trained run, or a checkpoint with its --config: its calcium, with gains and the noise of recordings,
+stands for theirs, so that a training can be checked by those who have none. Source: 4.4.
 """
 
 import sys

@@ -3,6 +3,7 @@
 Every function takes arrays, writes one PNG and returns its path. Source: specification 8, 9.4.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from common.figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, save_figure
 
 PANEL_IN = 1.5  # trace grids
+TITLE_LETTERS = 22  # of a line above a panel of a trace grid
 KERNEL_IN = 2.5
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, "#000000", "#F0E442")
 RECORDED_COLOUR, PREDICTED_COLOUR = ORANGE, BLUE  # in every figure and animation
@@ -77,7 +79,7 @@ def plot_trace_grid(
         if onset_s is not None:
             axis.axvline(onset_s, color="0.8", lw=0.8)
         _draw_traces(axis, traces, i)
-        axis.set_title(titles[i], fontsize=7, pad=2)
+        axis.set_title(textwrap.fill(titles[i], TITLE_LETTERS), fontsize=7, pad=2)
         axis.set(xlim=(traces.seconds[0], traces.seconds[-1]), ylim=y)
         axis.tick_params(labelsize=7)
     below = figure.subplotpars.bottom - 0.36 / figure.get_size_inches()[1]  # under the tick labels
@@ -131,23 +133,27 @@ def plot_tuning(
         labels: names of the looming stimuli.
         looming: {type: (stimuli,)} peak dF/F.
     """
-    figure = Figure(figsize=(3.6 * len(maps), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(maps), squeeze=False, height_ratios=(1.3, 1))
+    figure = Figure(figsize=(3.4 * len(maps) + 1.2, 6.0), layout="constrained")
+    axes = figure.subplots(2, len(maps), squeeze=False, sharey="row", height_ratios=(1.4, 1))
     ticks, rows = [f"{size:g}" for size in sizes], []
     for (above, below), kind in zip(axes.T, maps, strict=True):
         top = max(maps[kind].max(), looming[kind].max(), 1e-6)
-        image = above.imshow(maps[kind], origin="lower", cmap="viridis", vmin=0, vmax=top)
+        image = above.imshow(maps[kind], origin="lower", cmap="viridis", vmin=0, vmax=top,
+                             aspect="auto")  # fmt: skip
         above.set_xticks(range(len(sizes)), ticks, fontsize=8)
         above.set_yticks(range(len(sizes)), ticks, fontsize=8)
-        above.set(xlabel="width along motion (deg)", ylabel="height (deg)", title=kind)
-        figure.colorbar(image, ax=above, label="peak dF/F", shrink=0.8)
+        above.set(xlabel="width along motion (deg)", title=kind)
+        figure.colorbar(image, ax=above, label="peak dF/F")
         bare(below).plot(looming[kind], range(len(labels)), "o", color=PREDICTED_COLOUR)
         below.set_yticks(range(len(labels)), labels, fontsize=8)
         below.set(xlim=(min(0.0, 1.1 * looming[kind].min()), 1.1 * top), xlabel="peak dF/F")
-        below.invert_yaxis()
-        for (i, j), value in np.ndenumerate(maps[kind]):
-            rows.append((kind, f"{sizes[j]:g} x {sizes[i]:g} deg", float(value)))
+        rows += [
+            (kind, f"{sizes[j]:g} x {sizes[i]:g} deg", float(value))
+            for (i, j), value in np.ndenumerate(maps[kind])
+        ]
         rows += [(kind, name, float(v)) for name, v in zip(labels, looming[kind], strict=True)]
+    axes[0, 0].set_ylabel("height (deg)")
+    axes[1, 0].invert_yaxis()
     return save_figure(figure, path, (("cell_type", "stimulus", "peak_dff"), rows), tight=True)
 
 
@@ -236,27 +242,36 @@ def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int
 
 
 def plot_kernels(path: Path, weights: np.ndarray, name: str, degrees: tuple[float, float]) -> Path:
-    """Draw kernels (out, in, rows, columns): a row per output, with CSV.
+    """Draw kernels (out, in, rows, columns): a row per output, or one row of a single input's.
 
-    Grey is 0, orange above and purple below; every kernel has its own range, told by its bar.
+    White is 0, orange above and purple below, on one scale for all; the CSV has every weight.
     ``degrees`` are those between neighbouring weights, along rows and along columns.
     """
     n_out, n_in, rows, columns = weights.shape
-    size = (KERNEL_IN * max(n_in, 2), KERNEL_IN * n_out)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(n_out, n_in, squeeze=False, sharex=True, sharey=True)
+    shape = (1, n_out) if n_in == 1 else (n_out, n_in)
+    width, height = KERNEL_IN * shape[1] + 1.4, KERNEL_IN * shape[0] + 0.7
+    figure = Figure(figsize=(width, height))
+    # In inches, since a solved layout of 100 panels takes minutes.
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.8 / width, bottom=0.5 / height, top=1 - 0.2 / height,
+        wspace=0.1, hspace=0.2,
+    )  # fmt: skip
+    axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
     high, wide = degrees[0] * rows / 2, degrees[1] * columns / 2
-    for (i, j), axis in np.ndenumerate(axes):
-        top = max(float(np.abs(weights[i, j]).max()), 1e-12)
+    top = max(float(np.abs(weights).max()), 1e-12)
+    for axis, (i, j) in zip(axes.ravel(), np.ndindex(n_out, n_in), strict=True):
         image = axis.imshow(weights[i, j], cmap="PuOr_r", vmin=-top, vmax=top,
                             extent=(-wide, wide, -high, high))  # fmt: skip
         axis.set_title(f"{name}_{i}_{j}", fontsize=9)
         axis.tick_params(labelsize=7)
-        figure.colorbar(image, ax=axis, ticks=(-top, 0, top), format="%.2g").ax.tick_params(
-            labelsize=7
-        )
-    figure.supxlabel("degrees, columns", fontsize=8)
-    figure.supylabel("degrees, rows", fontsize=8)
+        place = axis.get_subplotspec()
+        if not (place.is_first_col() or place.is_last_row()):
+            axis.set_axis_off()
+    inches = min(KERNEL_IN, height - 0.7)
+    place = (1 - 0.7 / width, 0.5 / height, 0.12 / width, inches / height)
+    figure.colorbar(image, cax=figure.add_axes(place), label="weight").ax.tick_params(labelsize=7)
+    figure.supxlabel("degrees, along rows", fontsize=8, y=0.08 / height)
+    figure.supylabel("degrees", fontsize=8, x=0.08 / width)
     up = degrees[0] * ((rows - 1) / 2 - np.arange(rows))
     right = degrees[1] * (np.arange(columns) - (columns - 1) / 2)
     cells = (

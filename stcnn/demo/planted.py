@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.metrics import correlation
+from analysis.metrics import concordance, correlation
 from analysis.util_analysis import plot_planted
 from common.tables import write_rows
 from demo.synthetic import ensure_data
@@ -15,8 +15,8 @@ PLANTED = {"lc11": "small objects (lc11)", "lplc2": "looming (lplc2)"}
 UNSELECTIVE = "lc12"
 PEAK_TARGET_FULL = 0.85  # correlation over held-out stimuli, specification check 12
 PEAK_TARGET = 0.7  # of the demo, which has two minutes instead of five
-CONTROL_LIMIT = 0.6  # both types stay below it when trained on dealt-round stimuli,
-CONTROL_GAP = 0.2  # and each by this much below the model
+CONTROL_LIMIT = 0.3  # agreement of both types stays below it when trained on dealt labels,
+CONTROL_GAP = 0.2  # and each by this much below the model's
 DEPTH_LIMIT = 0.3  # |expanding - contracting| / sum of the unselective type
 DEPTH_TARGET = 0.5  # (expanding - contracting) / sum of the looming type
 EXPANDING, CONTRACTING = range(300, 310), range(340, 350)
@@ -60,6 +60,16 @@ def peak_correlation(items: list[dict], truth: dict, kind: str) -> float:
     A prediction that does not vary counts as 0.
     """
     value = correlation(*planted_peaks(items, truth, kind))
+    return 0.0 if np.isnan(value) else value
+
+
+def peak_agreement(items: list[dict], truth: dict, kind: str) -> float:
+    """Return the concordance of planted and predicted peaks over all held-out items of a type.
+
+    What a control learns has peaks that hardly vary, less than a recorded peak's noise, and a
+    correlation of such peaks may take any value; their agreement with the planted ones is near 0.
+    """
+    value = concordance(*planted_peaks(items, truth, kind))
     return 0.0 if np.isnan(value) else value
 
 
@@ -130,18 +140,31 @@ def planted_scores(
         scores.append(score(f"the same within neurons, mean, {name}", within, "", None))
     shuffled = [peak_correlation(control, truth, kind) for kind in PLANTED]
     for value, name in zip(shuffled, PLANTED.values(), strict=True):
-        name = f"the same after training on shuffled labels, {name}"
+        name = f"held-out peak correlation after training on shuffled labels, {name}"
         scores.append(score(name, value, "", None, control=True))
-    chance, lowest = max(shuffled), min(reached[kind] for kind in PLANTED)
-    name = "control: higher of the two types after training on shuffled labels"
-    passed = chance < CONTROL_LIMIT
-    scores.append(score(name, chance, f"< {CONTROL_LIMIT}", passed, control=True))
-    gap = min(reached[kind] - value for kind, value in zip(PLANTED, shuffled, strict=True))
-    name = "control: the model above it, smaller difference of the two types"
-    scores.append(score(name, gap, f">= {CONTROL_GAP}", gap >= CONTROL_GAP, control=True))
+    scores += control_scores(items, control, truth)
+    lowest = min(reached[kind] for kind in PLANTED)
     name = "held-out peak correlation, lower of the two planted types"
     main = score(name, lowest, target, lowest >= least)
     return main, [main, *scores]
+
+
+def control_scores(items: list[dict], control: list[dict], truth: dict) -> list[dict]:
+    """Return the scores with a target of the control: how far its peaks agree with the planted."""
+    own = {kind: peak_agreement(items, truth, kind) for kind in PLANTED}
+    dealt = {kind: peak_agreement(control, truth, kind) for kind in PLANTED}
+    scores = [
+        score(f"agreement of planted and predicted peaks, {name}", own[kind], "", None)
+        for kind, name in PLANTED.items()
+    ]
+    chance = max(dealt.values())
+    name = "control: agreement after training on shuffled labels, higher of the two types"
+    target, passed = f"< {CONTROL_LIMIT}", chance < CONTROL_LIMIT
+    scores.append(score(name, chance, target, passed, control=True))
+    gap = min(own[kind] - dealt[kind] for kind in PLANTED)
+    name = "control: the model's agreement above it, smaller difference of the two types"
+    scores.append(score(name, gap, f">= {CONTROL_GAP}", gap >= CONTROL_GAP, control=True))
+    return scores
 
 
 def draw_planted(run_dir: Path, truth: dict) -> list[dict]:

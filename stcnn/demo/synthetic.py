@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from inputs.stimuli import (
     flicker,
     grating,
     growing,
+    make_family,
     moving_rectangle,
     shrinking,
 )
@@ -39,6 +41,7 @@ PRE_S, POST_S = 0.5, 2.5  # recorded before and after stimulus onset, seconds
 N_TRIALS = 3
 SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
 GAIN_MU, GAIN_SIGMA = -0.35, 0.35  # of the log-normal neuron gain
+PUBLISHED = ("size_tuning", "looming", "grating", "rf_map")  # families of known numbers
 SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0)
 
 
@@ -46,7 +49,10 @@ def synthetic_stimuli(which: str, *, rate_hz: float, size: tuple[int, int]) -> l
     """Return the stimuli of a set: rectangles, discs, rings, gratings, flicker, grey.
 
     Numbers: 1000s rectangles, 300s expanding and contracting, 500s gratings, 600s flicker, 900
-    grey."""
+    grey. The set called published holds the numbered stimuli of the recordings that are known.
+    """
+    if which == "published":
+        return published_stimuli(Display(rate_hz, 1.0, BACKGROUND, size))
     end = min(45.0, min(size) - 6.0)
     stimuli, display = [], Display(rate_hz, 1.0, BACKGROUND, size)
 
@@ -114,6 +120,16 @@ def synthetic_stimuli(which: str, *, rate_hz: float, size: tuple[int, int]) -> l
     return sorted(stimuli, key=lambda stimulus: stimulus.barcode)
 
 
+def published_stimuli(display: Display) -> list[Stimulus]:
+    """Return size tuning, looming, gratings and receptive-field mapping, in order of number."""
+    limit = display.frames(POST_S)
+    stimuli = [stimulus for name in PUBLISHED for stimulus in make_family(name, display)]
+    return sorted(
+        (replace(stimulus, contrast=stimulus.contrast[:limit]) for stimulus in stimuli),
+        key=lambda stimulus: stimulus.barcode,
+    )
+
+
 def make_synthetic(
     out: Path,
     *,
@@ -133,7 +149,7 @@ def make_synthetic(
         hz: frame and sampling rate.
         px: rows and columns of the movies, one degree each.
         neurons: per cell type.
-        stimuli: tiny, small or full.
+        stimuli: tiny, small, full, or published (those of the recordings).
         teacher: analytic, or the path of a checkpoint that gives the responses.
         config: config.json of the checkpoint, default beside it.
     """

@@ -89,12 +89,15 @@ PEAKS = {  # planted: {cell type: {stimulus: dF/F}}
 }
 
 
-def write_items(folder, shift):
-    """Write items.csv whose predictions are the planted peaks, ``shift`` stimuli further on."""
+def write_items(folder, shift, share=1.0):
+    """Write items.csv whose predictions are the planted peaks, ``shift`` stimuli further on.
+
+    Peaks vary by ``share`` of what the planted ones do.
+    """
     lines = ["part,cell_type,uid,barcode,peak_predicted"]
     for kind, peaks in PEAKS.items():
         values = list(peaks.values())
-        moved = values[shift:] + values[:shift]
+        moved = [0.1 + share * (v - 0.1) for v in values[shift:] + values[:shift]]
         lines += [f"held_out,{kind},1,{code},{v}" for code, v in zip(peaks, moved, strict=True)]
     folder.mkdir()
     (folder / "items.csv").write_text("\n".join(lines))
@@ -114,6 +117,24 @@ def test_control_passes_only_when_shuffled_labels_teach_nothing(tmp_path):
     failed = [s for s in planted_scores(model, leaky, truth, least=0.7)[1] if s["passed"] is False]
     assert [entry["name"].split(":")[0] for entry in failed] == ["control", "control"]
     assert not planted_scores(shuffled, leaky, truth, least=0.7)[0]["passed"]
+
+
+def test_peaks_of_a_twentieth_agree_with_nothing(tmp_path):
+    """Their correlation is 1, which says nothing of a tuning within the noise; it is printed."""
+    from demo.planted import planted_scores
+
+    truth = {"types": {kind: {"neurons": {"1": {"peak": p}}} for kind, p in PEAKS.items()}}
+    model, faint, half = (
+        write_items(tmp_path / n, 0, share) for n, share in (("a", 1.0), ("b", 0.05), ("c", 0.5))
+    )
+    rows = {row["name"]: row for row in planted_scores(model, faint, truth, least=0.7)[1]}
+    control = rows["control: agreement after training on shuffled labels, higher of the two types"]
+    assert control["value"] < 0.1
+    assert control["passed"]
+    name = "held-out peak correlation after training on shuffled labels, looming (lplc2)"
+    assert rows[name]["value"] == pytest.approx(1.0)
+    failed = [row for row in planted_scores(model, half, truth, least=0.7)[1] if row["control"]]
+    assert [row["passed"] for row in failed] == [None, None, False, True]
 
 
 def test_reuse_of_a_demo_that_missed_ends_with_1(tmp_path, monkeypatch, capsys):

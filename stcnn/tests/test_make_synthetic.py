@@ -106,3 +106,12 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_alone(tmp
         folder.mkdir()
     remove_unfinished(tmp_path / "set")
     assert [folder.exists() for folder in left] == [False, True, True]
+
+
+def test_the_published_set_has_the_published_numbers():
+    stimuli = synthetic_stimuli("published", rate_hz=20, size=(35, 35))
+    codes = [stimulus.barcode for stimulus in stimuli]
+    assert len(codes) == 49 + 5 + 2 + 63
+    assert codes == sorted(set(codes))
+    assert {321, 329, 5619, 5667, 5688, 48_304_090} <= set(codes)
+    assert max(len(stimulus.contrast) for stimulus in stimuli) <= 50  # 2.5 s

@@ -37,6 +37,7 @@ SHORT = {  # a part of the command -> what makes it short; later keys overrule e
     "visualize_model_param.py": "--out {home}/out",
     "generate_ca_predictions.py": "--out {home}/out",
     "convert_checkpoint.py": "",
+    "ln_baseline.py": "",
     "excite_stimulus.py": "--steps 2 --seconds 0.2 --out {home}/out",
     "make_synthetic.py": "--stimuli tiny --neurons 1",
     "benchmark.py": "--only item",

@@ -1,0 +1,58 @@
+"""A trained run beside LN models of the same neurons, fitted and scored on the same stimuli."""
+
+from pathlib import Path
+
+from analysis.ln_model import LNModel
+from analysis.metrics import score_rows
+from common.files import InputError, read_json
+from common.locks import writing
+from common.tables import read_rows, write_rows
+from inputs.ca_dataloader import split_rows
+from network.checkpoints import load_model, read_config
+from runs.data import expand_barcodes, open_dataset
+from runs.training import sampler_of
+
+
+def score_baseline(run_dir: Path) -> list[dict]:
+    """Fit LN models on a run's training items, write baseline.csv, and return its rows.
+
+    The rows hold ``model`` (network or LN), ``part``, ``cell_type`` and the columns of scores.csv.
+    Position and padding of the stimuli are the run's own.
+    """
+    run_dir = Path(run_dir)
+    if not (run_dir / "scores.csv").is_file():
+        raise InputError(f"{run_dir}: no scores.csv inside; give a finished run of train.py")
+    settings = read_json(run_dir / "settings.json", remedy="train anew")["settings"]
+    config = read_config(run_dir / "config.json")
+    dataset = open_dataset(
+        settings, lc_types=config["L_config"]["lc_types"], neuron_uids=config["neuron_uids"]
+    )
+    network = load_model(run_dir)
+    dataset.sample = sampler_of(network)
+    rows, val_rows = split_rows(
+        dataset,
+        fraction=settings["val_fraction"],
+        by=settings["val_by"],
+        seed=settings["seed"],
+        held_out=expand_barcodes(settings["val_stimuli"], {i.barcode for i in dataset.items}),
+    )
+    if not val_rows:
+        raise InputError(
+            f"{run_dir}: holds out no stimulus, so nothing can be compared; train with "
+            "val_stimuli or val_fraction"
+        )
+    model = LNModel(network.dt).fit(dataset, rows)
+    seen = {dataset.items[row].uid for row in rows}
+    scores, _ = score_rows(model, dataset, val_rows, seen=seen)
+    table = [
+        {"model": "network", **row}
+        for row in read_rows(run_dir / "scores.csv")
+        if row["part"] == "held_out"
+    ]
+    table += [
+        {"model": "LN", "part": "held_out", "cell_type": kind, **values}
+        for kind, values in scores.items()
+    ]
+    with writing(run_dir):
+        write_rows(run_dir / "baseline.csv", table)
+    return table
