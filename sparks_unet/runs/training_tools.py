@@ -35,6 +35,7 @@ from network.checkpoints import (
     save_state,
 )
 from network.custom_losses import drop_margins, make_loss
+from network.optimizers import unmarked
 from network.shared_batch import gathered_batch, share_norms
 from runs.validation import validate
 from settings.config import Params, logger, to_dict
@@ -120,7 +121,7 @@ def make_optimizer(params: Params, model: torch.nn.Module) -> torch.optim.Optimi
         "adadelta": torch.optim.Adadelta,
         "sgd": torch.optim.SGD,
     }
-    return kinds[params.optimizer](model.parameters(), lr=params.lr_start)
+    return unmarked(kinds[params.optimizer])(model.parameters(), lr=params.lr_start)
 
 
 def make_scheduler(params: Params, optimizer: torch.optim.Optimizer) -> LRScheduler | None:

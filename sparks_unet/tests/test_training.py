@@ -1,5 +1,6 @@
 """Training: overfitting, resuming, killing, full disks, and the faults of the command line."""
 
+import copy
 import csv
 import dataclasses
 import os
@@ -23,6 +24,7 @@ from network.checkpoints import (
     save_checkpoint,
     save_state,
 )
+from network.optimizers import unmarked
 from runs.train import memory_estimate, read_data, run
 from runs.training_tools import Place, TrainingRun, make_scheduler, seeded_model
 from settings.config import Params
@@ -356,14 +358,48 @@ def test_importing_has_no_side_effect(tmp_path):
         "sys.argv = ['x', '--nonsense']\n"
         "before = threading.active_count()\n"
         f"for name in {modules!r}: __import__(name.removesuffix('.__init__'))\n"
+        "import network.optimizers\n"
         "assert 'wandb' not in sys.modules and 'tensorboard' not in sys.modules\n"
         "assert threading.active_count() == before\n"
+        "import torch\n"
+        "weight = torch.nn.Parameter(torch.ones(2))\n"
+        "own = network.optimizers.unmarked(torch.optim.Adam)([weight])\n"
+        "weight.sum().backward()\n"
+        "own.step()\n"
+        "assert 'torch._dynamo' not in sys.modules, 'seconds of each process that trains'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "moved"),
+    [
+        (torch.optim.SGD, [0.05, -0.2]),
+        (torch.optim.Adam, [0.1, -0.1]),  # the first step: the rate, whatever the size
+        # the first step: rate * sqrt(eps) / sqrt(0.1 g^2 + eps) * g, of Zeiler 2012
+        (torch.optim.Adadelta, [0.1 * 1e-3 * 10**0.5, -0.1 * 1e-3 * 10**0.5]),
+    ],
+)
+def test_optimisers_step_as_torchs_and_keep_their_state(kind, moved):
+    weights = [torch.nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2)]
+    first, second = (unmarked(kind)([weight], lr=0.1) for weight in weights)
+    for step, optimizer, weight in ((1, first, weights[0]), (2, first, weights[0])):
+        optimizer.zero_grad()
+        (weight * torch.tensor([0.5, -2.0])).sum().backward()
+        optimizer.step()
+        if step == 1:
+            expected = 1 - torch.tensor(moved)
+            torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=2e-6)
+            weights[1].data.copy_(weight.data)
+            second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch shares it
+    (weights[1] * torch.tensor([0.5, -2.0])).sum().backward()
+    second.step()
+    assert torch.equal(weights[0], weights[1])
+    assert isinstance(first, kind)
 
 
 def test_weights_follow_the_seed():
