@@ -25,6 +25,7 @@ BLUR_STEP = 0.2  # frames, step at which a blurred time course is computed
 BLUR_GAIN = 0.5  # a course with one more number must leave at most this share of the misfit
 FOOT_SHARE = 0.05  # of the peak: where the rise of a blurred time course begins
 SHORT_FRAMES = 8  # full duration at half maximum below which courses between the frames count
+MEAN_ERROR = 0.06  # largest error of the height with which a mean course is taken
 RISE_FRAMES = 2.0  # with at most one frame on it, a rise follows from nothing
 EARLY = {"ftol": 1e-4, "xtol": 1e-4}  # of the spot in rounds before the last
 ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
@@ -242,6 +243,8 @@ def weighed(fit: Fit, weight: np.ndarray) -> Fit:
     errors = {name: means[name][1] / max(means[name][0], 1e-9) for name in names}
     if rise < RISE_FRAMES:
         errors["rise"] = math.inf
+    if errors["height"] > MEAN_ERROR:  # noise decides more than the frames: the best fit stays
+        return dataclasses.replace(fit, errors=fit.errors | errors, short=True)
     return dataclasses.replace(
         fit,
         course=Course(means["peak"][0] - rise, rise, tau),
