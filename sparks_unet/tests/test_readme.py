@@ -48,17 +48,20 @@ ELSEWHERE = {  # commands that are not run here, and why
     "python import_checkpoint.py saved_models.zip.001 saved_models.zip.002": "the released "
     "archive is not here; test_import_checkpoint.py imports one in two parts",
     "python view.py cell.tif": "opens a window of napari, an optional package",
+    "python view.py cell.tif --instances RUN_instances.tif --classes RUN_classes.tif --edit --out "
+    "corrected": "as well; test_event_rois.py corrects and closes",
     "python -m pytest": "is this test run",
     "python -m pytest tests/test_parity.py --fixtures DIR": "is part of this test run",
 }
 
 
 def readme_commands():
-    """Return the commands of the README's bash blocks in their order, without comments."""
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    """Return the commands of the bash blocks of README.md and DETAILS.md, each once, in order."""
+    pages = [(FOLDER / name).read_text(encoding="utf-8") for name in ("DETAILS.md", "README.md")]
+    text = "\n".join(pages)
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def short_form(command):
