@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
+from common.faults import add_cluster_flag
 from common.files import Parser, one_line_faults
 from settings import (
     CROP,
@@ -69,6 +70,7 @@ def build_parser():
     parser.add_argument("--per_second", action="store_true", help="the same as px_per_s")
     parser.add_argument("--crop", type=CROP.kind, help="must equal that of preprocess.py")
     add_file_flags(parser)
+    add_cluster_flag(parser)
     add_globals(parser, globals(), FLOW)
     return parser
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
+from common.faults import add_cluster_flag
 from common.files import Parser, one_line_faults
 from settings import ECHONET, Settings, add_file_flags, add_globals
 
@@ -57,6 +58,7 @@ def build_parser():
     only.add_argument("--grey_only", action="store_true", help="no flow")
     only.add_argument("--of_only", action="store_true", help="only flow")
     add_file_flags(parser)
+    add_cluster_flag(parser)
     add_globals(parser, globals(), ECHONET)
     return parser
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
+from common.faults import add_cluster_flag
 from common.files import Parser, one_line_faults
 from settings import PREPROCESS, Settings, add_file_flags, add_globals
 
@@ -70,6 +71,7 @@ def build_parser():
         "--find_text", action="store_true", help="search for burnt-in text (requirements-text.txt)"
     )
     add_file_flags(parser)
+    add_cluster_flag(parser)
     add_globals(parser, globals(), PREPROCESS)
     return parser
 

@@ -344,7 +344,7 @@ STORY = Table(
     EFFECT=Setting("strong", one_of("strong", "realistic", "none"), "planted effect of the demo"),
 )
 # Flags of the data scripts that are no globals.
-FILE_FLAGS = {"workers": 1, "recalculate": False, "debug": False}
+FILE_FLAGS = {"workers": 1, "cluster": "", "recalculate": False, "debug": False}
 PREPROCESS_FLAGS = {**FILE_FLAGS, "csv": "REDcap_class.csv", "move": False, "find_text": False}
 FLOW_FLAGS = {**FILE_FLAGS, "flow_size": None, "per_second": False, "crop": None}
 FLOW_FLAGS |= {"flow_unit": FLOW_UNITS[0]}

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
+from common.cluster import run_jobs
 from common.files import InputError, raise_faults, write_json
 from common.locks import visible
 from common.tables import write_table
@@ -180,8 +181,7 @@ def make_unscaled(root: Path, todo: dict, settings: Settings) -> tuple[list[str]
         kinds = [kind for kind in settings.kinds if (kind, name) in todo]
         targets = {kind: _waiting(root, kind, name) for kind in kinds}
         jobs.append({kind: path for kind, path in targets.items() if not path.exists()})
-    bar = tqdm(names, desc="videos", disable=None, unit="video")
-    faults = Parallel(n_jobs=settings.workers)(
+    calls = (
         delayed(prepare_video)(
             find_video(root, name),
             targets,
@@ -189,9 +189,11 @@ def make_unscaled(root: Path, todo: dict, settings: Settings) -> tuple[list[str]
             nrows=settings.nrows,
             ncols=settings.ncols,
         )
-        for name, targets in zip(bar, jobs, strict=True)
+        for name, targets in zip(names, jobs, strict=True)
     )
-    return names, {name: fault for name, fault in zip(names, faults, strict=True) if fault}
+    faults = run_jobs(calls, settings.workers, cluster=settings.cluster, folder=root)
+    bar = tqdm(names, desc="videos", disable=None, unit="video")
+    return names, {name: fault for name, fault in zip(bar, faults, strict=True) if fault}
 
 
 def _waiting(root, kind, name):
@@ -249,9 +251,8 @@ def _finish_kind(root, kind, usable, new, options, settings):
         # Videos were added to a prepared set: the same two numbers hold for all of it.
         stats = read_stats(stats_file)
     else:
-        moments = Parallel(n_jobs=settings.workers)(
-            delayed(_moments)(_waiting(root, kind, name)) for name in train
-        )
+        jobs = (delayed(_moments)(_waiting(root, kind, name)) for name in train)
+        moments = list(run_jobs(jobs, settings.workers, cluster=settings.cluster, folder=root))
         mean, std = dataset_mean_std(moments)
         if not std > 0:
             raise InputError(f"{root}: standard deviation of the {kind} movies is {std}")
@@ -265,12 +266,13 @@ def _finish_kind(root, kind, usable, new, options, settings):
         write_json(stats_file, stats)
     for split in SPLITS.values():
         (root / f"{split}_{kind}").mkdir(exist_ok=True)
-    Parallel(n_jobs=settings.workers)(
+    jobs = (
         delayed(_scale)(
             _waiting(root, kind, name), path, stats["mean"], stats["std"], settings.dtype
         )
         for name, path in new.items()
     )
+    list(run_jobs(jobs, settings.workers, cluster=settings.cluster, folder=root))
     folder = root / f"unscaled_{kind}"
     (folder / "options.json").unlink(missing_ok=True)
     if folder.is_dir() and not visible(folder):

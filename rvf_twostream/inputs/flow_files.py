@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
+from common.cluster import run_jobs
 from common.files import InputError
 from inputs.flow import flow_unit
 from inputs.frames import make_movie
@@ -87,12 +88,13 @@ def make_flows(
         return (folder / f"{row['name']}.npy").exists() and known
 
     jobs = [row for row in rows if settings.recalculate or not is_made(row)]
-    faults = Parallel(n_jobs=settings.workers, return_as="generator")(
+    calls = (
         delayed(convert2OF)(
             sorted_path(root, row), folder / f"{row['name']}.npy", options, settings.nframes
         )
         for row in jobs
     )
+    faults = run_jobs(calls, settings.workers, cluster=settings.cluster, folder=root)
     failed, keep = {}, Keeper(root, manifest)
     bar = tqdm(jobs, desc="optical flow", disable=None, unit="file")
     for row, fault in zip(bar, faults, strict=True):
@@ -132,7 +134,7 @@ def flow_root(root: Path, settings: Settings) -> int:
         raise InputError(f"{root}: no flow computed; first fault: {next(iter(failed.values()))}")
     changed = write_stats(root, done, FLOW_STREAM, options, settings)
     # A movie without flow is in no split: both scales are over the same movies.
-    changed |= measure_again(root, done, GREY_STREAM, settings.workers)
+    changed |= measure_again(root, done, GREY_STREAM, settings.workers, settings.cluster)
     made = len(jobs) - len(failed)
     if made or changed:
         place = root / FLOW_STREAM.made

@@ -7,9 +7,10 @@ import hashlib
 import sys
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
+from common.cluster import run_jobs
 from common.files import InputError, read_json, sha256, write_json
 from inputs.burnt_text import find_text, text_reader
 from inputs.contact_sheet import save_picture, write_sheets
@@ -88,7 +89,7 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
     Raises:
         InputError: no DICOM, none usable, or one that names a person and may not.
     """
-    rows = scan(root, classes, workers=settings.workers)
+    rows = scan(root, classes, workers=settings.workers, cluster=settings.cluster)
     first = not manifest_path(root).exists()
     if not rows and first:
         raise InputError(f"{root}: no DICOM files; put *.dcm files and {settings.csv} there")
@@ -133,10 +134,11 @@ def make_movies(
     todo = [row for row in rows if row["status"] == SORTED]
     recipe = options_hash(options)
     jobs = [row for row in todo if settings.recalculate or not is_made(root, row, recipe)]
-    made = Parallel(n_jobs=settings.workers, return_as="generator")(
+    calls = (
         delayed(preprocess_dicom)(root, _plain(row), options, settings.nframes, flow)
         for row in jobs
     )
+    made = run_jobs(calls, settings.workers, cluster=settings.cluster, folder=root)
     results, keep = [], Keeper(root, rows)
     bar = tqdm(jobs, desc="preprocess", disable=None, unit="file")
     for row, result in zip(bar, made, strict=True):

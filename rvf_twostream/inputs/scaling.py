@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
+from common.cluster import run_jobs
 from common.files import InputError, read_json, write_json
 from common.locks import visible
 from inputs.storage import values
@@ -103,9 +104,8 @@ def write_stats(
     """
     source = root / stream.made
     chosen, files = chosen_for_stats(root, stems, settings.stats, settings.splitnum)
-    moments = Parallel(n_jobs=settings.workers)(
-        delayed(movie_moments)(source / f"{stem}.npy", stream.channels) for stem in chosen
-    )
+    jobs = (delayed(movie_moments)(source / f"{stem}.npy", stream.channels) for stem in chosen)
+    moments = list(run_jobs(jobs, settings.workers, cluster=settings.cluster, folder=root))
     mean, std = dataset_mean_std(moments)
     if not np.isfinite(mean) or not std > 0:
         raise InputError(
@@ -128,12 +128,16 @@ def write_stats(
     return True
 
 
-def measure_again(root: Path, stems: list[str], stream: Stream, workers: int) -> bool:
+def measure_again(
+    root: Path, stems: list[str], stream: Stream, workers: int, cluster: str = ""
+) -> bool:
     """Measure a stream anew over the movies ``stems``, chosen as its JSON says."""
     stats = read_json(root / stream.stats_file)
     train = stats["files"].startswith("train")
     splitnum = int(stats["files"].split()[-1]) if train else 0
-    settings = Settings(stats="train" if train else "all", splitnum=splitnum, workers=workers)
+    settings = Settings(
+        stats="train" if train else "all", splitnum=splitnum, workers=workers, cluster=cluster
+    )
     return write_stats(root, stems, stream, stats["options"], settings)
 
 

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from joblib import delayed
 
+from common.cluster import run_jobs
 from common.files import InputError, sha256
 from common.locks import visible
 from inputs.cine import why_no_cine
@@ -98,11 +99,12 @@ def dicom_files(root: Path) -> list[Path]:
     return [path for path in visible(root) if is_dicom(path)]
 
 
-def scan(root: Path, known_ids: Collection[str], *, workers: int = 1) -> list[dict]:
+def scan(
+    root: Path, known_ids: Collection[str], *, workers: int = 1, cluster: str = ""
+) -> list[dict]:
     """Return the rows of all DICOM files in ``root``, sorted by patient, time, UID and name."""
-    rows = Parallel(n_jobs=workers)(
-        delayed(scan_file)(path, known_ids) for path in dicom_files(root)
-    )
+    jobs = (delayed(scan_file)(path, known_ids) for path in dicom_files(root))
+    rows = run_jobs(jobs, workers, cluster=cluster, folder=root)
     return sorted(rows, key=lambda row: row["order"])
 
 
