@@ -8,7 +8,6 @@ from common import cluster
 from little import compute_flow, preprocess, tree, write_data_set
 
 pytest.importorskip("distributed", reason="requirements-cluster.txt")
-pytestmark = pytest.mark.slow  # two more processes load the folder's packages
 
 
 def test_files_on_a_cluster_are_those_of_one_process(tmp_path):
