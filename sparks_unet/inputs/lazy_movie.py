@@ -9,11 +9,11 @@ Source: specification sections 5.2 and 5.3.
 """
 
 import dataclasses
-import mmap
 from collections.abc import Iterator
 
 import numpy as np
 
+from inputs.pages import forget_pages
 from inputs.preprocessing import count_chunks, padding, preprocess_movie, smooth
 from settings.config import Params
 
@@ -25,18 +25,6 @@ def can_be_lazy(params: Params) -> bool:
     """Return whether a frame depends on its neighbours and on the movie's range only."""
     by_chunk = params.norm_video in ("chunk", "std_dev") or params.sin_channels
     return not by_chunk and params.remove_background == "none"
-
-
-def forget_pages(movie: np.ndarray) -> None:
-    """Give back the memory of what was read of a movie that lies in a file; it is read again.
-
-    The system would do so by itself, but only once nothing is free.
-    """
-    base = movie
-    while isinstance(base, np.ndarray) and not base.flags.writeable:
-        base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 class LazyMovie:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.files import InputError
+from inputs.pages import extremes, frames_of
 from settings.config import logger
 
 DARK_SHARE = 0.5  # of the usual brightness and of the usual contrast: darker frames are black
@@ -50,11 +51,13 @@ def look_at(movie: np.ndarray, offset: float | None = None) -> MovieState:
     n_frames = len(movie)
     mean, spread = np.empty(n_frames), np.empty(n_frames)
     frames = np.zeros(n_frames, np.uint8)
-    for t, frame in enumerate(movie):
+    before = None
+    for t, frame in enumerate(frames_of(movie)):
         mean[t] = frame.mean(dtype=np.float64)
         spread[t] = frame.std(dtype=np.float64)
-        if t and mean[t] == mean[t - 1] and np.array_equal(frame, movie[t - 1]):
+        if t and mean[t] == mean[t - 1] and np.array_equal(frame, before):
             frames[t] = REPEATED
+        before = frame
     level = mean - min(offset or 0.0, float(np.median(mean)))
     usual, contrast = np.median(level), np.median(spread)
     dark = (level < DARK_SHARE * usual) & (spread < DARK_SHARE * contrast)
@@ -70,17 +73,21 @@ def _ceiling(movie):
 
     Clipped values pile up at the largest one: more often than at each of those just below it.
     """
-    highest = movie.max()
-    if highest <= movie.min():
+    if not movie.size:
         return None
-    at_top = sum(int(np.count_nonzero(frame == highest)) for frame in movie)
+    lowest, highest = extremes(movie)
+    if highest <= lowest:
+        return None
+    at_top = sum(int(np.count_nonzero(frame == highest)) for frame in frames_of(movie))
     if at_top < PILE:
         return None
     below = []
-    for frame in movie:
+    for frame in frames_of(movie):
         below.append(np.unique(frame[frame < highest])[-PILE_LEVELS:])
     levels = np.unique(np.concatenate(below))[-PILE_LEVELS:]
-    counts = [sum(int(np.count_nonzero(frame == one)) for frame in movie) for one in levels]
+    counts = [
+        sum(int(np.count_nonzero(frame == one)) for frame in frames_of(movie)) for one in levels
+    ]
     return float(highest) if len(levels) > 3 and at_top > PILE_RATIO * max(counts) else None
 
 
@@ -107,15 +114,19 @@ def tell_state(
             "%s: values are clipped at %g: amplitudes of events that reach it are lower bounds",
             *(source, state.ceiling),
         )
-    if movie.dtype.kind == "f" and movie.size and movie.max() <= 1.0:
+    highest = extremes(movie)[1] if movie.dtype.kind == "f" and movie.size else None
+    if highest is not None and highest <= 1.0:
         logger.warning(
             "%s: float values up to %.4g are no camera counts; dF/F0 is right only where 0 is no "
             "light (give --offset otherwise)",
-            *(source, float(movie.max())),
+            *(source, float(highest)),
         )
-    if offset is not None and movie.size and offset >= movie.mean(dtype=np.float64):
+    mean = np.nan
+    if offset is not None and movie.size:
+        mean = float(np.mean([frame.mean(dtype=np.float64) for frame in frames_of(movie)]))
+    if offset is not None and offset >= mean:
         raise InputError(
-            f"{source}: --offset {offset:g}: the movie's mean is {movie.mean():.6g} counts; "
+            f"{source}: --offset {offset:g}: the movie's mean is {mean:.6g} counts; "
             "expected the counts of the detector without light, which lie below"
         )
 
@@ -156,7 +167,8 @@ def level_floor(movie: np.ndarray) -> float:
     """
     if movie.dtype.kind != "f":
         return 1.0
-    return min(1.0, 1e-3 * float(movie.max() - movie.min())) or 1.0
+    low, high = extremes(movie)
+    return min(1.0, 1e-3 * float(high - low)) or 1.0
 
 
 def told_bits(source: object, movie: np.ndarray, full_scale: float) -> None:
@@ -167,7 +179,7 @@ def told_bits(source: object, movie: np.ndarray, full_scale: float) -> None:
         movie: (T, H, W) counts.
         full_scale: value that becomes 1.
     """
-    highest = float(movie.max())
+    highest = float(extremes(movie)[1])
     bits = FEW_BITS if movie.dtype != np.uint8 else 255
     if 1.0 < highest <= bits < full_scale:
         logger.warning(

@@ -1,6 +1,8 @@
 """Probabilities that are written as they are found are those of the whole movie."""
 
 import mmap
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from helpers import make_tiny_data, write_ini
 from inputs import lazy_movie
 from inputs.calibration import Calibration
 from inputs.movie_io import read_stack
+from inputs.movie_state import look_at
+from inputs.pages import extremes, forget_pages, frames_of
 from load_trainings_predict import main
 from network.checkpoints import save_checkpoint
 from network.inference_tools import predict_probabilities
@@ -56,9 +60,33 @@ def test_movie_in_a_file_keeps_no_pages(tmp_path):
 
 def test_written_memory_is_never_given_back():
     movie = np.arange(12).reshape(3, 2, 2)
-    lazy_movie.forget_pages(movie)
-    lazy_movie.forget_pages(movie[1:])
+    forget_pages(movie)
+    forget_pages(movie[1:])
     np.testing.assert_array_equal(movie.ravel(), np.arange(12))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc on this system")
+def test_a_movie_in_a_file_is_read_without_filling_the_memory(tmp_path):
+    counts = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (400, 256, 512))
+    counts[::50, 3, 3] = 7  # 105 MB, nearly all of it a hole in the file
+    counts.flush()
+    del counts
+    movie = np.load(tmp_path / "a.npy", mmap_mode="r")
+
+    def mapped_mb():
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssFile:\s+(\d+)", text)[1]) / 1e3
+
+    before, seen = mapped_mb(), []
+    for t, frame in enumerate(frames_of(movie)):
+        assert frame.shape == (256, 512)
+        assert frame[3, 3] == (7 if t % 50 == 0 else 0)
+        seen.append(mapped_mb())
+    assert len(seen) == 400
+    assert max(seen) - before < 40
+    assert extremes(movie) == (0, 7)
+    look_at(movie)
+    assert mapped_mb() - before < 40
 
 
 @pytest.mark.usefixtures("single_thread")
