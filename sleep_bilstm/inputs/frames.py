@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-BUDGET_BYTES = 192 << 20  # inflated at once
+BUDGET_BYTES = 96 << 20  # inflated at once
 
 
 def tile_shape(chunks: tuple, shape: tuple, itemsize: int, budget: int) -> tuple[int, ...]:
