@@ -60,6 +60,11 @@ def build_parser():
         type=Path,
         help="with --baseline: on features of these too",
     )
+    parser.add_argument(
+        "--fan_only",
+        action="store_true",
+        help="predict again with everything outside the moving fan blanked, for comparison",
+    )
     parser.add_argument("--dicom", type=Path, help="one DICOM file instead of a split")
     parser.add_argument("--json", action="store_true", help="with --dicom: print JSON")
     parser.add_argument(
@@ -106,15 +111,7 @@ def main(argv=None):
     from runs.prediction import predict_dicom, predict_weights
 
     if clips is None:
-        settings = Settings(**vars(args))
-        predict_weights(settings)
-        if args.baseline:
-            from runs.baseline import baselines
-
-            folder = args.out / "predictions" / f"output_split{args.splitnum}"
-            for kind, sets in baselines(settings, info, chosen_sets(args.sets), folder).items():
-                shown = ", ".join(f"{name} AUC {m['auc'] or 0:.3f}" for name, m in sets.items())
-                print(f"baseline, {kind}: {shown} (patients)")
+        predict_weights(Settings(**vars(args)))
     else:
         predict_dicom(Settings(**vars(args)), info, clips)
     return 0

@@ -6,8 +6,9 @@
 Reads <root>/*.dcm and the class file (id, class). Writes <class>/<id><letter>.dcm,
 processed_dicoms/*.npy (n, NROWS, NCOLS, 1) uint8, 255 the movie's maximum (float32 0..1 with
 --store float32), data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_pictures/,
-deid_contact_sheet*.png, deid_text.csv (--find_text). Mean and deviation are applied when clips are
-read.
+deid_contact_sheet*.png, deid_text.csv (--find_text); with --with_flow UNIT also the movies of
+optical_flow_calculator.py --flow_unit UNIT, which then decodes no file again. Mean and deviation
+are applied when clips are read.
 
 Letters in shape comments: n frames, r rows, c columns.
 """
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 
 from common.faults import add_cluster_flag
 from common.files import Parser, one_line_faults
-from settings import PREPROCESS, Settings, add_file_flags, add_globals
+from settings import FLOW_UNITS, PREPROCESS, Settings, add_file_flags, add_globals, one_of
 
 # data
 NFRAMES = PREPROCESS.NFRAMES  # fewest frames of a movie
@@ -70,6 +71,12 @@ def build_parser():
     parser.add_argument(
         "--find_text", action="store_true", help="search for burnt-in text (requirements-text.txt)"
     )
+    parser.add_argument(
+        "--with_flow",
+        type=one_of("none", *FLOW_UNITS),
+        default="none",
+        help=f"make the flow in the same pass, each file decoded once: {', '.join(FLOW_UNITS)}",
+    )
     add_file_flags(parser)
     add_cluster_flag(parser)
     add_globals(parser, globals(), PREPROCESS)
@@ -80,11 +87,12 @@ def build_parser():
 def main(argv=None):
     """Preprocess the data set named on the command line."""
     args = build_parser().parse_args(argv)
-    from inputs.preprocessing import preprocess_root
+    from inputs.preprocessing import flow_beside, preprocess_root
     from inputs.utils import workers_of
 
     args.workers = workers_of(args)
-    return preprocess_root(args.root, Settings(**vars(args)))
+    settings = Settings(**vars(args))
+    return preprocess_root(args.root, settings, flow_beside(settings))
 
 
 if __name__ == "__main__":

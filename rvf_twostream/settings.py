@@ -297,6 +297,8 @@ PREDICTION = Table(
     # Differs: published starts are random; even ones are those of the validation in training.
     SAMPLING=Setting("even", one_of("random", "even"), "even or random starts of the clips"),
 )
+# Flags of prediction that are no globals: what is computed beside it.
+BESIDE = {"baseline": False, "baseline_weights": None, "fan_only": False}
 PICTURES = Table(
     THRESHOLD=THRESHOLD,
     TARGET=Setting("rvf", one_of("rvf", "normal"), "rvf: the logit; normal: minus the logit"),
@@ -346,6 +348,7 @@ STORY = Table(
 # Flags of the data scripts that are no globals.
 FILE_FLAGS = {"workers": 1, "cluster": "", "recalculate": False, "debug": False}
 PREPROCESS_FLAGS = {**FILE_FLAGS, "csv": "REDcap_class.csv", "move": False, "find_text": False}
+PREPROCESS_FLAGS |= {"with_flow": "none"}
 FLOW_FLAGS = {**FILE_FLAGS, "flow_size": None, "per_second": False, "crop": None}
 FLOW_FLAGS |= {"flow_unit": FLOW_UNITS[0]}
 ECHONET_FLAGS = {**FILE_FLAGS, "make_split": False, "kinds": ("norm1", "norm_OF")}
@@ -358,6 +361,11 @@ SYNTHETIC = Table(
     COLS=Setting(800, integer(96), "columns of a frame, pixels"),
     MIN_FRAMES=Setting(40, integer(20), "shortest movie, frames"),
     MAX_FRAMES=Setting(90, integer(20), "longest movie, frames"),
+    WORKERS=Setting(1, integer(1), "processes"),
+)
+GEOMETRY = Table(
+    N_PATIENTS=Setting(200, integer(24), "patients, one movie each"),
+    SEED=Setting(0, seed_number, "seed of every random choice"),
     WORKERS=Setting(1, integer(1), "processes"),
 )
 BENCHMARK = Table(

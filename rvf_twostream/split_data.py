@@ -74,6 +74,7 @@ def main(argv=None):
             test_fraction=args.test_fraction,
             threshold=args.threshold,
             recalculate=args.recalculate,
+            alone=True,
         )
         print(f"{len(paths)} split files: {paths[0].name} .. {paths[-1].name} in {args.root}")
     if args.splitnum is None:

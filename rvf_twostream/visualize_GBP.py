@@ -4,11 +4,12 @@
     python visualize_GBP.py ... --engine innvestigate      (in the environment rvf_innvestigate)
 
 Reads one random clip of each of the first NSAMPLES movies (in an order drawn from the seed) of a
-split. Writes into <out>/guidedbackprop_visualization/, by default <out> = results/rvf_twostream/P:
-proj/<label>_<k>.png, movies/<label>_<k>/GBP_frame<i>.png, <label>_<k>.gif (input above gradient),
-<label>_<k>_gradcam.png, index.csv, settings.json and <label>_<k>.npz: gradients grey (t,r,c,1) and
-of (t,r,c,2), the clip clip_grey and clip_of, Grad-CAM cam_grey and cam_of (r,c). An existing folder
-is kept unless -r.
+split; with --predictions the middle clip of a typical movie of each kind, called right and wrong,
+in turn. Writes into <out>/guidedbackprop_visualization/, by default <out> =
+results/rvf_twostream/P: proj/<label>_<k>.png, movies/<label>_<k>/GBP_frame<i>.png, <label>_<k>.gif
+(input above gradient), <label>_<k>_gradcam.png, index.csv (with the part of the gradient outside
+the fan), settings.json and <label>_<k>.npz: gradients grey (t,r,c,1) and of (t,r,c,2), the clip
+clip_grey and clip_of, Grad-CAM cam_grey and cam_of (r,c). An existing folder is kept unless -r.
 """
 
 import sys
@@ -46,6 +47,11 @@ def build_parser():
     parser.add_argument("-n", "--nsamples", type=integer(1), required=True, help="movies to show")
     parser.add_argument(
         "--set", type=one_of("train", "val", "test"), default="test", help="of the split"
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="predictions.csv of predict.py: show movies of each kind, called right and wrong",
     )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default {RESULTS_DIR}/P)")
     parser.add_argument(

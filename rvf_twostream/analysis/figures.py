@@ -11,6 +11,8 @@ from sklearn.metrics import roc_curve
 
 from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 
+CALIBRATION = "Calibration over patients in fifths; the numbers are patients per point."
+
 
 def training_curves(
     history: list[dict],
@@ -75,7 +77,7 @@ def roc(curves: list[tuple], path: Path) -> Path:
 
 
 def calibration(curves: list[tuple], path: Path) -> Path:
-    """Draw observed share over mean probability in groups of equal size; return the path.
+    """Draw observed share over mean probability in groups, each with its size; return the path.
 
     Args:
         curves: list of (label, [(mean probability, observed share, n)]).
@@ -83,8 +85,12 @@ def calibration(curves: list[tuple], path: Path) -> Path:
     figure, axis = new_figure(4.4, 4.2)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
     for (label, bins), colour in zip(curves, (ORANGE, BLUE, GREEN), strict=False):
-        mean, share, _ = zip(*bins, strict=True)
+        mean, share, counts = zip(*bins, strict=True)
         axis.plot(mean, share, "o-", color=colour, label=label)
+        for x, y, n in zip(mean, share, counts, strict=True):
+            axis.annotate(
+                str(n), (x, y), (0, 5), textcoords="offset points", color=colour, fontsize=8
+            )
     axis.set(
         xlabel="mean predicted probability",
         ylabel="observed share of RV failure",

@@ -145,6 +145,47 @@ def summarise(
     return result
 
 
+def text(value: float | Sequence[float] | None) -> str:
+    """Return a number or an interval with three decimals, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if np.isscalar(value) else " to ".join(f"{v:.3f}" for v in value)
+
+
+def decisions(result: dict) -> tuple[tuple, list[tuple]]:
+    """Return (header, rows): what a cut at probability 0.5 gets right and wrong.
+
+    Args:
+        result: {set: {level: summary}}, the contents of metrics.json.
+    """
+    header = ("set", "of", "failures called failure", "failures missed", "others called failure")
+    header += ("others called none", "sensitivity", "specificity")
+    counts, shares = ("TP", "FN", "FP", "TN"), ("sensitivity", "specificity")
+    rows = [
+        (name, level, *(m[key] for key in counts), *(text(m[key]) for key in shares))
+        for name, levels in result.items()
+        for level, m in levels.items()
+    ]
+    return header, rows
+
+
+def beside_table(result: dict, beside: dict) -> tuple[tuple, list[tuple]]:
+    """Return (header, rows): AUC over patients of the network and of what stands beside it.
+
+    Args:
+        result: contents of metrics.json.
+        beside: {what: {set: summary over patients}}, the contents of beside.json.
+    """
+    header = ("what", "set", "patients", "AUC", "95 % bootstrap of patients")
+    network = {name: levels["patients"] for name, levels in result.items()}
+    rows = [
+        (what, name, m["n"], text(m["auc"]), text(m["auc_ci95_bootstrap"]))
+        for what, sets in {"the network": network, **beside}.items()
+        for name, m in sets.items()
+    ]
+    return header, rows
+
+
 def calibration_bins(
     y: np.ndarray, score: np.ndarray, n_bins: int = 5
 ) -> list[tuple[float, float, int]]:

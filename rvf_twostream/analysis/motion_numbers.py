@@ -11,19 +11,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-NAMES = ("speed", "fast_part", "area_change", "up_and_down", "side_to_side")
+NAMES = ("speed", "fast_part", "inward", "up_and_down", "side_to_side")
+MOVING = 0.4  # of the speed of the fastest tissue, from which a pixel counts as moving tissue
+FASTEST = 99  # percentile of the pixels' mean speeds that stands for it
 
 
 def motion_numbers(flow: np.ndarray) -> np.ndarray:
     """Return the numbers NAMES of a flow (n, r, c, 2) in one unit, (5,).
 
-    speed: mean length of the vectors; fast_part: their 95th percentile; area_change: range over
-    time of the summed divergence where anything moves, which is the relative change of area;
+    All are of the tissue that moves, so that they hardly depend on how much of the picture it
+    fills: with flow in cm/s at one frame rate they mean the same at every depth.
+    speed: mean length of the vectors; fast_part: their 95th percentile; inward: range over time of
+    the summed divergence times the root of the area, the way that the border goes inwards;
     up_and_down, side_to_side: range of the summed mean displacement, as of the annulus.
     """
     flow = np.asarray(flow, np.float64)
     length = np.hypot(flow[..., 0], flow[..., 1])  # (n, r, c)
-    moving = length.mean(axis=0) > np.median(length)  # (r, c)
+    mean = length.mean(axis=0)  # (r, c)
+    moving = mean > MOVING * np.percentile(mean, FASTEST)
     if not moving.any():
         moving[:] = True
     spread = np.gradient(flow[..., 0], axis=2) + np.gradient(flow[..., 1], axis=1)
@@ -33,9 +38,9 @@ def motion_numbers(flow: np.ndarray) -> np.ndarray:
 
     return np.array(
         [
-            length.mean(),
-            np.percentile(length, 95),
-            swing(spread),
+            length[:, moving].mean(),
+            np.percentile(length[:, moving], 95),
+            swing(spread) * np.sqrt(moving.sum()),
             swing(flow[..., 1]),
             swing(flow[..., 0]),
         ]

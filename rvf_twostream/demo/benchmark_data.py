@@ -149,7 +149,7 @@ def _published_preprocess(path):
 
 def bench_preprocess(folder: Path) -> list[dict]:
     """Time preprocessing of one grey and one colour file."""
-    found = []
+    lines = []
     for kind, rows, cols, jpeg in (
         ("grey, 600x800", 600, 800, False),
         ("JPEG in colour, 480x640", 480, 640, True),
@@ -161,10 +161,10 @@ def bench_preprocess(folder: Path) -> list[dict]:
         ours = in_own_process(_ours_preprocess, path, target)
         baseline = in_own_process(_published_preprocess, path)
         np.testing.assert_allclose(load_movie(target), baseline[1], atol=1e-5)
-        found.append(
+        lines.append(
             row(f"preprocess a file of {N_FRAMES} frames, {kind}", ours, baseline, ">= 2x")
         )
-    return found
+    return lines
 
 
 def _ours_flow(paths, cores):
@@ -281,7 +281,7 @@ def _reading_memory(path, small, with_flow):
 
 def bench_memory(folder: Path) -> list[dict]:
     """Measure what one pass over 120 colour frames of 480 x 640 needs above its base."""
-    found = []
+    lines = []
     for jpeg in (True, False):
         data = folder / f"memory_{jpeg}"
         kind = {"n_patients": 1, "movies_per_patient": 1, "jpeg": jpeg, "rgb": not jpeg}
@@ -293,8 +293,8 @@ def bench_memory(folder: Path) -> list[dict]:
             seconds, above, _ = in_own_process(_reading_memory, path, small, with_flow)
             what = f"{'movie and flow' if with_flow else 'movie'} of 120 frames, 480x640, {kind}"
             line = row(f"{what}: memory above base", (seconds, None, above))
-            found.append(line | {"target": "<= 50 MB"})
-    return found
+            lines.append(line | {"target": "<= 50 MB"})
+    return lines
 
 
 BENCHES = {

@@ -123,15 +123,17 @@ def measure(only: Sequence[str], shape: dict, path: Path) -> list[dict]:
     """
     # Rows of an earlier call stay: flow wants idle cores, the others do not mind.
     earlier = read_json(path)["rows"] if path.exists() else []
-    found = {name: [entry for entry in earlier if entry["name"] == name] for name in MEASUREMENTS}
+    measured = {
+        name: [entry for entry in earlier if entry["name"] == name] for name in MEASUREMENTS
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name in [name for name in MEASUREMENTS if name in only]:
             print(f"measuring {name}", flush=True)
             if name in BENCHES:
-                found[name] = BENCHES[name](Path(folder))
+                measured[name] = BENCHES[name](Path(folder))
             else:
-                found[name] = [network_row(name, shape)]
-    rows = [{"name": name, **entry} for name, entries in found.items() for entry in entries]
+                measured[name] = [network_row(name, shape)]
+    rows = [{"name": name, **entry} for name, entries in measured.items() for entry in entries]
     write_json(path, {"machine": machine(), "rows": rows})
     return rows
 

@@ -36,10 +36,10 @@ def make_data(settings: dict, folder: Path, *, fresh: bool = False) -> tuple[Pat
     made = folder / "made.json"
     hold(folder)  # a second demo would remove the cohort that the first is reading
     if made.exists():
-        found = read_json(made, remedy="use --fresh")
-        if not fresh and found == {**wanted, "complete": True}:
+        made_before = read_json(made, remedy="use --fresh")
+        if not fresh and made_before == {**wanted, "complete": True}:
             return folder / "cohort", folder / "echonet"
-        if not fresh and found != {**wanted, "complete": False}:
+        if not fresh and made_before != {**wanted, "complete": False}:
             raise InputError(f"{folder}: holds other synthetic data; use --fresh or another --run")
         clear_folder(folder)
     elif visible(folder):

@@ -108,17 +108,17 @@ class Cases:
 
     def losses(self, allowed: bool | None, limit: float) -> dict:
         """Compare the losses of 10 steps."""
-        found = []
+        per_place = []
         with tf32(allowed):
             for device in (self.device, CPU):
                 take = self.train_step(device)
-                found.append([take(seed) for seed in range(10)])
-        return within("losses", difference(*found), limit)
+                per_place.append([take(seed) for seed in range(10)])
+        return within("losses", difference(*per_place), limit)
 
     def weights(self) -> dict:
         """Write the weights of the device's network and read them on the processor."""
         clips, _ = self.draw()
-        found = []
+        outputs = []
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "two_stream.weights.h5"
             first = self.model(self.device)
@@ -128,8 +128,8 @@ class Cases:
                 load_weights(second, path)
         for model, device in ((first, self.device), (second, CPU)):
             with tf32(False), tf.device(device):
-                found.append(model(clips, training=False).numpy())
-        return within("output", difference(*found), 1e-4)
+                outputs.append(model(clips, training=False).numpy())
+        return within("output", difference(*outputs), 1e-4)
 
     def speed(self) -> dict:
         """Return seconds of a training step of two clips on the device and on the processor."""

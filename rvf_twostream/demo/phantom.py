@@ -67,6 +67,7 @@ class Heart:
     systole: int
     first: int  # frame of the cycle with which the movie starts
     lv_length: float = LV_LENGTH
+    depth_cm: float = DEPTH_CM  # of the picture
 
     @property
     def centre_u(self) -> float:
@@ -170,11 +171,13 @@ def coarseness(rows: int) -> int:
     return 2 if rows < SMALL_ROWS else 1
 
 
-@functools.cache
-def polar_grid(coarse: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=2)
+def polar_grid(
+    coarse: int, depth_cm: float = DEPTH_CM
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, z (d, b) of the polar pixels and their depth (d, 1)."""
     d, b = N_DEPTHS // coarse, N_BEAMS // coarse
-    depth = (np.arange(d, dtype=np.float32)[:, None] + 0.5) * (DEPTH_CM / d)
+    depth = (np.arange(d, dtype=np.float32)[:, None] + 0.5) * (depth_cm / d)
     angle = np.deg2rad(np.linspace(-HALF_ANGLE_DEG, HALF_ANGLE_DEG, b, dtype=np.float32))
     return depth * np.sin(angle), depth * np.cos(angle), depth
 
@@ -206,7 +209,7 @@ def sides(heart: Heart, coarse: int) -> Sides:
     Args:
         coarse: see ``coarseness``.
     """
-    x, z, _ = polar_grid(coarse)
+    x, z, _ = polar_grid(coarse, heart.depth_cm)
     u, v = heart.to_heart(x, z)
     right = u < 0
     length = np.where(right, RV_LENGTH, heart.lv_length)
@@ -324,30 +327,32 @@ def _distance(u, v, start, end):
 
 
 @functools.lru_cache(maxsize=4)
-def screen(rows: int, cols: int) -> tuple:
-    """Return the geometry of the picture.
+def screen(rows: int, cols: int, depth_cm: float = DEPTH_CM) -> tuple:
+    """Return the geometry of the picture that shows ``depth_cm``.
 
     Returns:
         map_beam, map_depth: (r, c) float32, polar indices of each pixel.
         inside: (r, c) bool, pixels of the sector.
         pixel_cm, apex_row, apex_col: scale and position of the probe.
     """
-    width = 2 * DEPTH_CM * np.sin(np.deg2rad(HALF_ANGLE_DEG))
-    pixel_cm = max(DEPTH_CM / (0.94 * rows), width / (0.94 * cols))
+    width = 2 * depth_cm * np.sin(np.deg2rad(HALF_ANGLE_DEG))
+    pixel_cm = max(depth_cm / (0.94 * rows), width / (0.94 * cols))
     apex_row, apex_col = 0.03 * rows, (cols - 1) / 2
     z = (np.arange(rows)[:, None] - apex_row) * pixel_cm
     x = (np.arange(cols)[None] - apex_col) * pixel_cm
     depth, angle = np.hypot(x, z), np.rad2deg(np.arctan2(x, z))
     d, b = (n // coarseness(rows) for n in (N_DEPTHS, N_BEAMS))
-    map_depth = (depth / DEPTH_CM * d - 0.5).astype(np.float32)
+    map_depth = (depth / depth_cm * d - 0.5).astype(np.float32)
     map_beam = ((angle + HALF_ANGLE_DEG) / (2 * HALF_ANGLE_DEG) * (b - 1)).astype(np.float32)
-    inside = (depth <= DEPTH_CM) & (np.abs(angle) <= HALF_ANGLE_DEG) & (depth > 0.3)
+    inside = (depth <= depth_cm) & (np.abs(angle) <= HALF_ANGLE_DEG) & (depth > 0.3)
     return map_beam, map_depth, inside, pixel_cm, apex_row, apex_col
 
 
-def to_pixels(x: np.ndarray, z: np.ndarray, rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
+def to_pixels(
+    x: np.ndarray, z: np.ndarray, rows: int, cols: int, depth_cm: float = DEPTH_CM
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows, columns) of image coordinates in cm."""
-    *_, pixel_cm, apex_row, apex_col = screen(rows, cols)
+    *_, pixel_cm, apex_row, apex_col = screen(rows, cols, depth_cm)
     return np.asarray(z) / pixel_cm + apex_row, np.asarray(x) / pixel_cm + apex_col
 
 
@@ -374,12 +379,12 @@ def draw_movie(
     field = cv2.GaussianBlur(field, (0, 0), FIELD_SIGMA) * np.float32(
         2 * np.sqrt(np.pi) * FIELD_SIGMA
     )
-    *_, depth = polar_grid(coarse)
+    *_, depth = polar_grid(coarse, heart.depth_cm)
     loss = np.exp(-LOSS_PER_CM * depth)[..., None]
-    map_beam, map_depth, inside, *_ = screen(rows, cols)
+    map_beam, map_depth, inside, *_ = screen(rows, cols, heart.depth_cm)
     kept, fresh = np.sqrt(1 - FRESH_POWER), np.sqrt(FRESH_POWER)
     movie = np.empty((n_frames, rows, cols), np.uint8)
-    overlay = burnt_in_overlay(rows, cols) if burnt_in else np.uint8(0)
+    overlay = burnt_in_overlay(rows, cols, heart.depth_cm) if burnt_in else np.uint8(0)
     for k in range(n_frames):
         u, v = material_points(heart, float(heart.contraction(k)), coarse)
         echo = echogenicity(heart, u, v, float(heart.opening(k)), coarse)
@@ -398,9 +403,9 @@ def draw_movie(
 
 
 @functools.lru_cache(maxsize=4)
-def burnt_in_overlay(rows: int, cols: int) -> np.ndarray:
+def burnt_in_overlay(rows: int, cols: int, depth_cm: float = DEPTH_CM) -> np.ndarray:
     """Return the text and depth scale (r, c) uint8 that lie outside the sector."""
-    *_, pixel_cm, apex_row, _ = screen(rows, cols)
+    *_, pixel_cm, apex_row, _ = screen(rows, cols, depth_cm)
     overlay = np.zeros((rows, cols), np.uint8)
     scale = rows / 600
     cv2.putText(
@@ -413,7 +418,7 @@ def burnt_in_overlay(rows: int, cols: int) -> np.ndarray:
         max(1, round(2 * scale)),
         cv2.LINE_AA,
     )
-    for cm in range(0, int(DEPTH_CM) + 1):
+    for cm in range(0, int(depth_cm) + 1):
         row = round(apex_row + cm / pixel_cm)
         length = int((14 if cm % 5 == 0 else 7) * scale)
         if row < rows:

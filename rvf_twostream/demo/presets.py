@@ -13,7 +13,7 @@ COMMON = {
     # The AUC of few validation patients is noise; the loss also minds how high probabilities are.
     "ckpt_monitor": "val_loss",
     "val_clips": 2,
-    "nsamples": 2,
+    "nsamples": 4,
 }
 SMALL = COMMON | {
     "epoch": 24,

@@ -25,7 +25,7 @@ from common.tables import read_rows
 from demo.data import IMAGE_TARGETS, image_statistics, planted
 from demo.scores import planted_scores
 from inputs.utils import write_table
-from runs.run_report import Page, cohort_table, finish_run, result_figures
+from runs.run_report import Page, cohort_table, finish_run, number_sections, result_figures
 
 
 def heart_and_gradient(path: Path) -> np.ndarray:
@@ -59,7 +59,7 @@ def draw_overview(path: Path, values: dict[str, np.ndarray], pictures: Path) -> 
     row = read_rows(pictures / "index.csv")[0]
     picture = heart_and_gradient(pictures / f"{row['name']}.npz")
     axes[0].imshow(picture, extent=(0, 2, 2, 0))
-    axes[0].set_title(f"movie {row['file']}, guided gradient below", fontsize=9)
+    axes[0].set_title(f"{row['kind']} ({row['file']}), gradient below", fontsize=9)
     axes[0].set(
         xticks=(0.5, 1.5), xticklabels=("mean frame, grey", "mean |flow|, flow y"), yticks=()
     )
@@ -120,7 +120,8 @@ def report_demo(results: dict, run_dir: Path, settings: dict, *, root: Path, beg
     draw_overview(run_dir / "overview.png", values, results["pictures"])
     caption = (
         "A test movie and the guided gradient of the trained logit (red raises it, blue lowers it, "
-        "each stream on its own scale); probability over planted TAPSE; ROC."
+        "each stream on its own scale; a movie of every kind, called right and wrong, below); "
+        "probability over planted TAPSE; ROC."
     )
     alt = "A movie above its guided gradient, probability over planted TAPSE, and the ROC curve"
     overview = {"path": "overview.png", "caption": caption, "alt": alt}
@@ -128,6 +129,7 @@ def report_demo(results: dict, run_dir: Path, settings: dict, *, root: Path, beg
     data = f"synthetic, {len(truth)} patients, {len(patients)} in the test set, effect {effect}"
     sections = [
         ("Scores", score_table(scores)),
+        *number_sections(results),
         ("Cohort", table_block(*cohort_table(root))),
         ("Figures", figure_block(run_dir, figures)),
     ]

@@ -7,7 +7,9 @@ DICOM files (or an EchoNet-Dynamic look-alike) and the truth behind them.
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from common.files import InputError, atomic_path, write_json
 from common.locks import visible
-from demo.phantom import SYSTOLE, Heart, draw_movie, screen, to_pixels
+from demo.phantom import DEPTH_CM, SYSTOLE, Heart, draw_movie, screen, to_pixels
 from inputs.utils import CLASSES
 from settings import SYNTHETIC
 
@@ -29,6 +31,40 @@ FRAME_RATES_HZ = (30, 40, 50, 60)
 ULTRASOUND_MULTIFRAME = "1.2.840.10008.5.1.4.1.1.3.1"
 ECHONET_SIZE = 112
 MEAN_EF, SD_EF = 55.75, 12.37  # percent, of EchoNet-Dynamic
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The patients of a synthetic cohort and the scanner that films them.
+
+    ``frames`` and ``movies_per_patient`` are a number, or (fewest, most) drawn per movie and per
+    patient; ``effect`` says how strongly RV function decides failure: strong, realistic or none.
+    """
+
+    n_patients: int = SYNTHETIC.N_PATIENTS
+    seed: int = SYNTHETIC.SEED
+    effect: str = SYNTHETIC.EFFECT
+    two_class: bool = False
+    movies_per_patient: int | tuple[int, int] = (1, 3)
+    rows: int = SYNTHETIC.ROWS
+    cols: int = SYNTHETIC.COLS
+    frames: int | tuple[int, int] = (SYNTHETIC.MIN_FRAMES, SYNTHETIC.MAX_FRAMES)
+    seconds: float | None = None  # length of every movie, in the place of ``frames``
+    frame_rates_hz: tuple[int, ...] = FRAME_RATES_HZ  # one is drawn per movie
+    depth_cm: tuple[float, float] = (DEPTH_CM, DEPTH_CM)  # least and most, drawn per movie
+    jpeg: bool = False  # JPEG baseline in YBR_FULL_422
+    rgb: bool = False  # three equal channels
+    burnt_in: bool = True  # a scale and a word outside the fan
+    # Adds a short movie, an unlabelled id, a truncated file, a text file and a named patient.
+    hard: bool = False
+
+
+class Shot(NamedTuple):
+    """One movie to draw: its patient, the seeds of everything random in it, its frames."""
+
+    patient: dict
+    seeds: list[int]
+    n_frames: int
 
 
 def draw_population(n_patients: int, seed: int, effect: str, two_class: bool) -> list[dict]:
@@ -67,7 +103,12 @@ def draw_population(n_patients: int, seed: int, effect: str, two_class: bool) ->
 
 
 def draw_heart(
-    patient: dict, rng: np.random.Generator, *, n_frames: int, frame_rate_hz: float
+    patient: dict,
+    rng: np.random.Generator,
+    *,
+    n_frames: int,
+    frame_rate_hz: float,
+    depth_cm: float = DEPTH_CM,
 ) -> Heart:
     """Return the Heart of one movie: pose and timing drawn anew, function of the patient.
 
@@ -94,6 +135,7 @@ def draw_heart(
         cycle=cycle,
         systole=systole,
         first=int(rng.choice(starts or range(cycle))),
+        depth_cm=depth_cm,
     )
 
 
@@ -102,7 +144,8 @@ def movie_truth(
 ) -> dict:
     """Return the planted truth of one movie as plain values (see truth.json in the README)."""
     frames = np.arange(n_frames)
-    annulus_rows, annulus_cols = to_pixels(*heart.annulus(heart.contraction(frames)), rows, cols)
+    annulus = heart.annulus(heart.contraction(frames))
+    annulus_rows, annulus_cols = to_pixels(*annulus, rows, cols, heart.depth_cm)
     phase = (frames + heart.first) % heart.cycle
     return {
         "id": patient["id"],
@@ -113,7 +156,7 @@ def movie_truth(
         "rv_lv_ratio": patient["rv_lv_ratio"],
         "hr_per_min": 60 * frame_rate_hz / heart.cycle,
         "frame_rate_hz": frame_rate_hz,
-        "pixel_mm": 10 * screen(rows, cols)[3],
+        "pixel_mm": 10 * screen(rows, cols, heart.depth_cm)[3],
         "end_diastolic_frames": np.flatnonzero(phase == 0).tolist(),
         "end_systolic_frames": np.flatnonzero(phase == heart.systole).tolist(),
         "annulus_rows": [round(float(x), 4) for x in annulus_rows],
@@ -196,13 +239,21 @@ def _jpeg_bytes(frame):
     return stream.getvalue()
 
 
-def _write_movie(out_dir, name, patient, seeds, *, n_frames, rows, cols, jpeg, rgb):
+def _write_movie(out_dir, name, shot, cohort):
     """Draw and write one DICOM movie; return its truth."""
+    patient, seeds, n_frames = shot
+    rows, cols = cohort.rows, cohort.cols
     rng = np.random.default_rng(seeds)
-    frame_rate_hz = int(rng.choice(FRAME_RATES_HZ))
-    heart = draw_heart(patient, rng, n_frames=n_frames, frame_rate_hz=frame_rate_hz)
-    movie = draw_movie(heart, n_frames, rows, cols, rng)
-    _, _, inside, pixel_cm, *_ = screen(rows, cols)
+    frame_rate_hz = int(rng.choice(cohort.frame_rates_hz))
+    if cohort.seconds is not None:
+        n_frames = round(cohort.seconds * frame_rate_hz)
+    # Drawn apart: the same seed films the same beats at any depth.
+    depth_cm = float(np.random.default_rng([*seeds, 7]).uniform(*cohort.depth_cm))
+    heart = draw_heart(
+        patient, rng, n_frames=n_frames, frame_rate_hz=frame_rate_hz, depth_cm=depth_cm
+    )
+    movie = draw_movie(heart, n_frames, rows, cols, rng, burnt_in=cohort.burnt_in)
+    _, _, inside, pixel_cm, *_ = screen(rows, cols, depth_cm)
     filled_rows, filled_cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     data = dicom_dataset(
         movie,
@@ -211,8 +262,8 @@ def _write_movie(out_dir, name, patient, seeds, *, n_frames, rows, cols, jpeg, r
         frame_rate_hz=frame_rate_hz,
         pixel_cm=pixel_cm,
         box=[int(x) for x in (filled_rows[0], filled_rows[-1], filled_cols[0], filled_cols[-1])],
-        jpeg=jpeg,
-        rgb=rgb,
+        jpeg=cohort.jpeg,
+        rgb=cohort.rgb,
     )
     with atomic_path(out_dir / name) as temporary:
         data.save_as(temporary, enforce_file_format=True)
@@ -221,65 +272,57 @@ def _write_movie(out_dir, name, patient, seeds, *, n_frames, rows, cols, jpeg, r
     )
 
 
+def list_shots(cohort: Cohort, patients: list[dict]) -> dict[str, Shot]:
+    """Return {file name: Shot} of all movies of a cohort."""
+
+    def span(value):
+        return (value, value) if isinstance(value, int) else value
+
+    (low, high), (fewest, most) = span(cohort.movies_per_patient), span(cohort.frames)
+    shots = {}
+    for k, patient in enumerate(patients):
+        rng = np.random.default_rng([cohort.seed, k, 1])
+        for j in range(rng.integers(low, high, endpoint=True)):
+            n_frames = int(rng.integers(fewest, most, endpoint=True))
+            shots[f"{patient['id']}_{j}.dcm"] = Shot(patient, [cohort.seed, k, 2, j], n_frames)
+    if cohort.hard:
+        stranger = {**patients[0], "id": "nobody01"}
+        shots["short.dcm"] = Shot(patients[0], [cohort.seed, 0, 3], 20)
+        shots["unlabelled.dcm"] = Shot(stranger, [cohort.seed, 0, 4], fewest)
+    return shots
+
+
 def write_cohort(
     out_dir: Path,
+    cohort: Cohort | None = None,
     *,
-    n_patients: int = SYNTHETIC.N_PATIENTS,
-    seed: int = SYNTHETIC.SEED,
-    effect: str = SYNTHETIC.EFFECT,
-    rows: int = SYNTHETIC.ROWS,
-    cols: int = SYNTHETIC.COLS,
-    frames: int | tuple[int, int] = (SYNTHETIC.MIN_FRAMES, SYNTHETIC.MAX_FRAMES),
-    movies_per_patient: int | tuple[int, int] = (1, 3),
-    two_class: bool = False,
-    jpeg: bool = False,
-    rgb: bool = False,
-    hard: bool = False,
     workers: int = SYNTHETIC.WORKERS,
+    **given,
 ) -> dict:
     """Write a cohort with planted truth and return the content of its truth.json.
 
     Args:
         out_dir: new or empty folder.
-        frames: number of frames, or (fewest, most) drawn per movie.
-        movies_per_patient: number, or (fewest, most) drawn per patient.
-        effect: how strongly RV function decides failure: strong, realistic or none.
-        hard: add a short movie, an unlabelled id, a truncated file, a text file, a named patient.
+        cohort: what to write; without it ``given`` are fields of a ``Cohort``.
         workers: processes; the files do not depend on it.
     """
+    cohort = Cohort(**given) if cohort is None else replace(cohort, **given)
     out_dir = Path(out_dir)
     if out_dir.is_dir() and visible(out_dir):
         raise InputError(f"{out_dir}: holds files already; give an empty folder or remove it")
-    fewest, most = (frames, frames) if isinstance(frames, int) else frames
-    low, high = (
-        (movies_per_patient,) * 2 if isinstance(movies_per_patient, int) else movies_per_patient
-    )
-    patients = draw_population(n_patients, seed, effect, two_class)
-    jobs = {}
-    for k, patient in enumerate(patients):
-        rng = np.random.default_rng([seed, k, 1])
-        for j in range(rng.integers(low, high, endpoint=True)):
-            n_frames = int(rng.integers(fewest, most, endpoint=True))
-            jobs[f"{patient['id']}_{j}.dcm"] = (patient, [seed, k, 2, j], n_frames)
-    if hard:
-        jobs["short.dcm"] = (patients[0], [seed, 0, 3], 20)
-        jobs["unlabelled.dcm"] = ({**patients[0], "id": "nobody01"}, [seed, 0, 4], fewest)
+    patients = draw_population(cohort.n_patients, cohort.seed, cohort.effect, cohort.two_class)
+    shots = list_shots(cohort, patients)
     out_dir.mkdir(parents=True, exist_ok=True)
     truths = Parallel(n_jobs=workers)(
-        delayed(_write_movie)(
-            out_dir, name, patient, seeds, n_frames=n, rows=rows, cols=cols, jpeg=jpeg, rgb=rgb
-        )
-        for name, (patient, seeds, n) in jobs.items()
+        delayed(_write_movie)(out_dir, name, shot, cohort) for name, shot in shots.items()
     )
-    if hard:
-        _add_broken_files(out_dir, next(iter(jobs)))
+    if cohort.hard:
+        _add_broken_files(out_dir, next(iter(shots)))
     with atomic_path(out_dir / "REDcap_class.csv") as temporary:
         rows_out = [("id", "class"), *((p["id"], p["class"]) for p in patients)]
         _write_csv(temporary, rows_out)
-    truth = {
-        "settings": {"n_patients": n_patients, "seed": seed, "effect": effect},
-        "movies": dict(zip(jobs, truths, strict=True)),
-    }
+    settings = {name: getattr(cohort, name) for name in ("n_patients", "seed", "effect")}
+    truth = {"settings": settings, "movies": dict(zip(shots, truths, strict=True))}
     write_json(out_dir / "truth.json", truth)
     return truth
 

@@ -62,8 +62,8 @@ def text_reader():
     def read(picture):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found, _ = engine(np.repeat(picture[..., None], 3, axis=2), use_cls=False)
-        return [place for box, text, sure in found or [] if (place := _place(box, text, sure))]
+            boxes, _ = engine(np.repeat(picture[..., None], 3, axis=2), use_cls=False)
+        return [place for box, text, sure in boxes or [] if (place := _place(box, text, sure))]
 
     return read
 

@@ -59,19 +59,19 @@ def decide_colour(
     """
     label = label_colour(photometric)
     if stream is not None and stream.colour is not None:
-        found, reason = stream.colour, stream.reason
+        read_as, reason = stream.colour, stream.reason
     else:
         other = RGB if label == YBR else YBR
         shares = {colour: grey_share(components, colour, bits) for colour in (label, other)}
         lies = shares[other] > MANY and shares[label] < CLEARLY * shares[other]
-        found = other if lies else label
-        reason = f"{100 * shares[found]:.0f} % of its pixels are grey only so"
-    if found == label:
-        return found, None
+        read_as = other if lies else label
+        reason = f"{100 * shares[read_as]:.0f} % of its pixels are grey only so"
+    if read_as == label:
+        return read_as, None
     names = {RGB: "RGB", YBR: "YCbCr"}
-    return found, (
-        f"PhotometricInterpretation (0028,0004) says {photometric}, the pixels are {names[found]} "
-        f"({reason}): read as {names[found]}"
+    return read_as, (
+        f"PhotometricInterpretation (0028,0004) says {photometric}, the pixels are "
+        f"{names[read_as]} ({reason}): read as {names[read_as]}"
     )
 
 

@@ -195,9 +195,9 @@ def _walk(data: Dataset, patient_id: str) -> Iterator[Finding]:
         if element.VR == "SQ":
             for item in element.value or ():
                 yield from _walk(item, patient_id)
-        found = _judge(int(tag), element, patient_id)
-        if found is not None:
-            yield found
+        finding = _judge(int(tag), element, patient_id)
+        if finding is not None:
+            yield finding
 
 
 def _judge(tag, element, patient_id):
@@ -257,8 +257,8 @@ def report(path: Path, findings: dict[str, list], mode: str) -> list[str]:
     """
     rows = [
         (name, f.tag, f.keyword, f.level, f.rule)
-        for name, found in sorted(findings.items())
-        for f in found
+        for name, of_file in sorted(findings.items())
+        for f in of_file
     ]
     write_table(path, ("file", "tag", "keyword", "level", "rule"), rows)
     if mode == "ignore":
@@ -272,12 +272,12 @@ def report(path: Path, findings: dict[str, list], mode: str) -> list[str]:
         )
     lines = [f"identity: {line}" for line in identity]
     counts = {}
-    for found in findings.values():
-        for finding in found:
+    for of_file in findings.values():
+        for finding in of_file:
             if finding.level == 2:
                 counts[finding[:2]] = counts.get(finding[:2], 0) + 1
     lines += [f"check {key} {tag} in {n} files" for (tag, key), n in sorted(counts.items())]
-    others = {f.keyword for found in findings.values() for f in found if f.level == 3}
+    others = {f.keyword for of_file in findings.values() for f in of_file if f.level == 3}
     if others:
         lines.append(
             f"{len(others)} more attributes of DICOM PS3.15 table E.1-1 are filled (UIDs, times, "
@@ -289,8 +289,8 @@ def report(path: Path, findings: dict[str, list], mode: str) -> list[str]:
 def identity_lines(findings: dict[str, list]) -> list[str]:
     """Return one line per file with findings of level 1: the file and its tags, never values."""
     lines = []
-    for name, found in sorted(findings.items()):
-        tags = [f"{f.keyword} {f.tag}" for f in found if f.level == 1]
+    for name, of_file in sorted(findings.items()):
+        tags = [f"{f.keyword} {f.tag}" for f in of_file if f.level == 1]
         if tags:
             lines.append(f"{name}: {', '.join(tags)}")
     return lines

@@ -39,9 +39,9 @@ def codec_note(syntax: str, value: bytes) -> str | None:
     """Return a line when the video is of another codec than the transfer syntax names."""
     try:
         with av.open(io.BytesIO(value)) as container:
-            found = container.streams.video[0].codec_context.name
+            codec = container.streams.video[0].codec_context.name
     except (av.FFmpegError, IndexError, ValueError):
         return None
-    if found == CODECS[syntax]:
+    if codec == CODECS[syntax]:
         return None
-    return f"transfer syntax {syntax} means {CODECS[syntax]}, the video is {found}: read as {found}"
+    return f"transfer syntax {syntax} means {CODECS[syntax]}, the video is {codec}: read as {codec}"

@@ -12,20 +12,30 @@ from tqdm import tqdm
 
 from common.cluster import run_jobs
 from common.files import InputError
+from common.hashes import hashed_file
 from inputs.flow import flow_unit
 from inputs.frames import make_movie
 from inputs.manifest import DONE, Keeper, processed_rows, read_manifest, sorted_path, write_manifest
 from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, measure_again, write_stats
-from inputs.storage import stored_flow
+from inputs.storage import check_room, stored_flow
 from inputs.utils import one_writer, read_stats, save_array
 from settings import FARNEBACK, FLOW_UNITS, Settings
 
 
-def convert2OF(source: Path, target: Path, options: dict, nframes: int) -> str | None:
-    """Compute and save the flow of one DICOM; return the fault as text, or None."""
+def convert2OF(
+    source: Path, target: Path, options: dict, nframes: int, *, known_sha256: str | None = None
+) -> str | None:
+    """Compute and save the flow of one DICOM; return the fault as text, or None.
+
+    Args:
+        known_sha256: of the file that the grey movie was made of; another file is a fault.
+    """
     try:
-        made = make_movie(source, options, options, nframes=nframes)
+        with hashed_file(source) as held:
+            made = make_movie(source, options, options, nframes=nframes)
+        if known_sha256 and held.sha256 != known_sha256:
+            return f"{source}: changed since preprocess.py read it; run preprocess.py again"
         save_array(target, stored_flow(made.flow, options.get("store", "float32")))
     except InputError as error:
         return str(error)
@@ -88,9 +98,14 @@ def make_flows(
         return (folder / f"{row['name']}.npy").exists() and known
 
     jobs = [row for row in rows if settings.recalculate or not is_made(row)]
+    check_room(folder, jobs, options, "of")
     calls = (
         delayed(convert2OF)(
-            sorted_path(root, row), folder / f"{row['name']}.npy", options, settings.nframes
+            sorted_path(root, row),
+            folder / f"{row['name']}.npy",
+            options,
+            settings.nframes,
+            known_sha256=row["source_sha256"],
         )
         for row in jobs
     )

@@ -22,21 +22,21 @@ def find_movies(root: Path) -> dict[str, Path]:
 
     A movie wins over the video that it may have been made of.
     """
-    root, found = Path(root), {}
+    root, by_name = Path(root), {}
     for path in visible(root, "*", recursive=True):
         parts = path.relative_to(root)
         name = parts.with_suffix("").as_posix()
         if path.suffix.lower() == ".npy" or (
-            path.suffix.lower() in VIDEO_SUFFIXES and name not in found
+            path.suffix.lower() in VIDEO_SUFFIXES and name not in by_name
         ):
-            found[name] = path
-    return found
+            by_name[name] = path
+    return by_name
 
 
 def match_labels(
-    labels: Path, labelled: list[tuple[str, str, int]], found: dict[str, Path]
+    labels: Path, labelled: list[tuple[str, str, int]], by_name: dict[str, Path]
 ) -> list[tuple[str, str]]:
-    """Return [(name in ``found``, class)] of a table of labels.
+    """Return [(name in ``by_name``, class)] of a table of labels.
 
     A label names a file by its path below the root, or by the end of that path where only one file
     ends so: Kinetics numbers its videos anew in every class.
@@ -44,7 +44,7 @@ def match_labels(
     Args:
         labels: the table, for messages.
         labelled: [(file, class, row of the table)].
-        found: of ``find_movies``.
+        by_name: of ``find_movies``.
 
     Raises:
         InputError: all files that are missing, that several paths end with, or that have two
@@ -56,9 +56,9 @@ def match_labels(
         name = path.as_posix()
         if path.suffix.lower() in (".npy", *VIDEO_SUFFIXES):
             name = path.with_suffix("").as_posix()
-        hits = [name] if name in found else [n for n in found if n.endswith(f"/{name}")]
+        hits = [name] if name in by_name else [n for n in by_name if n.endswith(f"/{name}")]
         if len(hits) != 1:
-            shown = ", ".join(str(found[hit]) for hit in hits[:3])
+            shown = ", ".join(str(by_name[hit]) for hit in hits[:3])
             what = f"is any of {shown}; write the path" if hits else "is not below the root"
             faults.append(f"{labels}: row {row}: {file} {what}")
         elif table.setdefault(hits[0], label) != label:

@@ -55,11 +55,11 @@ def read_manifest(root: Path) -> list[dict]:
     path = manifest_path(root)
     if not path.is_file():
         return []
-    found = read_rows(path)
-    names = tuple(found[0]) if found else BASE
+    stored = read_rows(path)
+    names = tuple(stored[0]) if stored else BASE
     if names[: len(BASE)] != BASE or set(names) - set(MANIFEST):
         raise InputError(f"{path}: columns {names}, expected {MANIFEST}; remove it")
-    rows = [{name: row.get(name) or "" for name in MANIFEST} for row in found]
+    rows = [{name: row.get(name) or "" for name in MANIFEST} for row in stored]
     for row in rows:
         row["key"] = row["key"] or row["sop_instance_uid"]
     return rows

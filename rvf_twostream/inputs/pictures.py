@@ -136,7 +136,7 @@ def fragments(source: PixelData, wanted: int | None) -> list[tuple[int, int]]:
             f"{source.path}: compressed pixel data (7FE0,0010) is damaged ({brief(error)}), "
             f"expected {wanted or 'some'} frames; copy the file again"
         ) from None
-    found = []
+    parts = []
     for place in places:
         handle.seek(place + 4)
         length = int.from_bytes(handle.read(4), "little")
@@ -145,8 +145,8 @@ def fragments(source: PixelData, wanted: int | None) -> list[tuple[int, int]]:
                 f"{source.path}: the last of {len(places)} pieces of pixel data is cut, "
                 f"{wanted or 'some'} frames expected; copy the file again"
             )
-        found.append((place + 8, length))
-    return [(place, length) for place, length in found if length]
+        parts.append((place + 8, length))
+    return [(place, length) for place, length in parts if length]
 
 
 def group_pictures(
@@ -170,15 +170,17 @@ def group_pictures(
             pictures.append([part])
         else:
             pictures[-1].append(part)  # a picture may be spread over fragments
-    found = len(pictures)
+    n_pictures = len(pictures)
     if wanted is None:
         return pictures, []
-    if found < wanted:
-        raise InputError(f"{source.path}: {found} frames found, {wanted} expected; the file is cut")
+    if n_pictures < wanted:
+        raise InputError(
+            f"{source.path}: {n_pictures} frames found, {wanted} expected; the file is cut"
+        )
     notes = []
-    if found > wanted:
+    if n_pictures > wanted:
         notes.append(
-            f"{found} frames found, NumberOfFrames (0028,0008) says {wanted}: rest left out"
+            f"{n_pictures} frames found, NumberOfFrames (0028,0008) says {wanted}: rest left out"
         )
     return pictures[:wanted], notes
 

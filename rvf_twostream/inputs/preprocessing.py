@@ -12,16 +12,17 @@ from tqdm import tqdm
 
 from common.cluster import run_jobs
 from common.files import InputError, read_json, sha256, write_json
+from common.hashes import hashed_file
 from inputs.burnt_text import find_text, text_reader
 from inputs.contact_sheet import save_picture, write_sheets
 from inputs.deid import report
-from inputs.flow_files import save_flow
+from inputs.flow_files import flow_options, save_flow
 from inputs.frames import make_movie
 from inputs.manifest import DONE, Keeper, manifest_path, sorted_path
 from inputs.recipe import options_hash
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, write_stats
 from inputs.sorting import FAILED, PROCESSED, SORTED, scan, sort_dicoms, write_manifest
-from inputs.storage import stored_grey
+from inputs.storage import check_room, stored_grey
 from inputs.utils import (
     CLASSES,
     one_writer,
@@ -30,7 +31,7 @@ from inputs.utils import (
     save_array,
     split_file,
 )
-from settings import Settings
+from settings import Settings, flow_settings
 
 # How a movie is made.
 OPTIONS = ("crop", "grey", "resample_fps", "frame_rate", "nrows", "ncols", "store")
@@ -54,10 +55,9 @@ def preprocess_dicom(
     source, stem = sorted_path(root, row), row["name"]
     try:
         stamp = source_stamp(source)
-        made = make_movie(source, options, flow, nframes=nframes)
-        digest = sha256(source)
-        if source_stamp(source) != stamp:
-            raise InputError("changed while it was read; run the same command again")
+        with hashed_file(source) as held:
+            made = make_movie(source, options, flow, nframes=nframes)
+        digest = held.sha256
         movie = stored_grey(made.grey, options["store"])
         save_array(root / GREY_STREAM.made / f"{stem}.npy", movie)
         save_picture(root, stem, made.low, made.high)
@@ -108,6 +108,15 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
     return rows
 
 
+def flow_beside(settings: Settings) -> dict | None:
+    """Return the options of the flow of --with_flow, None without; at full size, as published."""
+    if settings.with_flow == "none":
+        return None
+    grey = {name: getattr(settings, name) for name in OPTIONS}
+    size = {"nrows": settings.nrows, "ncols": settings.ncols}
+    return flow_options(grey, flow_settings(**size, flow_unit=settings.with_flow))
+
+
 def is_made(root: Path, row: dict, recipe: str) -> bool:
     """Say whether a row's movie is there and was made of this file in this way."""
     if not (root / GREY_STREAM.made / f"{row['name']}.npy").exists() or row["recipe"] != recipe:
@@ -134,6 +143,9 @@ def make_movies(
     todo = [row for row in rows if row["status"] == SORTED]
     recipe = options_hash(options)
     jobs = [row for row in todo if settings.recalculate or not is_made(root, row, recipe)]
+    check_room(root / GREY_STREAM.made, jobs, options, "grey")
+    if flow is not None:
+        check_room(root / FLOW_STREAM.made, jobs, flow, "of")
     calls = (
         delayed(preprocess_dicom)(root, _plain(row), options, settings.nframes, flow)
         for row in jobs

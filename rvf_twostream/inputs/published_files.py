@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import InputError, raise_faults, write_json
+from common.locks import visible
 from inputs.flow import farneback_defaults
 from inputs.utils import one_writer, save_array
 from settings import NCOLS, NROWS
@@ -122,7 +123,7 @@ def convert_file(path: Path) -> Path | None:
 @one_writer
 def convert_root(root: Path) -> None:
     """Convert all pickles below ``root``; good ones are written even when others are refused."""
-    paths = sorted(root.rglob("*.pkl"))
+    paths = visible(root, "*.pkl", recursive=True)
     if not paths:
         raise InputError(
             f"{root}: no *.pkl files; --root names a data set of the published project"

@@ -207,7 +207,7 @@ def _check_pair(root, grey, flow):
         )
 
 
-def split_recipe_file(root: Path, splitnum: int) -> Path:
+def split_recipe_file(root: Path, splitnum: int | str) -> Path:
     """Return the path of the JSON that names the recipe of a split's linked movies."""
     return Path(root) / f"split{splitnum}_recipe.json"
 

@@ -6,16 +6,17 @@ The body of ``split_data.py``, whose docstring lists the files.
 import hashlib
 import shutil
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 
-from common.files import InputError, raise_faults
+from common.files import InputError, raise_faults, read_json, sha256, write_json
 from common.locks import visible
 from common.tables import write_table
 from inputs.manifest import DONE, manifest_path, processed_rows, read_manifest
-from inputs.recipe import note_split
+from inputs.recipe import note_split, split_recipe_file
 from inputs.scaling import FLOW_STREAM, GREY_STREAM, is_raw
 from inputs.sorting import link_or_copy
 from inputs.utils import (
@@ -33,6 +34,26 @@ from inputs.utils import (
 from settings import SPLIT
 
 STREAMS = {"greyscale": GREY_STREAM, "OF": FLOW_STREAM}
+DRAWN_FILE = "drawn_splits.json"  # SHA-256 of the split files that --make_splits wrote
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How split files are drawn.
+
+    With more than one split every patient is in the test set of exactly one; of a single split
+    the test set is ``test_fraction`` of the patients.
+    """
+
+    csv_name: str = "REDcap_class.csv"
+    seed: int = SPLIT.SEED
+    stratify: bool = False  # give every set its share of positive patients
+    val_fraction: float = SPLIT.VAL_FRACTION  # part of all patients in the validation set
+    test_fraction: float = SPLIT.TEST_FRACTION
+    threshold: int = SPLIT.THRESHOLD  # a class index above it is positive
+    first: int = 0  # number of the first file; another number is another draw
+    all_patients: bool = False  # of the class file, not only those whose movies were made already
+    alone: bool = False  # split files of an earlier, larger draw do not stay beside the new ones
 
 
 def make_sortmap(path: Path) -> dict[str, str]:
@@ -227,40 +248,71 @@ def split_root(
 
 @one_writer
 def make_splits(
-    root: Path,
-    k: int,
-    *,
-    csv_name: str = "REDcap_class.csv",
-    seed: int = SPLIT.SEED,
-    stratify: bool = False,
-    val_fraction: float = SPLIT.VAL_FRACTION,
-    test_fraction: float = SPLIT.TEST_FRACTION,
-    threshold: int = SPLIT.THRESHOLD,
-    recalculate: bool = False,
-    first: int = 0,
-    all_patients: bool = False,
+    root: Path, k: int, draw: Draw | None = None, *, recalculate: bool = False, **given
 ) -> list[Path]:
     """Write ``split_allocation_0..k-1.csv`` by patient and return their paths.
 
     Args:
-        k: with 2 or more, every patient is in the test set of exactly one split; with 1 the test
-            set is ``test_fraction`` of the patients.
-        stratify: give every set its share of positive patients.
-        val_fraction: part of all patients in the validation set.
-        recalculate: replace existing files that differ.
-        first: number of the first file; another number is another draw.
-        all_patients: of the class file, not only those whose movies were made already.
+        draw: how; without it ``given`` are fields of a ``Draw``.
+        recalculate: replace existing files that differ, remove those of an earlier, larger draw.
     """
-    classes = make_redcapmap(root / csv_name)
-    if (root / "classmap.json").exists() and not all_patients:
+    draw = Draw(**given) if draw is None else replace(draw, **given)
+    tables = draw_tables(root, k, draw)
+    for path, table in tables.items():
+        if path.exists() and not recalculate and read_split(path) != table:
+            raise InputError(f"{path}: exists with another allocation; --recalculate replaces it")
+    older = older_splits(root, k) if draw.alone else []
+    if older and not recalculate:
+        raise InputError(
+            f"{older[0]}: {len(older)} split files of an earlier draw of more splits; "
+            "--recalculate removes them"
+        )
+    for path, table in tables.items():
+        write_table(path, ("id", "set"), table.items())
+    for path in older:
+        remove_split(root, path)
+    if draw.alone:
+        write_json(root / DRAWN_FILE, {path.name: sha256(path) for path in tables})
+    return list(tables)
+
+
+def older_splits(root: Path, k: int) -> list[Path]:
+    """Return the split files beyond the first ``k`` that an earlier draw wrote, unchanged since."""
+    record = root / DRAWN_FILE
+    drawn = read_json(record, remedy="remove it") if record.is_file() else {}
+    new = {split_file(root, number) for number in range(k)}
+    others = [path for path in visible(root, split_file(root, "*").name) if path not in new]
+    return [path for path in others if path.name in drawn and sha256(path) == drawn[path.name]]
+
+
+def remove_split(root: Path, path: Path) -> None:
+    """Remove a split file with the links and the recipe that were made from it."""
+    number = path.stem.removeprefix(split_file(root, "").stem)
+    for stream in STREAMS:
+        for name in SETS:
+            folder = root / stream / f"split{number}_{name}"
+            if folder.is_dir():
+                shutil.rmtree(folder)
+    split_recipe_file(root, number).unlink(missing_ok=True)
+    path.unlink()
+    print(f"{path.name}: of an earlier draw of more splits, removed with its links")
+
+
+def draw_tables(root: Path, k: int, draw: Draw) -> dict[Path, dict[str, str]]:
+    """Return {split file: {patient: set}} of ``k`` splits."""
+    classes = make_redcapmap(root / draw.csv_name)
+    if (root / "classmap.json").exists() and not draw.all_patients:
         with_movies = {movie_id(stem) for stem in read_classmap(root)}
         classes = {patient: c for patient, c in classes.items() if patient in with_movies}
     if len(classes) < max(k, 3):
-        raise InputError(f"{root / csv_name}: {len(classes)} patients, at least {max(k, 3)} needed")
-    rng = np.random.default_rng([seed, k] + [first] * bool(first))
+        raise InputError(
+            f"{root / draw.csv_name}: {len(classes)} patients, at least {max(k, 3)} needed"
+        )
+    rng = np.random.default_rng([draw.seed, k] + [draw.first] * bool(draw.first))
     groups = {}
     for patient in sorted(classes):
-        groups.setdefault(classes[patient] > threshold if stratify else 0, []).append(patient)
+        positive = classes[patient] > draw.threshold
+        groups.setdefault(positive if draw.stratify else 0, []).append(patient)
     # Positions in 0..1 interleave the groups; every set then takes a run of that order.
     place = {}
     for members in groups.values():
@@ -268,19 +320,15 @@ def make_splits(
         place.update(zip(members, positions.tolist(), strict=True))
     order = sorted(place, key=lambda patient: (place[patient], patient))
     n = len(order)
-    n_val = max(1, round(val_fraction * n))
+    n_val = max(1, round(draw.val_fraction * n))
     tables = {}
     for fold in range(k):
         start = fold * n // k
-        n_test = (fold + 1) * n // k - start if k > 1 else max(1, round(test_fraction * n))
+        n_test = (fold + 1) * n // k - start if k > 1 else max(1, round(draw.test_fraction * n))
         sets = ["test"] * n_test + ["val"] * n_val + ["train"] * (n - n_test - n_val)
         if "train" not in sets:
             raise InputError(f"{n} patients are too few for --make_splits {k}; take fewer")
         turned = order[start:] + order[:start]
-        tables[split_file(root, first + fold)] = dict(sorted(zip(turned, sets[:n], strict=True)))
-    for path, table in tables.items():
-        if path.exists() and not recalculate and read_split(path) != table:
-            raise InputError(f"{path}: exists with another allocation; --recalculate replaces it")
-    for path, table in tables.items():
-        write_table(path, ("id", "set"), table.items())
-    return list(tables)
+        path = split_file(root, draw.first + fold)
+        tables[path] = dict(sorted(zip(turned, sets[:n], strict=True)))
+    return tables

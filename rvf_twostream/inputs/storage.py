@@ -6,12 +6,16 @@ applied when clips are read, those of the weights at prediction: a data set has 
 Letters in shape comments: n frames, t frames of a clip, r rows, c columns, k channels.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from common.limits import check_free_space
+
 STORES = ("compact", "float32")
 GREY_TOP = 255  # stored value of a movie's maximum
+PIXEL_BYTES = {"grey": {"compact": 1, "float32": 4}, "of": {"compact": 4, "float32": 8}}
 
 
 class Scaling(NamedTuple):
@@ -25,6 +29,27 @@ class Scaling(NamedTuple):
     def zscore(cls, mean: float, std: float, *, compact: bool = False) -> "Scaling":
         """Return the scaling (x - mean) / std of raw movies."""
         return cls(1 / std, -mean / std, compact)
+
+
+def check_room(folder: Path, rows: list[dict], options: dict, stream: str) -> None:
+    """Raise InputError when movies still to be made have no room on the disk.
+
+    Args:
+        folder: of the stored movies; those that are replaced count as room.
+        rows: of the manifest: name, frames and fps as the headers tell them.
+        options: nrows, ncols, store and resample_fps.
+        stream: grey or of.
+    """
+    pixels = options["nrows"] * options["ncols"]
+    n_bytes = 0
+    for row in rows:
+        n_frames, rate = float(row["frames"] or 0), float(row["fps"] or 0)
+        if options["resample_fps"] and rate:
+            n_frames *= options["resample_fps"] / rate
+        n_bytes += n_frames * pixels * PIXEL_BYTES[stream][options["store"]]
+        old = Path(folder) / f"{row['name']}.npy"
+        n_bytes -= old.stat().st_size if old.exists() else 0
+    check_free_space(folder, max(n_bytes, 0), f"{len(rows)} movies")
 
 
 def stored_grey(movie: np.ndarray, store: str) -> np.ndarray:

@@ -139,7 +139,7 @@ def read_split(path: Path) -> dict[str, str]:
     return read_table(path, SETS)
 
 
-def split_file(root: Path, splitnum: int) -> Path:
+def split_file(root: Path, splitnum: int | str) -> Path:
     """Return the path of split file ``splitnum`` of a data set."""
     return Path(root) / f"split_allocation_{splitnum}.csv"
 

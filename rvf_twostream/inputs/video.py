@@ -72,7 +72,7 @@ def check_whole(path: Path) -> None:
 
     The decoder fills the rest of a cut frame with grey and counts it as read.
     """
-    found = Path(path).stat().st_size
+    n_bytes = Path(path).stat().st_size
     with open(path, "rb") as handle:
         head = handle.read(12)
         if head[:4] == b"RIFF":
@@ -81,24 +81,24 @@ def check_whole(path: Path) -> None:
         elif head[:4] == EBML:
             wanted = _matroska_size(handle)
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            wanted = _mp4_size(path, handle, found)
+            wanted = _mp4_size(path, handle, n_bytes)
         else:
             return
-    if wanted is not None and found < wanted:
-        raise InputError(f"{path}: {found} bytes found, {wanted} expected; the file is cut")
+    if wanted is not None and n_bytes < wanted:
+        raise InputError(f"{path}: {n_bytes} bytes found, {wanted} expected; the file is cut")
 
 
-def _mp4_size(path, handle, found):
+def _mp4_size(path, handle, n_bytes):
     """Return where the last box of an MP4 ends; without its index it is cut as well."""
     place, names = 0, set()
-    while place + 8 <= found:
+    while place + 8 <= n_bytes:
         handle.seek(place)
         head = handle.read(16)
         size, name = int.from_bytes(head[:4], "big"), head[4:8]
         size = int.from_bytes(head[8:16], "big") if size == 1 else size
         names.add(name)
         if size == 0:  # up to the end
-            place = found
+            place = n_bytes
         elif size < 8:
             break
         place += size

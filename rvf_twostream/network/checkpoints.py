@@ -4,7 +4,7 @@ The JSON holds kind, depth, width, input size, class rule, normalisation, traini
 """
 
 import collections
-import os
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from common.files import InputError, atomic_path, read_json, sha256, write_json
+from common.files import InputError, read_json, sha256, write_bytes, write_json
 
 if TYPE_CHECKING:  # a description is read without the start of TensorFlow
     import keras
@@ -36,17 +36,22 @@ def save_weights(model: "keras.Model", path: Path, info: dict) -> None:
 
 def save_h5(model: "keras.Model", path: Path, attribute: str | None = None) -> None:
     """Write weights, and the optimiser of a compiled model; ``attribute`` is a text in the file."""
-    with atomic_path(path) as temporary:
-        # Keras insists on the double suffix, which the temporary name need not have.
-        draft = temporary.with_name(temporary.name + SUFFIX)
-        try:
-            model.save_weights(draft)
-            if attribute is not None:
-                with h5py.File(draft, "r+") as handle:
-                    handle.attrs["state"] = np.bytes_(attribute.encode("utf-8"))
-            os.replace(draft, temporary)
-        finally:
-            draft.unlink(missing_ok=True)
+    buffer = WeightsBuffer()
+    model.save_weights(buffer)
+    if attribute is not None:
+        with h5py.File(buffer, "r+") as handle:
+            handle.attrs["state"] = np.bytes_(attribute.encode("utf-8"))
+    write_bytes(path, buffer.getbuffer())
+
+
+class WeightsBuffer(io.BytesIO):
+    """Weights in memory: HDF5 that runs out of disk space ends the process in its close.
+
+    Keras asks for the ending of the name and takes buffers.
+    """
+
+    def __str__(self):
+        return f"buffer{SUFFIX}"
 
 
 def require_file(path: str | Path) -> None:
@@ -82,7 +87,7 @@ def read_info(weights: str | Path, *, kind: str | None = None) -> dict:
     info = read_json(path, remedy="restore the file that was written with the weights")
     try:
         depth, width, size = int(info["depth"]), int(info["width"]), list(info["input_size"])
-        found = info["kind"]
+        stored_kind = info["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the description of a model ({error!r}); restore the file that was "
@@ -97,8 +102,8 @@ def read_info(weights: str | Path, *, kind: str | None = None) -> dict:
             "belongs to another description, copy or train it again"
         )
     require_file(weights)
-    if kind is not None and found != kind:
-        raise InputError(f"{weights}: holds a {found} model, expected a {kind} model")
+    if kind is not None and stored_kind != kind:
+        raise InputError(f"{weights}: holds a {stored_kind} model, expected a {kind} model")
     return info
 
 
@@ -107,16 +112,16 @@ def _check_complete(model, path):
     wanted = {"layers": len(model.weights)}
     if getattr(model, "optimizer", None) is not None:
         wanted["optimizer"] = len(model.optimizer.variables)
-    found = collections.Counter()
+    counts = collections.Counter()
 
     def count(name, item):
-        found[name.split("/")[0]] += isinstance(item, h5py.Dataset)
+        counts[name.split("/")[0]] += isinstance(item, h5py.Dataset)
 
     with h5py.File(path, "r") as handle:
         handle.visititems(count)
     for part, n in wanted.items():
-        if found[part] != n:
-            raise ValueError(f"{found[part]} arrays of {part}, {n} needed")
+        if counts[part] != n:
+            raise ValueError(f"{counts[part]} arrays of {part}, {n} needed")
 
 
 def load_weights(model: "keras.Model", path: str | Path) -> None:

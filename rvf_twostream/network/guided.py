@@ -95,7 +95,7 @@ def innvestigate_gradients(
         )
     logits = logits_of(model, clips)
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        given, answer = Path(folder) / "given.npz", Path(folder) / "found.npz"
         shape = {key: info[key] for key in ("depth", "width", "input_size")}
         arrays = {variable.path: np.asarray(variable) for variable in model.weights}
         # innvestigate scales its result by the output and starts backwards with the output's sign:
@@ -105,12 +105,12 @@ def innvestigate_gradients(
         arrays["preds/bias"] = sign * arrays["preds/bias"] + 1.0 + np.abs(logits).max()
         clips = {f"clip/{stream}": clip for stream, clip in clips.items()}
         np.savez(given, shape=np.array(json.dumps(shape)), **arrays, **clips)
-        command = [str(python), str(HERE / "innvestigate_worker.py"), str(given), str(found)]
+        command = [str(python), str(HERE / "innvestigate_worker.py"), str(given), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise InputError(f"innvestigate in {python} failed: {last}")
-        with np.load(found, allow_pickle=False) as arrays:
+        with np.load(answer, allow_pickle=False) as arrays:
             return arrays["grey"], arrays["of"], logits
 
 

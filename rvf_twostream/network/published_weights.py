@@ -57,7 +57,7 @@ def published_layers(path: Path) -> dict[str, list]:
 
 def _published_groups(path):
     """Return the layers of ``published_layers`` unchecked."""
-    found = {"conv3d": {}, "batch_normalization": {}, "preds": {}}
+    groups = {"conv3d": {}, "batch_normalization": {}, "preds": {}}
     with h5py.File(path, "r") as handle:
         root = handle.get("model_weights", handle)  # save() nests what save_weights() does not
         for name in root:
@@ -71,8 +71,8 @@ def _published_groups(path):
                     arrays[key.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(item)
 
             root[name].visititems(collect)
-            found[match[1] or "preds"][int(match[2] or 0)] = arrays
-    return {kind: [group[n] for n in sorted(group)] for kind, group in found.items()}
+            groups[match[1] or "preds"][int(match[2] or 0)] = arrays
+    return {kind: [group[n] for n in sorted(group)] for kind, group in groups.items()}
 
 
 def published_shape(path: Path, *, depth: int | None = None) -> tuple[str, int, int]:
@@ -136,9 +136,9 @@ def load_published(model: keras.Model, path: Path) -> None:
             name = variable.path.rsplit("/", 1)[1]
             value = arrays.get(name)
             if value is None or value.shape != tuple(variable.shape):
-                found = "nothing" if value is None else f"shape {value.shape}"
+                stored = "nothing" if value is None else f"shape {value.shape}"
                 raise InputError(
-                    f"{path}: {found} for {variable.path}, expected shape {tuple(variable.shape)}"
+                    f"{path}: {stored} for {variable.path}, expected shape {tuple(variable.shape)}"
                 )
             values.append((variable, value))
     for variable, value in values:

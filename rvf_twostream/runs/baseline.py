@@ -3,6 +3,7 @@
 Both are logistic regressions on the training patients of the same split, beside the network.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from analysis.metrics import summarise
 from analysis.motion_numbers import logistic_scores, motion_numbers
-from common.files import InputError, write_json
+from common.files import write_json
 from inputs.movies import Movie, fixed_starts, list_pairs, movie_clips
 from inputs.recipe import fit_to_model
 from inputs.storage import values
@@ -54,7 +55,10 @@ def embedding(weights: Path, args: Settings) -> Callable[[Movie], np.ndarray]:
 
 
 def baselines(args: Settings, info: dict, sets: list[str], folder: Path) -> dict:
-    """Fit and write the baselines of a split; return {baseline: {set: summary over patients}}."""
+    """Fit and write the baselines of a split; return {baseline: {set: summary over patients}}.
+
+    A training set of one class has none, which is said.
+    """
     nframes, nrows, ncols = info["input_size"]
     size = {"nframes": nframes, "nrows": nrows, "ncols": ncols}
     classmap = read_classmap(args.root)
@@ -67,15 +71,19 @@ def baselines(args: Settings, info: dict, sets: list[str], folder: Path) -> dict
         kinds[f"features of {args.baseline_weights.name}"] = embedding(args.baseline_weights, args)
     result, rows = {}, []
     for kind, numbers in kinds.items():
-        found = {name: patient_numbers(members, numbers) for name, members in movies.items()}
-        _, classes, table = found["train"]
+        of_set = {name: patient_numbers(members, numbers) for name, members in movies.items()}
+        _, classes, table = of_set["train"]
         labels = classes > args.threshold
         if len(set(labels.tolist())) < 2:
-            raise InputError(f"{args.root}: training set of split {args.splitnum} has one class")
-        scores = logistic_scores((table, labels), {name: found[name][2] for name in sets})
+            print(
+                f"warning: the training set of split {args.splitnum} has one class: no baseline",
+                file=sys.stderr,
+            )
+            return {}
+        scores = logistic_scores((table, labels), {name: of_set[name][2] for name in sets})
         result[kind] = {}
         for name in sets:
-            ids, classes, _ = found[name]
+            ids, classes, _ = of_set[name]
             y = classes > args.threshold
             result[kind][name] = summarise(y, scores[name], ids, seed=args.seed)
             rows += [

@@ -3,6 +3,7 @@
 The body of ``visualize_GBP.py``, whose docstring lists the files.
 """
 
+import itertools
 import shutil
 import sys
 import time
@@ -14,9 +15,10 @@ import numpy as np
 
 from analysis.gbp_pictures import save_gif, save_gradcam, save_pictures
 from analysis.gradient_maps import scaled_frames, stack_streams
-from common.files import write_json
+from common.files import InputError, write_json
 from common.locks import hold
 from common.tables import read_rows, write_rows
+from inputs.fan import fan_of, outside_share
 from inputs.movies import Movie, list_pairs, movie_clips, random_starts
 from inputs.recipe import fit_to_model
 from inputs.storage import Scaling
@@ -27,6 +29,12 @@ from network.model_zoo import two_stream
 from runs.picture_folder import FOLDER_NAME, settings_of
 from settings import Settings
 
+KINDS = {  # (failure, called failure at 0.5): words
+    (True, True): "failure, called failure",
+    (False, False): "no failure, called none",
+    (True, False): "failure, missed",
+    (False, True): "no failure, called failure",
+}
 PICTURE_SIZE = (1152, 384)  # rows, columns of the published pictures, pixels
 
 
@@ -37,6 +45,35 @@ def choose_clips(movies: list[Movie], nsamples: int, nframes: int, seed: int) ->
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(movies))[:nsamples]
     return [(movies[i], random_starts(movies[i].n_frames, nframes, 1, rng)[0]) for i in order]
+
+
+def choose_kinds(movies: list[Movie], nsamples: int, rows: list[dict]) -> list[tuple]:
+    """Return [(movie, start)]: in turn a movie of each kind, the most typical of it first.
+
+    A kind is a label and what the cut at 0.5 calls it; typical is a probability near the kind's
+    median. The clip is the middle one of those behind the probability.
+
+    Args:
+        rows: of predictions.csv.
+    """
+    known = {row["file"]: row for row in rows}
+    groups = {kind: [] for kind in KINDS}
+    for movie in movies:
+        if movie.stem in known:
+            row = known[movie.stem]
+            groups[kind_of(row)].append((float(row["probability"]), movie))
+    for kind, group in groups.items():
+        middle = np.median([p for p, _ in group]) if group else 0
+        groups[kind] = sorted(group, key=lambda one: (abs(one[0] - middle), one[1].stem))
+    turns = itertools.zip_longest(*groups.values())
+    chosen = [one[1] for turn in turns for one in turn if one is not None][:nsamples]
+    starts = {movie.stem: known[movie.stem]["starts"].split() for movie in chosen}
+    return [(movie, int(starts[movie.stem][len(starts[movie.stem]) // 2])) for movie in chosen]
+
+
+def kind_of(row: dict) -> tuple[bool, bool]:
+    """Return (failure, called failure) of a row of predictions.csv."""
+    return row["y"] == "1", float(row["probability"]) > 0.5
 
 
 def frame_rates(root: Path, info: dict) -> dict[str, float]:
@@ -77,8 +114,8 @@ def explain(
     """Yield (movie, start, clip, gradients, cams, logit) of each chosen clip."""
     nframes = info["input_size"][0]
     clips = [movie_clips(movie, [start], nframes, scaling) for movie, start in chosen]
-    found = gradients(model, info, clips, args)
-    for (movie, start), clip, (grey, flow, logit) in zip(chosen, clips, found, strict=True):
+    results = gradients(model, info, clips, args)
+    for (movie, start), clip, (grey, flow, logit) in zip(chosen, clips, results, strict=True):
         cams = {name: maps[0] for name, maps in grad_cam(model, clip, target=args.target).items()}
         clip = {stream: values[0] for stream, values in clip.items()}
         yield movie, start, clip, {"grey": grey, "of": flow}, cams, float(logit)
@@ -88,6 +125,7 @@ def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args
     """Write all pictures of the chosen clips and index.csv into ``folder``."""
     recipe, scaling = fit_to_model(args.root, args.splitnum, info, args.weights)
     rates = frame_rates(args.root, info)
+    predicted = {} if args.predictions is None else known_rows(args.predictions)
     rows, count = [], {"RVF": 0, "normal": 0}
     for movie, start, clip, gradient, cams, logit in explain(model, info, chosen, args, scaling):
         failed = movie.label_class > args.threshold
@@ -121,9 +159,37 @@ def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args
                 "engine": args.engine,
                 "frame_rate_hz": rate,
                 "recipe": recipe.hash if recipe else "",
+                **beside_gradient(movie, gradient, predicted.get(movie.stem)),
             }
         )
     write_rows(folder / "index.csv", rows)
+
+
+def known_rows(path: Path) -> dict[str, dict]:
+    """Return {movie: row} of predictions.csv."""
+    rows = read_rows(path)
+    lacking = {"file", "y", "probability", "starts"} - set(rows[0] if rows else ())
+    if lacking:
+        raise InputError(
+            f"{path}: no column {sorted(lacking)[0]}; give predictions.csv of predict.py"
+        )
+    return {row["file"]: row for row in rows}
+
+
+def beside_gradient(movie: Movie, gradient: dict[str, np.ndarray], row: dict | None) -> dict:
+    """Return what index.csv says of a movie's kind and of its gradient outside the fan.
+
+    Args:
+        gradient: {"grey": (t,r,c,1), "of": (t,r,c,2)}.
+        row: of predictions.csv, or None.
+    """
+    fan = fan_of(movie)
+    shares = {f"outside_{name}": None for name in (*gradient, "area")}
+    if fan is not None:
+        shares |= {f"outside_{name}": outside_share(g, fan) for name, g in gradient.items()}
+        shares["outside_area"] = float(np.mean(~fan))
+    kind = "" if row is None else KINDS[kind_of(row)]
+    return {"kind": kind, "movie_probability": row and float(row["probability"]), **shares}
 
 
 def draw_set(args: Settings) -> None:
@@ -145,7 +211,12 @@ def draw_set(args: Settings) -> None:
         ncols=ncols,
         short=[],
     )
-    chosen = choose_clips(movies, args.nsamples, nframes, args.seed)
+    if args.predictions is None:
+        chosen = choose_clips(movies, args.nsamples, nframes, args.seed)
+    else:
+        chosen = choose_kinds(movies, args.nsamples, list(known_rows(args.predictions).values()))
+        if not chosen:
+            raise InputError(f"{args.predictions}: holds no movie of the {args.set} set")
     hold(args.out)
     # Drawn beside its final place: a killed run leaves no half-filled folder under the final name.
     draft = folder.with_name(f".{folder.name}.draft")

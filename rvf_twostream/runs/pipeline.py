@@ -14,6 +14,7 @@ from runs.prediction import predict_weights
 from runs.pretrain import train_stream
 from runs.twostream import train
 from settings import (
+    BESIDE,
     DEVICE,
     MODEL,
     PICTURES,
@@ -81,8 +82,8 @@ def run_networks(root: Path, run_dir: Path, settings: dict, *, echonet: Path | N
         echonet: prepared EchoNet-Dynamic folder for pre-training, or None.
 
     Returns:
-        dict with ``metrics`` (of predict.py), ``info`` (of the weights), ``predictions`` and
-        ``pictures`` (folders), ``weights``, ``name``.
+        dict with ``metrics`` and ``beside`` (of predict.py), ``info`` (of the weights),
+        ``predictions`` and ``pictures`` (folders), ``weights``, ``name``.
     """
     weights = {"grey": "none", "of": "none"}
 
@@ -104,8 +105,15 @@ def run_networks(root: Path, run_dir: Path, settings: dict, *, echonet: Path | N
     step("predict")
     start()
     predict_weights(
-        with_defaults(PREDICTION, DEVICE, **shared, sets="val,test", n_sample=settings["n_sample"])
+        with_defaults(
+            PREDICTION,
+            DEVICE,
+            **shared | BESIDE | {"baseline": True, "fan_only": True},
+            sets="val,test",
+            n_sample=settings["n_sample"],
+        )
     )
+    predictions = run_dir / "predictions" / f"output_split{settings['splitnum']}"
     step("guided back-propagation")
     start()
     draw_set(
@@ -117,11 +125,12 @@ def run_networks(root: Path, run_dir: Path, settings: dict, *, echonet: Path | N
             nsamples=settings["nsamples"],
             recalculate=True,
             no_center=False,
+            predictions=predictions / "predictions.csv",
         )
     )
-    predictions = run_dir / "predictions" / f"output_split{settings['splitnum']}"
     return {
         "metrics": read_json(predictions / "metrics.json"),
+        "beside": read_json(predictions / "beside.json"),
         "info": read_json(run_dir / f"{name}.json"),
         "predictions": predictions,
         "pictures": run_dir / "guidedbackprop_visualization",

@@ -11,17 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.figures import calibration, roc
-from analysis.metrics import calibration_bins, summarise
+from analysis.figures import CALIBRATION, calibration, roc
+from analysis.metrics import beside_table, calibration_bins, decisions, summarise, text
 from common.files import atomic_path, write_json
 from common.locks import hold
 from common.report import figure_block, table_block, write_report
+from common.tables import safe_cell
+from inputs.fan import fan_clips
 from inputs.movies import Movie, clip_starts, list_pairs, movie_clips, start_seed
 from inputs.recipe import fit_to_model
 from inputs.storage import Scaling
 from inputs.utils import CLASSES, load_movie, movie_id, read_classmap, write_table
 from network.checkpoints import read_info
 from network.model_zoo import two_stream
+from runs.baseline import baselines
 from runs.training import make_forward
 from settings import Settings, chosen_sets
 
@@ -35,6 +38,7 @@ def predict_RVF(
     sampling: str = "random",
     seed: int = 0,
     rescaling: dict[str, Scaling] | None = None,
+    clips_of: Callable = movie_clips,
 ) -> list[dict]:
     """Return one row per movie: mean probability of its clips, their sd and starts.
 
@@ -45,6 +49,7 @@ def predict_RVF(
         rescaling: of ``recipe.fit_to_model``, or None.
         n_sample, sampling: number and choice of clips; random ones come from the seed and the
             movie's content, so that a movie has the same ones in every data set.
+        clips_of: ``movies.movie_clips`` or ``fan.fan_clips``.
 
     All clips of a movie go through the network in one batch.
     """
@@ -52,7 +57,7 @@ def predict_RVF(
     for movie in movies:
         rng = np.random.default_rng([seed, start_seed(load_movie(movie.grey_path), movie.stem)])
         starts = clip_starts(movie.n_frames, nframes, n_sample=n_sample, sampling=sampling, rng=rng)
-        outputs = forward(movie_clips(movie, starts, nframes, rescaling))[:, 0]  # (n_sample,)
+        outputs = forward(clips_of(movie, starts, nframes, rescaling))[:, 0]  # (n_sample,)
         rows.append(
             {
                 "file": movie.stem,
@@ -67,9 +72,13 @@ def predict_RVF(
 
 
 def write_column(path: Path, values: Sequence) -> None:
-    """Write one value per line followed by a comma, as the published script did."""
+    """Write one value per line followed by a comma, as the published script did.
+
+    Differs: a name that a spreadsheet would compute is written as text.
+    """
+    cells = [safe_cell(value) if isinstance(value, str) else value for value in values]
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{value},\n" for value in values), encoding="utf-8")
+        temporary.write_text("".join(f"{cell},\n" for cell in cells), encoding="utf-8")
 
 
 def write_set(folder: Path, name: str, rows: list[dict]) -> None:
@@ -107,11 +116,23 @@ def numbers_of(rows: list[dict], *, seed: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def write_results(
-    folder: Path, rows: list[dict], skipped: list[dict], *, seed: int, title: str
+    folder: Path,
+    rows: list[dict],
+    skipped: list[dict],
+    *,
+    seed: int,
+    title: str,
+    beside: dict[str, dict] | None = None,
 ) -> dict:
-    """Write tables, metrics, figures and report of all sets; return the metrics."""
+    """Write tables, metrics, figures and report of all sets; return the metrics.
+
+    Args:
+        beside: {what was computed beside the network: {set: summary over patients}}.
+    """
+    beside = beside or {}
     patients = patient_rows(rows)
     columns = ("set", "file", "id", "class", "y", "probability", "sd", "starts", "recipe")
+    columns += tuple(name for name in ("probability_fan_only",) if name in rows[0])
     write_table(folder / "predictions.csv", rows, columns)
     write_table(folder / "patients.csv", patients, tuple(patients[0]))
     write_table(folder / "skipped.csv", skipped, ("set", "file", "reason"))
@@ -126,27 +147,43 @@ def write_results(
                 curves.append((f"{label} ({numbers['n']} patients)", y, score))
                 bins.append((name, calibration_bins(y, score)))
     write_json(folder / "metrics.json", result)
+    if beside:
+        write_json(folder / "beside.json", beside)
+    else:
+        (folder / "beside.json").unlink(missing_ok=True)  # of an earlier prediction
     table = [
         dict(zip(("set", "mean_probability", "observed_share", "n"), (name, *group), strict=True))
         for name, groups in bins
         for group in groups
     ]
     write_table(folder / "calibration.csv", table, tuple(table[0]))
-    draw_results(folder, result, curves, bins, skipped, title)
+    roc(curves, folder / "roc.png")
+    calibration(bins, folder / "calibration.png")
+    figures = [
+        {
+            "path": "roc.png",
+            "caption": "Receiver operating characteristic over patients.",
+            "alt": "ROC curves",
+        },
+        {"path": "calibration.png", "caption": CALIBRATION, "alt": "calibration curves"},
+    ]
+    sections = [
+        ("Numbers", table_block(*numbers_table(result))),
+        ("Decisions", table_block(*decisions(result))),
+        ("Figures", figure_block(folder, figures)),
+    ]
+    if beside:
+        sections.insert(1, ("Beside the network", table_block(*beside_table(result, beside))))
+    if skipped:
+        table = [(s["set"], s["file"], s["reason"]) for s in skipped]
+        sections.append(("Skipped", table_block(("set", "file", "reason"), table)))
+    lead = "Probability of RV failure: mean over clips per movie, over movies per patient."
+    write_report(folder, title, lead, sections)
     return result
 
 
-def draw_results(
-    folder: Path,
-    result: dict,
-    curves: list[tuple],
-    bins: list[tuple],
-    skipped: list[dict],
-    title: str,
-) -> None:
-    """Draw ROC and calibration and write the report."""
-    roc(curves, folder / "roc.png")
-    calibration(bins, folder / "calibration.png")
+def numbers_table(result: dict) -> tuple[tuple, list[tuple]]:
+    """Return (header, rows) of the numbers of each set, over movies and over patients."""
     header = (
         "set",
         "of",
@@ -175,31 +212,7 @@ def draw_results(
         for name, levels in result.items()
         for level, m in levels.items()
     ]
-    figures = [
-        {
-            "path": "roc.png",
-            "caption": "Receiver operating characteristic over patients.",
-            "alt": "ROC curves",
-        },
-        {
-            "path": "calibration.png",
-            "caption": "Calibration over patients in fifths.",
-            "alt": "calibration curves",
-        },
-    ]
-    sections = [("Numbers", table_block(header, table)), ("Figures", figure_block(folder, figures))]
-    if skipped:
-        rows = [(s["set"], s["file"], s["reason"]) for s in skipped]
-        sections.append(("Skipped", table_block(("set", "file", "reason"), rows)))
-    lead = "Probability of RV failure: mean over clips per movie, over movies per patient."
-    write_report(folder, title, lead, sections)
-
-
-def text(value: float | Sequence[float] | None) -> str:
-    """Return a number or an interval with three decimals, or a dash."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if np.isscalar(value) else " to ".join(f"{v:.3f}" for v in value)
+    return header, table
 
 
 def predict_weights(args: Settings) -> dict:
@@ -240,27 +253,31 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
         skipped += [
             {"set": name, "file": stem, "reason": f"fewer than {nframes} frames"} for stem in short
         ]
-        found = predict_RVF(
-            forward,
-            movies,
-            nframes=nframes,
-            n_sample=args.n_sample,
-            sampling=args.sampling,
-            seed=args.seed,
-            rescaling=scaling,
-        )
-        for row in found:
+        how = {name: getattr(args, name) for name in ("n_sample", "sampling", "seed")}
+        how |= {"nframes": nframes, "rescaling": scaling}
+        predicted = predict_RVF(forward, movies, **how)
+        if args.fan_only:
+            blanked = predict_RVF(forward, movies, clips_of=fan_clips, **how)
+            for row, other in zip(predicted, blanked, strict=True):
+                row["probability_fan_only"] = other["probability"]
+        for row in predicted:
             row |= {
                 "recipe": recipe.hash if recipe else "",
                 "set": name,
                 "y": int(CLASSES.index(row["class"]) > args.threshold),
             }
-        write_set(folder, name, found)
-        rows += found
+        write_set(folder, name, predicted)
+        rows += predicted
     for entry in skipped:
         print(f"skipped {entry['file']} ({entry['set']}): {entry['reason']}", file=sys.stderr)
     title = f"Predictions of {args.weights.name}, split {args.splitnum}"
-    result = write_results(folder, rows, skipped, seed=args.seed, title=title)
+    beside = {}
+    if args.fan_only:
+        beside["the network, all outside the fan blanked"] = fan_only_numbers(rows, args.seed)
+    if args.baseline:
+        others = baselines(args, info, chosen_sets(args.sets), folder)
+        beside |= {f"logistic regression on {kind}": sets for kind, sets in others.items()}
+    result = write_results(folder, rows, skipped, seed=args.seed, title=title, beside=beside)
     shown = ", ".join(
         f"{name} AUC {text(levels['patients']['auc'])} ({levels['patients']['n']} patients), "
         f"{text(levels['movies']['auc'])} ({levels['movies']['n']} movies)"
@@ -268,7 +285,20 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     )
     clips = f"{args.n_sample} {args.sampling} clips each"
     print(f"{shown}, {clips}, {time.perf_counter() - begun:.0f} s, {folder / 'report.html'}")
+    for kind, sets in beside.items():
+        shown = ", ".join(f"{name} AUC {text(numbers['auc'])}" for name, numbers in sets.items())
+        print(f"beside it, {kind}: {shown} (patients)")
     return result
+
+
+def fan_only_numbers(rows: list[dict], seed: int) -> dict:
+    """Return {set: summary over patients} of the probabilities with all outside the fan blanked."""
+    blanked = [row | {"probability": row["probability_fan_only"]} for row in rows]
+    patients = patient_rows(blanked)
+    return {
+        name: numbers_of([row for row in patients if row["set"] == name], seed=seed)[2]
+        for name in dict.fromkeys(row["set"] for row in patients)
+    }
 
 
 def predict_dicom(args: Settings, info: dict, given: tuple) -> dict:

@@ -102,11 +102,11 @@ def classification_sets(args: Settings, stream: str) -> tuple[dict[str, list[tup
 
     Labels name ``.npy`` movies below the root, or videos, which are decoded into the run's folder.
     """
-    found = find_movies(args.root)
-    labelled = match_labels(args.labels, read_labels(args.labels), found)
-    chosen = {name: found[name] for name, _ in labelled if found[name].suffix.lower() != ".npy"}
+    by_name = find_movies(args.root)
+    labelled = match_labels(args.labels, read_labels(args.labels), by_name)
+    chosen = {name: by_name[name] for name, _ in labelled if by_name[name].suffix.lower() != ".npy"}
     if chosen:
-        found |= movies_of_videos(
+        by_name |= movies_of_videos(
             chosen,
             args.ckptdir / f"{args.model_prefix}_movies",
             stream,
@@ -124,7 +124,7 @@ def classification_sets(args: Settings, stream: str) -> tuple[dict[str, list[tup
         stems = [stem for stem, label in labelled if label == name]
         for k, chosen in enumerate(rng.permutation(len(stems))):
             group = "val" if k % VAL_EVERY == 1 else "train"
-            sets[group].append((found[stems[chosen]], index))
+            sets[group].append((by_name[stems[chosen]], index))
     if not sets["val"]:
         raise InputError(f"{args.labels}: every class has one movie; at least one needs two")
     return sets, names
@@ -241,6 +241,7 @@ def build(
         )
         trained = keras.Model(model.inputs, model.outputs)
         trained.compile(optimizer=optimizer)
+    run.check_room(model)
     if run.state["epoch"]:
         run.load_last(trained)
         print(f"resuming after epoch {run.state['epoch']} of {args.epoch}")

@@ -20,6 +20,7 @@ import h5py
 import keras
 
 from common.files import InputError, read_json, write_json
+from common.limits import check_free_space
 from common.locks import visible
 from common.tables import write_rows
 from network.checkpoints import HDF5_FAULTS, SUFFIX, info_path, load_weights, save_h5, save_weights
@@ -113,6 +114,14 @@ class Run:
                 f"{self.folder}: settings differ from the run to be resumed: {', '.join(changed)}; "
                 "use the old settings, another --ckptdir, or -r to start afresh"
             )
+
+    def check_room(self, model: keras.Model) -> None:
+        """Raise InputError when the disk has no room for the weights of a run.
+
+        Best weights, and last ones with two moments of the optimiser, twice while they are
+        replaced.
+        """
+        check_free_space(self.folder, (1 + 3 + 3) * 4 * model.count_params(), "weights and state")
 
     def load_last(self, trained: keras.Model) -> None:
         """Load the last weights and optimiser into the compiled model ``trained``."""

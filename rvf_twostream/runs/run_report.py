@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from pydicom.uid import UID
 
+from analysis.figures import CALIBRATION
+from analysis.metrics import beside_table, decisions
 from common.files import DATA_DIR as DATA
 from common.files import read_json
 from common.report import (
     close_run,
     figure_block,
+    paragraph,
     score_table,
     settings_table,
     table_block,
@@ -58,12 +61,13 @@ def result_figures(run_dir: Path, results: dict) -> list[dict]:
         ),
         (
             results["predictions"] / "calibration.png",
-            "Calibration over patients.",
+            CALIBRATION,
             "Observed share of RV failure over the predicted probability",
         ),
     ]
     for row in read_rows(results["pictures"] / "index.csv"):
-        text = f"{row['name']}: {row['file']}, probability {float(row['probability']):.2f}"
+        text = f"{row['file']}: {row['kind']}, probability {float(row['movie_probability']):.2f}"
+        text += f" ({float(row['probability']):.2f} of this clip)"
         for suffix, what in (
             (".gif", "Input movie above the guided gradient of the logit"),
             ("_gradcam.png", "Grad-CAM of both streams over the mean picture"),
@@ -73,6 +77,40 @@ def result_figures(run_dir: Path, results: dict) -> list[dict]:
     return [
         {"path": str((run_dir / path).relative_to(run_dir)), "caption": caption, "alt": alt}
         for path, caption, alt in figures
+    ]
+
+
+OUTSIDE = (
+    "Outside the fan lie text, scales and black. What lies there shows no heart: a gradient there "
+    "says that the probability would move if these pixels did, not that it came from them. A share "
+    "near that of the area means that the gradient points nowhere in particular. What these pixels "
+    "do to the result stands above: the AUC with all of them blanked. Text that differs between "
+    "patients (names, dates, settings) can be learnt by heart: cut it off with --crop."
+)
+
+
+def outside_section(results: dict) -> str:
+    """Return the table of the gradient outside the fan, and what it means."""
+
+    def percent(value):
+        return f"{100 * float(value):.0f} %" if value else "-"
+
+    header = ("movie", "kind", "outside the fan: area", "gradient of grey", "gradient of flow")
+    names = ("outside_area", "outside_grey", "outside_of")
+    rows = [
+        (row["file"], row["kind"], *(percent(row[name]) for name in names))
+        for row in read_rows(results["pictures"] / "index.csv")
+    ]
+    return table_block(header, rows) + paragraph(OUTSIDE)
+
+
+def number_sections(results: dict) -> list[tuple[str, str]]:
+    """Return the sections of every report: beside the network, decisions, gradient outside."""
+    metrics = results["metrics"]
+    return [
+        ("Beside the network", table_block(*beside_table(metrics, results["beside"]))),
+        ("Decisions at probability 0.5", table_block(*decisions(metrics))),
+        ("Gradient outside the fan", outside_section(results)),
     ]
 
 
@@ -154,6 +192,7 @@ def report_own_data(results: dict, run_dir: Path, settings: dict, *, begun: floa
     tables = {name: value for name, value in record["inputs"].items() if name.endswith(".csv")}
     sections = [
         ("Scores", score_table(scores)),
+        *number_sections(results),
         ("Cohort", table_block(*cohort_table(root))),
         ("Figures", figure_block(run_dir, figures)),
         ("Settings", settings_table(record | {"inputs": tables})),

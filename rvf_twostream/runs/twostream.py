@@ -216,6 +216,7 @@ def build(args: Settings, run: Run, strategy: tf.distribute.Strategy, n_steps: i
         )
         trained = keras.Model(model.inputs, model.outputs)
         trained.compile(optimizer=optimizer)
+    run.check_room(model)
     if run.state["epoch"]:
         run.load_last(trained)
         print(f"resuming after epoch {run.state['epoch']} of {args.epoch}")

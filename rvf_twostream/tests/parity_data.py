@@ -126,7 +126,7 @@ def check_reference_pickles(folder):
         convert_root(copy)
         pickles = sorted(copy.glob("*.pkl"))
         assert pickles
-        found = 0
+        compared = 0
         for path in pickles:
             value = checked(path, read_pickle(path))
             if isinstance(value, np.ndarray):
@@ -134,10 +134,10 @@ def check_reference_pickles(folder):
                 np.testing.assert_array_equal(written, value)
                 names = [k for k in expected.files if expected[k].shape == value.shape]
                 assert any(np.array_equal(expected[k].astype(np.float32), value) for k in names)
-                found += 1
+                compared += 1
             elif not isinstance(value, int | float):
                 assert path.with_suffix(".json").is_file()
-        assert found == len(expected.files)
+        assert compared == len(expected.files)
 
 
 CHECKS = {

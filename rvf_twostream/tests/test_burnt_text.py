@@ -68,15 +68,15 @@ def test_a_name_is_found_and_its_letters_stay_out_of_the_table(reader, tmp_path)
 
 @pytest.mark.slow
 def test_names_in_any_single_frame_of_two_hundred_movies(reader, record_testsuite_property):
-    rng, movies, found = np.random.default_rng(0), phantoms(6), {scale: [] for scale in SCALES}
+    rng, movies, read = np.random.default_rng(0), phantoms(6), {scale: [] for scale in SCALES}
     for k in range(200):
         scale = SCALES[k % 3]
         movie, box = named(movies[k % 6], rng, scale)
-        found[scale].append(hits(reader(movie.max(axis=0)), box))
-    shares = {scale: round(float(np.mean(v)), 3) for scale, v in found.items()}
+        read[scale].append(hits(reader(movie.max(axis=0)), box))
+    shares = {scale: round(float(np.mean(v)), 3) for scale, v in read.items()}
     record_testsuite_property("names found by scale of the font", str(shares))
     print(shares)
-    assert np.mean([hit for v in found.values() for hit in v]) >= 0.95
+    assert np.mean([hit for v in read.values() for hit in v]) >= 0.95
 
 
 @pytest.mark.data

@@ -203,29 +203,29 @@ def time_limit():
         signal.signal(signal.SIGALRM, before)
 
 
-def equal(found, expected):
+def equal(value, expected):
     if isinstance(expected, np.ndarray):
-        return found.shape == expected.shape and np.array_equal(found, expected)
-    return found == expected
+        return value.shape == expected.shape and np.array_equal(value, expected)
+    return value == expected
 
 
-def judge(name, found, expected, *, cut, warned):
+def judge(name, value, expected, *, cut, warned):
     """Return what became of a copy that was read, or raise AssertionError."""
-    if equal(found, expected):
+    if equal(value, expected):
         return "equal"
     if warned:
         return "warned"
     if isinstance(expected, np.ndarray):
         # Without a checksum a flipped pixel cannot be seen; a lost frame must be.
         assert not cut
-        assert found.shape == expected.shape
+        assert value.shape == expected.shape
         return "other values"
     if cut:
         assert name in TELLS_NO_LENGTH
-        assert found.items() <= expected.items()
+        assert value.items() <= expected.items()
         return "shorter"
-    assert len(found) == len(expected) or name in TELLS_NO_NAMES
-    return "other values" if len(found) == len(expected) else "shorter"
+    assert len(value) == len(expected) or name in TELLS_NO_NAMES
+    return "other values" if len(value) == len(expected) else "shorter"
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -247,10 +247,10 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
         start, warned = time.monotonic(), False
         try:
             with time_limit():
-                found = read(path)
+                value = read(path)
             if name.startswith("DICOM"):
-                found, warned = found
-            outcome = judge(name, found, expected, cut=cut, warned=warned)
+                value, warned = value
+            outcome = judge(name, value, expected, cut=cut, warned=warned)
         except InputError as error:
             outcome = "refused"
             if "\n" in str(error) or path.name not in str(error):

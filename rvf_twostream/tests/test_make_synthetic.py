@@ -32,9 +32,9 @@ def test_annulus_rises_by_tapse_and_cavity_shrinks_by_fac(k):
     assert np.ptp(rows[truth["end_diastolic_frames"]]) < 1e-6
     for side, change in (("rv", patient["FAC_pct"]), ("lv", None)):
         areas = [area(*heart.outline(side, g, n=2000)) for g in (0.0, 1.0)]
-        found = 100 * (1 - areas[1] / areas[0])
+        fac_pct = 100 * (1 - areas[1] / areas[0])
         wanted = change or 100 * (1 - (1 - patient["LVEF_pct"] / 100) ** (2 / 3))
-        assert abs(found - wanted) < 1
+        assert abs(fac_pct - wanted) < 1
 
 
 def test_the_bright_annulus_moves_in_the_picture_as_the_truth_says():
@@ -74,7 +74,7 @@ def test_population_follows_its_effect():
 
 def test_pictures_look_like_real_ones():
     """Mean, spread, dark part and frame-to-frame correlation inside the ranges of section 4.7."""
-    found = []
+    moments = []
     for k, patient in enumerate(draw_population(6, 2, "strong", False)):
         rng = np.random.default_rng(k)
         heart = draw_heart(patient, rng, n_frames=12, frame_rate_hz=40)
@@ -82,10 +82,10 @@ def test_pictures_look_like_real_ones():
         pixels = draw_movie(heart, 12, 300, 400, rng)[:, inside].astype(float)
         correlation = [np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(pixels)]
         top = np.percentile(pixels, 95)
-        found.append(
+        moments.append(
             [pixels.mean(), pixels.std(), top, (pixels <= 12).mean(), np.mean(correlation)]
         )
-    mean = np.mean(found, axis=0)
+    mean = np.mean(moments, axis=0)
     low, high = [30, 29, 92, 0.24, 0.94], [62, 60, 185, 0.37, 0.98]
     assert (mean >= low).all(), mean
     assert (mean <= high).all(), mean

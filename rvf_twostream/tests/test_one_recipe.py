@@ -3,11 +3,16 @@
 import argparse
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import optical_flow_calculator as flow_script
+import preprocess as preprocess_script
+from common import limits
 from common.files import InputError
+from inputs import flow_files
 from inputs.frames import make_movie
 from inputs.labelled_videos import find_movies, match_labels
 from inputs.movies import list_pairs
@@ -15,7 +20,7 @@ from inputs.one_dicom import dicom_clips
 from inputs.recipe import Recipe, check_training_scale, fit_to_model, recipe_of_split
 from inputs.sorting import read_manifest
 from inputs.splits import split_root
-from inputs.storage import stored_flow, stored_grey, values
+from inputs.storage import check_room, stored_flow, stored_grey, values
 from inputs.utils import read_classmap, read_split
 from little import (
     assert_one_line,
@@ -167,6 +172,47 @@ def test_a_movie_needs_a_fifth_of_the_disk_and_keeps_its_numbers(tmp_path):
     assert np.array_equal(values(stored_flow(made.flow, "float32")), made.flow)
 
 
+def test_movies_that_have_no_room_are_told_before_any_is_written(made, tmp_path, monkeypatch):
+    def free(n_bytes):
+        usage = SimpleNamespace(free=n_bytes + limits.DISK_MARGIN)
+        monkeypatch.setattr(limits.shutil, "disk_usage", lambda place: usage)
+
+    root = write_data_set(tmp_path / "new", movies=2, rows=64, cols=80)
+    needed = 8 * 34 * 32 * 32  # bytes of the grey movies; the flow has four times as many
+    free(needed - 1)
+    with pytest.raises(InputError, match=r"processed_dicoms: 8 movies needs 279 kB.*no space"):
+        preprocess(root, **SMALL)
+    assert not list(root.glob("processed_dicoms/*.npy"))
+    free(needed)
+    assert preprocess(root, **SMALL) == 0
+    with pytest.raises(InputError, match=r"processed_OF: 8 movies needs 1.11 MB.*no space"):
+        compute_flow(root, **SMALL)
+    free(4 * needed)
+    assert compute_flow(root, **SMALL) == 0
+    free(0)  # what is replaced is room
+    assert compute_flow(root, **SMALL, recalculate=True) == 0
+    rows = [{"name": "none", "frames": "60", "fps": "30"}]
+    options = {"nrows": 10, "ncols": 10, "store": "float32", "resample_fps": 15.0}
+    free(30 * 100 * 8)
+    check_room(tmp_path, rows, options, "of")
+    with pytest.raises(InputError, match="no space left"):
+        check_room(tmp_path, rows, options | {"resample_fps": 16.0}, "of")
+
+
+def test_one_pass_gives_what_two_scripts_give(made, tmp_path, monkeypatch, capsys):
+    root = write_data_set(tmp_path / "set", movies=2, rows=64, cols=80)
+    (root / "split_allocation_0.csv").write_text(SPLIT)
+    size = ["--nrows", "32", "--ncols", "32"]
+    flags = ["--root", str(root), *size, "--with_flow", "px_per_frame"]
+    assert preprocess_script.main(flags) == 0
+    monkeypatch.setattr(flow_files, "make_movie", None)  # no file is decoded again
+    assert flow_script.main(["--root", str(root), *size]) == 0
+    assert "0 flows made" in capsys.readouterr().out
+    split_root(root, 0)
+    for path in sorted(made.rglob("*.npy")) + sorted(made.glob("data_mean_std*.json")):
+        assert path.read_bytes() == (root / path.relative_to(made)).read_bytes(), path
+
+
 def test_the_manifest_is_the_list(root, capsys):
     text = (root / "REDcap_class.csv").read_text().replace("p02,severe\n", "")
     (root / "REDcap_class.csv").write_text(text)
@@ -269,15 +315,15 @@ def test_labels_name_paths(tmp_path):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "0000.npy", np.zeros(1))
     np.save(tmp_path / "bowling" / "0001.npy", np.zeros(1))
-    found = find_movies(tmp_path)
+    by_name = find_movies(tmp_path)
     table = tmp_path / "labels.csv"
     labels = [("archery/0000.avi", "a", 1), ("bowling/0000.avi", "b", 2), ("0001", "b", 3)]
-    assert match_labels(table, labels, found) == [
+    assert match_labels(table, labels, by_name) == [
         ("archery/0000", "a"),
         ("bowling/0000", "b"),
         ("bowling/0001", "b"),
     ]
     with pytest.raises(InputError, match=r"0000 is any of .*archery.*bowling.*write the path"):
-        match_labels(table, [("0000", "a", 1)], found)
+        match_labels(table, [("0000", "a", 1)], by_name)
     with pytest.raises(InputError, match="0002 is not below the root"):
-        match_labels(table, [("0002", "a", 1)], found)
+        match_labels(table, [("0002", "a", 1)], by_name)

@@ -82,3 +82,17 @@ def test_a_damaged_dicom_is_a_failure_after_all_others(tmp_path, capsys):
     assert "34 complete frames found, 40 expected" in capsys.readouterr().err
     assert (root / "processed_OF" / "p01a.npy").exists()
     assert not (root / "processed_OF" / "p02a.npy").exists()
+
+
+def test_no_flow_is_made_of_another_file_than_the_movie(tmp_path, capsys):
+    root = write_data_set(tmp_path / "set", ids=("p01", "p02"))
+    assert preprocess(root) == 0
+    path = root / "severe" / "p02a.dcm"
+    path.unlink()
+    write_dicom(path, texture(34, seed=9), "p02")
+    assert compute_flow(root) == 1
+    assert "p02a.dcm: changed since preprocess.py read it" in capsys.readouterr().err
+    assert not (root / "processed_OF" / "p02a.npy").exists()
+    assert preprocess(root) == 0
+    assert compute_flow(root) == 0
+    assert (root / "processed_OF" / "p02a.npy").exists()

@@ -16,9 +16,9 @@ def sibling(path, prefix):
     """Return the file in the same folder that belongs to ``path``: same ending, else the plain."""
     own = next(name for name in sorted(CHECKS, key=len, reverse=True) if path.stem.startswith(name))
     for name in (prefix + path.stem.removeprefix(own), prefix):
-        found = sorted(path.parent.glob(f"{name}.*"))
-        if found:
-            return found[0]
+        paths = sorted(path.parent.glob(f"{name}.*"))
+        if paths:
+            return paths[0]
     return None
 
 
@@ -58,9 +58,9 @@ def check_forward_case(data, tag, *, feature, probability):
         clips = {"grey": data[f"{tag}x_grey"], "of": data[f"{tag}x_of"]}
     assert model.count_params() == int(data[f"{tag}nparams"])
     grey, flow, prob = features_and_probability(model, clips)
-    for found, name in ((grey, "feat_grey"), (flow, "feat_of")):
+    for features, name in ((grey, "feat_grey"), (flow, "feat_of")):
         wanted = data[f"{tag}{name}"]
-        np.testing.assert_allclose(found, wanted, atol=feature * np.abs(wanted).max(), rtol=0)
+        np.testing.assert_allclose(features, wanted, atol=feature * np.abs(wanted).max(), rtol=0)
     np.testing.assert_allclose(prob, data[f"{tag}prob"], atol=probability, rtol=0)
     logit = np.log(prob.astype(float) / (1 - prob.astype(float)))
     np.testing.assert_allclose(logit, data[f"{tag}logit"], atol=10 * probability, rtol=1e-4)
@@ -132,8 +132,8 @@ def check_train_step(path):
         if key.startswith("grad0/"):
             wanted = data[key]
             atol = 1e-3 * np.abs(wanted).max() + 1e-6
-            found = gradients[key.removeprefix("grad0/")]
-            np.testing.assert_allclose(found, wanted, atol=atol, rtol=0, err_msg=key)
+            gradient = gradients[key.removeprefix("grad0/")]
+            np.testing.assert_allclose(gradient, wanted, atol=atol, rtol=0, err_msg=key)
 
     unit = CosineAnnealing(1.0, total)
     eta = [float(unit(t)) for t in range(len(data["eta_t_used"]))]
@@ -154,13 +154,13 @@ def check_after(data, prefix, weights):
     for key in data.files:
         if not key.startswith(prefix):
             continue
-        found, wanted = weights[key.removeprefix(prefix)], data[key]
+        stepped, wanted = weights[key.removeprefix(prefix)], data[key]
         if key.endswith("moving_variance"):
             # The published code takes the sample variance, Keras 3 the batch's.
-            np.testing.assert_allclose(found, wanted, rtol=0.02, err_msg=key)
+            np.testing.assert_allclose(stepped, wanted, rtol=0.02, err_msg=key)
         else:
             atol = 1e-6 if key.endswith("moving_mean") else 2e-5
-            np.testing.assert_allclose(found, wanted, atol=atol, rtol=0, err_msg=key)
+            np.testing.assert_allclose(stepped, wanted, atol=atol, rtol=0, err_msg=key)
 
 
 def check_regression_outputs(model, data, clips):
@@ -201,8 +201,8 @@ def check_keras231_twostream(path):
         clips = step_clips(path, batch, tuple(size), seed - 2)
         grey, flow, prob = features_and_probability(model, clips)
         np.testing.assert_allclose(prob, data["prob"], atol=1e-5)
-        for found, name in ((grey, "feat_grey"), (flow, "feat_of")):
-            np.testing.assert_allclose(found, data[name], atol=1e-5 * np.abs(data[name]).max())
+        for features, name in ((grey, "feat_grey"), (flow, "feat_of")):
+            np.testing.assert_allclose(features, data[name], atol=1e-5 * np.abs(data[name]).max())
 
 
 def check_keras231_pretrain_grey(path):
@@ -232,9 +232,9 @@ def check_guided_backprop(path):
     clips = {name: x[:1] for name, x in generated_clips(batch, size, seed).items()}
     grey, flow, logit = guided_gradients(guided_model(model), clips)
     np.testing.assert_allclose(logit, data["logit"][:, 0], rtol=1e-4)
-    for found, key in ((grey, "guided_grad_grey"), (flow, "guided_grad_of")):
+    for gradient, key in ((grey, "guided_grad_grey"), (flow, "guided_grad_of")):
         atol = 1e-4 * np.abs(data[key]).max()
-        np.testing.assert_allclose(found, data[key], atol=atol, rtol=0)
+        np.testing.assert_allclose(gradient, data[key], atol=atol, rtol=0)
     stack = stack_streams(grey[0], flow[0])
     assert stack.shape == tuple(data["stack_shape"])
     for key in data.files:
@@ -243,8 +243,8 @@ def check_guided_backprop(path):
             continue
         frames = scaled_frames(stack, size=tuple(int(n) for n in picture.split("x")))
         wanted = data[key]
-        found = projection(frames) if name == "projection" else frames[: len(wanted)]
-        np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+        gradient = projection(frames) if name == "projection" else frames[: len(wanted)]
+        np.testing.assert_allclose(gradient, wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
 
 
 def check_schedules_metrics(path):
@@ -259,11 +259,11 @@ def check_schedules_metrics(path):
     assert modes
     for mode in modes:
         rate = CyclicLR(base, top, step_size, mode, gamma)
-        found = [float(rate(it)) for it in range(len(data[mode]))]
-        np.testing.assert_allclose(found, data[mode], atol=1e-9, rtol=0)
+        rates = [float(rate(it)) for it in range(len(data[mode]))]
+        np.testing.assert_allclose(rates, data[mode], atol=1e-9, rtol=0)
     eta = CosineAnnealing(1.0, int(data["cosine_T"]))
-    found = [float(eta(t)) for t in range(len(data["cosine_eta"]))]
-    np.testing.assert_allclose(found, data["cosine_eta"], atol=1e-9, rtol=0)
+    rates = [float(eta(t)) for t in range(len(data["cosine_eta"]))]
+    np.testing.assert_allclose(rates, data["cosine_eta"], atol=1e-9, rtol=0)
     y, clip_scores = data["m_y"], data["m_score"]
     assert abs(auc(y, clip_scores) - data["auc_clip"]) < 1e-9
     clips = zip(data["m_patient"].tolist(), y.tolist(), clip_scores.tolist(), strict=True)
@@ -303,15 +303,15 @@ def prefix_of(name):
 
 def pytest_generate_tests(metafunc):
     folder = Path(metafunc.config.getoption("--fixtures"))
-    found = {}
+    by_prefix = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        found.setdefault(prefix_of(path.name), []).append(path)
+        by_prefix.setdefault(prefix_of(path.name), []).append(path)
     cases = []
     for prefix, check in CHECKS.items():
         if check is None:
             continue
         marks = [pytest.mark.slow] if prefix in SLOW else []
-        for path in found.get(prefix, [None]):
+        for path in by_prefix.get(prefix, [None]):
             name = prefix if path is None else path.name
             cases.append(pytest.param(prefix, path, id=name, marks=marks))
     metafunc.parametrize(("prefix", "path"), cases)

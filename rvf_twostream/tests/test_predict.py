@@ -219,8 +219,8 @@ def test_grad_cam_equals_its_definition(saved):
     np.testing.assert_allclose(np.asarray(joined)[:, 32:], pooled, atol=1e-5)
     weights = np.asarray(gradient).mean(axis=(1, 2, 3), keepdims=True)
     wanted = np.maximum((np.asarray(activation) * weights).sum(-1), 0).max(axis=1)
-    found = grad_cam(model, clips)["of"]
-    np.testing.assert_allclose(found, resize_img_list(wanted, 32, 32), atol=1e-6)
+    cam = grad_cam(model, clips)["of"]
+    np.testing.assert_allclose(cam, resize_img_list(wanted, 32, 32), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -405,34 +405,58 @@ def test_help_names_every_global(script):
 
 def test_baselines_beside_the_network(saved, tmp_path, capsys):
     _root, path, _ = saved
-    more = ("--baseline", "--baseline_weights", str(path))
+    more = ("--baseline", "--baseline_weights", str(path), "--fan_only")
     assert predict.main(flags(saved, tmp_path, *more)) == 0
     shown = capsys.readouterr().out
-    assert "baseline, motion numbers: val AUC" in shown
+    assert "beside it, logistic regression on motion numbers: val AUC" in shown
+    assert "beside it, the network, all outside the fan blanked: val AUC" in shown
     folder = tmp_path / "predictions" / "output_split0"
-    found = json.loads((folder / "baselines.json").read_text())
-    assert set(found) == {"motion numbers", "features of m.weights.h5"}
+    stored = json.loads((folder / "baselines.json").read_text())
+    assert set(stored) == {"motion numbers", "features of m.weights.h5"}
     rows = rows_of(folder / "baselines.csv")
     assert {row["set"] for row in rows} == {"val", "test"}
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+    page = (folder / "report.html").read_text()
+    assert "<td>logistic regression on motion numbers</td><td>test</td>" in page
+    assert "<td>the network, all outside the fan blanked</td><td>test</td>" in page
+    # These movies lie z-scored on disk: their fan can't be told and nothing is blanked.
+    for row in rows_of(folder / "predictions.csv"):
+        assert row["probability_fan_only"] == row["probability"]
 
 
-def test_motion_numbers_of_a_beating_disc():
+def beating_disc(scale, size):
+    """Return the flow (20, size, size, 2) of a disc of radius 10 ``scale`` that swells and sinks.
+
+    In pixels: its border moves outwards by up to 0.1 ``scale`` a frame, all of it down by as much;
+    what lies around follows less and less.
+    """
+    rows, cols = np.mgrid[:size, :size] - (size - 1) / 2
+    beat = np.sin(2 * np.pi * np.arange(20) / 20)[:, None, None]
+    flow = np.stack([beat * cols / 100, beat * (rows / 100 + 0.1 * scale)], axis=-1)
+    return flow * np.clip(2 - np.hypot(rows, cols) / (10 * scale), 0, 1)[..., None]
+
+
+def test_motion_numbers_of_a_beating_disc_do_not_depend_on_the_depth():
     from analysis.motion_numbers import NAMES, logistic_scores, motion_numbers
 
+    # The same disc in cm: seen at twice the depth it has half the pixels, each of twice the size.
+    near, far = (
+        dict(zip(NAMES, motion_numbers(beating_disc(scale, 161) / scale), strict=True))
+        for scale in (4, 2)
+    )
+    for name in ("speed", "fast_part", "inward", "up_and_down"):
+        assert far[name] == pytest.approx(near[name], rel=0.05), name
+    # Summed over half a beat: 0.1 * 20 / pi down, and more where the outward flow adds to it.
+    assert 0.1 * 20 / np.pi < near["up_and_down"] < 1.3 * 0.1 * 20 / np.pi
+    assert near["side_to_side"] < 0.01
+    # Swelling alone, everywhere: divergence 0.02 at its peak, on all but the slow middle.
     rows, cols = np.mgrid[-20:21, -20:21].astype(float)
-    beat = np.sin(2 * np.pi * np.arange(20) / 20)  # flow outwards, then inwards
-    flow = np.zeros((20, 41, 41, 2))
-    flow[..., 0] = beat[:, None, None] * cols / 100
-    flow[..., 1] = beat[:, None, None] * rows / 100
-    found = dict(zip(NAMES, motion_numbers(flow), strict=True))
-    # Divergence 0.02 per frame at its peak: summed over half a beat 0.02 * 20 / pi.
-    assert found["area_change"] == pytest.approx(0.02 * 20 / np.pi, rel=0.1)
-    assert found["up_and_down"] < 0.01
-    flow[..., 1] += beat[:, None, None]  # and all goes down and up by a pixel a frame
-    moved = dict(zip(NAMES, motion_numbers(flow), strict=True))
-    # 20 / pi pixels, and up to an eighth more where the outward flow adds: the faster half counts.
-    assert 20 / np.pi < moved["up_and_down"] < 1.15 * 20 / np.pi
+    beat = np.sin(2 * np.pi * np.arange(20) / 20)[:, None, None]
+    swelling = motion_numbers(np.stack([beat * cols / 100, beat * rows / 100], axis=-1))
+    radius = np.hypot(rows, cols)
+    area = (radius > 0.4 * np.percentile(radius, 99)).sum()
+    inward = dict(zip(NAMES, swelling, strict=True))["inward"]
+    assert inward == pytest.approx(0.02 * 20 / np.pi * np.sqrt(area), rel=0.02)
     rng = np.random.default_rng(0)
     y = np.arange(60) % 2 == 1
     numbers = rng.normal(size=(60, 5)) + 2 * y[:, None]

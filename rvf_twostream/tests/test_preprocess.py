@@ -192,9 +192,9 @@ def test_one_dicom_becomes_the_input_of_the_training_set(root):
     ]
     grey, flow, info = dicom_to_input(root / "p02_0.dcm", *stats)
     scaling = Recipe.of_root(root).scaling()
-    for found, folder, stream in ((grey, "processed_dicoms", "grey"), (flow, "processed_OF", "of")):
+    for movie, folder, stream in ((grey, "processed_dicoms", "grey"), (flow, "processed_OF", "of")):
         stored = read_clip(root / folder / "p02a.npy", 0, 34, scaling[stream])
-        np.testing.assert_array_equal(found, stored)
+        np.testing.assert_array_equal(movie, stored)
     assert info["frame_rate_hz"] == pytest.approx(30)
 
 

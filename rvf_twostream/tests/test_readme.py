@@ -47,8 +47,8 @@ ELSEWHERE = {  # commands that are not run here, and why
 def readme_commands():
     """Return the commands of the README in their order, without comments."""
     text = (FOLDER / "README.md").read_text()
-    found = re.findall(r"```(?:bash)?\n(.*?)```|`((?:python3?|pip) [^`]+)`", text, flags=re.S)
-    lines = [line for block, inline in found for line in (block or inline).splitlines()]
+    pieces = re.findall(r"```(?:bash)?\n(.*?)```|`((?:python3?|pip) [^`]+)`", text, flags=re.S)
+    lines = [line for block, inline in pieces for line in (block or inline).splitlines()]
     lines = [line.split("  #")[0].strip() for line in lines]
     return [x for x in dict.fromkeys(lines) if x.startswith(("python", "pip"))]
 

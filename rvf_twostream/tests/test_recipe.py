@@ -65,12 +65,12 @@ def prepared(tmp_path_factory):
 
 
 def test_a_data_set_tells_its_recipe(prepared):
-    found = Recipe.of_root(prepared)
-    assert (found.crop, found.grey, found.nrows, found.flow_size) == ("none", "luma", 32, None)
-    assert found.grey_scale.files == "train split 0"
-    assert re.fullmatch("[0-9a-f]{64}", found.flow_scale.movies_sha256)
-    assert json.loads((prepared / "split0_recipe.json").read_text()) == {"recipe": found.making}
-    assert recipe_of_split(prepared, 0) == found
+    recipe = Recipe.of_root(prepared)
+    assert (recipe.crop, recipe.grey, recipe.nrows, recipe.flow_size) == ("none", "luma", 32, None)
+    assert recipe.grey_scale.files == "train split 0"
+    assert re.fullmatch("[0-9a-f]{64}", recipe.flow_scale.movies_sha256)
+    assert json.loads((prepared / "split0_recipe.json").read_text()) == {"recipe": recipe.making}
+    assert recipe_of_split(prepared, 0) == recipe
     with pytest.raises(InputError, match=r"split7_recipe.json: not found; run split_data\.py"):
         recipe_of_split(prepared, 7)
 

@@ -31,14 +31,14 @@ def test_parameter_counts(depth):
     grey, flow = (
         [v for v in model.variables if v.path.startswith(prefix)] for prefix in ("grey_", "of_")
     )
-    found = (
+    counts = (
         n_values(grey),
         n_values(v for v in grey if v.trainable),
         n_values(flow),
         n_values(model.variables),
         n_values(model.trainable_variables),
     )
-    assert found == COUNTS[depth]
+    assert counts == COUNTS[depth]
 
 
 def test_shapes_at_the_published_size():

@@ -1,10 +1,12 @@
 """split_data.py: hard links, reports, split files by patient, bad inputs."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
+import split_data
 from common.files import InputError
 from inputs.splits import make_splits, split_root
 from inputs.utils import movie_id, save_array
@@ -115,3 +117,35 @@ def test_folds_are_by_patient_and_every_patient_is_tested_once(root):
     assert make_splits(root, 4, stratify=True, seed=3) == paths
     with pytest.raises(InputError, match="another allocation"):
         make_splits(root, 4, stratify=True, seed=4)
+
+
+def test_a_smaller_draw_takes_the_files_of_a_larger_one_away_but_no_others(root, capsys):
+    (root / "split_allocation_0.csv").unlink()
+    flags = ["--root", str(root), "--make_splits"]
+    assert split_data.main([*flags, "4"]) == 0
+    assert split_data.main(["--root", str(root), "--splitnum", "3"]) == 0
+    assert len(list(root.glob("*/split3_*"))) == 6
+    (root / "split_allocation_2.csv").write_text("id,set\nmine,test\n")  # changed by its owner
+    (root / "split_allocation_9.csv").write_text("id,set\nmine,test\n")  # of another program
+    before = {path: path.read_bytes() for path in root.glob("split_allocation_*")}
+    with pytest.raises(SystemExit, match="2"):
+        split_data.main([*flags, "2"])
+    assert {path: path.read_bytes() for path in root.glob("split_allocation_*")} == before
+    assert split_data.main([*flags, "2", "--recalculate"]) == 0
+    assert "split_allocation_3.csv: of an earlier draw of more splits" in capsys.readouterr().out
+    left = {path.name.removeprefix("split_allocation_") for path in root.glob("split_allocation_*")}
+    assert left == {"0.csv", "1.csv", "2.csv", "9.csv"}
+    assert not list(root.glob("*/split3_*"))
+    assert not (root / "split3_recipe.json").exists()
+
+
+def test_an_earlier_draw_is_told_even_where_the_first_files_agree(root):
+    (root / "split_allocation_0.csv").unlink()
+    make_splits(root, 3, alone=True)
+    record = root / "drawn_splits.json"
+    make_splits(root, 2, alone=True, recalculate=True)
+    assert sorted(json.loads(record.read_text())) == [f"split_allocation_{k}.csv" for k in (0, 1)]
+    record.write_text(json.dumps({"split_allocation_7.csv": "0" * 64}))
+    (root / "split_allocation_7.csv").write_text("id,set\n")
+    assert make_splits(root, 2, alone=True) == [root / f"split_allocation_{k}.csv" for k in (0, 1)]
+    assert (root / "split_allocation_7.csv").exists()  # not as it was drawn: somebody's own

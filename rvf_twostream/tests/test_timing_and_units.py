@@ -57,10 +57,10 @@ def test_the_rate_the_pointer_means_if_an_echo_can_have_it(elements, rate, origi
         setattr(data, keyword, value)
     if pointer is not None:
         data.FrameIncrementPointer = pointer
-    found = timing(data, 36)
-    assert found.rate_hz == (None if rate is None else pytest.approx(rate, abs=1e-3))
-    assert origin in found.origin
-    assert (note in " ".join(found.notes)) if note else not found.notes
+    told = timing(data, 36)
+    assert told.rate_hz == (None if rate is None else pytest.approx(rate, abs=1e-3))
+    assert origin in told.origin
+    assert (note in " ".join(told.notes)) if note else not told.notes
 
 
 def test_resampling_follows_the_times_and_fills_no_gap(tmp_path):
@@ -116,8 +116,8 @@ def test_what_is_no_cine_is_named(elements, reason):
                 item.RegionSpatialFormat, item.RegionDataType = kind
         else:
             setattr(data, keyword, value)
-    found = why_no_cine(data)
-    assert (reason in found) if reason else found is None
+    why = why_no_cine(data)
+    assert (reason in why) if reason else why is None
 
 
 def encoded(movie, codec, container):
@@ -214,7 +214,7 @@ def test_dropped_frames_of_an_avi_are_no_cut(tmp_path):
 def test_cm_per_second_does_not_depend_on_depth_or_rate(tmp_path):
     """A texture that moves 30 px/s: the unit takes pixel size and rate out again."""
     flow = {**OPTIONS, "flow_size": None, "farneback": {}, "flow_unit": "cm_per_s"}
-    found = {}
+    speed = {}
     for rate, pixel_cm in ((30, 0.05), (60, 0.1)):
         movie = texture(12, 96, 128)
         path = write_dicom(tmp_path / f"{rate}.dcm", movie, "p", frame_rate_hz=rate)
@@ -223,11 +223,11 @@ def test_cm_per_second_does_not_depend_on_depth_or_rate(tmp_path):
         item.PhysicalDeltaX = item.PhysicalDeltaY = pixel_cm
         data.save_as(path)
         made = make_movie(path, OPTIONS, flow)
-        found[rate] = made.flow[:-1, 8:-8, 8:-8, 0].mean()  # one pixel right per frame
+        speed[rate] = made.flow[:-1, 8:-8, 8:-8, 0].mean()  # one pixel right per frame
         pixels = make_movie(path, OPTIONS, {**flow, "flow_unit": "px_per_frame"}).flow
         np.testing.assert_allclose(made.flow, pixels * np.float32(rate * pixel_cm), rtol=1e-5)
-    assert found[30] == pytest.approx(30 * 0.05, rel=0.1)
-    assert found[60] == pytest.approx(60 * 0.1, rel=0.1)
+    assert speed[30] == pytest.approx(30 * 0.05, rel=0.1)
+    assert speed[60] == pytest.approx(60 * 0.1, rel=0.1)
     path = write_dicom(tmp_path / "no.dcm", texture(12), "p", SequenceOfUltrasoundRegions=None)
     with pytest.raises(InputError, match=r"no pixel size in cm .* use px_per_s"):
         make_movie(path, OPTIONS, flow)

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tiny_split
 import train_twostream
+from common import limits
 from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
 from runs.twostream import balanced_weights, learning_rate
@@ -59,10 +61,12 @@ def test_training_and_prediction_give_one_auc(trained, tmp_path):
     root, out = trained
     flags = ("--root", root, "--weights", out / "t0.weights.h5", "--splitnum", 0, "--out", tmp_path)
     assert predict.main([str(x) for x in (*flags, "--device", "cpu")]) == 0
-    found = json.loads((tmp_path / "predictions" / "output_split0" / "metrics.json").read_text())
+    predicted = json.loads(
+        (tmp_path / "predictions" / "output_split0" / "metrics.json").read_text()
+    )
     trained_as = json.loads((out / "t0.json").read_text())
-    assert found["test"]["movies"]["auc"] == trained_as["test"]["test_auc"]
-    assert found["val"]["movies"]["auc"] == trained_as["val_auc"]
+    assert predicted["test"]["movies"]["auc"] == trained_as["test"]["test_auc"]
+    assert predicted["val"]["movies"]["auc"] == trained_as["val_auc"]
 
 
 def test_a_complete_run_is_left_alone(trained, capsys):
@@ -89,6 +93,48 @@ def test_a_run_is_not_resumed_on_movies_of_another_recipe(trained, tmp_path, cap
     with pytest.raises(SystemExit, match="2"):
         train_twostream.main(tiny_split.train_flags(other, out))
     assert f"recipe '{info['recipe']}' -> '" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_on_other_movies_of_the_same_names(trained, tmp_path, capsys):
+    root, out = trained
+    other = shutil.copytree(root, tmp_path / "other")
+    path = next((other / "greyscale" / "split0_train").glob("*.npy"))
+    np.save(path, np.load(path) + 1)
+    with pytest.raises(SystemExit, match="2"):
+        train_twostream.main(tiny_split.train_flags(other, out))
+    assert "resumed: movies '" in capsys.readouterr().err
+
+
+def test_weights_that_have_no_room_are_told_before_the_first_epoch(tmp_path, monkeypatch, capsys):
+    root = tiny_split.write_split(tmp_path / "split")
+    usage = SimpleNamespace(free=limits.DISK_MARGIN)
+    monkeypatch.setattr(limits.shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(SystemExit, match="2"):
+        train_twostream.main(tiny_split.train_flags(root, tmp_path / "run"))
+    assert "weights and state needs" in capsys.readouterr().err
+    assert not list((tmp_path / "run").rglob("*.h5"))
+
+
+def test_a_full_disk_keeps_the_last_state_and_ends_in_one_line(tmp_path, monkeypatch):
+    import keras
+
+    from network.checkpoints import load_weights, save_h5
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    path = tmp_path / "last.weights.h5"
+    save_h5(model, path, attribute="{}")
+    before = path.read_bytes()
+    usage = SimpleNamespace(free=limits.DISK_MARGIN)
+    monkeypatch.setattr(limits.shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(InputError, match=r"last\.weights\.h5 needs .* no space left"):
+        save_h5(model, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    wanted = [array.copy() for array in model.get_weights()]
+    model.set_weights([array + 1 for array in wanted])
+    load_weights(model, path)
+    for array, other in zip(model.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_corrupted_state(trained, tmp_path, capsys):

@@ -104,14 +104,14 @@ def test_a_damaged_table_is_an_error_or_loses_no_row_silently(tmp_path_factory, 
         content[flip[0]] ^= 1 << flip[1]
     path = table(tmp_path_factory.mktemp("csv"), bytes(content))
     try:
-        found = read_classes(path)
+        classes = read_classes(path)
     except InputError:
         return
-    assert set(found.values()) <= set(CLASSES)
+    assert set(classes.values()) <= set(CLASSES)
     # Each line that still holds an id and a comma is a patient (or the header).
     # As the csv module ends lines: str.splitlines ends them at a form feed too.
     lines = [x for x in re.split("\r\n|\r|\n", content.decode()) if x.strip()]
-    assert len(lines) - 1 <= len(found) + content.count(b'"') <= len(lines)
+    assert len(lines) - 1 <= len(classes) + content.count(b'"') <= len(lines)
 
 
 @settings(max_examples=60, deadline=None)

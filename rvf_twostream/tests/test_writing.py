@@ -241,9 +241,9 @@ def test_what_is_read_has_the_hash_that_is_told(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.arange(5))
     known = sha256(path)
-    with hashed_file(path) as found:
-        assert np.load(found.handle).tolist() == [0, 1, 2, 3, 4]
-        assert found.sha256 == known
+    with hashed_file(path) as hashed:
+        assert np.load(hashed.handle).tolist() == [0, 1, 2, 3, 4]
+        assert hashed.sha256 == known
     assert read_bytes_hashed(path) == (path.read_bytes(), known)
 
     def replaced():

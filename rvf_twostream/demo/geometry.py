@@ -1,0 +1,180 @@
+"""What depth and frame rate of the scanner cost: one population filmed in one way and in many.
+
+Pixels per frame mean another speed at every depth and frame rate, cm/s do not.
+``geometry_study.py`` runs it. Letters in shape comments: p patients.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from analysis.metrics import auc
+from analysis.motion_numbers import motion_numbers
+from common.files import read_json
+from common.locks import hold
+from common.tables import write_rows
+from demo.presets import SMALL
+from demo.synthetic import Cohort, write_cohort
+from inputs.scaling import FLOW_STREAM
+from inputs.storage import values
+from inputs.utils import load_movie, movie_id, read_classmap
+from network.start import start_tensorflow
+from runs.cohort import prepare_cohort, step
+from runs.pipeline import training_settings
+from runs.twostream import train
+from settings import STORY, TRAINING
+
+RATES_HZ, DEPTHS_CM = range(25, 81), (12.0, 20.0)  # of the varied cohort
+ONE_RATE_HZ, ONE_DEPTH_CM = 50, 16.0
+SECONDS = 1.3  # of every movie: the longest cycle lasts 1.2
+FIXED_FPS = 20.0
+FOLDS, DRAWS = 10, 2000
+
+
+class Arm(NamedTuple):
+    """One way to film and to measure the same patients."""
+
+    name: str
+    varied: bool  # depth and frame rate
+    flow_unit: str
+    resample_fps: float  # 0: as recorded
+    nframes: int  # of the network's clips
+
+
+ARMS = (
+    Arm("one geometry, cm/s at 20 frames/s", False, "cm_per_s", FIXED_FPS, 16),
+    Arm("varied, cm/s at 20 frames/s", True, "cm_per_s", FIXED_FPS, 16),
+    Arm("varied, pixels per frame at 20 frames/s", True, "px_per_frame", FIXED_FPS, 16),
+    Arm("one geometry, pixels per frame as recorded", False, "px_per_frame", 0.0, 32),
+    Arm("varied, pixels per frame as recorded (published)", True, "px_per_frame", 0.0, 32),
+)
+
+
+def filmed(n_patients: int, seed: int, *, varied: bool) -> Cohort:
+    """Return the cohort of the study; both draw the same patients and poses."""
+    rates = tuple(RATES_HZ) if varied else (ONE_RATE_HZ,) * len(RATES_HZ)
+    return Cohort(
+        n_patients=n_patients,
+        seed=seed,
+        effect="strong",
+        movies_per_patient=1,
+        rows=120,
+        cols=160,
+        seconds=SECONDS,
+        frame_rates_hz=rates,
+        depth_cm=DEPTHS_CM if varied else (ONE_DEPTH_CM, ONE_DEPTH_CM),
+        burnt_in=False,  # the scale tells the depth
+    )
+
+
+def story(arm: Arm, seed: int, workers: int) -> dict:
+    """Return the settings of ``main.py`` for an arm: those of the small demo."""
+    given = {name.lower(): one.default for name, one in STORY.items()} | SMALL
+    given |= {"seed": seed, "workers": workers, "device": "cpu", "debug": False, "flow_size": None}
+    given |= {"flow_unit": arm.flow_unit, "resample_fps": arm.resample_fps}
+    return given | {"nframes": arm.nframes}
+
+
+def prepare_arm(cohort: Path, root: Path, arm: Arm, settings: dict) -> None:
+    """Make the movies of an arm in ``root`` from the files of ``cohort``."""
+    root.mkdir(parents=True)
+    for path in [*cohort.glob("*.dcm"), cohort / "REDcap_class.csv"]:
+        (root / path.name).hardlink_to(path)
+    prepare_cohort(root, settings)
+
+
+def motion_scores(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return failure (p,) and the probability (p,) that motion numbers give, each out of its fold.
+
+    One movie a patient; logistic regression as in ``predict.py --baseline``.
+    """
+    classmap = read_classmap(root)
+    stems = sorted(classmap, key=movie_id)
+    numbers = np.array(
+        [motion_numbers(values(load_movie(root / FLOW_STREAM.made / f"{s}.npy"))) for s in stems]
+    )
+    y = np.array([classmap[stem] > TRAINING.THRESHOLD for stem in stems])
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    return y, cross_val_predict(model, numbers, y, cv=folds, method="predict_proba")[:, 1]
+
+
+def difference(y: np.ndarray, scores: np.ndarray, others: np.ndarray, seed: int) -> dict:
+    """Return AUC of ``scores``, how far it lies below that of ``others`` and its 95 % interval.
+
+    The patients are the same: draws of them are, too.
+    """
+    rng = np.random.default_rng(seed)
+    falls = []
+    for _ in range(DRAWS):
+        drawn = rng.integers(len(y), size=len(y))
+        if 0 < y[drawn].sum() < len(y):
+            falls.append(auc(y[drawn], others[drawn]) - auc(y[drawn], scores[drawn]))
+    low, high = np.percentile(falls, [2.5, 97.5])
+    return {
+        "auc": auc(y, scores),
+        "fall": auc(y, others) - auc(y, scores),
+        "fall_low": float(low),
+        "fall_high": float(high),
+    }
+
+
+def network_auc(root: Path, run_dir: Path, settings: dict) -> float:
+    """Train the demo's network from random weights and return the AUC of its test movies."""
+    strategy = start_tensorflow(seed=settings["seed"], device=settings["device"])
+    train(training_settings(root, run_dir, {"grey": "none", "of": "none"}, settings), strategy)
+    info = read_json(run_dir / f"{settings['model_prefix']}{settings['splitnum']}.json")
+    return info["test"]["test_auc"]
+
+
+def study(folder: Path, *, n_patients: int, seed: int, networks: bool, workers: int) -> list[dict]:
+    """Run the study in ``folder`` and return one row per arm.
+
+    Args:
+        folder: empty; movies and weights stay there.
+        networks: train the demo's network in every arm as well.
+    """
+    for varied in (False, True):
+        step(f"cohort of {n_patients} patients, {'varied' if varied else 'one'} geometry")
+        cohort = filmed(n_patients, seed, varied=varied)
+        write_cohort(folder / f"cohort{varied:d}", cohort, workers=workers)
+    rows, reference = [], {}
+    for number, arm in enumerate(ARMS):
+        step(arm.name)
+        settings, root = story(arm, seed, workers), folder / f"arm{number}"
+        prepare_arm(folder / f"cohort{arm.varied:d}", root, arm, settings)
+        y, scores = motion_scores(root)
+        if not arm.varied:
+            reference[arm.flow_unit] = scores
+        # Each with the one geometry in its own clock.
+        against = reference["cm_per_s" if arm.resample_fps else "px_per_frame"]
+        row = {"arm": arm.name, "patients": len(y), "failures": int(y.sum())}
+        row |= difference(y, scores, against, seed)
+        if networks:
+            row["network_auc"] = network_auc(root, folder / "runs" / f"arm{number}", settings)
+        rows.append(row)
+    return rows
+
+
+def run_study(out: Path, **settings) -> None:
+    """Run the study in a temporary folder, print its rows and write ``geometry.csv`` to ``out``.
+
+    Args:
+        settings: of ``study``.
+    """
+    hold(out)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = study(Path(folder), **settings)
+    write_rows(out / "geometry.csv", rows)
+    print(f"{'AUC':>6} {'below one geometry (95 % interval)':>36}  measured as")
+    for row in rows:
+        fall = f"{row['fall']:.3f} ({row['fall_low']:.3f} to {row['fall_high']:.3f})"
+        network = f", network {row['network_auc']:.3f}" if settings["networks"] else ""
+        print(f"{row['auc']:6.3f} {fall:>36}  {row['arm']}{network}")
+    print(out / "geometry.csv")
