@@ -10,13 +10,14 @@ the median of the record, origin among the pixels) finds a speed in noise.
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from analysis.onset_figures import as_text, draw_onset
-from analysis.onset_front import local_slopes, slope_interval
+from analysis.onset_front import local_slopes, slope_interval, time_bands
+from analysis.onset_shape import LEAST_TRAVEL, travel_of_rise
 from analysis.onset_traces import (
     Events,
     Grid,
@@ -179,7 +180,21 @@ def look(
     if recipe.least_peak is not None:
         events = events.take(np.abs(peak_heights(events, scales)[0]) >= recipe.least_peak)
     place = Place(grid, field_of(grid, lengths, scales), scales)
-    return place, events, *find_waves(place.field, events, scales.clock(events.frame), recipe)
+    waves, note = find_waves(place.field, events, scales.clock(events.frame), recipe)
+    sign = -1 if recipe.polarity == "fall" else 1
+    looked = [
+        replace(wave, travel=travel_of_rise(
+            grid, lengths, sign, wave.events, wave.front, place.field.places[wave.events.cell]
+        )) for wave in waves
+    ]  # fmt: skip
+    waves = [wave for wave in looked if wave.travel is None or wave.travel >= LEAST_TRAVEL]
+    if looked and not waves:
+        note = (
+            f"the rise begins nearly everywhere at once (its beginning has {looked[0].travel:.2f}"
+            f" of the delay of its half, a wave about 1, at least {LEAST_TRAVEL:g} is needed):"
+            " light that grows and levels off place by place"
+        )
+    return place, events, waves, note
 
 
 def wave_row(wave: Wave, place: Place, recipe: OnsetSettings) -> dict:
@@ -190,16 +205,18 @@ def wave_row(wave: Wave, place: Place, recipe: OnsetSettings) -> dict:
         pixels stay up) in time_unit; origin, origin_inside (the image); speed with its interval;
         direction_deg (0 to the right, 90 down; None where the origin lies inside the wave);
         n_pixels, area (mm2 or pixels), share (of the pixels with data); explained (R2), p_value,
-        n_blocks, residual.
+        n_blocks, travel (delay of the beginning of the rise per delay of its half), residual.
     """
     front, events, scales, field = wave.front, wave.events, place.scales, place.field
     places = field.places[events.cell]
     low = high = None
     if recipe.bootstrap:
+        # What moves an arrival moves all within a moving average before and behind it.
+        bands = time_bands(front, places, 2 * field.resolution)
+        groupings = field.block[events.cell], bands
         interval = slope_interval(
-            front, places, wave.times, field.block[events.cell],
-            resamplings=recipe.bootstrap, seed=recipe.seed,
-        )  # fmt: skip
+            front, places, wave.times, groupings, resamplings=recipe.bootstrap, seed=recipe.seed
+        )
         if interval:
             low, high = (float(scales.speed(slope)) for slope in interval[::-1])
     first, last = (place.time(value) for value in np.quantile(wave.times, (0.01, 0.99)))
@@ -220,7 +237,7 @@ def wave_row(wave: Wave, place: Place, recipe: OnsetSettings) -> dict:
         "n_pixels": pixels, "area": pixels * (pixel_mm2 or 1.0),
         "area_unit": "mm2" if pixel_mm2 else "pixel", "share": float(pixels / all_pixels),
         "explained": wave.explained, "p_value": wave.p_value, "n_blocks": wave.n_blocks,
-        "residual": place.time(front.residual),
+        "travel": wave.travel, "residual": place.time(front.residual),
     }  # fmt: skip
 
 
@@ -303,7 +320,8 @@ def write_waves(path: Path, result: dict) -> None:
              "speed_low": f"speed_low_{speed}", "speed_high": f"speed_high_{speed}"}  # fmt: skip
     columns = ["wave", "onset", "last", "duration", "speed", "speed_low", "speed_high",
                "direction_deg", "origin_row", "origin_column", "origin_inside", "n_pixels", "area",
-               "area_unit", "share", "explained", "p_value", "n_blocks", "residual"]  # fmt: skip
+               "area_unit", "share", "explained", "p_value", "n_blocks", "travel",
+               "residual"]  # fmt: skip
     rows = []
     for wave in result["waves"]:
         row, column = wave["origin"] or (None, None)

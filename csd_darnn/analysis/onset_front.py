@@ -6,16 +6,20 @@ measured in widths of a pixel, so that pixels that are higher than wide need no 
 Letters: n cells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.optimize import least_squares
+from scipy.stats import t as student_t
 
 MOST_CELLS = 4000  # every k-th cell of a larger wave is fitted
 FAR = 15.0  # an origin further than that many radii of the wave is told as a direction only
 STARTS = 4  # places from which the origin is searched
 MAD_OF_NORMAL = 1.4826
+LEAST_GROUPS = 4  # groups of cells that an interval needs
+NORMAL_95 = 1.96  # standard deviations of a normal distribution on each side of 95 % of it
 
 
 @dataclass(frozen=True)
@@ -138,18 +142,49 @@ def slope_interval(
     front: Front,
     places: np.ndarray,
     times: np.ndarray,
-    block: np.ndarray,
+    groupings: Sequence[np.ndarray],
     *,
     resamplings: int,
     seed: int,
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of the slope, blocks of cells resampled; None when it is open.
+    """Return the 95 % interval of the slope, groups of cells resampled; None when it is open.
 
-    Neighbours are late together, so whole blocks are drawn, not cells. Every resampling takes one
-    step of the fit from its solution.
+    Neighbours are late together, and so are all cells that the front passes while the whole field
+    flickers. Groups are drawn in each grouping apart and the variances added, which counts what
+    both hold twice and so errs to the wide side. Every resampling takes one step of the fit from
+    its solution.
+    Source: Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136 (clusters of two kinds).
 
     Args:
-        block: (n,) name of the block of every cell.
+        groupings: (n,) each, name of the group of every cell: block of the field, band of time.
+    """
+    steps, fewest = [], len(places)
+    for number, group in enumerate(groupings):
+        names = np.unique(group, return_inverse=True)[1]
+        fewest = min(fewest, names.max() + 1)
+        if fewest < LEAST_GROUPS:
+            return None
+        random = np.random.default_rng([seed, 7, number])
+        steps.append(slope_steps(front, places, times, names, resamplings, random))
+    # Quantiles, because a draw without some side of the field gives a wild step.
+    deviation = [np.ptp(np.quantile(step, (0.025, 0.975))) / 2 / NORMAL_95 for step in steps]
+    half = student_t.ppf(0.975, fewest - 1) * np.hypot(*deviation)
+    low, high = float(front.slope - half), float(front.slope + half)
+    return (low, high) if low > 0 else None
+
+
+def slope_steps(
+    front: Front,
+    places: np.ndarray,
+    times: np.ndarray,
+    group: np.ndarray,
+    resamplings: int,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Return the change (resamplings,) of the slope when groups of cells are drawn anew.
+
+    Args:
+        group: (n,) number of the group of every cell.
     """
     scale = max(MAD_OF_NORMAL * front.residual, 1e-9)
     shift = front.origin - front.middle
@@ -157,24 +192,27 @@ def slope_interval(
     near = places - front.middle
     miss, slopes = front_residuals(values, near, times), front_jacobian(values, near, times)
     weight = 1 / np.sqrt(1 + (miss / scale) ** 2)
-    names, index = np.unique(block, return_inverse=True)
-    squares, sums = np.zeros((len(names), 4, 4)), np.zeros((len(names), 4))
-    np.add.at(squares, index, weight[:, None, None] * slopes[:, :, None] * slopes[:, None, :])
-    np.add.at(sums, index, (weight * miss)[:, None] * slopes)
+    count = group.max() + 1
+    squares, sums = np.zeros((count, 4, 4)), np.zeros((count, 4))
+    np.add.at(squares, group, weight[:, None, None] * slopes[:, :, None] * slopes[:, None, :])
+    np.add.at(sums, group, (weight * miss)[:, None] * slopes)
     if front.far:  # a straight front: the distance of the origin is nothing that the data tell
         along = shift / np.hypot(*shift)
         turn = np.zeros((4, 3))
         turn[:2, 0] = -along[1], along[0]
         turn[2, 1] = turn[3, 2] = 1
         squares, sums = turn.T @ squares @ turn, sums @ turn
-    drawn = np.random.default_rng([seed, 7]).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), resamplings
-    )  # (resamplings, blocks)
-    matrix = np.einsum("rb,bij->rij", drawn, squares)
+    drawn = random.multinomial(count, np.full(count, 1 / count), resamplings)
+    matrix = np.einsum("rb,bij->rij", drawn, squares)  # (resamplings, 4, 4)
     matrix += 1e-12 * np.trace(squares.sum(axis=0)) * np.eye(matrix.shape[-1])
     step = np.linalg.solve(matrix, -np.einsum("rb,bi->ri", drawn, sums)[..., None])[..., 0]
-    low, high = np.quantile(front.slope + step[:, -2], (0.025, 0.975))
-    return (float(low), float(high)) if low > 0 else None
+    return step[:, -2]
+
+
+def time_bands(front: Front, places: np.ndarray, length: float) -> np.ndarray:
+    """Return the number (n,) of the band of ``length`` in time in which the front passes cells."""
+    fitted = front.times(places)
+    return ((fitted - fitted.min()) // length).astype(int)
 
 
 def local_slopes(arrival: np.ndarray, sides: tuple[float, float], reach: int) -> np.ndarray:

@@ -44,6 +44,7 @@ class Wave:
         explained: R2 of the front, corrected for the number of blocks.
         p_value: share of surrogates with as much in it, None when they were not needed.
         reason: why it is no wave, "" when it is one.
+        travel: delay of the beginning of the rise per delay of its half, see onset_shape.py.
     """
 
     events: Events
@@ -53,6 +54,7 @@ class Wave:
     explained: float
     p_value: float | None
     reason: str
+    travel: float | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from settings import DemoMovie, RunSettings
 FULL_SIZE = (72, 91)  # rows, columns
 PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
 CONTROL_RANGE = (0.25, 0.75)
+ERROR_RATE = 0.05  # of the search for drivers
 GRADIENT_EPOCHS = 4  # of five; chosen on seeds 10 to 14
 
 
@@ -63,6 +64,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
         run_dir=run_dir,
         resume=True,
         gradient_epochs=gradient_epochs(settings),
+        error_rate=settings.error_rate or ERROR_RATE,
     )
     if settings.overwrite:
         clear_run(run_dir, settings)

@@ -21,25 +21,38 @@ from settings import RunSettings
 
 PLAYED = "file: played"  # origin of times at which a video or GIF shows its frames
 DIFFERENT = 0.01  # relative difference of flag and file that is said
-UM = {
-    "nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0,
-    "micrometre": 1.0, "micrometres": 1.0, "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
-    "inch": 25400.0, "inches": 25400.0, "in": 25400.0,
-    "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4, "m": 1e6, "meter": 1e6, "metre": 1e6,
+SPELLINGS = {  # factor -> how files name the unit, a plural s left out (inche: inches)
+    "length in um": {
+        1e-4: "angstrom \u00e5", 1e-3: "nm nanometer nanometre",
+        1.0: "um micron micrometer micrometre", 1e3: "mm millimeter millimetre",
+        1e4: "cm centimeter centimetre", 1e6: "m meter metre", 25400.0: 'inch inche in "',
+    },
+    "time in s": {
+        1e-9: "ns nsec nanosecond nanosec", 1e-6: "us usec microsecond microsec",
+        1e-3: "ms msec millisecond millisec", 1.0: "s sec second", 60.0: "min minute",
+        3600.0: "h hr hour", 86400.0: "d day",
+    },
 }  # fmt: skip
-SECONDS = {
-    "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3,
-    "millisecond": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "usec": 1e-6, "microsecond": 1e-6,
-    "microseconds": 1e-6, "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0,
-    "hour": 3600.0, "hours": 3600.0,
-}  # fmt: skip
+
+
+def spelled(kind: str) -> dict[str, float]:
+    """Return the spellings of a kind of SPELLINGS, singular and plural -> factor."""
+    return {
+        name + plural: factor
+        for factor, names in SPELLINGS[kind].items()
+        for name in names.split()
+        for plural in ("", "s" if len(name) > 1 else "")
+    }
+
+
+UM, SECONDS = spelled("length in um"), spelled("time in s")
 
 
 def plain_unit(text: str) -> str:
-    """Return a unit in lower case with u for every kind of micro sign."""
+    """Return a unit in lower case, u for every kind of micro sign, no full stop or brackets."""
     for micro in ("\\u00B5", "\\u03BC", "\u00b5", "\u03bc"):
         text = text.replace(micro, "u")
-    return text.strip().lower()
+    return text.strip().strip("()[].").lower()
 
 
 class Known(NamedTuple):

@@ -5,7 +5,8 @@ Source: specification, sections 4.2 and 5.1.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -73,6 +74,7 @@ def open_tiff(path: Path, gray: bool, channel: str = "") -> Movie:
         reader = paged_reader([places[frame] for frame in sorted(places)], first, gray)
     if samples > 1:
         dtype = np.dtype(np.float32)
+    reader, scales = counted_from_black(reader, scales, first)
     files = tuple(dict.fromkeys(place[0] for place in places.values()))
     return Movie(
         path, n_frames, height, width, dtype, reader, scales, channels,
@@ -124,6 +126,29 @@ def paged_reader(places: Sequence[tuple[Path, int]], first: tifffile.TiffPage, g
                 tif.close()
 
     return paged
+
+
+def counted_from_black(
+    reader: Callable, scales: Scales, first: tifffile.TiffPage
+) -> tuple[Callable, Scales]:
+    """Return the reader of light from a TIFF that may count from white, and its Scales.
+
+    Where 0 is white (MINISWHITE), light is the largest number of its bits less the pixel.
+    """
+    if first.photometric != tifffile.PHOTOMETRIC.MINISWHITE:
+        return reader, scales
+    kind, tag = np.dtype(first.dtype).kind, "0 is white in this TIFF (MINISWHITE)"
+    if kind not in "ub":
+        note = f"{tag}, which has no meaning for {first.dtype} pixels: they are read as they are"
+        return reader, replace(scales, note="; ".join(filter(None, (scales.note, note))))
+    top = True if kind == "b" else np.array(2**first.bitspersample - 1, first.dtype)
+
+    def inverted():
+        for block in reader():
+            yield top ^ block  # top - block, also of 1 bit
+
+    note = f"{tag}: inverted on reading"
+    return inverted, replace(scales, note="; ".join(filter(None, (scales.note, note))))
 
 
 def tiff_scales(path: Path, tif: tifffile.TiffFile, n_frames: int) -> Scales:
@@ -207,6 +232,7 @@ def open_folder(path: Path, gray: bool) -> Movie:
         raise InputError(f"{path}: found colour frames (RGB), expected gray; give --gray")
     dtype = np.dtype(np.float32 if first.samplesperpixel > 1 else first.dtype)
     reader = paged_reader([(name, 0) for name in names], first, gray)
+    reader, scales = counted_from_black(reader, scales, first)
     return Movie(
         path, len(names), first.imagelength, first.imagewidth, dtype, reader, scales,
         files=tuple(names),

@@ -30,6 +30,7 @@ from inputs.custom_types import DaRnnNet
 from inputs.prepare import Prepared
 from network.checkpoints import last_states, load_network
 from network.device import choose_device
+from runs.drivers import show_drivers
 from settings import OnsetSettings, RunSettings
 
 FRAME_MAPS = ("attention", "control", "reference", "signed")
@@ -65,6 +66,9 @@ def show_run(
     if settings.maps:
         shown |= importance_maps(prepared, settings, run_dir)
         shown["maps"] = draw_maps(prepared, run_dir, saved["attention"], shown, outline)
+    if settings.error_rate:
+        shown["drivers"] = show_drivers(prepared, settings, run_dir, outline)
+        print("\n".join(shown["drivers"]))
     shown["onset"] = draw_onset(prepared, settings, run_dir)
     if prepared.recording.shape is not None and settings.movie != "none":
         shown["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
@@ -108,6 +112,7 @@ def evaluate(
 def write_metrics(run_dir: Path, shown: dict) -> None:
     """Write metrics.json and metrics.csv."""
     record = {"rows": shown["rows"], "verdict": shown["verdict"], "maps": shown.get("maps", {})}
+    record["drivers"] = shown.get("drivers", [])
     write_json(run_dir / "metrics.json", record)
     names = list(shown["rows"][0])
     write_columns(

@@ -47,7 +47,8 @@ LIBRARIES = ("torch", "numpy", "scipy", "matplotlib", "tifffile", "pillow", "saf
 # Settings that change pictures, never numbers: a finished run is drawn again from its files.
 DISPLAYS = (
     "save_plots", "maps", "map", "clim", "align", "fps", "movie", "block", "importance_every",
-    "importance_repeats", "frame_rate_hz", "frame_times", "pixel_um", "row_um", "offset",
+    "importance_repeats", "error_rate", "frame_rate_hz", "frame_times", "pixel_um", "row_um",
+    "offset",
 )  # fmt: skip
 REPORT_EVERY = 5  # epochs between two looks at the test part
 LOG_COLUMNS = ("epoch", "loss", "rate", "seconds", "validation", "test_mae")
@@ -156,7 +157,14 @@ def clear_displays(settings: RunSettings, run_dir: Path) -> None:
         return
     print(f"{run_dir}: shown again from its files ({', '.join(changed)})")
     (run_dir / "summary.json").unlink(missing_ok=True)
-    for name in ("heatmap*.mp4", "heatmap*.gif", "onset*.*", "plots/onset_map.*"):
+    for name in (
+        "heatmap*.mp4",
+        "heatmap*.gif",
+        "onset*.*",
+        "plots/onset_map.*",
+        "drivers.csv",
+        "plots/drivers*.*",
+    ):
         for old in run_dir.glob(name):
             old.unlink()
     record = read_json(path)
@@ -203,8 +211,8 @@ def clear_run(run_dir: Path, settings: RunSettings) -> None:
     names = (
         "checkpoint.pt", "network.json", "*_kwargs.json", "encoder.*", "decoder.*",
         "scaler.json", "settings.json", "summary.json", "report.html", "log.csv", "metrics.*",
-        "attention.npz", "importance.*", "onset*.*", "heatmap*.mp4", "heatmap*.gif", "plots/*.png",
-        "plots/*.csv",
+        "attention.npz", "importance.*", "onset*.*", "heatmap*.mp4", "heatmap*.gif", "drivers.csv",
+        "plots/*.png", "plots/*.csv",
     )  # fmt: skip
     for name in names:
         for path in run_dir.glob(name):

@@ -29,6 +29,13 @@ FIGURES = (
         "Maps of the image side by side: attention, control, gradient and permutation importance",
     ),
     (
+        r"drivers(_.+)?",
+        "Search for drivers",
+        "Candidates tested against records shifted in time: false discovery rate, how many frames "
+        "before the target the surest of them tell most, and how much they add.",
+        "Maps of the false discovery rate, of the lag and of the gain of every block of pixels",
+    ),
+    (
         r"onset_map",
         "Onset of the depression",
         "Arrival of the wave at every pixel and over the distance from its origin, found without "
@@ -182,6 +189,8 @@ def write_run_report(
         block = figure_block(run_dir, figures)
         if heading.startswith("Maps"):
             block = paragraph(MAP_NOTE) + block + map_table(metrics.get("maps", {}))
+        elif heading.startswith("Search"):
+            block = "".join(paragraph(text) for text in metrics.get("drivers", [])) + block
         elif heading.startswith("Onset") and (run_dir / "onset.json").is_file():
             block = paragraph(describe(read_json(run_dir / "onset.json"))) + block
         elif heading == "Training" and (run_dir / "log.csv").is_file():

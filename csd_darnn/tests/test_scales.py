@@ -14,7 +14,7 @@ from helpers import SMALL, call, tiny_movie
 from inputs.movie_files import open_movie, write_tiff
 from inputs.reading import load_recording
 from inputs.resizing import resize_video
-from inputs.scales import UNKNOWN, Known, Scales, frame_numbers, plain_unit
+from inputs.scales import SECONDS, UM, UNKNOWN, Known, Scales, frame_numbers, plain_unit
 from runs.many import run_all
 from settings import DemoMovie, OnsetSettings, RunSettings
 
@@ -289,3 +289,44 @@ def gif_of(path):
     frames = [Image.fromarray(frame.astype(np.uint8)) for frame in FRAMES]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
     return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("nanometer", 1e-3), ("nanometers", 1e-3), ("micron", 1), ("Microns", 1), ("\u00b5m", 1),
+     ("\u03bcm", 1), ("micrometers", 1), ("um.", 1), ("Millimetres", 1e3), ("(mm)", 1e3),
+     ("centimeters", 1e4), ("metres", 1e6), ("inches", 25400), ("Angstrom", 1e-4)],
+)  # fmt: skip
+def test_usual_spellings_of_lengths(unit, factor):
+    assert UM[plain_unit(unit)] == factor
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("hr", 3600), ("hrs", 3600), ("h", 3600), ("Hours", 3600), ("min.", 60), ("mins", 60),
+     ("sec", 1), ("Seconds", 1), ("msec", 1e-3), ("msecs", 1e-3), ("milliseconds", 1e-3),
+     ("\u00b5s", 1e-6), ("usec", 1e-6), ("ns", 1e-9), ("days", 86400)],
+)  # fmt: skip
+def test_usual_spellings_of_times(unit, factor):
+    assert SECONDS[plain_unit(unit)] == factor
+
+
+def test_what_is_no_unit_stays_none():
+    for unit in ("pixel", "frames", "u", "ss", "", "dpi"):
+        assert plain_unit(unit) not in UM | SECONDS
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_that_counts_from_white_is_read_as_light(tmp_path, dtype, compression):
+    light = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
+    top = {"u1": 255, "u2": 65535, "f4": 0}[dtype]
+    stored = (top - light).astype(dtype) if top else light
+    path = tmp_path / "white.tif"
+    tifffile.imwrite(path, stored, photometric="miniswhite", compression=compression)
+    recording = load_recording(path)
+    np.testing.assert_array_equal(recording.movie(), light)
+    word = "inverted on reading" if top else "read as they are"
+    assert word in recording.scales.note
+    tifffile.imwrite(path, light, photometric="minisblack")
+    assert "white" not in load_recording(path).scales.note
