@@ -134,7 +134,7 @@ def test_unreadable_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"a\.pt: cannot be read, it is truncated"):
         read_recordings(folder[0] / "ca")
     path.unlink()
-    with pytest.raises(InputError, match=r"lc11: no \.pt, \.npz or \.safetensors file"):
+    with pytest.raises(InputError, match=r"lc11: no \.pt, \.npz, \.safetensors, \.csv, \.nwb file"):
         read_recordings(folder[0] / "ca")
     with pytest.raises(InputError, match="folder of calcium traces not found"):
         read_recordings(folder[0] / "nowhere")
