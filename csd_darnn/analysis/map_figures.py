@@ -71,7 +71,9 @@ def draw_stills(
             axis.set_xlabel("column (pixel)")
         if position % n_columns == 0:
             axis.set_ylabel("row (pixel)")
-        bar = figure.colorbar(drawn, ax=axis, shrink=0.9)
+        values = np.unique(shown.compressed()[~np.isnan(shown.compressed())])
+        ticks = values if values.size == 1 else None  # one value: no made-up range around it
+        bar = figure.colorbar(drawn, ax=axis, shrink=0.9, ticks=ticks)
         bar.outline.set_visible(False)
     for axis in axes[len(images) :]:
         axis.axis("off")
