@@ -113,18 +113,22 @@ def _lives(pid: int, written: float) -> bool:
     return started is None or started <= written + CLOCK_SLACK_S
 
 
-def remove_left(folder: str | os.PathLike) -> list[Path]:
+def remove_left(folder: str | os.PathLike, *, starts: tuple[str, ...] = ("",)) -> list[Path]:
     """Remove the temporary files of processes that no longer run, here and below; return them.
 
-    Only for the one writer of the folder: ``hold`` and ``writing`` call it.
+    Only for the one writer of the folder, or of all files there whose names begin with one of
+    ``starts``: ``hold`` and ``writing`` call it.
     """
+    starts = tuple(f".{start}" for start in starts)
     removed = []
     for place, _, names in os.walk(folder):
         for name in names:
             match = TEMPORARY.fullmatch(name)
+            if not match or not name.startswith(starts):
+                continue
             path = Path(place, name)
             with contextlib.suppress(OSError):
-                if match and not _lives(int(match[1]), path.stat().st_mtime):
+                if not _lives(int(match[1]), path.stat().st_mtime):
                     path.unlink()
                     removed.append(path)
     return removed

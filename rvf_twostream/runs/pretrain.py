@@ -33,7 +33,7 @@ from inputs.utils import list_stems, load_movie
 from network.CLR_callback import CosineAnnealing
 from network.model_zoo import make_optimizer, single_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run, state_folder
+from runs.run_folder import Run, clear_left, state_folder
 from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
 from settings import Settings
 
@@ -287,6 +287,7 @@ def run_epochs(
 def train_stream(args: Settings, stream: str, strategy: tf.distribute.Strategy) -> None:
     """Train one stream, keeping the epoch that is best on validation."""
     with writing(state_folder(args.ckptdir, args.model_prefix)):
+        clear_left(args.ckptdir, args.model_prefix)
         _train_stream(args, stream, strategy)
 
 
@@ -317,8 +318,8 @@ def _train_stream(args, stream, strategy):
         "versions": {"keras": keras.__version__},
     }
     run_epochs(args, run, parts, data, info, strategy)
-    run.finish({})
     figure = draw_curves(run, args)
+    run.finish({})  # last: a run killed before it is taken up again, and draws
     best = run.state["best"]
     print(
         f"best epoch {best['best_epoch']}: {args.ckpt_monitor} {best[args.ckpt_monitor]:.4g}, "

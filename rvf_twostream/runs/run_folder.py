@@ -21,7 +21,7 @@ import keras
 
 from common.files import InputError, read_json, write_json
 from common.limits import check_free_space
-from common.locks import visible
+from common.locks import remove_left, visible
 from common.tables import write_rows
 from network.checkpoints import HDF5_FAULTS, SUFFIX, info_path, load_weights, save_h5, save_weights
 from settings import FREE_TRAINING
@@ -33,6 +33,11 @@ REMEDY = "restore it, or start afresh with -r"
 def state_folder(ckptdir: str | Path, name: str) -> Path:
     """Return the folder of a run's state, which its one writer holds (``locks.writing``)."""
     return Path(ckptdir) / f"{name}_state"
+
+
+def clear_left(ckptdir: str | Path, name: str) -> None:
+    """Remove what killed trainings of this name left in ``ckptdir``; for its one writer."""
+    remove_left(ckptdir, starts=(f"{name}_", f"{name}."))
 
 
 class Run:

@@ -30,7 +30,7 @@ from network.checkpoints import load_weights
 from network.CLR_callback import CosineAnnealing, CyclicLR
 from network.model_zoo import make_optimizer, two_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run, state_folder
+from runs.run_folder import Run, clear_left, state_folder
 from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
 from settings import MONITORS, PREDICTION, Settings
 
@@ -272,6 +272,7 @@ def train(args: Settings, strategy: tf.distribute.Strategy) -> None:
     """Train, select the best epoch on validation, evaluate the test set once at the end."""
     name = f"{args.model_prefix}{args.splitnum}"
     with writing(state_folder(args.ckptdir, name)):  # two trainings would mix their weights
+        clear_left(args.ckptdir, name)
         _train(args, name, strategy)
 
 
@@ -314,8 +315,8 @@ def _train(args, name, strategy):
     best = run.state["best"]
     load_weights(model, run.weights)
     test = evaluate((forward, model), movies("test"), args, "test", scaling)
-    run.finish({"test": test})
     figure = draw_curves(run, args)
+    run.finish({"test": test})  # last: a run killed before it is taken up again, and draws
     print(
         f"best epoch {best['best_epoch']}, AUC over movies: val_auc {show(best['val_auc'])} "
         f"({args.val_clips} even clips each), test_auc {show(test['test_auc'])} "

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import train_twostream
 from common import limits
 from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
+from runs.run_folder import clear_left
 from runs.twostream import balanced_weights, learning_rate
 
 
@@ -376,3 +378,13 @@ def test_two_devices_with_a_last_batch_of_one(tmp_path):
 def test_as_a_user_without_data(tmp_path):
     done = run_script("train_twostream.py", *tiny_split.train_flags(tmp_path / "no", tmp_path))
     assert_one_line(done, "classmap.json")
+
+
+def test_what_a_killed_training_left_goes_that_of_another_stays(tmp_path):
+    own, other = (tmp_path / f".{name}_curves.{os.getpid()}.tmp.png" for name in ("t1", "t10"))
+    for path in (own, other):
+        path.touch()
+        os.utime(path, (1, 1))  # older than this process: left by an earlier one of its number
+    clear_left(tmp_path, "t1")
+    assert not own.exists()
+    assert other.exists()

@@ -88,6 +88,7 @@ def test_a_killed_writer_locks_nothing_and_leaves_no_temporary_file(tmp_path):
     assert {path.name for path in deep.iterdir()} == {mine.name, "c.csv"}
     # A number that a later process got is no sign of life: the file is older than the process.
     os.utime(mine, (1, 1))
+    assert remove_left(tmp_path, starts=("a",)) == []
     assert remove_left(tmp_path) == [mine]
 
 
