@@ -6,9 +6,9 @@
 Reads <root>/*.dcm and the class file (id, class). Writes <class>/<id><letter>.dcm,
 processed_dicoms/*.npy (n, NROWS, NCOLS, 1) uint8, 255 the movie's maximum (float32 0..1 with
 --store float32), data_mean_std.json, classmap.json, manifest.csv, deid_report.csv, deid_pictures/,
-deid_contact_sheet*.png, deid_text.csv (--find_text); with --with_flow UNIT also the movies of
-optical_flow_calculator.py --flow_unit UNIT, which then decodes no file again. Mean and deviation
-are applied when clips are read.
+deid_contact_sheet*.png, deid_text.csv (--find_text); with --with_flow UNIT also what
+optical_flow_calculator.py --flow_unit UNIT writes. Mean and deviation are applied when clips are
+read.
 
 Letters in shape comments: n frames, r rows, c columns.
 """
@@ -87,12 +87,11 @@ def build_parser():
 def main(argv=None):
     """Preprocess the data set named on the command line."""
     args = build_parser().parse_args(argv)
-    from inputs.preprocessing import flow_beside, preprocess_root
+    from inputs.preprocessing import preprocess_and_flow
     from inputs.utils import workers_of
 
     args.workers = workers_of(args)
-    settings = Settings(**vars(args))
-    return preprocess_root(args.root, settings, flow_beside(settings))
+    return preprocess_and_flow(args.root, Settings(**vars(args)))
 
 
 if __name__ == "__main__":

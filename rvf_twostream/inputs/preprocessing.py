@@ -16,7 +16,7 @@ from common.hashes import hashed_file
 from inputs.burnt_text import find_text, text_reader
 from inputs.contact_sheet import save_picture, write_sheets
 from inputs.deid import report
-from inputs.flow_files import flow_options, save_flow
+from inputs.flow_files import flow_options, flow_root, save_flow
 from inputs.frames import make_movie
 from inputs.manifest import DONE, Keeper, manifest_path, sorted_path
 from inputs.recipe import options_hash
@@ -106,15 +106,6 @@ def scanned(root: Path, classes: dict[str, str], settings: Settings) -> list[dic
         _print_table(rows, stream=sys.stderr)
         raise InputError(f"{root}: no usable movie among {len(rows)} files; see the list above")
     return rows
-
-
-def flow_beside(settings: Settings) -> dict | None:
-    """Return the options of the flow of --with_flow, None without; at full size, as published."""
-    if settings.with_flow == "none":
-        return None
-    grey = {name: getattr(settings, name) for name in OPTIONS}
-    size = {"nrows": settings.nrows, "ncols": settings.ncols}
-    return flow_options(grey, flow_settings(**size, flow_unit=settings.with_flow))
 
 
 def is_made(root: Path, row: dict, recipe: str) -> bool:
@@ -229,6 +220,22 @@ def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) ->
     for row in failed:
         print(f"failed: {row['source'] or row['name']}: {row['reason']}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def preprocess_and_flow(root: Path, settings: Settings) -> int:
+    """Preprocess a data set, with --with_flow also its flow at full size; return the exit code.
+
+    The flow is made in the pass over the frames; ``flow_root`` makes it of movies that were there
+    already, and measures its mean and deviation.
+    """
+    if settings.with_flow == "none":
+        return preprocess_root(root, settings)
+    names = ("nframes", "nrows", "ncols", "stats", "splitnum", "workers", "cluster")
+    shared = {name: getattr(settings, name) for name in names}
+    flow = flow_settings(**shared, flow_unit=settings.with_flow)
+    grey = {name: getattr(settings, name) for name in OPTIONS}
+    failed = preprocess_root(root, settings, flow_options(grey, flow))
+    return failed | flow_root(root, flow)
 
 
 def _print_table(rows, stream=None):

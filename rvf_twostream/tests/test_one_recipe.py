@@ -213,6 +213,25 @@ def test_one_pass_gives_what_two_scripts_give(made, tmp_path, monkeypatch, capsy
         assert path.read_bytes() == (root / path.relative_to(made)).read_bytes(), path
 
 
+def test_with_flow_leaves_nothing_to_do(made, tmp_path, capsys):
+    root = write_data_set(tmp_path / "set", movies=2, rows=64, cols=80)
+    (root / "split_allocation_0.csv").write_text(SPLIT)
+    flags = ["--root", str(root), "--nrows", "32", "--ncols", "32"]
+    assert preprocess_script.main(flags) == 0
+    # The grey movies are there already: the flow is made all the same.
+    assert preprocess_script.main([*flags, "--with_flow", "px_per_frame"]) == 0
+    assert "8 flows made (px_per_frame)" in capsys.readouterr().out
+    split_root(root, 0)
+    written = sorted(made.rglob("*.npy")) + sorted(made.glob("data_mean_std*.json"))
+    written += [made / "split0_recipe.json"]
+    for path in written:
+        assert path.read_bytes() == (root / path.relative_to(made)).read_bytes(), path
+    assert preprocess_script.main([*flags, "--with_flow", "px_per_frame", "-r"]) == 0
+    capsys.readouterr()
+    assert flow_script.main(flags) == 0
+    assert "all 8 flows exist already" in capsys.readouterr().out
+
+
 def test_the_manifest_is_the_list(root, capsys):
     text = (root / "REDcap_class.csv").read_text().replace("p02,severe\n", "")
     (root / "REDcap_class.csv").write_text(text)
