@@ -17,6 +17,7 @@ from inputs.cell import roi_area
 from settings.config import CLASSES, EVENT_CLASSES
 
 NAME = re.compile(r"^(?P<id>\d+)_(?P<kind>[a-z]+)_(?P<frame>\d+)(?:_|$)")
+LARGEST_ID = int(np.iinfo(np.uint16).max)  # masks are written with 16 bits
 COLOURS = {
     "sparks": b"\xff\x00\xff\x00",
     "waves": b"\xff\x8a\x2b\xe2",
@@ -109,8 +110,8 @@ def read_event_rois(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray
     """Return (instances (T, H, W) int32, class of every id) of the ROIs in an ImageJ ZIP.
 
     Raises:
-        InputError: a damaged file, a name that says no class, two classes of one id, a frame that
-            the movie has not.
+        InputError: a damaged file, a name that says no class, two classes of one id, no frame or
+            one that the movie has not, an id that a 16-bit mask cannot hold, no pixel inside.
     """
     try:
         rois = roifile.roiread(path)
@@ -126,12 +127,26 @@ def read_event_rois(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray
                 f"{path}: ROI {roi.name!r}: expected a name such as 00012_sparks_00034_0, or "
                 f"{', '.join(EVENT_CLASSES)}; rename it"
             )
-        frame = max(roi.position, roi.t_position, 1) - 1
-        if frame == 0 and match:
-            frame = int(match["frame"])
+        place = max(roi.position, roi.t_position)  # ImageJ counts from 1, 0 is no frame
+        if not (place or match):
+            raise InputError(
+                f"{path}: ROI {roi.name!r}: the file does not say its frame; in ImageJ's ROI "
+                "Manager associate ROIs with slices and update it, or name it 00012_sparks_00034_0"
+            )
+        frame = place - 1 if place else int(match["frame"])
         if frame >= shape[0]:
             raise InputError(f"{path}: ROI {roi.name!r}: frame {frame}, the movie has {shape[0]}")
+        if match and not 1 <= int(match["id"]) <= LARGEST_ID:
+            raise InputError(
+                f"{path}: ROI {roi.name!r}: event {int(match['id'])}, expected 1 to {LARGEST_ID}; "
+                "rename it"
+            )
         area = roi_area(roi, shape[1:])
+        if not area.any():
+            raise InputError(
+                f"{path}: ROI {roi.name!r}: encloses no pixel of the frame of {shape[1]} x "
+                f"{shape[2]} (rows x columns); draw it as an area inside, or delete it"
+            )
         if not match:
             drawn.append((kind, frame, area))
             continue

@@ -227,9 +227,10 @@ def _roi_mask(path, shape):
 def roi_area(roi: roifile.ImagejRoi, shape: tuple[int, int]) -> np.ndarray:
     """Return the pixels (H, W) bool whose centres a ROI of ImageJ encloses."""
     if roi.roitype == roifile.ROI_TYPE.RECT and not roi.composite:
-        rows, columns = slice(max(roi.top, 0), roi.bottom), slice(max(roi.left, 0), roi.right)
+        # a ROI may lie beyond the frame; a negative end would count from the other side
+        top, left, bottom, right = (max(n, 0) for n in (roi.top, roi.left, roi.bottom, roi.right))
         mask = np.zeros(shape, bool)
-        mask[rows, columns] = True
+        mask[top:bottom, left:right] = True
         return mask
     rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
     if roi.roitype == roifile.ROI_TYPE.OVAL:

@@ -162,3 +162,39 @@ def test_drawn_and_wrong_rois(tmp_path):
     (tmp_path / "c.zip").write_bytes(b"PK no zip")
     with pytest.raises(InputError, match=r"c\.zip: damaged"):
         read_event_rois(tmp_path / "c.zip", (5, 10, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "places", "box", "told"),
+    [
+        ("sparks", (0, 0), (2, 2, 6, 5), "does not say its frame"),
+        ("70000_sparks_00002_0", (3, 3), (2, 2, 6, 5), "event 70000, expected 1 to 65535"),
+        ("99999999999_sparks_00002_0", (3, 3), (2, 2, 6, 5), "event 99999999999, expected"),
+        ("00000_sparks_00002_0", (3, 3), (2, 2, 6, 5), "event 0, expected 1 to 65535"),
+        ("sparks", (3, 0), (20, 20, 26, 25), "no pixel of the frame of 10 x 12"),
+    ],
+)
+def test_a_roi_without_frame_id_or_pixel_is_refused(tmp_path, name, places, box, told):
+    left, top, right, bottom = box
+    roi = roifile.ImagejRoi.frompoints([[left, top], [right, top], [right, bottom], [left, bottom]])
+    roi.name, (roi.position, roi.t_position) = name, places
+    roifile.roiwrite(tmp_path / "a.zip", [roi])
+    with pytest.raises(InputError, match=told):
+        read_event_rois(tmp_path / "a.zip", (5, 10, 12))
+
+
+@pytest.mark.parametrize(("place", "frame"), [(0, 4), (1, 0), (3, 2)])
+def test_the_frame_of_a_roi_wins_over_its_name(tmp_path, place, frame):
+    roi = roifile.ImagejRoi.frompoints([[2, 2], [6, 2], [6, 5], [2, 5]])
+    roi.name, roi.position = "00001_sparks_00004_0", place
+    roifile.roiwrite(tmp_path / "a.zip", [roi])
+    ids, _ = read_event_rois(tmp_path / "a.zip", (5, 10, 12))
+    assert (ids[frame] == 1).sum() == (ids > 0).sum() == 12
+
+
+@pytest.mark.parametrize(("top", "bottom", "pixels"), [(-8, -3, 0), (-8, 2, 8), (8, 30, 8)])
+def test_a_rectangle_beyond_the_frame_has_only_the_pixels_inside(top, bottom, pixels):
+    roi = roifile.ImagejRoi()
+    roi.roitype = roifile.ROI_TYPE.RECT
+    roi.top, roi.bottom, roi.left, roi.right = top, bottom, 1, 5
+    assert roi_area(roi, (10, 12)).sum() == pixels
