@@ -8,6 +8,7 @@ Letters: T samples, N neurons.
 """
 
 import datetime
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -18,8 +19,10 @@ import torch
 from common.files import InputError, atomic_path
 from common.limits import check_shape
 
+log = logging.getLogger(__name__)
 TOLERANCE_S = 1e-4  # trials whose samples lie closer than this share a time axis
 GAP_S = 1.0  # between trials that are written one after the other
+PERCENT = ("%", "percent", "%df/f", "% df/f", "percent df/f")
 NEEDED = ("stimulus", "start_time", "stop_time", "onset_time")
 UNKNOWN_START = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 CLOCK = (
@@ -44,7 +47,7 @@ def read_nwb_sessions(path: Path) -> list[dict]:
         times = _times_of(path, series)
         check_shape((len(times), len(numbers)), 8, f"{path}: dF/F")
         values = np.asarray(series.data[:], dtype=np.float64).reshape(len(times), len(numbers))
-        values = values * series.conversion + (series.offset or 0.0)  # (T, N)
+        values = (values * series.conversion + (series.offset or 0.0)) * _share(path, series)
         trials = _trials_of(path, held)
     sessions = []
     for stimulus, start, stop, onset in trials:
@@ -92,6 +95,8 @@ def read_nwb_movies(path: Path) -> dict:
                 raise InputError(f"{path}: {name}: expected grey pictures (frames, x, y) inside")
             check_shape(series.data.shape, 4, f"{path}: {name}")
             frames = np.asarray(series.data[:]).transpose(0, 2, 1)  # (frames, rows, columns)
+            if (series.conversion, series.offset or 0.0) != (1.0, 0.0):
+                frames = np.float32(frames * series.conversion + (series.offset or 0.0))
             axis = torch.from_numpy(_times_of(path, series)).float()
             movies[name] = {
                 "rect_mov": torch.from_numpy(np.ascontiguousarray(frames)), "t_axis": axis
@@ -122,8 +127,8 @@ def write_nwb(path: Path, session: dict, movies: dict, *, identifier: str) -> Pa
         series = pynwb.ophys.RoiResponseSeries(
             name="dff", data=values, rois=region, unit="dF/F", timestamps=times
         )
-    module = held.create_processing_module("ophys", "calcium imaging")
-    module.add(pynwb.ophys.DfOverF(roi_response_series=series))
+        module = held.create_processing_module("ophys", "calcium imaging")
+        module.add(pynwb.ophys.DfOverF(roi_response_series=series))
     held.add_trial_column("stimulus", "number of the stimulus")
     held.add_trial_column("onset_time", "stimulus onset, seconds")
     for trial in trials:
@@ -232,7 +237,26 @@ def _neurons_of(path, table, series):
     pairs = zip(*(np.asarray(table[n].data[:])[rows] for n in ("azi_shift", "ele_shift")),
                 strict=True)  # fmt: skip
     shifts = [{"azi_shift": float(a), "ele_shift": float(e)} for a, e in pairs]
-    return [str(int(number)) for number in numbers], shifts
+    names = [str(number).removesuffix(".0") for number in numbers]
+    for name in names:
+        if not name.isdecimal():
+            raise InputError(f"{path}: neuron {name}; expected whole numbers in column neuron")
+        if names.count(name) > 1:
+            raise InputError(
+                f"{path}: {names.count(name)} columns of dF/F are neuron {name}; expected numbers "
+                "of their own"
+            )
+    return names, shifts
+
+
+def _share(path, series):
+    """Return what turns a series into dF/F: its container says dF/F, its unit may say percent."""
+    unit = str(series.unit).strip().lower()
+    share = 0.01 if unit in PERCENT else 1.0
+    if unit not in ("df/f", "dff", "ratio", "1"):
+        log.warning("%s: dF/F has the unit %s: read as %s", path, series.unit,
+                    "hundredths" if unit in PERCENT else "dF/F, 1 is a doubling")  # fmt: skip
+    return share
 
 
 def _times_of(path, series):
@@ -290,6 +314,11 @@ class _Opened:
         self.io.close()
         if kind is not None and not issubclass(kind, InputError):
             raise InputError(f"{self.path}: cannot be read as NWB ({error})") from error
+
+
+def need_pynwb() -> None:
+    """Raise InputError when pynwb is not installed."""
+    _pynwb()
 
 
 def _pynwb():

@@ -11,7 +11,7 @@ from common.files import InputError, raise_faults, write_bytes
 from common.hashes import sha256
 from common.locks import visible, writing
 from inputs.csv_traces import write_long_csv
-from inputs.nwb_files import write_nwb
+from inputs.nwb_files import need_pynwb, write_nwb
 from inputs.recordings import SUFFIXES, check_movie, check_session, read_sessions
 from inputs.safe_load import flatten_tree, load_tree, read_pickled_history, save_arrays
 from network.checkpoints import checkpoint_epochs, save_history
@@ -76,12 +76,18 @@ def _with_movies(jobs, faults):
             continue
         entries = tree if isinstance(tree, dict) else {}
         shown = {
-            stimulus: check_movie(entry)
+            stimulus: entry
             for stimulus, entry in entries.items()
             if isinstance(entry, dict) and {"rect_mov", "hex_mov"} & set(entry)
         }
-        for stimulus, (frames, t_axis) in shown.items():
-            movies[stimulus] = {"rect_mov": frames, "t_axis": t_axis}
+        for stimulus, entry in shown.items():
+            try:
+                movie = dict(zip(("rect_mov", "t_axis"), check_movie(entry), strict=True))
+                before = movies.setdefault(stimulus, movie)
+                if not all(torch.equal(before[key], movie[key]) for key in movie):
+                    raise InputError("another file holds another movie of this number; name one")
+            except InputError as error:
+                faults.append(f"{path}: {stimulus}: {error}")
         if not shown:
             sessions.append((path, folder, movies))
     return sessions
@@ -151,6 +157,8 @@ def convert_all(
             for p in candidates
             if p.suffix in kinds
         ]
+    if form == "nwb" and jobs:
+        need_pynwb()
     written = 0
     with writing(out) if jobs else contextlib.nullcontext():
         if form == "nwb":
@@ -158,7 +166,8 @@ def convert_all(
         for path, folder, *movies in jobs:
             try:
                 if form == "nwb":
-                    written += len([_session_as_nwb(path, out / folder, *movies)])
+                    _session_as_nwb(path, out / folder, *movies)
+                    written += 1
                 else:
                     written += len(convert(path, out / folder, form=form))
             except InputError as error:

@@ -1,6 +1,7 @@
 """NWB files in and out (pynwb, an extra): round trip, free-running clocks, what is refused."""
 
 import datetime
+import warnings
 
 import numpy as np
 import pytest
@@ -81,8 +82,11 @@ def test_pictures_are_stored_as_nwb_has_them(converted):
 
 
 def write_by_hand(path, *, onsets=(10.0, 20.0), container="DfOverF", columns=("azi", "ele"),
-                  onset_column="onset_time"):  # fmt: skip
-    """Write a file of a free-running microscope at 8 Hz, 30 s, conversion 0.5: dff is 0.5 t."""
+                  onset_column="onset_time", unit="dF/F", numbers=None):  # fmt: skip
+    """Write a file of a free-running microscope at 8 Hz, 30 s, conversion 0.5: dff is 0.5 t.
+
+    It holds the second neuron of the table, or both under their ``numbers``.
+    """
     held = pynwb.NWBFile("hand", "hand", datetime.datetime(2020, 1, 1, tzinfo=UTC))
     plane = held.create_imaging_plane(
         name="p", description="p", excitation_lambda=900.0, indicator="g", location="l",
@@ -94,12 +98,17 @@ def write_by_hand(path, *, onsets=(10.0, 20.0), container="DfOverF", columns=("a
     table = pynwb.ophys.PlaneSegmentation(name="s", description="s", imaging_plane=plane)
     for column in columns:
         table.add_column(f"{column}_shift", "deg")
-    for shift in (1.0, 2.0):
-        table.add_roi(pixel_mask=[(0, 0, 1.0)], **{f"{c}_shift": shift for c in columns})
-    region = table.create_roi_table_region(region=[1], description="the second")
+    if numbers:
+        table.add_column("neuron", "number")
+    for k, shift in enumerate((1.0, 2.0)):
+        named = {"neuron": numbers[k]} if numbers else {}
+        shifts = {f"{c}_shift": shift for c in columns}
+        table.add_roi(pixel_mask=[(0, 0, 1.0)], **shifts, **named)
+    shown = [0, 1] if numbers else [1]
+    region = table.create_roi_table_region(region=shown, description="those recorded")
     times = np.arange(240) / 8
     series = pynwb.ophys.RoiResponseSeries(
-        name="r", data=times[:, None], rois=region, unit="dF/F", conversion=0.5,
+        name="r", data=np.stack([times] * len(shown), 1), rois=region, unit=unit, conversion=0.5,
         starting_time=0.0, rate=8.0,
     )  # fmt: skip
     seg = pynwb.ophys.ImageSegmentation(name="seg", plane_segmentations=[table])
@@ -134,8 +143,63 @@ def test_a_free_running_clock_keeps_every_trial_at_its_own_times(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("unit", "share", "said"),
+    [
+        ("dF/F", 1.0, ""),
+        ("percent", 0.01, "has the unit percent: read as hundredths"),
+        ("%", 0.01, "has the unit %: read as hundredths"),
+        ("lumens", 1.0, "has the unit lumens: read as dF/F"),
+    ],
+)
+def test_percent_are_hundredths_and_other_units_are_said(tmp_path, unit, share, said, caplog):
+    write_by_hand(tmp_path / "lc11" / "a.nwb", onsets=(10.0,), unit=unit)
+    entry = read_recordings(tmp_path)["lc11"]["a.nwb"][5]
+    expected = share * 0.5 * (entry["t_axis"] + 10.0)
+    torch.testing.assert_close(entry["neuron"][1]["traces"][0], expected, rtol=1e-5, atol=1e-6)
+    assert said in caplog.text
+    assert bool(caplog.text) == bool(said)
+
+
+def test_pictures_as_bytes_are_grey_by_their_conversion(tmp_path):
+    held = pynwb.NWBFile("hand", "hand", datetime.datetime(2020, 1, 1, tzinfo=UTC))
+    held.add_stimulus_template(pynwb.image.ImageSeries(
+        name="vstim_5", data=np.array([[[0, 51, 255]]], np.uint8), unit="grey", format="raw",
+        starting_time=0.0, rate=60.0, conversion=1 / 255,
+    ))  # fmt: skip
+    with pynwb.NWBHDF5IO(str(tmp_path / "a.nwb"), "w") as io:
+        io.write(held)
+    movie = read_movies(tmp_path, rate_hz=60)[5]
+    torch.testing.assert_close(movie, torch.tensor([[[0.0], [0.2], [1.0]]]))  # one column
+
+
+def test_writing_warns_of_nothing(converted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert_all([converted / "ca"], converted / "quiet", form="nwb") == (1, [])
+
+
+def test_faults_of_movies_name_the_file(converted):
+    """Bytes are no grey levels, and one number is one movie; nothing else is held up by it."""
+    movies = converted / "mov"
+    other = {"vstim_5": {"rect_mov": torch.zeros(30, 6, 9), "t_axis": torch.arange(30) / 60}}
+    torch.save(other, movies / "vstim_5b.pt")
+    bad = {"vstim_9": {"rect_mov": torch.full((3, 6, 9), 255.0), "t_axis": torch.arange(3) / 60}}
+    torch.save(bad, movies / "vstim_9.pt")
+    written, faults = convert_all([converted / "ca", movies], converted / "other", form="nwb")
+    assert written == 1
+    assert sorted(faults) == [
+        f"{movies}/vstim_5b.pt: vstim_5: another file holds another movie of this number; name one",
+        f"{movies}/vstim_9.pt: vstim_9: pixels range from 255 to 255; expected 0 (black) to 1 "
+        "(white)",
+    ]
+
+
+@pytest.mark.parametrize(
     ("options", "line"),
     [
+        ({"numbers": ("a", "b")}, r"a\.nwb: neuron a; expected whole numbers in column neuron"),
+        ({"numbers": (11.5, 12.0)}, "neuron 11.5; expected whole numbers"),
+        ({"numbers": (11, 11)}, "2 columns of dF/F are neuron 11; expected numbers of their own"),
         ({"container": "Fluorescence"}, r"0 series of dF/F in containers DfOverF \(none\)"),
         ({"columns": ("azi",)}, "the table s has no column ele_shift"),
         ({"onset_column": "begin"}, "the table of trials has no column onset_time"),
