@@ -14,6 +14,7 @@ Letters: n rows, n' of them with a whole past, K candidates, L lags, S shifts.
 Source: Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,15 @@ def false_discovery_rates(p: np.ndarray) -> np.ndarray:
     q = np.empty(len(p))
     q[order] = np.minimum.accumulate(rates[::-1])[::-1].clip(max=1)
     return q
+
+
+def least_together(n_candidates: int, error_rate: float) -> int:
+    """Return how many candidates must stand out together for any to be discovered.
+
+    No chance below 1 / (1 + SHIFTS) is told, so that the smallest q of m that beat every shifted
+    record is K / (1 + SHIFTS) / m.
+    """
+    return max(1, math.ceil(n_candidates / ((1 + SHIFTS) * error_rate)))
 
 
 def lagged(values: np.ndarray, lags: Sequence[int], first: int) -> np.ndarray:

@@ -89,7 +89,12 @@ def draw_stills(
 
 
 def draw_bars(
-    path: Path, values: dict[str, np.ndarray], names: list[str], *, most: int = 40
+    path: Path,
+    values: dict[str, np.ndarray],
+    names: list[str],
+    *,
+    most: int = 40,
+    order: np.ndarray | None = None,
 ) -> Path:
     """Draw bar charts of named driving series, and write all numbers as CSV.
 
@@ -97,15 +102,17 @@ def draw_bars(
         path: PNG; the CSV lies beside it.
         values: dict of map name -> (N,).
         names: N names of the series; the ``most`` largest of each map are drawn.
+        order: (N,) numbers of the series; the ``most`` first of it are drawn in every map instead.
     """
     shown = min(most, len(names))
     size = (4.6 * len(values), max(2.4, 0.22 * shown + 1.0))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(values), squeeze=False).ravel()
     for axis, (name, heights) in zip(axes, values.items(), strict=True):
-        order = np.argsort(-np.abs(heights), kind="stable")[:shown][::-1]
-        axis.barh(np.arange(shown), np.asarray(heights)[order], color=BLUE)
-        axis.set_yticks(np.arange(shown), [str(names[k]) for k in order], fontsize=7)
+        ranked = np.argsort(-np.abs(heights), kind="stable") if order is None else order
+        drawn = ranked[:shown][::-1]
+        axis.barh(np.arange(shown), np.asarray(heights)[drawn], color=BLUE)
+        axis.set_yticks(np.arange(shown), [str(names[k]) for k in drawn], fontsize=7)
         axis.set_xlabel(MAP_LABELS.get(name, name))
         axis.set_title(f"{shown} of {len(names)} series", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)

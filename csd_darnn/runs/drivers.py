@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.drivers import Drivers, find_drivers
+from analysis.drivers import SHIFTS, Drivers, find_drivers, least_together
 from analysis.heatmap import to_image
 from analysis.importance import pixel_blocks
 from analysis.map_figures import draw_bars, draw_stills
@@ -99,14 +99,28 @@ def driver_rows(
     return rows
 
 
+def out_of_reach(rows: list[dict], error_rate: float) -> str:
+    """Return what a search without discoveries cannot have seen, "" where it sees a lone driver."""
+    least = least_together(len(rows), error_rate)
+    if least == 1:
+        return ""
+    way = "fewer series" if rows[0]["row_first"] == "" else "a larger --block"
+    return (
+        f" That is no evidence against a lone one: {SHIFTS} shifted records tell no chance below"
+        f" {1 / (1 + SHIFTS):.1g}, so that of {len(rows)} candidates at least {least} must stand"
+        f" out together; {way} or a larger --error_rate makes it fewer."
+    )
+
+
 def sentence(rows: list[dict], error_rate: float, rate_hz: float | None) -> str:
     """Return what the search found for one target."""
     hits = [row for row in rows if row["discovered"]]
+    asked = f"{100 * error_rate:.3g} %"
     head = f"Target {rows[0]['target']}: "
     if not hits:
         return head + (
-            f"no driver found at an asked false discovery rate of {error_rate:.0%} (smallest q"
-            f" {rows[0]['q']:.2g} of {len(rows)} candidates)."
+            f"no driver found at an asked false discovery rate of {asked} (smallest q"
+            f" {rows[0]['q']:.2g} of {len(rows)} candidates)." + out_of_reach(rows, error_rate)
         )
     best = hits[0]
     place = f"series {best['candidate']}"
@@ -116,7 +130,7 @@ def sentence(rows: list[dict], error_rate: float, rate_hz: float | None) -> str:
     lag = f"{best['lag_frames']} frames" + (f" ({best['lag_s']:.3g} s)" if rate_hz else "")
     return head + (
         f"{len(hits)} of {len(rows)} candidates hold something about it that its own past and the"
-        f" field do not, at an asked false discovery rate of {error_rate:.0%} ({MEASURED}); the"
+        f" field do not, at an asked false discovery rate of {asked} ({MEASURED}); the"
         f" surest is {place}, {lag} before (q {best['q']:.2g})."
     )
 
@@ -143,7 +157,9 @@ def draw_drivers(
             spread[name][block] = one
     if prepared.recording.shape is None:
         names = [prepared.recording.columns[position] for position in prepared.features]
-        draw_bars(path, {name: np.nan_to_num(value) for name, value in spread.items()}, names)
+        surest = np.lexsort((-drivers.gain, drivers.q))
+        order = np.concatenate([blocks[number] for number in surest])
+        draw_bars(path, spread, names, order=order)
         return
     images = {
         name: to_image(vector, prepared.feature_pixels, prepared.recording.shape)

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 
 import main
-from analysis.drivers import false_discovery_rates, find_drivers, held_out_gain
+from analysis.drivers import (
+    false_discovery_rates,
+    find_drivers,
+    held_out_gain,
+    least_together,
+)
+from analysis.map_figures import draw_bars
 from demo.driver_cases import recorded
 from helpers import SMALL
 from inputs.custom_types import TrainData
 from inputs.windows import WindowRule
+from runs.drivers import sentence
 
 RULE = WindowRule(10)
 
@@ -86,3 +93,38 @@ def test_a_run_tells_drivers_in_a_table_a_map_and_a_sentence(tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Search for drivers" in page
     assert (tmp_path / "run" / "plots" / "drivers.png").stat().st_size > 1000
+
+
+def test_a_search_says_when_it_cannot_see_a_lone_driver():
+    """1,000 shifts tell no chance below 1/1001: of 120 candidates three must stand out at 5 %."""
+    assert [least_together(count, 0.05) for count in (50, 51, 120, 1655)] == [1, 2, 3, 34]
+    random = np.random.default_rng(0)
+    feats, target = random.normal(size=(800, 120)), random.normal(size=800)
+    target[3:] += 2 * feats[:-3, 7]
+    blocks = [np.array([series]) for series in range(120)]
+    drivers = find_drivers(TrainData(feats, target[:, None]), blocks, RULE)
+    assert drivers.gain[7] > 0.7  # of the variance, and yet:
+    assert drivers.q[7] == drivers.q.min() == pytest.approx(120 / 1001)
+    rows = [
+        {"target": "goal", "row_first": "", "q": q, "discovered": False} for q in np.sort(drivers.q)
+    ]
+    told = sentence(rows, 0.05, None)
+    assert "rate of 5 % (smallest q 0.12 of 120 candidates). That is no evidence" in told
+    assert "of 120 candidates at least 3 must stand out together; fewer series" in told
+    assert sentence(rows[:50], 0.05, None).endswith("of 50 candidates).")
+    assert "rate of 0.5 %" in sentence(rows, 0.005, None)
+
+
+def test_bars_of_a_search_show_the_surest_series(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.set_yticks",
+        lambda axis, places, labels=(), **_: drawn.append(list(labels)),
+    )
+    values = {"q": np.array([0.9, 0.01, 0.5]), "lag": np.array([np.nan, 4, np.nan])}
+    order = np.array([1, 2, 0])
+    draw_bars(tmp_path / "bars.png", values, ["a", "b", "c"], most=2, order=order)
+    assert drawn == [["c", "b"]] * 2  # from the bottom
+    with open(tmp_path / "bars.csv", newline="") as handle:
+        lags = [row["lag"] for row in csv.DictReader(handle)]
+    assert lags == ["nan", "4", "nan"]  # none of what is not discovered
