@@ -18,6 +18,9 @@ from settings.config import CLASSES, EVENT_CLASSES
 
 NAME = re.compile(r"^(?P<id>\d+)_(?P<kind>[a-z]+)_(?P<frame>\d+)(?:_|$)")
 LARGEST_ID = int(np.iinfo(np.uint16).max)  # masks are written with 16 bits
+AREAS = tuple(
+    roifile.ROI_TYPE[kind] for kind in ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
+)  # others are points and open lines
 COLOURS = {
     "sparks": b"\xff\x00\xff\x00",
     "waves": b"\xff\x8a\x2b\xe2",
@@ -113,6 +116,8 @@ def read_event_rois(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray
         InputError: a damaged file, a name that says no class, two classes of one id, no frame or
             one that the movie has not, an id that a 16-bit mask cannot hold, no pixel inside.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: file not found; expected ImageJ ROIs (.zip, .roi)")
     try:
         rois = roifile.roiread(path)
     except Exception as error:  # roifile raises many kinds for damaged files
@@ -142,7 +147,7 @@ def read_event_rois(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray
                 "rename it"
             )
         area = roi_area(roi, shape[1:])
-        if not area.any():
+        if roi.roitype not in AREAS or not area.any():
             raise InputError(
                 f"{path}: ROI {roi.name!r}: encloses no pixel of the frame of {shape[1]} x "
                 f"{shape[2]} (rows x columns); draw it as an area inside, or delete it"

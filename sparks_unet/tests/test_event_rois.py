@@ -183,6 +183,20 @@ def test_a_roi_without_frame_id_or_pixel_is_refused(tmp_path, name, places, box,
         read_event_rois(tmp_path / "a.zip", (5, 10, 12))
 
 
+@pytest.mark.parametrize("kind", ["POINT", "LINE", "POLYLINE", "ANGLE"])
+def test_points_and_open_lines_are_no_areas(tmp_path, kind):
+    roi = roifile.ImagejRoi.frompoints([[2, 2], [8, 2], [8, 7]])
+    roi.name, roi.position, roi.roitype = "sparks", 3, roifile.ROI_TYPE[kind]
+    roifile.roiwrite(tmp_path / "a.zip", [roi])
+    with pytest.raises(InputError, match="draw it as an area inside"):
+        read_event_rois(tmp_path / "a.zip", (5, 10, 12))
+
+
+def test_a_missing_file_of_rois_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.zip: file not found"):
+        read_event_rois(tmp_path / "none.zip", (5, 10, 12))
+
+
 @pytest.mark.parametrize(("place", "frame"), [(0, 4), (1, 0), (3, 2)])
 def test_the_frame_of_a_roi_wins_over_its_name(tmp_path, place, frame):
     roi = roifile.ImagejRoi.frompoints([[2, 2], [6, 2], [6, 5], [2, 5]])
