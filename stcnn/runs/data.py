@@ -9,7 +9,7 @@ from pathlib import Path
 from common.files import InputError, read_json
 from common.hashes import sha256
 from common.locks import visible
-from inputs.ca_dataloader import CalciumDataset, Layout
+from inputs.ca_dataloader import CalciumDataset, Layout, split_rows
 from inputs.display import Display
 from inputs.recordings import (
     TRACE_SUFFIXES,
@@ -96,6 +96,18 @@ def expand_barcodes(entries: Iterable, known: Collection[int] | None = None) -> 
         barcodes.update(range(low, high + 1) if known is None else
                         (code for code in known if low <= code <= high))  # fmt: skip
     return barcodes
+
+
+def split_of(settings: dict, dataset: CalciumDataset) -> tuple[list[int], list[int]]:
+    """Return the rows of a run's training items and of those that it holds out."""
+    known = {item.barcode for item in dataset.items}
+    return split_rows(
+        dataset,
+        fraction=settings["val_fraction"],
+        by=settings["val_by"],
+        seed=settings["seed"],
+        held_out=expand_barcodes(settings["val_stimuli"], known),
+    )
 
 
 def draws_per_epoch(dataset: CalciumDataset, rows: Sequence[int], oversample: dict) -> list[int]:

@@ -7,9 +7,9 @@ from analysis.metrics import score_rows
 from common.files import InputError, read_json
 from common.locks import writing
 from common.tables import read_rows, write_rows
-from inputs.ca_dataloader import split_rows
 from network.checkpoints import load_model, read_config
-from runs.data import expand_barcodes, open_dataset
+from runs.continuing import check_same_data
+from runs.data import open_dataset, split_of
 from runs.training import sampler_of
 
 
@@ -18,6 +18,9 @@ def score_baseline(run_dir: Path) -> list[dict]:
 
     The rows hold ``model`` (network or LN), ``part``, ``cell_type`` and the columns of scores.csv.
     Position and padding of the stimuli are the run's own.
+
+    Raises:
+        InputError: no finished run, nothing held out, or other data than the run's.
     """
     run_dir = Path(run_dir)
     if not (run_dir / "scores.csv").is_file():
@@ -27,15 +30,10 @@ def score_baseline(run_dir: Path) -> list[dict]:
     dataset = open_dataset(
         settings, lc_types=config["L_config"]["lc_types"], neuron_uids=config["neuron_uids"]
     )
+    check_same_data(run_dir, dataset.digests)  # the network's scores are those of these data
     network = load_model(run_dir)
     dataset.sample = sampler_of(network)
-    rows, val_rows = split_rows(
-        dataset,
-        fraction=settings["val_fraction"],
-        by=settings["val_by"],
-        seed=settings["seed"],
-        held_out=expand_barcodes(settings["val_stimuli"], {i.barcode for i in dataset.items}),
-    )
+    rows, val_rows = split_of(settings, dataset)
     if not val_rows:
         raise InputError(
             f"{run_dir}: holds out no stimulus, so nothing can be compared; train with "

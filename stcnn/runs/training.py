@@ -19,7 +19,7 @@ from common.device import why_no_gpu
 from common.files import InputError, atomic_path, git_commit, write_json, write_settings
 from common.locks import hold
 from common.tables import read_rows, write_rows
-from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader, split_rows
+from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader
 from inputs.dealing import DealtOrder
 from inputs.safe_load import load_tree
 from network.adam import Adam
@@ -43,11 +43,7 @@ from runs.continuing import (
     new_run_dir,
     resume_settings,
 )
-from runs.data import (
-    draws_per_epoch,
-    expand_barcodes,
-    open_dataset,
-)
+from runs.data import draws_per_epoch, open_dataset, split_of
 from runs.processes import Place, check_batches, join
 
 log = logging.getLogger(__name__)
@@ -148,13 +144,7 @@ def train(
         load_trunk(model, settings["trunk"])
         model.freeze_trunk()
     model.norm_skip_frames = settings["norm_skip_frames"]
-    rows, val_rows = split_rows(
-        dataset,
-        fraction=settings["val_fraction"],
-        by=settings["val_by"],
-        seed=settings["seed"],
-        held_out=expand_barcodes(settings["val_stimuli"], {item.barcode for item in dataset.items}),
-    )
+    rows, val_rows = split_of(settings, dataset)
     if not resuming:
         if place.first:
             run_dir = begun(settings, run_dir, dataset, config)

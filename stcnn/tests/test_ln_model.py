@@ -1,10 +1,14 @@
 """The LN baseline: an LN neuron is found, another one is not; the door beside a trained run."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from analysis.ln_model import LNModel, features, low_pass
 from analysis.metrics import score_rows
+from common.files import read_json, write_json
 from common.tables import read_rows
 from inputs.ca_dataloader import CalciumDataset, Layout
 from inputs.display import Display
@@ -83,3 +87,22 @@ def test_the_door_beside_a_trained_run(tiny_run, here):
 def test_a_run_that_holds_nothing_out_is_refused(tmp_path, here):
     err = here(main, "--run", tmp_path, check=2).err
     assert "no scores.csv inside; give a finished run of train.py" in err
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(tiny_run, tmp_path, here):
+    """The network's scores are those of the former traces; an LN model of others is no match."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("baseline.csv"))
+    record = read_json(run / "settings.json", remedy="")
+    former = Path(record["settings"]["dataset"]["ca_path"])
+    shutil.copytree(former, tmp_path / "ca")
+    record["settings"]["dataset"]["ca_path"] = str(tmp_path / "ca")
+    write_json(run / "settings.json", record)
+    path = tmp_path / "ca" / "lc11" / "synthetic.pt"
+    session = torch.load(path)
+    next(iter(session.values()))["neuron"][2019010101]["traces"] *= 2
+    torch.save(session, path)
+    err = here(main, "--run", run, check=2).err
+    assert "lc11/synthetic.pt" in err
+    assert "train anew" in err
+    assert not (run / "baseline.csv").exists()
