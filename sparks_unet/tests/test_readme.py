@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from skimage.measure import label
 
 from helpers import FOLDER, make_tiny_data
 from inputs.movie_io import read_movie, write_stack
@@ -36,6 +37,7 @@ SHORT = {  # start of a command -> flags that make it short
     "save_metrics_to_json.py": "",
     "compare_runs.py": "--draws 10",
     "classical_baseline.py": "",
+    "event_rois.py": "",
     "make_demo_data.py": "--frames 24 --height 16",
     "benchmark.py": "--only assembly",
 }
@@ -81,8 +83,11 @@ def test_every_command_runs(tmp_path):
         for path in data.glob(f"{old}_*.tif"):
             shutil.copy(path, data / path.name.replace(old, new, 1))
     shutil.copy(data / "34_video.tif", home / "cell.tif")
+    classes = read_movie(data / "34_class_label.tif").data
+    events = np.where(classes <= 3, classes, 0)
+    write_stack(home / "RUN_classes.tif", events.astype(np.uint8))
+    write_stack(home / "RUN_instances.tif", label(events, connectivity=3).astype(np.uint16))
     for name in ("PRED", "S", "W", "P"):  # probabilities of the four commands that read them
-        classes = read_movie(data / "34_class_label.tif").data
         number = {"W": 2, "P": 3}.get(name, 1)
         write_stack(home / f"{name}.tif", (classes == number).astype(np.float32))
     commands = [command for command in readme_commands() if command not in ELSEWHERE]
