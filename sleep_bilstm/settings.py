@@ -71,6 +71,7 @@ MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs
 BASELINE = False  # band-power baseline beside the network in test modes
 ADAPT = ""  # of predict: scored recording (.mat) of the animal, to which the last layer is fitted
 ADAPT_MINUTES = 10.0  # scored minutes of --adapt that are used, from its start
+CODES = ""  # of --adapt: its scores, such as 1=REM,2=wake,3=NREM; empty: as those of training
 KEEP_ARTIFACTS = False  # of predict: a state for epochs without evidence of one, too
 RESULT_ACTION = "save"  # what to do with figures: save, show, both
 GRADCAM_LABEL = -1  # state of the map; -1 is all
@@ -135,7 +136,7 @@ RANGES = {
     "patience": (0, None),
     "frame_chunk": (1, None),
     "min_confidence": (0, 1),
-    "adapt_minutes": (1, None),
+    "adapt_minutes": (1, 1440),
     "occlusion_patch": (0, None),
 }
 IGNORED = ("model", "dataset")
@@ -302,4 +303,6 @@ def resolve(
         raise InputError("--full belongs to --demo")
     if values["adapt"] and values["mode"] != "predict":
         raise InputError("--adapt belongs to --mode predict")
+    if values["codes"] and not values["adapt"]:
+        raise InputError("--codes belongs to --adapt; nothing else here reads scores of recordings")
     return Settings(values, frozenset({*from_file, *given}))

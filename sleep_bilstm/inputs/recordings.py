@@ -245,7 +245,7 @@ def map_labels(recording: Recording, *, unknown: str = "error") -> np.ndarray:
         raise InputError(
             f"{recording.path}: epoch {epoch} has the unknown code {recording.score_texts[epoch]}; "
             "expected 0, 1, 2 or 3, or words such as wake, NREM, REM and artifact; say what the "
-            "codes mean with --codes, or leave such epochs out with --unknown drop"
+            "codes mean with --codes (create_tfrecords.py --unknown drop leaves such epochs out)"
         )
     labels = np.full(codes.size, UNSCORED)
     for code, label in RAW_TO_LABEL.items():

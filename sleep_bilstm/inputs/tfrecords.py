@@ -107,7 +107,7 @@ def epochs_of(
                 infinite,
             )
         yield int(epoch), int(labels[epoch]), mask, signals
-    if text := still_text(still.size, int(recording.mask.sum())):
+    if recent and (text := still_text(still.size, int(recording.mask.sum()))):
         log.warning("%s: %s", recording.path, text)
 
 

@@ -18,6 +18,7 @@ from common.hashes import hashed_file
 from inputs.dataloader_sleep import View
 from inputs.preprocess import to_frames
 from inputs.recordings import Recording
+from inputs.scores import doubt_lines
 from inputs.states import EPOCH_S, STATE_NAMES
 from inputs.storage import Storage
 from inputs.tfrecords import epochs_of
@@ -26,7 +27,7 @@ from network.model_attention_bilstm import AttentionBiLSTM
 from settings import Settings
 
 log = logging.getLogger(__name__)
-BLOCKS = 10  # contiguous parts of the scored minutes, each of which is left out in turn
+BLOCKS = 10  # contiguous parts of the scored minutes, at most, left out in turn
 FEWEST = 3  # epochs of a state, without which it counts as not scored
 PRIOR_STRENGTH = 1.0  # of the penalty on the shifts of the states
 # name -> strength of the penalty on the change of the weights; None: the prior alone
@@ -105,6 +106,11 @@ def fit_layer(
     return Adaptation(shift, weights, *scale)
 
 
+def blocks_of(count: int) -> list[np.ndarray]:
+    """Return the places of ``count`` epochs in time order as blocks, none of which is empty."""
+    return np.array_split(np.arange(count), min(BLOCKS, count))
+
+
 def left_out(
     logits: np.ndarray,
     summary: np.ndarray,
@@ -118,7 +124,7 @@ def left_out(
     scored in the other blocks, without a look at the signals.
     """
     result = np.empty_like(logits)
-    for block in np.array_split(np.arange(len(labels)), BLOCKS):
+    for block in blocks_of(len(labels)):
         rest = np.setdiff1d(np.arange(len(labels)), block)
         if kind == "frequencies":
             result[block] = np.log(np.bincount(labels[rest], minlength=logits.shape[1]) + 0.5)
@@ -132,7 +138,7 @@ def losses_of(logits: np.ndarray, labels: np.ndarray, scored: np.ndarray) -> np.
     """Return the mean cross-entropy of every block among the ``scored`` states."""
     place = np.searchsorted(scored, labels)
     each = -log_softmax(logits[:, scored], axis=1)[np.arange(len(labels)), place]
-    return np.array([each[b].mean() for b in np.array_split(np.arange(len(labels)), BLOCKS)])
+    return np.array([each[b].mean() for b in blocks_of(len(labels))])
 
 
 @dataclass(frozen=True)
@@ -233,10 +239,19 @@ def scored_epochs(
     """
     wanted = round(settings.adapt_minutes * 60 / EPOCH_S)
     labels, vectors, path = [], [], Path(settings.adapt)
+    codes = settings.codes or how.codes
     with (
         hashed_file(path) as known,
-        Recording(path, mask_file=settings.mask or None, codes=how.codes) as recording,
+        Recording(path, mask_file=settings.mask or None, codes=codes) as recording,
     ):
+        if recording.raw_labels is None:
+            raise InputError(
+                f"{path}: variable scoringindex_file is missing; --adapt needs a scored recording"
+            )
+        for line in doubt_lines(
+            {f"{recording.name.date}-{recording.name.mouse}": [recording.raw_labels]}, codes
+        ):
+            log.warning("%s", line)
         for _, label, mask, signals in epochs_of(recording, how):
             inputs = view.frames(to_frames(signals, mask))
             outputs = network.infer(np.stack(inputs), settings.frame_chunk)

@@ -26,7 +26,13 @@ from network.forward import states_of
 from runs.adapt import adapted_to
 from runs.context import load_context, second_stage, states_with
 from runs.folds import run_folds
-from runs.predict import labels_learnt, predict_folder, storage_of_network, write_predictions
+from runs.predict import (
+    check_recordings,
+    labels_learnt,
+    predict_folder,
+    storage_of_network,
+    write_predictions,
+)
 from runs.setup import (
     LIBRARIES,
     choose_device,
@@ -199,6 +205,7 @@ def run_predict(settings: Settings) -> int:
                 "--context 0 as well"
             )
         view, how = view_of_network(network, data), storage_of_network(network, data)
+        check_recordings(network, [Path(settings.adapt)], how, view, settings)
         adaptation, about = adapted_to(network, how, view, settings)
     table, axes = predict_folder(network, data, folder, settings, net, adaptation)
     out = output_folder(settings, axes)

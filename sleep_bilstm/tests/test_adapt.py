@@ -1,7 +1,9 @@
 """Prior and last layer fitted to one animal: only where there is evidence, only states scored."""
 
 import json
+import shutil
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from common.files import InputError
 from inputs.names import find_recordings
 from main import main
 from network.forward import states_of
-from runs.adapt import adapt
+from runs.adapt import adapt, blocks_of
 from test_main import fails
 
 
@@ -84,6 +86,83 @@ def test_too_few_scores_are_refused():
     vectors, _ = animal(0, 60)
     with pytest.raises(InputError, match="hold Wakefulness 60, NREM 0, REM 0 epochs"):
         adapt(vectors, np.zeros(60, int), 3)
+
+
+def test_the_least_minutes_are_enough_to_try():
+    vectors, _ = animal(3, 6)
+    fitted, about = adapt(vectors, np.array([0, 0, 0, 1, 1, 1]), 3)
+    assert about["epochs"] == {"Wakefulness": 3, "NREM": 3, "REM": 0}
+    assert all(np.isfinite(value) for value in about["fall_of_loss"].values())
+    assert np.isfinite(fitted.probabilities(vectors)).all()
+    assert [len(block) for block in blocks_of(6)] == [1] * 6
+    assert [len(block) for block in blocks_of(60)] == [6] * 10
+
+
+def predicting(trained, data, out, *more):
+    """Return the flags of --mode predict --adapt."""
+    places = ["--model_savedir", str(trained), "--data_path", str(data)]
+    return ["--mode", "predict", *places, "--result_savedir", str(out), *map(str, more)]
+
+
+def test_scores_in_other_codes_are_told_and_read(recordings, trained, tmp_path, capsys):
+    """0, 1, 2, 3 of the laboratory as AccuSleep's 2, 3, 4, 1: REM would be taken for NREM."""
+    usual = find_recordings(recordings)[-1]
+    other = tmp_path / usual.name
+    shutil.copy(usual, other)
+    with h5py.File(other, "r+") as file:
+        scores = file["scoringindex_file"]
+        scores[...] = np.array([2, 3, 4, 1])[scores[()].astype(int)]
+    with_codes = ["--codes", "1=REM,2=wake,3=NREM,4=artifact"]
+    held = []
+    for path, more in ((usual, []), (other, with_codes)):
+        out = tmp_path / f"out{len(held)}"
+        assert main(predicting(trained, usual, out, "--adapt", path, *more)) == 0
+        held.append(json.loads((out / "predict" / "adapt.json").read_text())["epochs"])
+    assert held[0] == held[1]
+    with h5py.File(other, "r+") as file:
+        scores = file["scoringindex_file"]
+        scores[...] = np.where(scores[()] == 4, 2, scores[()])
+    capsys.readouterr()
+    flags = predicting(trained, usual, tmp_path / "out2", "--adapt", other)
+    with pytest.raises(SystemExit):  # what is left of two states is too little, too
+        main(flags)
+    said = capsys.readouterr().out
+    assert "warning: mouse 990104-S4: no epoch is wake; REM (7 epochs) outnumbers NREM (2)" in said
+    assert "--codes 1=REM,2=wake,3=NREM" in said
+
+
+def test_a_recording_that_cannot_be_adapted_to_is_refused(recordings, trained, tmp_path, capsys):
+    usual = find_recordings(recordings)[-1]
+    large, bare = tmp_path / usual.name, tmp_path / "bare" / usual.name
+    bare.parent.mkdir()
+    shutil.copy(usual, bare)
+    with h5py.File(bare, "r+") as file:
+        del file["scoringindex_file"]
+    shutil.copy(usual, large)
+    with h5py.File(large, "r+") as file:
+        for name in ("data", "xform_mask"):
+            values = file[name][()].repeat(2, axis=-1).repeat(2, axis=-2)
+            del file[name]
+            file.create_dataset(name, data=values)
+    for path, text in (
+        (large, f"{large}: an input is (24, 32, 32)"),
+        (bare, f"{bare}: variable scoringindex_file is missing; --adapt needs"),
+    ):
+        fails(capsys, predicting(trained, usual, tmp_path, "--adapt", path), text)
+    unscored = tmp_path / "unscored" / usual.name
+    unscored.parent.mkdir()
+    shutil.copy(usual, unscored)
+    with h5py.File(unscored, "r+") as file:
+        file["scoringindex_file"][...] = np.nan
+    with pytest.raises(SystemExit):
+        main(predicting(trained, usual, tmp_path, "--adapt", unscored))
+    said = capsys.readouterr()
+    assert "holds no scored epoch" in said.err
+    assert "never change" not in said.out  # nothing was read
+    flags = predicting(trained, usual, tmp_path, "--adapt", usual)
+    fails(capsys, [*flags, "--adapt_minutes", "inf"], "adapt_minutes is inf: expected 1 to 1440")
+    fails(capsys, [*flags, "--codes", "7=nap"], "codes 7=nap")
+    fails(capsys, [*flags[:-2], "--codes", "1=REM"], "--codes belongs to --adapt")
 
 
 def test_predict_adapts_and_says_so(recordings, trained, tmp_path, capsys):
