@@ -84,6 +84,8 @@ def check_settings(args):
         raise InputError("give --root and --splitnum, or --dicom FILE")
     if args.dicom is not None and not args.dicom.is_file():
         raise InputError(f"{args.dicom}: no such file")
+    if args.dicom is not None and (args.fan_only or args.baseline):
+        raise InputError("--fan_only and --baseline compare the movies of a split, not of --dicom")
     if args.dicom is None and not args.root.is_dir():
         raise InputError(f"{args.root}: no such folder; --root names the data set")
     chosen_sets(args.sets)

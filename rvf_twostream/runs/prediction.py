@@ -17,7 +17,7 @@ from common.files import atomic_path, write_json
 from common.locks import hold
 from common.report import figure_block, table_block, write_report
 from common.tables import safe_cell
-from inputs.fan import fan_clips
+from inputs.fan import fan_clips, fan_of
 from inputs.movies import Movie, clip_starts, list_pairs, movie_clips, start_seed
 from inputs.recipe import fit_to_model
 from inputs.storage import Scaling
@@ -258,6 +258,13 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
         predicted = predict_RVF(forward, movies, **how)
         if args.fan_only:
             blanked = predict_RVF(forward, movies, clips_of=fan_clips, **how)
+            whole = sum(scaling is None or fan_of(movie) is None for movie in movies)
+            if whole:
+                print(
+                    f"warning: {name}: nothing is blanked in {whole} of {len(movies)} movies, "
+                    "whose fan can't be told",
+                    file=sys.stderr,
+                )
             for row, other in zip(predicted, blanked, strict=True):
                 row["probability_fan_only"] = other["probability"]
         for row in predicted:

@@ -407,7 +407,10 @@ def test_baselines_beside_the_network(saved, tmp_path, capsys):
     _root, path, _ = saved
     more = ("--baseline", "--baseline_weights", str(path), "--fan_only")
     assert predict.main(flags(saved, tmp_path, *more)) == 0
-    shown = capsys.readouterr().out
+    shown, warned = capsys.readouterr()
+    movies = rows_of(tmp_path / "predictions" / "output_split0" / "predictions.csv")
+    n_test = sum(row["set"] == "test" for row in movies)
+    assert f"test: nothing is blanked in {n_test} of {n_test} movies" in warned
     assert "beside it, logistic regression on motion numbers: val AUC" in shown
     assert "beside it, the network, all outside the fan blanked: val AUC" in shown
     folder = tmp_path / "predictions" / "output_split0"
@@ -422,6 +425,16 @@ def test_baselines_beside_the_network(saved, tmp_path, capsys):
     # These movies lie z-scored on disk: their fan can't be told and nothing is blanked.
     for row in rows_of(folder / "predictions.csv"):
         assert row["probability_fan_only"] == row["probability"]
+
+
+@pytest.mark.parametrize("flag", ["--fan_only", "--baseline"])
+def test_what_needs_a_split_is_refused_for_one_file(flag, tmp_path, capsys):
+    file = tmp_path / "a.dcm"
+    file.write_bytes(b"")
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(["--weights", "w.weights.h5", "--dicom", str(file), flag])
+    assert stopped.value.code == 2
+    assert "compare the movies of a split, not of --dicom" in capsys.readouterr().err
 
 
 def beating_disc(scale, size):
