@@ -52,7 +52,7 @@ def test_every_command_runs(tmp_path):
     home, data = tmp_path / FOLDER.name, tmp_path / "data" / FOLDER.name
     shutil.copytree(FOLDER, home, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     data.mkdir(parents=True)
-    movie = 100 + np.cumsum(np.random.default_rng(0).normal(size=(80, 72, 91)), axis=0)
+    movie = 100 + np.cumsum(np.random.default_rng(0).normal(size=(140, 72, 91)), axis=0)
     for path in (data / "my.tif", home / "my.tif", home / "other.tif"):
         write_tiff(path, movie.astype(np.float32))
     commands = [command for command in readme_commands() if command not in ELSEWHERE]

@@ -33,19 +33,19 @@ SHORT = {  # a part of the command -> what makes it short; later keys overrule e
     "train.py trunk=RUN": f"{TINY} {NETWORK} {RUNS}",
     "train.py --multirun": f"{TINY} {RUNS} hydra.sweep.dir={{home}}/sweep",
     "run_ensemble.sh": f"{TINY} {RUNS}",
-    "visualize_dataset.py": "--stimuli 300,340 --out {home}/out",
-    "visualize_model_param.py": "--out {home}/out",
-    "generate_ca_predictions.py": "--out {home}/out",
+    "visualize_dataset.py": "--stimuli 300,340 --out {out}",
+    "visualize_model_param.py": "--out {out}",
+    "generate_ca_predictions.py": "--out {out}",
     "convert_checkpoint.py": "",
     "ln_baseline.py": "",
-    "excite_stimulus.py": "--steps 2 --seconds 0.2 --out {home}/out",
+    "excite_stimulus.py": "--steps 2 --seconds 0.2 --out {out}",
     "make_synthetic.py": "--stimuli tiny --neurons 1",
     "benchmark.py": "--only item",
 }
 NAMES = {  # placeholders of the README
     "RUN": "{run}",
     "MOVIE.mp4": "{home}/movie.npz",
-    "DIR": "{home}/out",
+    "DIR": "{out}",
     "SET": "{home}/set",
     "SET/ca_traces": "{set}/ca_traces",
     "CLONE/experiments/lc_small_3": "{run}",
@@ -86,7 +86,8 @@ def test_every_command_runs(tmp_path, tiny_set, tiny_run):
     commands = [command for command in readme_commands() if command not in ELSEWHERE]
     assert len(commands) > 10
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for command in commands:
+    for number, command in enumerate(commands):
+        places["out"] = home / f"out{number}"  # results of two kinds never share a folder
         done = subprocess.run(
             short_form(command, places), cwd=home, env=os.environ | {"PATH": path},
             capture_output=True, text=True, timeout=600, check=False,
