@@ -26,7 +26,7 @@ BLUR_GAIN = 0.5  # a course with one more number must leave at most this share o
 FOOT_SHARE = 0.05  # of the peak: where the rise of a blurred time course begins
 SHORT_FRAMES = 8  # full duration at half maximum below which courses between the frames count
 MEAN_ERROR = 0.06  # largest error of the height with which a mean course is taken
-RISE_FRAMES = 2.0  # with at most one frame on it, a rise follows from nothing
+RISE_FRAMES = 3.0  # shorter rises are weighed over every course that fits their frames
 EARLY = {"ftol": 1e-4, "xtol": 1e-4}  # of the spot in rounds before the last
 ROUNDS = 3  # alternating estimates of the spatial and the temporal profile
 MASS_FACTOR = (
@@ -133,10 +133,11 @@ class Fit:
         height: of the course before blurring.
         trace: (t,) dF/F0 in the centre of the spot, least squares over its pixels.
         errors: of height, width, rise, tau and fdhm, as shares of them.
+        weighed: rise and fdhm in frames where they are the middle of all courses that fit; their
+            errors are half the range of these.
         misfit: standard deviation of the residuals of the trace over the height.
         clear: height over its error when only the height is unknown: how sure it is that there
             is an event at all.
-        short: True where the event is so short that the course is a mean over those that fit.
     """
 
     spot: Spot
@@ -146,13 +147,14 @@ class Fit:
     errors: dict[str, float]
     misfit: float
     clear: float
-    short: bool = False
+    weighed: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def times(self) -> tuple[float, float, float]:
         """(peak of the course, rise, full duration at half maximum)."""
-        one = self.course
-        return course_times(one.rise, one.tau, one.blur, one.hold)
+        one, known = self.course, self.weighed
+        peak, rise, duration = course_times(one.rise, one.tau, one.blur, one.hold)
+        return peak, known.get("rise", rise), known.get("fdhm", duration)
 
     @property
     def amplitude(self) -> float:
@@ -214,16 +216,19 @@ def fit_profiles(
         return None
     errors["width"] = place.half_error / place.half
     fit = Fit(place, course, height, trace, errors, misfit / height, clear)
-    return weighed(fit, weight) if _is_short(fit) else fit
+    sharp = not (course.blur or course.hold)
+    return weighed(fit, weight) if sharp and (_is_short(fit) or course.rise < RISE_FRAMES) else fit
 
 
 def _is_short(fit):
     """Return whether frames cannot tell the sharp course of a fit from others."""
-    return not (fit.course.blur or fit.course.hold) and fit.times[2] < SHORT_FRAMES
+    return fit.times[2] < SHORT_FRAMES
 
 
 def weighed(fit: Fit, weight: np.ndarray) -> Fit:
-    """Return a fit whose course is the mean of all that its trace allows, with their spread.
+    """Return a fit with what all courses say that its trace allows, with their range as error.
+
+    A short rise of a long event is weighed alone; in a short event height and duration too.
 
     Args:
         fit: with a sharp course.
@@ -231,27 +236,27 @@ def weighed(fit: Fit, weight: np.ndarray) -> Fit:
     """
     one = fit.course
     variance = (fit.misfit * fit.height) ** 2 * float(weight[weight > 0].mean())
-    means = weighed_course(
+    told = weighed_course(
         *(fit.trace, weight),
         peak=one.onset + one.rise,
         rise=one.rise,
         tau=one.tau,
         variance=variance,
     )
-    height, rise, tau = (means[name][0] for name in ("height", "rise", "tau"))
-    names = ("height", "rise", "tau", "fdhm")
-    errors = {name: means[name][1] / max(means[name][0], 1e-9) for name in names}
-    if rise < RISE_FRAMES:
-        errors["rise"] = math.inf
-    if errors["height"] > MEAN_ERROR:  # noise decides more than the frames: the best fit stays
-        return dataclasses.replace(fit, errors=fit.errors | errors, short=True)
-    return dataclasses.replace(
-        fit,
-        course=Course(means["peak"][0] - rise, rise, tau),
-        height=height,
-        errors=fit.errors | errors,
-        short=True,
-    )
+    errors = {name: error / max(value, 1e-9) for name, (value, error) in told.items()}
+    names = ("height", "rise", "tau", "fdhm") if _is_short(fit) else ("rise",)
+    changed = {
+        "errors": fit.errors | {name: errors[name] for name in names},
+        "weighed": {name: told[name][0] for name in ("rise", "fdhm") if name in names},
+    }
+    # where noise decides more than the frames, the best fit keeps its height
+    if _is_short(fit) and errors["height"] <= MEAN_ERROR:
+        peak, rise = told["peak"][0], told["rise"][0]
+        changed |= {
+            "course": Course(peak - rise, rise, told["tau"][0]),
+            "height": told["height"][0],
+        }
+    return dataclasses.replace(fit, **changed)
 
 
 def fit_event(

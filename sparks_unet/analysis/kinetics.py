@@ -56,8 +56,8 @@ CLASS_NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
 # what an event and its fit must show before a number is given
 MIN_CLEAR = 8.0  # height of the fit over its error
 MAX_ERROR = 0.25  # error of height, width and duration as a share of them
-MAX_SHORT_ERROR = 0.06  # the same of times of short events: their spread is that of the courses
-TRACE_FRAMES = {"rise": 3.0, "fdhm": 8.0}  # shorter ones are shaped by the frames, not the event
+MAX_RANGE = {"rise": 0.1, "fdhm": 0.1}  # half the range of all courses that fit, as a share
+TRACE_FRAMES = {"rise": 3.0, "fdhm": 12.0}  # shorter ones are shaped by the frames, not the event
 MAX_MISFIT = 0.35  # residuals of the trace over its height
 MAX_OVER_PEAK = 1.5  # amplitude of the fit over the smoothed peak
 GIVEN = (  # what is given when these errors are small enough, and the word where they are not
@@ -439,7 +439,7 @@ def judged(
 
 def _largest_error(fit, name):
     """Return the error, as a share, up to which a number of a fit is given."""
-    return MAX_SHORT_ERROR if fit.short and name in ("rise", "fdhm") else MAX_ERROR
+    return MAX_RANGE[name] if name in fit.weighed else MAX_ERROR
 
 
 def _word(row, fault):

@@ -3,7 +3,8 @@
 Between two frames a spark can rise, reach its peak and begin to fade: many courses fit the same
 samples, and a fit names one of them. Here all of them are weighed: every onset, rise and decay of
 a grid, sampled at an instant (a scanned pixel) and averaged over the whole frame (a camera), as a
-file does not say which. The mean over what fits is given, with its spread as its error.
+file does not say which. Times are given with half the range of those that fit as their error; the
+height lies below the middle, as courses of a sharp peak between two frames fit nearly always.
 
 Letters: P times of the peak, R rises, U decay times, N frames.
 """
@@ -20,6 +21,9 @@ LONGEST_RISE = 4.0  # frames, at least
 TAUS = np.exp(np.linspace(-0.45, 0.45, 31))  # of the decay of the fit
 EXPOSURES = (0.0, 0.5, 1.0)  # share of the frame interval over which light is collected
 BASELINE = 0.1  # dF/F0, as large as the level under an event may be
+HEIGHT_SHARE = 0.3  # of the courses that fit are lower: the middle of sharp and of slow rises
+RANGE = (0.05, 0.95)  # shares of the courses that fit between which a time lies
+SHORTEST_RISE = 1.0  # frames: shorter ones look alike and are given as one frame
 
 
 def weighed_course(
@@ -31,7 +35,7 @@ def weighed_course(
     tau: float,
     variance: float,
 ) -> dict[str, tuple[float, float]]:
-    """Return mean and error of what describes the course of a short event.
+    """Return value and error of what describes the course of a short event.
 
     Args:
         trace: (N,) dF/F0 of all frames.
@@ -40,8 +44,10 @@ def weighed_course(
         variance: of a frame of weight 1.
 
     Returns:
-        {"height", "peak", "rise", "tau", "fdhm": (mean, standard deviation)}, height in dF/F0, the
-        others in frames.
+        {"height", "peak", "rise", "tau", "fdhm": (value, error)}, height in dF/F0, the others in
+        frames. Height, peak and tau have standard deviations as errors; rise, at least one frame,
+        and fdhm half of the range in which 9 of 10 courses that fit lie. The rise is the middle of
+        this range, fdhm, peak and tau are means.
     """
     used = weight > 0
     t, y, w = np.flatnonzero(used).astype(np.float64), trace[used], weight[used]
@@ -60,23 +66,32 @@ def weighed_course(
     steps = np.gradient(rises)[:, None]  # each rise stands for those up to its neighbours
     likely *= steps
     likely /= likely.sum()
-    inside = steps**2 / 12  # variance between the lines of the grid
-    below = {"rise": inside}
-    below["fdhm"] = inside / 4 + (taus * np.log(TAUS[1] / TAUS[0]) * math.log(2)) ** 2 / 12
     r, u = rises[:, None], taus[None, :]
     values = {
         "height": height,
         "peak": np.broadcast_to(peaks[:, None, None], height.shape),
-        "rise": np.broadcast_to(r, height.shape),
         "tau": np.broadcast_to(u, height.shape),
-        "fdhm": np.broadcast_to(r / 2 + u * math.log(2), height.shape),
     }
-    means = {}
+    told = {}
     for name, one in values.items():
         mean = float((likely * one).sum())
-        spread = (one - mean) ** 2 + below.get(name, 0.0)
-        means[name] = mean, math.sqrt(float((likely * spread).sum()))
-    return means
+        told[name] = mean, math.sqrt(float((likely * (one - mean) ** 2).sum()))
+    told["height"] = _quantiles(height, likely, (HEIGHT_SHARE,))[0], told["height"][1]
+    duration = np.broadcast_to(r / 2 + u * math.log(2), height.shape)
+    low, high = _quantiles(duration, likely, RANGE)
+    told["fdhm"] = float((likely * duration).sum()), (high - low) / 2
+    at_least = np.broadcast_to(np.maximum(r, SHORTEST_RISE), height.shape)
+    low, high = _quantiles(at_least, likely, RANGE)
+    told["rise"] = (low + high) / 2, (high - low) / 2
+    return told
+
+
+def _quantiles(values, likely, shares):
+    """Return the values below which these shares of what is likely lie."""
+    order = np.argsort(values, axis=None)
+    below = np.cumsum(likely.ravel()[order])
+    at = np.minimum(np.searchsorted(below, shares), len(order) - 1)
+    return [float(v) for v in values.ravel()[order][at]]
 
 
 def _fitted(lag, rises, taus, data, exposure, variance):

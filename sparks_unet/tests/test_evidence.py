@@ -114,7 +114,7 @@ def sampled(onset, rise, tau, exposure, n=50):
 
 @pytest.mark.parametrize("exposure", [0.0, 1.0])
 def test_sparks_of_a_few_frames_get_what_the_frames_decide(exposure):
-    rng, rows, truth = np.random.default_rng(5), [], []
+    rng, rows, truth, rises = np.random.default_rng(5), [], [], []
     y, x = np.ogrid[:24, :24]
     spot = np.exp(-((y - 12.2) ** 2 + (x - 11.9) ** 2) / 2 / 4.0**2)
     for seed in range(12):
@@ -126,6 +126,7 @@ def test_sparks_of_a_few_frames_get_what_the_frames_decide(exposure):
         )
         rows.append(table.iloc[0])
         truth.append(duration * 6.8)
+        rises.append(max(rise, 1) * 6.8)
     table = pd.DataFrame(rows)
     given = table["fdhm_ms"].notna()
     assert given.sum() >= 3
@@ -133,7 +134,11 @@ def test_sparks_of_a_few_frames_get_what_the_frames_decide(exposure):
     np.testing.assert_allclose(table["amplitude_df_f0"], 1.0, rtol=0.12)
     assert table["quality"][~given].str.contains("duration undetermined").all()
     # one frame on the rise, none within the fall to a half: no measure without a model
-    assert table[["rise_ms", "trace_rise_ms", "trace_fdhm_ms"]].isna().all(axis=None)
+    assert table[["trace_rise_ms", "trace_fdhm_ms"]].isna().all(axis=None)
+    # the frames decide few rises: those of at most a frame, which are given as one
+    told = table["rise_ms"].notna()
+    assert told.sum() <= 8
+    np.testing.assert_allclose(table["rise_ms"][told], np.array(rises)[told], rtol=0.15)
 
 
 def sparks(amplitude=1.5, base=1000.0):
@@ -169,6 +174,9 @@ def test_amplitudes_do_not_depend_on_how_values_are_stored(kind):
     assert table["amplitude_df_f0"].to_numpy() == pytest.approx(1.5, rel=0.1)
     if kind != "oblong":
         assert table["fwhm_um"].to_numpy() == pytest.approx(0.71, rel=0.06)
+        assert table["amplitude_df_f0"].mean() == pytest.approx(1.5, rel=0.05)
+        assert (table["rise_ms"] == 20).all()  # a sharp onset is given as one frame
+        assert table["fdhm_ms"].to_numpy() == pytest.approx(100 * np.log(2), rel=0.11)
     assert table["tau_ms"].to_numpy() == pytest.approx(100, rel=0.1)
     assert set(table["quality"]) == {"good"}
     assert (table["pixel_y_um"] == scale.pixel_y_um).all()
