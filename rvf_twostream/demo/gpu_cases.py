@@ -156,8 +156,6 @@ def check(chosen: argparse.Namespace) -> int:
     strategy = start_tensorflow(device=chosen.device)
     print(device_note(strategy, chosen.device), flush=True)
     cards = tf.config.get_visible_devices("GPU")
-    for card in cards:
-        tf.config.experimental.set_memory_growth(card, True)
     names = [tf.config.experimental.get_device_details(card).get("device_name") for card in cards]
     about = {"folder": "rvf_twostream", "device": "gpu" if cards else "cpu"}
     about |= {"card": names[0] if names else None, "tensorflow": tf.__version__}

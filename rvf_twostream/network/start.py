@@ -51,6 +51,9 @@ def start_tensorflow(
             processor = tf.config.list_physical_devices("CPU")[0]
             part = tf.config.LogicalDeviceConfiguration()
             tf.config.set_logical_device_configuration(processor, [part] * gpus)
+    else:
+        for card in cards:  # takes memory as it needs it, so that two pipelines fit on one card
+            tf.config.experimental.set_memory_growth(card, True)
     keras.mixed_precision.set_global_policy(precision)
     keras.utils.set_random_seed(seed)
     if gpus > 1:

@@ -20,6 +20,11 @@ from pathlib import Path
 PROC_DRIVER = Path("/proc/driver/nvidia/version")  # on Linux, while the driver is loaded
 DRIVER_LIBRARY = "libcuda.so.1"  # the only trace of the driver below WSL and in some containers
 ENV = "run `python3 run.py env --device cuda` at the top of the repository"
+# What each framework rounds to TF32 (10 bits of mantissa) on a GPU's tensor cores by itself.
+TF32 = {
+    "torch": "TF32 in convolutions and recurrent layers",
+    "tensorflow": "TF32 in convolutions and products",
+}
 ASK_APART = (
     "import json, runpy, sys; "
     "print(json.dumps(runpy.run_path(sys.argv[1])['gpu_names'](sys.argv[2])))"
@@ -122,6 +127,16 @@ def _holds(package):
         return False
 
 
+def describe_tf32(framework: str) -> str:
+    """Return whether float32 work on a GPU is rounded to TF32.
+
+    NVIDIA's own switch, NVIDIA_TF32_OVERRIDE=0, forbids it whatever the framework asks for.
+    """
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return "no TF32 (NVIDIA_TF32_OVERRIDE=0)"
+    return TF32[framework]
+
+
 def describe_device(
     framework: str, chosen: str, *, asked: bool = False, names: list[str] | None = None
 ) -> str:
@@ -144,4 +159,4 @@ def describe_device(
     kind, _, index = chosen.partition(":")
     places = range(len(names)) if chosen == "gpu" else [int(index or 0)]
     cards = ", ".join(f"{kind}:{place} {names[place]}" for place in places)
-    return f"device: {cards} ({how})"
+    return f"device: {cards} ({how}); {describe_tf32(framework)}"

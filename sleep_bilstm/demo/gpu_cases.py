@@ -159,8 +159,6 @@ def check(chosen: argparse.Namespace) -> int:
     """Run the cases on ``chosen.device``; return 1 when one fails."""
     device = say_device(chosen.device)
     cards = tf.config.get_visible_devices("GPU")
-    for card in cards:
-        tf.config.experimental.set_memory_growth(card, True)
     names = [tf.config.experimental.get_device_details(card).get("device_name") for card in cards]
     about = {"folder": "sleep_bilstm", "device": device, "card": names[0] if names else None}
     about["tensorflow"] = tf.__version__

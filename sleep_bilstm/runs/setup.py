@@ -57,6 +57,8 @@ def choose_device(wanted: str) -> str:
     if wanted == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
         return "cpu"
+    for gpu in gpus:  # takes memory as it needs it, so that two pipelines fit on one card
+        tf.config.experimental.set_memory_growth(gpu, True)
     return "gpu"
 
 

@@ -6,9 +6,11 @@ import pytest
 
 import main
 from common import device
+from runs import setup
 
 FRAMEWORK = "tensorflow"
 CUDA_TEXT = "its CUDA libraries are missing"
+TF32 = "TF32 in convolutions and products"
 # Where the framework sees a GPU, a pretended driver proves nothing.
 needs_no_gpu = pytest.mark.skipif(
     bool(device.gpu_names(FRAMEWORK)), reason=f"{FRAMEWORK} sees a GPU here"
@@ -96,19 +98,35 @@ def test_hidden_gpus_are_named(driver, monkeypatch):
 @pytest.mark.parametrize(
     ("chosen", "asked", "line"),
     [
-        ("cuda", False, "device: cuda:0 NVIDIA H200 (auto)"),
-        ("cuda:1", True, "device: cuda:1 NVIDIA L4 (asked for)"),
-        ("gpu", False, "device: gpu:0 NVIDIA H200, gpu:1 NVIDIA L4 (auto)"),
+        ("cuda", False, f"device: cuda:0 NVIDIA H200 (auto); {TF32}"),
+        ("cuda:1", True, f"device: cuda:1 NVIDIA L4 (asked for); {TF32}"),
+        ("gpu", False, f"device: gpu:0 NVIDIA H200, gpu:1 NVIDIA L4 (auto); {TF32}"),
         ("mps", True, "device: mps (asked for)"),
     ],
 )
-def test_the_line_names_the_cards(chosen, asked, line):
+def test_the_line_names_the_cards(chosen, asked, line, monkeypatch):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     names = ["NVIDIA H200", "NVIDIA L4"]
     assert device.describe_device(FRAMEWORK, chosen, asked=asked, names=names) == line
+
+
+def test_the_line_says_that_tf32_is_off(monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    line = device.describe_device(FRAMEWORK, "gpu", names=["NVIDIA L4"])
+    assert line == "device: gpu:0 NVIDIA L4 (auto); no TF32 (NVIDIA_TF32_OVERRIDE=0)"
 
 
 @pytest.mark.gpu
 def test_main_says_first_which_gpu_it_takes(capsys, tmp_path):
     (name, *_) = device.gpu_names(FRAMEWORK) or pytest.skip(f"{FRAMEWORK} sees no GPU")
     line = first_line(capsys, tmp_path)
-    assert re.match(rf"device: (cuda|gpu):0 {re.escape(name)}.* \(auto\)$", line)
+    assert re.match(rf"device: (cuda|gpu):0 {re.escape(name)}.* \(auto\); .*TF32", line)
+
+
+def test_a_card_gives_memory_as_it_is_needed(monkeypatch):
+    grown = []
+    config = setup.tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["a card"])
+    monkeypatch.setattr(config.experimental, "set_memory_growth", lambda *a: grown.append(a))
+    assert setup.choose_device("auto") == "gpu"
+    assert grown == [("a card", True)]

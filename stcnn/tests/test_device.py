@@ -9,6 +9,7 @@ from common import device
 
 FRAMEWORK = "torch"
 CUDA_TEXT = "this PyTorch build has no CUDA"
+TF32 = "TF32 in convolutions and recurrent layers"
 # Where the framework sees a GPU, a pretended driver proves nothing.
 needs_no_gpu = pytest.mark.skipif(
     bool(device.gpu_names(FRAMEWORK)), reason=f"{FRAMEWORK} sees a GPU here"
@@ -102,19 +103,26 @@ def test_hidden_gpus_are_named(driver, monkeypatch):
 @pytest.mark.parametrize(
     ("chosen", "asked", "line"),
     [
-        ("cuda", False, "device: cuda:0 NVIDIA H200 (auto)"),
-        ("cuda:1", True, "device: cuda:1 NVIDIA L4 (asked for)"),
-        ("gpu", False, "device: gpu:0 NVIDIA H200, gpu:1 NVIDIA L4 (auto)"),
+        ("cuda", False, f"device: cuda:0 NVIDIA H200 (auto); {TF32}"),
+        ("cuda:1", True, f"device: cuda:1 NVIDIA L4 (asked for); {TF32}"),
+        ("gpu", False, f"device: gpu:0 NVIDIA H200, gpu:1 NVIDIA L4 (auto); {TF32}"),
         ("mps", True, "device: mps (asked for)"),
     ],
 )
-def test_the_line_names_the_cards(chosen, asked, line):
+def test_the_line_names_the_cards(chosen, asked, line, monkeypatch):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     names = ["NVIDIA H200", "NVIDIA L4"]
     assert device.describe_device(FRAMEWORK, chosen, asked=asked, names=names) == line
+
+
+def test_the_line_says_that_tf32_is_off(monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    line = device.describe_device(FRAMEWORK, "gpu", names=["NVIDIA L4"])
+    assert line == "device: gpu:0 NVIDIA L4 (auto); no TF32 (NVIDIA_TF32_OVERRIDE=0)"
 
 
 @pytest.mark.gpu
 def test_main_says_first_which_gpu_it_takes(capsys, tmp_path):
     (name, *_) = device.gpu_names(FRAMEWORK) or pytest.skip(f"{FRAMEWORK} sees no GPU")
     line = first_line(capsys, tmp_path)
-    assert re.match(rf"device: (cuda|gpu):0 {re.escape(name)}.* \(auto\)$", line)
+    assert re.match(rf"device: (cuda|gpu):0 {re.escape(name)}.* \(auto\); .*TF32", line)
