@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from common.files import InputError, atomic_path
 from inputs.cell import roi_area
-from settings.config import CLASSES, EVENT_CLASSES
+from settings.config import CLASSES, EVENT_CLASSES, logger
 
 NAME = re.compile(r"^(?P<id>\d+)_(?P<kind>[a-z]+)_(?P<frame>\d+)(?:_|$)")
 LARGEST_ID = int(np.iinfo(np.uint16).max)  # masks are written with 16 bits
@@ -166,6 +166,13 @@ def read_event_rois(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray
     instances = np.zeros(shape, np.int32)
     for (number, frame), area in masks.items():
         instances[frame][area] = number
+    left = set(np.unique(instances).tolist())
+    for number in sorted(set(kinds) - left):
+        logger.warning(
+            "%s: event %d (%s) has no pixel left: ROIs of other events cover it, or its own lie "
+            "twice on one place; it is no event of the tables",
+            *(path, number, kinds[number]),
+        )
     class_of_id = np.zeros(max(kinds, default=0) + 1, np.uint8)
     for number, kind in kinds.items():
         class_of_id[number] = CLASSES[kind]

@@ -22,7 +22,7 @@ from analysis.wave_front import wave_front
 from inputs.calibration import UNKNOWN, Calibration
 from inputs.cell import Cell, find_cell
 from inputs.data_processing import padded_box
-from inputs.movie_state import MovieState, level_floor, look_at
+from inputs.movie_state import COARSE, MovieState, level_floor, look_at
 from settings.config import CLASSES, EVENT_CLASSES
 
 COLUMNS = (
@@ -39,7 +39,7 @@ COLUMNS = (
     *("amplitude_df_f0", "fwhm_um", "fdhm_ms", "rise_ms", "tau_ms", "mass_um3", "integral_um2_s"),
     *("speed_um_s", "mean_probability", "f0_counts", "background_counts"),
     *("quality", "fit_error", "peak_df_f0", "trace_rise_ms", "trace_fdhm_ms"),
-    *("saturated_voxels", "bad_frames", "background_origin"),
+    *("saturated_voxels", "bad_frames", "step_df_f0", "background_origin"),
     # the scale of all of these
     *("pixel_um", "pixel_y_um", "pixel_origin", "frame_ms", "frame_origin"),
 )
@@ -348,7 +348,10 @@ def _measured(scene, inside, box, kind):
         "background_counts": scene.background,
         "bad_frames": int(np.count_nonzero(~scene.state.good[box[0]])),
         "saturated_voxels": 0,
+        "step_df_f0": math.nan,
     }
+    if scene.state.step is not None:
+        row["step_df_f0"] = scene.state.step / max(f0[start[1:]] - scene.background, scene.floor)
     if scene.state.ceiling is not None:
         top = scene.movie[box][inside] >= scene.state.ceiling
         row["saturated_voxels"] = int(np.count_nonzero(top))
@@ -449,6 +452,8 @@ def _word(row, fault):
         words.append("saturated")
     if row["bad_frames"]:
         words.append(f"{row['bad_frames']} black or repeated frames")
+    if row["step_df_f0"] > COARSE:
+        words.append(f"few grey levels: one step is {row['step_df_f0']:.2g} dF/F0")
     return "; ".join(words) or "good"
 
 

@@ -3,6 +3,7 @@
 Nothing is repaired in the data; measurements leave such parts out and name them.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,11 @@ PILE = 5  # values at the ceiling, at least, and
 PILE_RATIO = 3.0  # so many times as many as at the values below it: clipped
 PILE_LEVELS = 8  # values below the ceiling that are compared
 FEW_BITS = 4095  # a larger value needs more than 12 bits
+EMPTY = 0.05  # of the usual brightness: a frame of one value is black in a movie without noise
+GRAIN = 0.02  # of the contrast of a frame: less from frame to frame is no noise
+COARSE = 0.05  # dF/F0 of one step of the values from which on it is told
+SAMPLE_FRAMES, SAMPLE_VALUES = 16, 2**20  # looked at for steps and noise
+MOST_LEVELS = 4096  # a sample of more different floats has no steps
 BLACK, REPEATED = 1, 2
 
 
@@ -26,19 +32,30 @@ class MovieState:
     Attributes:
         frames: (T,) uint8: 0 good, 1 black, 2 equal to the frame before.
         ceiling: value at which the movie is clipped, or None.
+        step: smallest difference between two values of the movie, or None.
+        level: usual brightness above the offset, as far as one is known, or None.
     """
 
     frames: np.ndarray
     ceiling: float | None = None
+    step: float | None = None
+    level: float | None = None
 
     @property
     def good(self) -> np.ndarray:
         """(T,) bool, frames that are neither black nor repeated."""
         return self.frames == 0
 
+    @property
+    def coarse(self) -> float | None:
+        """DF/F0 of one step of the values at the usual brightness, where it is large, or None."""
+        if not self.step or not self.level or self.level <= 0:
+            return None
+        return self.step / self.level if self.step > COARSE * self.level else None
+
     def part(self, frames: slice) -> "MovieState":
         """Return the state of some of the frames."""
-        return MovieState(self.frames[frames], self.ceiling)
+        return dataclasses.replace(self, frames=self.frames[frames])
 
 
 def look_at(movie: np.ndarray, offset: float | None = None) -> MovieState:
@@ -58,14 +75,50 @@ def look_at(movie: np.ndarray, offset: float | None = None) -> MovieState:
         if t and mean[t] == mean[t - 1] and np.array_equal(frame, before):
             frames[t] = REPEATED
         before = frame
+    step = _step(movie)
     level = mean - min(offset or 0.0, float(np.median(mean)))
     usual, contrast = np.median(level), np.median(spread)
     dark = (level < DARK_SHARE * usual) & (spread < DARK_SHARE * contrast)
     if usual > 0 and contrast > 0:
-        frames[dark | ((spread == 0) & (level < usual))] = BLACK
+        flat = (spread == 0) & (level < usual)
+        odd = flat | (frames == REPEATED)
+        if odd.any() and not _has_noise(movie, ~odd, step or 0.0):
+            # without noise a cell at rest is the same in every frame, and may have one value
+            frames[:] = 0
+            flat &= level <= EMPTY * usual
+            dark &= spread > 0
+        frames[dark | flat] = BLACK
     if (frames > 0).sum() > n_frames // 2:
         frames[frames == REPEATED] = 0  # a made-up movie whose frames are all equal
-    return MovieState(frames, _ceiling(movie))
+    usual = float(usual) if n_frames else None
+    return MovieState(frames, _ceiling(movie), step, usual)
+
+
+def _has_noise(movie, usual, step):
+    """Return whether values jump from frame to frame where three usual frames follow each other.
+
+    Values without noise that are cut to whole steps jump by up to two of them.
+    """
+    frames = 1 + np.flatnonzero(usual[:-2] & usual[1:-1] & usual[2:])
+    grains = []
+    for t in frames[:: max(1, len(frames) // SAMPLE_FRAMES)]:
+        before, frame, after = np.asarray(movie[t - 1 : t + 2], np.float64)
+        jumps = np.abs(before - 2 * frame + after)
+        grains.append(np.median(jumps) > max(GRAIN * frame.std(), 2 * step))
+    return not grains or float(np.mean(grains)) >= 0.5
+
+
+def _step(movie):
+    """Return the smallest difference between two values of a sample of a movie, or None."""
+    if not movie.size:
+        return None
+    part = movie[:: max(1, len(movie) // SAMPLE_FRAMES)]
+    levels = np.unique(part[:, :: max(1, part.size // SAMPLE_VALUES)])
+    if len(levels) < 2 or (movie.dtype.kind == "f" and len(levels) > MOST_LEVELS):
+        return None
+    gaps = np.diff(levels.astype(np.float64))
+    gaps = gaps[gaps > 1e-6 * np.abs(levels).max()]
+    return float(gaps.min()) if gaps.size else None
 
 
 def _ceiling(movie):
@@ -114,6 +167,13 @@ def tell_state(
             "%s: values are clipped at %g: amplitudes of events that reach it are lower bounds",
             *(source, state.ceiling),
         )
+    if state.coarse:
+        logger.warning(
+            "%s: few grey levels: one step of %g at a brightness of %.3g is %.2g dF/F0; amplitudes "
+            "may be off by as much where values were cut to whole steps (an 8-bit export): export "
+            "the movie with all its bits",
+            *(source, state.step, state.level, state.coarse),
+        )
     highest = extremes(movie)[1] if movie.dtype.kind == "f" and movie.size else None
     if highest is not None and highest <= 1.0:
         logger.warning(
@@ -140,6 +200,8 @@ def state_words(state: MovieState) -> str:
             words.append(f"{len(at)} {word} frames ({frame_list(at)})")
     if state.ceiling is not None:
         words.append(f"clipped at {state.ceiling:g}")
+    if state.coarse:
+        words.append(f"few grey levels: one step is {state.coarse:.2g} dF/F0")
     return "; ".join(words)
 
 

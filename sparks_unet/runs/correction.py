@@ -14,7 +14,7 @@ from inputs.cell import cell_of
 from inputs.data_processing import connected_components
 from inputs.movie_io import read_class_labels, read_event_labels, read_movie, read_stack
 from inputs.stack_writer import write_deflated
-from settings.config import CLASSES, EVENT_CLASSES
+from settings.config import CLASSES, EVENT_CLASSES, logger
 from settings.recording import Given
 
 
@@ -28,12 +28,29 @@ def _rois_beside(instances_path, classes_path):
     """Write the ROIs while the folder is held."""
     instances = read_event_labels(instances_path, read_stack(instances_path).data.shape)
     classes = read_class_labels(classes_path, instances.shape)
-    class_of_id = np.zeros(int(instances.max(initial=0)) + 1, np.uint8)
-    inside = instances > 0
-    np.maximum.at(class_of_id, instances[inside], classes[inside])
+    votes = _votes(instances, classes)
+    present = np.unique(instances[instances > 0])
+    unnamed = [str(number) for number in present if not votes[number].any()]
+    if unnamed:
+        logger.warning(
+            "%s: %d events have no spark, wave or puff in %s (ids %s): they get no ROI",
+            *(instances_path, len(unnamed), classes_path, ", ".join(unnamed[:5])),
+        )
+    class_of_id = votes.argmax(axis=1).astype(np.uint8)
     stem = instances_path.stem.removesuffix("_instances")
     path = instances_path.with_name(f"{stem}_events.zip")
     return path, write_event_rois(path, instances, class_of_id)
+
+
+def _votes(ids, classes):
+    """Return the number of voxels (ids, classes) of each event class in each id (T, H, W).
+
+    An id has the class of most of its voxels; of two with as many the lower number.
+    """
+    events = np.isin(classes, [CLASSES[name] for name in EVENT_CLASSES]) & (ids > 0)
+    votes = np.zeros((int(ids.max(initial=0)) + 1, max(CLASSES.values()) + 1), np.int64)
+    np.add.at(votes, (ids[events], classes[events]), 1)
+    return votes
 
 
 def events_of_labels(
@@ -83,8 +100,7 @@ def _named(instances, classes, movie_path):
         pieces, boxes = connected_components(classes == CLASSES[name])
         drawn = np.where(pieces > 0, pieces + start, drawn)
         start += len(boxes)
-    votes = np.zeros((start + 1, max(CLASSES.values()) + 1), np.int64)
-    np.add.at(votes, (drawn[events], classes[events]), 1)
+    votes = _votes(drawn, classes)
     present = np.flatnonzero(np.bincount(drawn.ravel(), minlength=start + 1))
     present = present[present > 0]
     unnamed = [str(number) for number in present if not votes[number].any()]

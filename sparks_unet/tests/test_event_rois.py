@@ -62,6 +62,41 @@ def test_round_trip_loses_nothing(tmp_path, capsys):
     assert list(pd.read_csv(out / "m_events.csv")["id"]) == [1, 2, 3, 4]
 
 
+def square(name, frame, left=2):
+    """Return a ROI of 4 x 3 pixels in a frame, counted from 1."""
+    corners = [[left, 2], [left + 4, 2], [left + 4, 5], [left, 5]]
+    roi = roifile.ImagejRoi.frompoints(corners)
+    roi.name, roi.position = name, frame
+    return roi
+
+
+@pytest.mark.parametrize(
+    ("later", "lost"),
+    [("00002_puffs_00002_0", "event 1 (sparks)"), ("waves", "event 1 (sparks)"), ("", "")],
+)
+def test_an_event_without_a_pixel_left_is_named(tmp_path, caplog, later, lost):
+    first = square("00001_sparks_00002_0", 3)
+    other = square(later, 3) if later else square("00001_sparks_00003_0", 4)
+    roifile.roiwrite(tmp_path / "a.zip", [first, other])
+    ids, _ = read_event_rois(tmp_path / "a.zip", (5, 10, 12))
+    assert len(np.unique(ids)) == 2
+    assert (f"{lost} has no pixel left" in caplog.text) == bool(lost)
+
+
+def test_an_event_has_the_class_of_most_of_its_voxels(tmp_path, caplog):
+    ids, kinds = events()
+    classes = kinds[ids]
+    classes[5, 1, 1] = 3  # a voxel of a wave is called a puff
+    classes[ids == 2] = 4
+    write_stack(tmp_path / "m_instances.tif", ids.astype(np.uint16))
+    write_stack(tmp_path / "m_classes.tif", classes)
+    main([str(tmp_path / "m_instances.tif"), "--classes", str(tmp_path / "m_classes.tif")])
+    read_ids, read_kinds = read_event_rois(tmp_path / "m_events.zip", ids.shape)
+    assert list(read_kinds) == [0, 3, 0, 2, 1]
+    np.testing.assert_array_equal(read_ids, np.where(ids == 2, 0, ids))
+    assert "1 events have no spark, wave or puff" in caplog.text
+
+
 class Napari(types.ModuleType):
     """What view.py needs of napari, with a person who corrects and closes the window."""
 

@@ -14,6 +14,7 @@ from common.files import InputError
 from inputs.calibration import Calibration, scaled_post
 from inputs.cell import cell_of, find_cell, read_cell_mask
 from inputs.movie_io import read_movie
+from inputs.movie_state import BLACK, look_at, state_words
 from settings.recording import Given
 
 CALIBRATION = Calibration.of(0.2, 6.8)
@@ -233,6 +234,38 @@ def test_black_frames_change_no_number():
     assert sum(events.counts().values()) == 2
     rate = event_frequency(after, movie, calibration=FINE)
     assert rate["duration_s"].to_numpy() == pytest.approx(56 * 0.02)
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_few_grey_levels_are_named(tmp_path, caplog, scale):
+    light, prediction = sparks()
+    movie = counts(light, 10)
+    fine = event_table(movie, prediction, calibration=FINE)
+    assert fine["step_df_f0"].to_numpy() == pytest.approx(0.01, rel=0.05)
+    assert set(fine["quality"]) == {"good"}
+    movie = (movie >> 8).astype(np.uint16) * scale  # an 8-bit export, and it spread to 16 bits
+    table = event_table(movie, prediction, calibration=FINE)
+    assert table["step_df_f0"].to_numpy() == pytest.approx(1 / 3.4, rel=0.1)
+    assert table["quality"].str.contains("few grey levels: one step is 0.[23]").all()
+    tifffile.imwrite(tmp_path / "01_video.tif", movie, metadata={"axes": "TYX"})
+    state = read_movie(tmp_path / "01_video.tif", Given((0.1, 0.1), 20.0)).state
+    assert "few grey levels" in caplog.text
+    assert "few grey levels" in state_words(state)
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("height", [0.5, 5.0])
+def test_frames_at_rest_of_a_movie_without_noise_are_not_black(stored, height):
+    course = np.exp(-np.abs(np.arange(60) - 30) / 15.0)
+    course[np.abs(np.arange(60) - 30) > 20] = 0  # events in most frames, rest in the others
+    light = 1 + height * course[:, None, None] * np.exp(-((yy - 20) ** 2 + (xx - 40) ** 2) / 800)
+    movie = (40 * light).astype(stored)
+    assert look_at(movie).good[[0, 59]].all()
+    movie[3] = 0
+    assert look_at(movie).frames[3] == BLACK
+    noisy = counts(np.full((30, H, W), 2000.0))
+    noisy[4] = 1500  # a shutter and the offset of the detector
+    assert look_at(noisy).frames[4] == BLACK
 
 
 def test_a_spark_of_a_line_scan_is_found_and_measured():
