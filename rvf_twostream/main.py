@@ -54,7 +54,7 @@ RESAMPLE_FPS = STORY.RESAMPLE_FPS  # frame rate to which movies are interpolated
 FRAME_RATE = STORY.FRAME_RATE  # frames/s of files that tell none; 0 leaves it unknown
 STORE = STORY.STORE  # compact: uint8 grey and float16 flow; or float32
 FLOW_UNIT = STORY.FLOW_UNIT  # px_per_frame as published, px_per_s or cm_per_s
-FLOW_SIZE = STORY.FLOW_SIZE  # ROWSxCOLS at which flow is computed; none: full size, as published
+FLOW_SIZE = STORY.FLOW_SIZE  # ROWSxCOLS or 1.5mm a pixel, where flow is computed; none: full size
 
 # model
 DEPTH = STORY.DEPTH  # 18, 34, 50, 101 or 152
@@ -88,6 +88,11 @@ def build_parser():
     parser.add_argument("--demo", action="store_true", help="synthetic data with planted truth")
     parser.add_argument("--full", action="store_true", help="with --demo: the larger demo")
     parser.add_argument("--quick", action="store_true", help="with --demo: test size, 12 patients")
+    parser.add_argument(
+        "--no_text",
+        action="store_true",
+        help="with --demo: no scale and word outside the fan, as a control of what they give away",
+    )
     parser.add_argument("--fresh", action="store_true", help="start the run anew")
     parser.add_argument(
         "--run",
@@ -116,9 +121,11 @@ def resolve(args):
         check_size("--flow_size", settings["flow_size"])
     if args.run is not None:
         plain_name(args.run)
-    for name in ("full", "quick"):
+    for name in ("full", "quick", "no_text"):
         if settings[name] and not args.demo:
             raise InputError(f"--{name} belongs to --demo")
+    if not settings["no_text"]:
+        del settings["no_text"]  # runs of older versions do not tell
     if args.full and args.quick:
         raise InputError("--full and --quick exclude each other")
     if not args.demo:

@@ -26,8 +26,8 @@ from settings import (
     Settings,
     add_file_flags,
     add_globals,
+    flow_size_of_text,
     one_of,
-    size_of_text,
 )
 
 # data
@@ -63,7 +63,12 @@ def build_parser():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("-r", "--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--recalculate", action="store_true", help="recompute existing flows")
-    parser.add_argument("--flow_size", type=size_of_text, help="ROWSxCOLS at which to compute")
+    parser.add_argument(
+        "--flow_size",
+        type=flow_size_of_text,
+        help="ROWSxCOLS at which to compute; or the size of a pixel, as 1.5mm, then between the "
+        "frames as recorded",
+    )
     parser.add_argument(
         "--flow_unit", type=one_of(*FLOW_UNITS), default=FLOW_UNITS[0], help=", ".join(FLOW_UNITS)
     )

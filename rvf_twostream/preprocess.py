@@ -75,7 +75,8 @@ def build_parser():
         "--with_flow",
         type=one_of("none", *FLOW_UNITS),
         default="none",
-        help=f"make the flow in the same pass, each file decoded once: {', '.join(FLOW_UNITS)}",
+        help="flow in this unit as optical_flow_calculator.py makes it at full size; files "
+        f"that are read anyway are decoded once for both: {', '.join(FLOW_UNITS)}",
     )
     add_file_flags(parser)
     add_cluster_flag(parser)

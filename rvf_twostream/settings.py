@@ -20,6 +20,7 @@ from common.files import FOLDER, InputError, seed_number
 
 SCRIPTS = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 ENGINE_PYTHON = FOLDER.parent / ".venvs" / "rvf_innvestigate" / SCRIPTS
+FLOW_PIXEL_MM = (0.1, 5.0)  # sizes of a pixel at which flow may be computed
 LIBRARIES = ("tensorflow", "keras", "numpy")  # their versions are stored with a run
 FREE_STORY = ("demo", "fresh", "debug", "run", "device", "workers")
 FREE_TRAINING = ("device", "workers", "debug", "recalculate", "ckptdir", "root")
@@ -158,6 +159,19 @@ def size_of_text(text: str) -> tuple[int, int]:
     if min(size) < 32:
         raise argparse.ArgumentTypeError(f"{text!r} is not ROWSxCOLS, both at least 32")
     return size
+
+
+def flow_size_of_text(text: str) -> tuple[int, int] | str:
+    """Parse ROWSxCOLS, or the size of a pixel as ``1.5mm``."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s?mm", text)
+    if match is None and not re.fullmatch(r"\d+x\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ROWSxCOLS nor a pixel's size as 1mm")
+    if match is None:
+        return size_of_text(text)
+    low, high = FLOW_PIXEL_MM
+    if not low <= float(match[1]) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from {low:g}mm to {high:g}mm")
+    return f"{float(match[1]):g}mm"
 
 
 CROP = Setting("none", one_of("none", "region", "sector"), "part of the picture to keep")
@@ -322,7 +336,7 @@ STORY = Table(
     FRAME_RATE=FRAME_RATE,
     STORE=STORE,
     FLOW_UNIT=Setting("px_per_frame", one_of(*FLOW_UNITS), f"{', '.join(FLOW_UNITS)}"),
-    FLOW_SIZE=Setting("none", str, "ROWSxCOLS at which flow is computed, or none"),
+    FLOW_SIZE=Setting("none", str, "ROWSxCOLS or pixel (1.5mm) at which flow is computed, or none"),
     DEPTH=Setting(152, integer(18, 152), "18, 34, 50, 101 or 152"),
     WIDTH=MODEL["WIDTH"],
     MODEL_PREFIX=Setting("rvf_", str, "name of the model, before the number of the split"),
@@ -425,9 +439,9 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_size(flag: str, text: str) -> None:
-    """Raise an InputError unless ``text`` is ROWSxCOLS."""
+    """Raise an InputError unless ``text`` is ROWSxCOLS or the size of a pixel in mm."""
     try:
-        size_of_text(text)
+        flow_size_of_text(text)
     except argparse.ArgumentTypeError as error:
         raise InputError(f"{flag}: {error}") from None
 

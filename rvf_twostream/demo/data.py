@@ -33,6 +33,8 @@ def make_data(settings: dict, folder: Path, *, fresh: bool = False) -> tuple[Pat
         "effect": settings["effect"],
         "cohort": json.loads(json.dumps(COHORTS[preset_name(settings)])),
     }
+    if "no_text" in settings:
+        wanted["burnt_in"] = False
     made = folder / "made.json"
     hold(folder)  # a second demo would remove the cohort that the first is reading
     if made.exists():
@@ -55,6 +57,7 @@ def make_data(settings: dict, folder: Path, *, fresh: bool = False) -> tuple[Pat
         cols=cols,
         frames=frames,
         movies_per_patient=per_patient,
+        burnt_in="no_text" not in settings,
         workers=settings["workers"],
     )
     write_echonet(

@@ -127,6 +127,8 @@ def report_demo(results: dict, run_dir: Path, settings: dict, *, root: Path, beg
     overview = {"path": "overview.png", "caption": caption, "alt": alt}
     figures = [overview, *result_figures(run_dir, results)]
     data = f"synthetic, {len(truth)} patients, {len(patients)} in the test set, effect {effect}"
+    if "no_text" in settings:
+        data += ", control without text burnt into the pictures"
     sections = [
         ("Scores", score_table(scores)),
         *number_sections(results),

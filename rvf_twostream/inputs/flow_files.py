@@ -11,13 +11,20 @@ from joblib import delayed
 from tqdm import tqdm
 
 from common.cluster import run_jobs
-from common.files import InputError
+from common.files import InputError, read_json, write_json
 from common.hashes import hashed_file
 from inputs.flow import flow_unit
 from inputs.frames import make_movie
 from inputs.manifest import DONE, Keeper, processed_rows, read_manifest, sorted_path, write_manifest
 from inputs.recipe import options_hash
-from inputs.scaling import FLOW_STREAM, GREY_STREAM, check_options, measure_again, write_stats
+from inputs.scaling import (
+    FLOW_STREAM,
+    GREY_STREAM,
+    OPTIONS_BEFORE,
+    check_options,
+    measure_again,
+    write_stats,
+)
 from inputs.storage import check_room, stored_flow
 from inputs.utils import one_writer, read_stats, save_array
 from settings import FARNEBACK, FLOW_UNITS, Settings
@@ -64,18 +71,43 @@ def flow_options(grey: dict, settings: Settings) -> dict:
             f"--nrows {nrows} --ncols {ncols}: preprocess.py: {grey['nrows']} x {grey['ncols']}, "
             "give the same"
         )
-    unit = settings.flow_unit
+    unit, size = settings.flow_unit, settings.flow_size
     if settings.per_second:
         if unit == FLOW_UNITS[2]:
             raise InputError("--per_second means --flow_unit px_per_s; give one of the two")
         unit = FLOW_UNITS[1]
     return {
         **grey,
-        "flow_size": list(settings.flow_size) if settings.flow_size else None,
+        "flow_size": list(size) if isinstance(size, tuple) else size,
         "per_second": unit == FLOW_UNITS[1],
         "flow_unit": unit,
         "farneback": {name.lower(): getattr(settings, name.lower()) for name in FARNEBACK},
     }
+
+
+def flow_is_made(root: Path, row: dict, recipe: str) -> bool:
+    """Say whether the flow of a row lies there, of this file and made in this way."""
+    known = (row["flow_recipe"], row["flow_of"]) == (recipe, row["source_sha256"])
+    return known and (root / FLOW_STREAM.made / f"{row['name']}.npy").exists()
+
+
+def end_of_change(root: Path, rows: list[dict], recipe: str) -> None:
+    """End a recalculation with other options; where it made nothing, all is as before.
+
+    Args:
+        rows: of the movies, changed in place.
+        recipe: ``options_hash`` of the new options.
+    """
+    before = root / FLOW_STREAM.made / OPTIONS_BEFORE
+    if not before.exists():
+        return
+    if not any(flow_is_made(root, row, recipe) for row in rows):
+        old = read_json(before)
+        write_json(before.with_name("options.json"), old)
+        for row in rows:
+            if flow_is_made(root, row, options_hash(old)):
+                row["flow"] = DONE
+    before.unlink()
 
 
 def make_flows(
@@ -90,13 +122,16 @@ def make_flows(
     rows = processed_rows(root, manifest)
     folder = root / FLOW_STREAM.made
     folder.mkdir(exist_ok=True)
-    check_options(root, FLOW_STREAM.made, options, recalculate=settings.recalculate)
+    recalculate = settings.recalculate
+    check_options(root, FLOW_STREAM.made, options, recalculate=recalculate, keep=True)
     recipe = options_hash(options)
 
     def is_made(row):
-        known = (row["flow_recipe"], row["flow_of"]) == (recipe, row["source_sha256"])
-        return (folder / f"{row['name']}.npy").exists() and known
+        return flow_is_made(root, row, recipe) and not row["flow"].startswith("failed")
 
+    for row in rows:
+        if is_made(row):
+            row["flow"] = DONE
     jobs = [row for row in rows if settings.recalculate or not is_made(row)]
     check_room(folder, jobs, options, "of")
     calls = (
@@ -114,11 +149,12 @@ def make_flows(
     bar = tqdm(jobs, desc="optical flow", disable=None, unit="file")
     for row, fault in zip(bar, faults, strict=True):
         row["flow"] = DONE if fault is None else f"failed: {fault}"
-        row["flow_recipe"] = recipe
-        row["flow_of"] = "" if fault else row["source_sha256"]
-        keep.now_and_then()
-        if fault:
+        if fault is None:
+            row |= {"flow_recipe": recipe, "flow_of": row["source_sha256"]}
+        else:
             failed[row["name"]] = fault
+        keep.now_and_then()
+    end_of_change(root, rows, recipe)
     write_manifest(root, manifest)
     return rows, [row["name"] for row in jobs], failed
 
@@ -146,7 +182,10 @@ def flow_root(root: Path, settings: Settings) -> int:
     rows, jobs, failed = make_flows(root, options, settings)
     done = [row["name"] for row in rows if row["name"] not in failed]
     if not done:
-        raise InputError(f"{root}: no flow computed; first fault: {next(iter(failed.values()))}")
+        kept = "; earlier flows are kept" if any(row["flow"] == DONE for row in rows) else ""
+        raise InputError(
+            f"{root}: no flow computed; first fault: {next(iter(failed.values()))}{kept}"
+        )
     changed = write_stats(root, done, FLOW_STREAM, options, settings)
     # A movie without flow is in no split: both scales are over the same movies.
     changed |= measure_again(root, done, GREY_STREAM, settings.workers, settings.cluster)

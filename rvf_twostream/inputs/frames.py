@@ -5,6 +5,7 @@ as the highest and lowest value of every pixel. Letters in shape comments: n fra
 c columns.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 
 from common.files import InputError
 from inputs.dicom_movie import DicomMovie
-from inputs.flow import FlowMaker
+from inputs.flow import FlowMaker, is_physical
 from inputs.resize import resize_frame, resize_img_list
 from inputs.timing import PLAUSIBLE_HZ
 from settings import NCOLS, NROWS
@@ -98,15 +99,48 @@ def open_movie(path: Path, options: dict) -> tuple[Iterator[np.ndarray], dict]:
         options: dict with crop, grey, resample_fps and (newer ones) frame_rate, as stored in
             ``data_mean_std.json``.
     """
+    frames, info, _ = _opened(path, options)
+    return frames, info
+
+
+def _opened(path, options, flow=None):
+    """Return the frames and info of ``open_movie``, and a FlowMaker, or None without ``flow``."""
     movie = DicomMovie(path, crop=options["crop"], grey=options["grey"])
     info, frames = dict(movie.info), movie.frames()
     if info["frame_rate_hz"] is None and options.get("frame_rate"):
         info |= {"frame_rate_hz": options["frame_rate"], "frame_rate_origin": "flag --frame_rate"}
-    rate, wanted = info["frame_rate_hz"], options["resample_fps"]
-    if wanted and (rate != wanted or info["frame_steps_s"]):
-        frames = resampled(frames, rate, wanted, info["frame_steps_s"])
+    rate, wanted, steps_s = info["frame_rate_hz"], options["resample_fps"], info["frame_steps_s"]
+    anew = bool(wanted) and (rate != wanted or bool(steps_s))
+    # Flow between frames mixed of two others is not that of the tissue: those recorded are used.
+    recorded = flow is not None and is_physical(flow)
+    if anew:
         info |= {"frame_rate_hz": wanted, "frame_steps_s": None}
-    return frames, info
+    maker = None
+    if flow is not None:
+        maker = FlowMaker(flow, info, _times_s(rate, steps_s) if anew and recorded else None)
+    if maker is not None and recorded:
+        frames = _watched(frames, maker)
+    if anew:
+        frames = resampled(frames, rate, wanted, steps_s)
+    if maker is not None and not recorded:
+        frames = _watched(frames, maker)
+    return frames, info, maker
+
+
+def _watched(frames, maker):
+    """Yield frames after ``maker`` has seen each."""
+    for frame in frames:
+        maker.add(frame)
+        yield frame
+
+
+def _times_s(rate_hz, steps_s):
+    """Return an iterator over when the frames of a recording were taken, s."""
+    if not rate_hz:
+        return iter(())  # ``resampled`` says what is missing
+    if steps_s is None:
+        return (k / rate_hz for k in itertools.count())
+    return itertools.accumulate(steps_s, initial=0.0)
 
 
 def read_movie(path: Path, options: dict) -> tuple[np.ndarray, dict]:
@@ -129,15 +163,12 @@ def make_movie(
         nframes: fewest frames.
     """
     try:
-        frames, info = open_movie(path, options)
-        maker = None if flow is None else FlowMaker(flow, info)
+        frames, info, maker = _opened(path, options, flow)
         small, low, high = [], None, None
         for frame in frames:
             small.append(resize_frame(frame, options["nrows"], options["ncols"]))
             low = frame if low is None else np.minimum(low, frame)
             high = frame if high is None else np.maximum(high, frame)
-            if maker is not None:
-                maker.add(frame)
         if nframes is not None and len(small) < nframes:
             raise InputError(f"{len(small)} frames, {nframes} needed")
         fields = None if maker is None else maker.fields()
@@ -150,4 +181,4 @@ def make_movie(
 def _named(path, error):
     """Return the error with the file's name in front."""
     text = str(error)
-    return error if text.startswith(str(path)) else InputError(f"{path}: {text}")
+    return error if text.startswith(str(path)) else type(error)(f"{path}: {text}")

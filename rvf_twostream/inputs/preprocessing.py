@@ -16,6 +16,7 @@ from common.hashes import hashed_file
 from inputs.burnt_text import find_text, text_reader
 from inputs.contact_sheet import save_picture, write_sheets
 from inputs.deid import report
+from inputs.flow import FlowFault
 from inputs.flow_files import flow_options, flow_root, save_flow
 from inputs.frames import make_movie
 from inputs.manifest import DONE, Keeper, manifest_path, sorted_path
@@ -56,7 +57,11 @@ def preprocess_dicom(
     try:
         stamp = source_stamp(source)
         with hashed_file(source) as held:
-            made = make_movie(source, options, flow, nframes=nframes)
+            try:
+                made = make_movie(source, options, flow, nframes=nframes)
+            except FlowFault:
+                # ``flow_root``, which follows, says so; the grey movie is sound without it.
+                made, flow = make_movie(source, options, nframes=nframes), None
         digest = held.sha256
         movie = stored_grey(made.grey, options["store"])
         save_array(root / GREY_STREAM.made / f"{stem}.npy", movie)
@@ -185,7 +190,8 @@ def preprocess_root(root: Path, settings: Settings, flow: dict | None = None) ->
     for stream, wanted in ((GREY_STREAM, options), (FLOW_STREAM, flow)):
         if wanted is not None:
             (root / stream.made).mkdir(exist_ok=True)
-            check_options(root, stream.made, wanted, recalculate=settings.recalculate)
+            recalculate, keep = settings.recalculate, stream is FLOW_STREAM
+            check_options(root, stream.made, wanted, recalculate=recalculate, keep=keep)
     rows = sort_dicoms(root, classes, rows, nframes=settings.nframes, move=settings.move)
     write_manifest(root, rows)
     jobs, results = make_movies(root, rows, options, settings, flow)

@@ -64,7 +64,8 @@ class Recipe:
     resample_fps: float | None  # frames/s after interpolation in time; 0: as recorded
     nrows: int | None  # pixels
     ncols: int | None  # pixels
-    flow_size: tuple[int, int] | None  # rows, columns at which flow is computed; None: full size
+    # Rows, columns at which flow is computed; None: full size; a pixel's size, as 1.5mm.
+    flow_size: tuple[int, int] | str | None
     flow_unit: str  # px_per_frame, px_per_s (both of the full-size picture) or cm_per_s
     farneback: tuple[tuple[str, float], ...]  # the method's six numbers
     frame_rate: float  # of files that tell none, frames/s; 0: unknown stays unknown
@@ -82,7 +83,7 @@ class Recipe:
         size = options.get("flow_size")
         return cls(
             **{name: options.get(name) for name in names},
-            flow_size=tuple(size) if size else None,
+            flow_size=tuple(size) if isinstance(size, list) else size,
             flow_unit=flow_unit(options),
             farneback=tuple(sorted(options.get("farneback", {}).items())),
             frame_rate=options.get("frame_rate") or 0.0,
@@ -144,7 +145,11 @@ class Recipe:
 
     def line(self) -> str:
         """Return the recipe in words, for the start of a run."""
-        size = "full size" if self.flow_size is None else "{} x {}".format(*self.flow_size)
+        size = self.flow_size or "full size"
+        if isinstance(size, tuple):
+            size = "{} x {}".format(*size)
+        elif self.flow_size:
+            size += " a pixel, between the frames as recorded,"
         rate = f"{self.resample_fps:g} frames/s" if self.resample_fps else "frame rate as recorded"
         grey, flow = self.grey_scale, self.flow_scale
         return (

@@ -19,6 +19,7 @@ from inputs.storage import values
 from inputs.utils import check_finite, load_movie, read_split, save_array, split_file
 from settings import Settings
 
+OPTIONS_BEFORE = "options_before.json"  # beside options.json while movies are made anew
 RAW = "raw"  # of "values" in data_mean_std*.json; older data sets hold z-scored movies
 
 
@@ -163,8 +164,14 @@ def chosen_for_stats(
     return chosen, f"train split {splitnum}"
 
 
-def check_options(root: Path, folder: str, options: dict, *, recalculate: bool) -> None:
+def check_options(
+    root: Path, folder: str, options: dict, *, recalculate: bool, keep: bool = False
+) -> None:
     """Compare ``options`` with those that made the movies of ``folder``; record them there.
+
+    Args:
+        keep: movies made with other options stay until each is replaced, and these options in
+            OPTIONS_BEFORE: something else tells how a movie was made. Without it they go.
 
     Raises:
         InputError: other options were used and ``recalculate`` is not set: movies would be mixed.
@@ -177,9 +184,12 @@ def check_options(root: Path, folder: str, options: dict, *, recalculate: bool) 
             f"{path.parent}: made with other options ({', '.join(changed)}); use the same, or "
             "recalculate all"
         )
-    if changed:
+    if changed and not keep:
         # An interrupted recalculation must not leave movies of both kinds side by side.
         for movie in visible(path.parent, "*.npy"):
             movie.unlink()
+    before = path.with_name(OPTIONS_BEFORE)
+    if changed and keep and not before.exists():
+        write_json(before, old)
     if changed or not path.exists():
         write_json(path, options)

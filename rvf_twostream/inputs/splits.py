@@ -17,7 +17,7 @@ from common.locks import visible
 from common.tables import write_table
 from inputs.manifest import DONE, manifest_path, processed_rows, read_manifest
 from inputs.recipe import note_split, split_recipe_file
-from inputs.scaling import FLOW_STREAM, GREY_STREAM, is_raw
+from inputs.scaling import FLOW_STREAM, GREY_STREAM, OPTIONS_BEFORE, is_raw
 from inputs.sorting import link_or_copy
 from inputs.utils import (
     SETS,
@@ -82,6 +82,16 @@ def movies_of(root: Path, folders: dict[str, Path]) -> list[str]:
     if not manifest_path(root).is_file() or folders["greyscale"].name != GREY_STREAM.made:
         return list_stems(folders["greyscale"])
     stems, without, faults = [], [], []
+    if is_raw(root) and not (Path(root) / FLOW_STREAM.stats_file).exists():
+        raise InputError(
+            f"{Path(root) / FLOW_STREAM.stats_file}: not found: the flow is not complete; run "
+            "optical_flow_calculator.py"
+        )
+    if (folders["OF"] / OPTIONS_BEFORE).exists():
+        raise InputError(
+            f"{folders['OF']}: flows are made anew with other options, which was interrupted; run "
+            "optical_flow_calculator.py --recalculate with the options wanted"
+        )
     for row in processed_rows(root):
         if row["flow"] == DONE:
             stems.append(row["name"])

@@ -10,6 +10,9 @@ This module also runs under Keras 2.14, in the environment of ``innvestigate_wor
 Source: K. He et al., Identity mappings in deep residual networks (2016), in three dimensions.
 """
 
+# Keras 2.14 has no keras.KerasTensor: the hints must stay text.
+from __future__ import annotations
+
 import functools
 import math
 

@@ -8,7 +8,7 @@ from inputs.flow_files import flow_options, flow_root
 from inputs.preprocessing import OPTIONS, preprocess_root
 from inputs.splits import make_splits, split_root
 from inputs.utils import split_file
-from settings import echonet_settings, flow_settings, preprocess_settings, size_of_text
+from settings import echonet_settings, flow_settings, flow_size_of_text, preprocess_settings
 
 
 def step(text: str) -> None:
@@ -51,7 +51,7 @@ def prepare_cohort(root: Path, settings: dict) -> None:
     step("preprocess, optical flow in the same pass")
     names = ("crop", "deid", "resample_fps", "frame_rate", "store", "debug")
     grey = preprocess_settings(**shared, **{name: settings[name] for name in names})
-    flow_size = settings["flow_size"] and size_of_text(settings["flow_size"])
+    flow_size = settings["flow_size"] and flow_size_of_text(settings["flow_size"])
     flow = flow_settings(**shared, flow_size=flow_size, flow_unit=settings["flow_unit"])
     options = {name: getattr(grey, name) for name in OPTIONS}
     failed = preprocess_root(root, grey, flow_options(options, flow))

@@ -15,7 +15,7 @@ from analysis.figures import CALIBRATION, calibration, roc
 from analysis.metrics import beside_table, calibration_bins, decisions, summarise, text
 from common.files import atomic_path, write_json
 from common.locks import hold
-from common.report import figure_block, table_block, write_report
+from common.report import figure_block, paragraph, table_block, write_report
 from common.tables import safe_cell
 from inputs.fan import fan_clips, fan_of
 from inputs.movies import Movie, clip_starts, list_pairs, movie_clips, start_seed
@@ -123,11 +123,13 @@ def write_results(
     seed: int,
     title: str,
     beside: dict[str, dict] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict:
     """Write tables, metrics, figures and report of all sets; return the metrics.
 
     Args:
         beside: {what was computed beside the network: {set: summary over patients}}.
+        notes: what a reader of ``beside`` must know.
     """
     beside = beside or {}
     patients = patient_rows(rows)
@@ -173,7 +175,8 @@ def write_results(
         ("Figures", figure_block(folder, figures)),
     ]
     if beside:
-        sections.insert(1, ("Beside the network", table_block(*beside_table(result, beside))))
+        text_block = table_block(*beside_table(result, beside)) + "".join(map(paragraph, notes))
+        sections.insert(1, ("Beside the network", text_block))
     if skipped:
         table = [(s["set"], s["file"], s["reason"]) for s in skipped]
         sections.append(("Skipped", table_block(("set", "file", "reason"), table)))
@@ -237,7 +240,7 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     recipe, scaling = fit_to_model(args.root, args.splitnum, info, args.weights)
     folder = args.out / "predictions" / f"output_split{args.splitnum}"
     hold(folder)
-    rows, skipped = [], []
+    rows, skipped, notes = [], [], []
     for name in chosen_sets(args.sets):
         short = []
         movies = list_pairs(
@@ -260,11 +263,11 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
             blanked = predict_RVF(forward, movies, clips_of=fan_clips, **how)
             whole = sum(scaling is None or fan_of(movie) is None for movie in movies)
             if whole:
-                print(
-                    f"warning: {name}: nothing is blanked in {whole} of {len(movies)} movies, "
-                    "whose fan can't be told",
-                    file=sys.stderr,
+                notes.append(
+                    f"{name}: nothing is blanked in {whole} of {len(movies)} movies, whose fan "
+                    "can't be told"
                 )
+                print(f"warning: {notes[-1]}", file=sys.stderr)
             for row, other in zip(predicted, blanked, strict=True):
                 row["probability_fan_only"] = other["probability"]
         for row in predicted:
@@ -284,7 +287,8 @@ def predict_split(args: Settings, info: dict, forward: Callable) -> dict:
     if args.baseline:
         others = baselines(args, info, chosen_sets(args.sets), folder)
         beside |= {f"logistic regression on {kind}": sets for kind, sets in others.items()}
-    result = write_results(folder, rows, skipped, seed=args.seed, title=title, beside=beside)
+    how = {"seed": args.seed, "title": title, "beside": beside, "notes": notes}
+    result = write_results(folder, rows, skipped, **how)
     shown = ", ".join(
         f"{name} AUC {text(levels['patients']['auc'])} ({levels['patients']['n']} patients), "
         f"{text(levels['movies']['auc'])} ({levels['movies']['n']} movies)"

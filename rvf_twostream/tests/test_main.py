@@ -13,7 +13,9 @@ from common.files import InputError, open_run, write_settings
 from common.report import write_summary
 from demo import presets
 from demo.data import make_data
+from demo.phantom import HALF_ANGLE_DEG, screen
 from demo.scores import planted_scores, score
+from inputs.dicom_io import read_frames
 from little import run_script
 from settings import FREE_STORY
 
@@ -110,9 +112,31 @@ def test_synthetic_data_are_reused_and_made_anew_after_an_interruption(tmp_path,
     assert truth.stat().st_mtime_ns == written
     with pytest.raises(InputError, match="other synthetic data"):
         make_data({**settings, "seed": 1}, tmp_path)
+    with pytest.raises(InputError, match="other synthetic data"):
+        make_data({**settings, "no_text": True}, tmp_path)
     made.write_text(made.read_text().replace("true", "false"))
     make_data(settings, tmp_path)
     assert truth.stat().st_mtime_ns > written
+
+
+def test_the_control_without_text_shows_nothing_outside_the_fan(tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.COHORTS, "quick", (3, 96, 128, 32, (1, 1), 4, (33, 34)))
+    settings = {"full": False, "quick": True, "seed": 0, "effect": "strong", "workers": 1}
+    brightest = []
+    for name, more in (("plain", {}), ("control", {"no_text": True})):
+        cohort, _ = make_data(settings | more, tmp_path / name)
+        frames, _ = read_frames(next(cohort.glob("*.dcm")))
+        *_, apex_row, apex_col = screen(96, 128)
+        rows, cols = np.mgrid[:96, :128] - np.array([apex_row, apex_col])[:, None, None]
+        outside = np.abs(np.arctan2(cols, rows)) > np.deg2rad(HALF_ANGLE_DEG + 3)
+        brightest.append(frames[:, outside & (rows > 5)].max())
+    assert brightest[0] > 100
+    assert brightest[1] == 0
+    plain = main.resolve(main.build_parser().parse_args(["--demo"]))
+    assert "no_text" not in plain  # the settings of older runs, which are resumed
+    assert main.resolve(main.build_parser().parse_args(["--demo", "--no_text"]))["no_text"]
+    with pytest.raises(InputError, match="--no_text belongs to --demo"):
+        main.resolve(main.build_parser().parse_args(["--no_text"]))
 
 
 def test_flags_go_before_the_preset():

@@ -422,6 +422,8 @@ def test_baselines_beside_the_network(saved, tmp_path, capsys):
     page = (folder / "report.html").read_text()
     assert "<td>logistic regression on motion numbers</td><td>test</td>" in page
     assert "<td>the network, all outside the fan blanked</td><td>test</td>" in page
+    note = f"test: nothing is blanked in {n_test} of {n_test} movies"
+    assert note in page
     # These movies lie z-scored on disk: their fan can't be told and nothing is blanked.
     for row in rows_of(folder / "predictions.csv"):
         assert row["probability_fan_only"] == row["probability"]
@@ -449,6 +451,16 @@ def beating_disc(scale, size):
     return flow * np.clip(2 - np.hypot(rows, cols) / (10 * scale), 0, 1)[..., None]
 
 
+def test_a_swing_does_not_grow_with_the_drift_of_the_flow():
+    from analysis.motion_numbers import swing
+
+    times = np.arange(200)
+    beat = np.cos(2 * np.pi * times / 20) * np.pi / 10  # sums to a sine of amplitude 1
+    assert swing(beat) == pytest.approx(2, rel=0.1)
+    assert swing(beat + 0.1) == pytest.approx(2, rel=0.1)  # alone the drift is 20
+    assert swing(np.ones(1)) == 0
+
+
 def test_motion_numbers_of_a_beating_disc_do_not_depend_on_the_depth():
     from analysis.motion_numbers import NAMES, logistic_scores, motion_numbers
 
@@ -457,11 +469,12 @@ def test_motion_numbers_of_a_beating_disc_do_not_depend_on_the_depth():
         dict(zip(NAMES, motion_numbers(beating_disc(scale, 161) / scale), strict=True))
         for scale in (4, 2)
     )
-    for name in ("speed", "fast_part", "inward", "up_and_down"):
+    for name in ("speed", "fast_part", "inward", "up_and_down", "annulus"):
         assert far[name] == pytest.approx(near[name], rel=0.05), name
     # Summed over half a beat: 0.1 * 20 / pi down, and more where the outward flow adds to it.
     assert 0.1 * 20 / np.pi < near["up_and_down"] < 1.3 * 0.1 * 20 / np.pi
-    assert near["side_to_side"] < 0.01
+    # The annulus is the tissue that goes farthest: more than the mean, never more than the border.
+    assert near["up_and_down"] < near["annulus"] < 2 * 0.1 * 20 / np.pi
     # Swelling alone, everywhere: divergence 0.02 at its peak, on all but the slow middle.
     rows, cols = np.mgrid[-20:21, -20:21].astype(float)
     beat = np.sin(2 * np.pi * np.arange(20) / 20)[:, None, None]

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from network.model_zoo import FactorAdam, lr_factors, make_optimizer, single_stream, two_stream
-from network.resnet_builder_keras import Resnet3DBuilder
+from network.resnet_builder_keras import Resnet3DBuilder, bn_relu, trunk
 
 COUNTS = {  # grey stream (all, trainable), flow stream, two streams (all, trainable)
     18: (33_170_816, 33_163_008, 33_192_768, 66_364_609, 66_348_993),
@@ -85,3 +85,11 @@ def test_learning_rate_factors():
     assert moved["preds/kernel"] == 0
     assert moved["grey_stem_conv/bias"] == pytest.approx(0.05, rel=1e-4)
     assert moved["grey_stem_bn/gamma"] == pytest.approx(0.1, rel=1e-4)
+
+
+def test_hints_ask_no_keras_for_a_name_of_another():
+    # innvestigate's worker imports the module under Keras 2.14, which knows no KerasTensor.
+    for function in (bn_relu, trunk):
+        hints = function.__annotations__
+        assert "keras.KerasTensor" in hints.values()
+        assert all(isinstance(hint, str) for hint in hints.values())
