@@ -20,6 +20,8 @@ def parse(argv):
     """Return the parsed flags."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="run folder with held-out stimuli")
+    parser.add_argument("--ca-path", type=Path, help="where the run's recordings lie now")
+    parser.add_argument("--mov-path", type=Path, help="where the run's movies lie now")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     return parser.parse_args(argv)
 
@@ -30,7 +32,7 @@ def main(argv=None):
     args = parse(sys.argv[1:] if argv is None else argv)
     from runs.ln_baseline import score_baseline
 
-    for row in score_baseline(args.run):
+    for row in score_baseline(args.run, ca_path=args.ca_path, mov_path=args.mov_path):
         value = float(row["normalised_correlation"] or "nan")
         print(f"{row['model']}, {row['cell_type']}: normalised correlation {value:.3f}")
     print(f"table: {args.run / 'baseline.csv'}")

@@ -27,7 +27,7 @@ def parse(argv):
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="seed of gains, shifts and noise"
     )
-    parser.add_argument("--hz", type=int, default=60, choices=(60, 180), help="frame rate")
+    parser.add_argument("--hz", type=int, default=60, choices=(30, 60, 180), help="frame rate")
     parser.add_argument(
         "--px", type=int, default=51, choices=(51, 83), help="rows and columns, degrees"
     )

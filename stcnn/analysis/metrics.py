@@ -111,8 +111,9 @@ def normalised_correlation(
 ) -> float:
     """Return the correlation that a prediction would have with recordings free of noise.
 
-    All items count as one long recording. NaN where an item has one trial, nothing is shared by
-    trials, or the prediction does not vary.
+    All items count as one long recording. What trials share is an estimate, and where it comes out
+    too small the quotient passes 1: it is cut to -1..1, which no correlation can leave. NaN where
+    an item has one trial, nothing is shared by trials, or the prediction does not vary.
 
     Args:
         recorded, predicted: of each item, (T,) dF/F.
@@ -126,7 +127,8 @@ def normalised_correlation(
     spread = float(((b - b.mean()) ** 2).sum())
     if not (power > 0 and spread > 0):
         return float("nan")
-    return float(((a - a.mean()) * (b - b.mean())).sum() / np.sqrt(power * spread))
+    quotient = ((a - a.mean()) * (b - b.mean())).sum() / np.sqrt(power * spread)
+    return float(np.clip(quotient, -1.0, 1.0))
 
 
 def gain_rows(

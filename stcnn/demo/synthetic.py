@@ -13,6 +13,7 @@ import torch
 
 from common.files import InputError, read_json, write_bytes, write_json
 from common.locks import visible
+from demo.scenes import random_scenes
 from demo.teacher import TYPES, analytic_calcium, noisy_trials
 from inputs.ca_dataloader import shift_movie
 from inputs.display import Display
@@ -36,12 +37,13 @@ from runs.continuing import is_running
 from runs.data import truth_file
 from settings import SETS
 
-RECIPE = 2  # raised when a set of the same settings would differ from an older one
+RECIPE = 3  # raised when a set of the same settings would differ from an older one
 PRE_S, POST_S = 0.5, 2.5  # recorded before and after stimulus onset, seconds
 N_TRIALS = 3
 SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
 GAIN_MU, GAIN_SIGMA = -0.35, 0.35  # of the log-normal neuron gain
 PUBLISHED = ("size_tuning", "looming", "grating", "rf_map")  # families of known numbers
+N_SCENES, SCENE_SEED = 240, 0
 SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0)
 
 
@@ -49,10 +51,14 @@ def synthetic_stimuli(which: str, *, rate_hz: float, size: tuple[int, int]) -> l
     """Return the stimuli of a set: rectangles, discs, rings, gratings, flicker, grey.
 
     Numbers: 1000s rectangles, 300s expanding and contracting, 500s gratings, 600s flicker, 900
-    grey. The set called published holds the numbered stimuli of the recordings that are known.
+    grey. The set called published holds the numbered stimuli of the recordings that are known; the
+    one called scenes, random scenes (2000s) and the stimuli of the small set.
     """
     if which == "published":
         return published_stimuli(Display(rate_hz, 1.0, BACKGROUND, size))
+    if which == "scenes":
+        scenes = random_scenes(N_SCENES, Display(rate_hz, 1.0, BACKGROUND, size), SCENE_SEED)
+        return [*synthetic_stimuli("small", rate_hz=rate_hz, size=size), *scenes]
     end = min(45.0, min(size) - 6.0)
     stimuli, display = [], Display(rate_hz, 1.0, BACKGROUND, size)
 
@@ -140,6 +146,7 @@ def make_synthetic(
     stimuli: str = "small",
     teacher: str | Path = "analytic",
     config: Path | None = None,
+    shift_deg: float = SHIFT_DEG,
 ) -> Path:
     """Write the data set below ``out``; an older set there is replaced only when it was made by us.
 
@@ -149,9 +156,10 @@ def make_synthetic(
         hz: frame and sampling rate.
         px: rows and columns of the movies, one degree each.
         neurons: per cell type.
-        stimuli: tiny, small, full, or published (those of the recordings).
+        stimuli: tiny, small, full, scenes, or published (those of the recordings).
         teacher: analytic, or the path of a checkpoint that gives the responses.
         config: config.json of the checkpoint, default beside it.
+        shift_deg: receptive fields are off centre by up to this much in both directions.
     """
     if stimuli not in SETS:
         raise InputError(f"stimuli={stimuli}: expected one of {', '.join(SETS)}")
@@ -168,7 +176,7 @@ def make_synthetic(
     # A folder of its own: the jobs of a sweep may make the set at the same time.
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
     try:
-        _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config)
+        _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config, shift_deg)
         building.chmod(0o755)
         if replaces:
             shutil.rmtree(out)
@@ -189,7 +197,7 @@ def remove_unfinished(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_set(out, seed, hz, px, neurons, which, teacher, config):
+def _write_set(out, seed, hz, px, neurons, which, teacher, config, shift_deg):
     shown = synthetic_stimuli(which, rate_hz=hz, size=(px, px))
     generator = np.random.default_rng(seed)
     n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
@@ -202,7 +210,9 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
             out / "movies" / f"vstim_{stimulus.barcode}.pt", {f"vstim_{stimulus.barcode}": entry}
         )
     respond, types = (
-        _analytic(hz) if teacher == "analytic" else _from_checkpoint(teacher, config, hz)
+        _analytic(hz, n_pre)
+        if teacher == "analytic"
+        else _from_checkpoint(teacher, config, hz, n_pre)
     )
     types = TYPES if types is None else types
     truth = {"recipe": RECIPE, "seed": seed, "hz": hz, "px": px, "stimuli": which,
@@ -212,9 +222,11 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
              "types": {}}  # fmt: skip
     padded = [_pad_frames(stimulus.contrast, n_t - n_pre) for stimulus in shown]
     for k, kind in enumerate(types):
-        shifts = generator.uniform(-SHIFT_DEG, SHIFT_DEG, (neurons, 2))
-        gains = np.exp(generator.normal(GAIN_MU, GAIN_SIGMA, neurons))
-        centred = respond(padded, kind)  # (stimuli, frames)
+        shifts = generator.uniform(-shift_deg, shift_deg, (neurons, 2))
+        # a trained network's calcium is that of its mean neuron: gains around 1
+        middle = GAIN_MU if teacher == "analytic" else 0.0
+        gains = np.exp(generator.normal(middle, GAIN_SIGMA, neurons))
+        centred = respond(padded, kind)  # (stimuli, frames), the grey before onset included
         best = centred.max() if teacher == "analytic" else 1.0
         session = {f"vstim_{s.barcode}": {"t_axis": t_axis, "Hz": hz, "neuron": {}} for s in shown}
         record = truth["types"][kind] = {
@@ -232,14 +244,13 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config):
             )
             peaks = {}
             for stimulus, curve in zip(shown, clean, strict=True):
-                trace = np.concatenate([np.zeros(n_pre), curve])
-                trials = noisy_trials(trace, N_TRIALS, generator, rate_hz=hz)
+                trials = noisy_trials(curve, N_TRIALS, generator, rate_hz=hz)
                 session[f"vstim_{stimulus.barcode}"]["neuron"][uid] = {
                     "traces": torch.from_numpy(trials.astype(np.float32)),
                     "azi_shift": torch.tensor(azimuth),
                     "ele_shift": torch.tensor(elevation),
                 }
-                peaks[str(stimulus.barcode)] = float(trace.max())
+                peaks[str(stimulus.barcode)] = float(curve.max())
             record["neurons"][str(uid)] = {
                 "gain": float(gains[i]), "azi_shift": azimuth, "ele_shift": elevation,
                 "peak": peaks,
@@ -266,14 +277,15 @@ def _pad_frames(contrast, n):
     return torch.cat([contrast, contrast.new_zeros(n - len(contrast), *contrast.shape[1:])])
 
 
-def _analytic(hz):
+def _analytic(hz, n_pre):
     def respond(movies, kind):
-        return np.stack([analytic_calcium(frames, kind, 1.0 / hz) for frames in movies])
+        curves = np.stack([analytic_calcium(frames, kind, 1.0 / hz) for frames in movies])
+        return np.pad(curves, ((0, 0), (n_pre, 0)))
 
     return respond, None
 
 
-def _from_checkpoint(path, config, hz):
+def _from_checkpoint(path, config, hz, n_pre):
     model = load_model(path, config=config)
     display = model.display
     if abs(display.rate_hz - hz) > 1e-6 * hz:
@@ -287,7 +299,11 @@ def _from_checkpoint(path, config, hz):
         )
 
     def respond(movies, kind):
-        return predict_movies(model, movies)[kind].astype(np.float64)
+        # a network's calcium on grey is not 0: it is shown the grey before onset as well
+        shown = [
+            torch.cat([frames.new_zeros(n_pre, *frames.shape[1:]), frames]) for frames in movies
+        ]
+        return predict_movies(model, shown)[kind].astype(np.float64)
 
     return respond, model.cell_types
 

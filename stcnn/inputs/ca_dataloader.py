@@ -286,6 +286,11 @@ class CalciumDataset(Dataset):
         out[first : first + len(small), 0] = small
         return out
 
+    def shown(self, item: Item) -> tuple[int, torch.Tensor]:
+        """Return (frame at which the movie of an Item starts, its contrast frames), not shifted."""
+        first, frames = self._placed_frames(item)
+        return first, frames - self.layout.background
+
     def _placed_frames(self, item, onset=None):
         """Return (frame of the item at which the movie starts, its frames inside the item)."""
         frames = self.movies[item.barcode]

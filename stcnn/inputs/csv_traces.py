@@ -32,6 +32,10 @@ def read_long_csv(path: Path) -> dict:
         trial = (row.get("trial") or "1").strip()
         trials = samples.setdefault(stimulus, {}).setdefault(neuron, {})
         trials.setdefault(trial, []).append((numbers[0], numbers[1]))
+    if not samples:
+        raise InputError(
+            f"{path}: holds a header and no row; expected a row per sample ({', '.join(NEEDED)})"
+        )
     return {
         stimulus: _stimulus(path, stimulus, neurons, shifts)
         for stimulus, neurons in samples.items()

@@ -2,8 +2,9 @@
 
 What is read: dF/F in a container DfOverF, whose ROI table has the columns azi_shift and ele_shift
 (degrees) and perhaps neuron (whole number, else the row's id); a table of trials with start_time,
-stop_time, onset_time (seconds of the session's clock) and stimulus; movies as templates called
-vstim_<number>, their times counted from stimulus onset. NWB stores pictures as (frames, x, y).
+stop_time, onset_time (seconds of the session's clock) and stimulus; movies called vstim_<number>
+as templates, their times counted from stimulus onset, or as stimuli, whose times are the session's
+and count from the onset of their trial. NWB stores pictures as (frames, x, y).
 Letters: T samples, N neurons.
 """
 
@@ -89,19 +90,50 @@ def read_nwb_movies(path: Path) -> dict:
     with _Opened(path) as held:
         movies = {}
         for name, series in (held.stimulus_template or {}).items():
-            if not re.fullmatch(r"vstim_\d+", name):
+            if re.fullmatch(r"vstim_\d+", name):
+                movies[name] = _movie_of(path, series, 0.0)
+        for name, series in (held.stimulus or {}).items():
+            match = re.fullmatch(r"(vstim_\d+)(_\d+)?", name)  # presentations may be counted
+            if match is None or hasattr(series, "indexed_timeseries"):  # points to a template
                 continue
-            if series.data is None or len(series.data.shape) != 3:
-                raise InputError(f"{path}: {name}: expected grey pictures (frames, x, y) inside")
-            check_shape(series.data.shape, 4, f"{path}: {name}")
-            frames = np.asarray(series.data[:]).transpose(0, 2, 1)  # (frames, rows, columns)
-            if (series.conversion, series.offset or 0.0) != (1.0, 0.0):
-                frames = np.float32(frames * series.conversion + (series.offset or 0.0))
-            axis = torch.from_numpy(_times_of(path, series)).float()
-            movies[name] = {
-                "rect_mov": torch.from_numpy(np.ascontiguousarray(frames)), "t_axis": axis
-            }  # fmt: skip
+            stimulus = match[1]
+            movie = _movie_of(path, series, _onset_of(path, held, stimulus, series))
+            if not torch.equal(movies.setdefault(stimulus, movie)["rect_mov"], movie["rect_mov"]):
+                raise InputError(
+                    f"{path}: {name}: another movie than {stimulus} before it; a number stands for "
+                    "one movie"
+                )
     return movies
+
+
+def _movie_of(path, series, onset):
+    """Return the frames of a series, grey 0 to 1, and their times from ``onset``."""
+    if series.data is None or len(series.data.shape) != 3:
+        raise InputError(f"{path}: {series.name}: expected grey pictures (frames, x, y) inside")
+    check_shape(series.data.shape, 4, f"{path}: {series.name}")
+    frames = np.asarray(series.data[:]).transpose(0, 2, 1)  # (frames, rows, columns)
+    if (series.conversion, series.offset or 0.0) != (1.0, 0.0):
+        frames = np.float32(frames * series.conversion + (series.offset or 0.0))
+    axis = torch.from_numpy(_times_of(path, series) - onset).float()
+    return {"rect_mov": torch.from_numpy(np.ascontiguousarray(frames)), "t_axis": axis}
+
+
+def _onset_of(path, held, stimulus, series):
+    """Return the onset of the trial in which a movie was shown, seconds of the session's clock."""
+    if held.trials is None:
+        raise InputError(
+            f"{path}: {series.name}: its times are those of the session's clock, and no table of "
+            "trials names the onset; add one, or store the movie as a template"
+        )
+    first = float(_times_of(path, series)[0])
+    onsets = [onset for name, start, stop, onset in _trials_of(path, held)
+              if name == stimulus and start - TOLERANCE_S <= first <= stop]  # fmt: skip
+    if not onsets:
+        raise InputError(
+            f"{path}: {series.name}: begins at {first:g} s, within no trial of {stimulus}; look at "
+            "the trials table"
+        )
+    return onsets[-1]
 
 
 def write_nwb(path: Path, session: dict, movies: dict, *, identifier: str) -> Path:

@@ -88,7 +88,8 @@ def read_recordings(
                     name = path.name if k == 1 else f"{path.name} {k}"
                     sessions[name] = check_session(tree, path, nan, faults)
             except InputError as error:
-                faults.append(str(error))
+                if str(error) not in faults:  # a missing package is missing for every file
+                    faults.append(str(error))
     raise_faults(faults)
     return recordings
 
@@ -119,6 +120,8 @@ def check_session(tree: object, path: Path, nan: str, faults: list[str]) -> dict
     """
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
+    if all(isinstance(e, dict) and e.get("neuron", 0) == {} for e in tree.values()):
+        raise InputError(f"{path}: holds no stimulus with a neuron; add recordings or remove it")
     session = {}
     for stimulus in sorted(tree, key=natural_key):
         where = f"{path}: {stimulus}"
@@ -220,7 +223,8 @@ def read_movies(
             reader = read_nwb_movies if path.suffix == ".nwb" else load_tree
             tree = load_hashed(path, path.name, digests, reader)
         except InputError as error:
-            faults.append(str(error))
+            if str(error) not in faults:  # a missing package is missing for every file
+                faults.append(str(error))
             continue
         if not isinstance(tree, dict):
             faults.append(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")

@@ -124,28 +124,33 @@ class STCNN(nn.Module):
         """Return the indicator's alpha, beta and ca_tau of ``cell_type``."""
         return self.ca_param[parameter_name(cell_type)]
 
-    def trunk(self, sampled: torch.Tensor, window: tuple | None = None) -> torch.Tensor:
+    def trunk(
+        self, sampled: torch.Tensor, window: tuple | None = None, n_first: int | None = None
+    ) -> torch.Tensor:
         """Return the map that all read-outs see, before their activation.
 
         Args:
             sampled: (B, T, 1, H, W) contrast sampled by ``pr.sample``.
             window: ((low, high) rows, (low, high) columns) of the map that are wanted, or None for
                 all; where the batch statistics allow it, only what they need is computed.
+            n_first: frames that the first one of a settled movie stands for, default those of
+                ``settle``.
 
         Returns:
             (B, T, C, H, W), cut to ``window``.
         """
+        n_first = self.settled_frames if n_first is None else n_first
         x = self.pr(sampled)  # (B, T, 1, H, W)
         training = [norm.training for norm in self.norm_layers]
-        if all(training) and self.settled_frames and self._fusible() and not self.shared:
-            return self._settled_trunk(x, window)
+        if all(training) and n_first and self._fusible() and not self.shared:
+            return self._settled_trunk(x, window, n_first)
         if window is not None and not any(training):
             return self._cut_trunk(x, window)
         overwrite = False  # the first layer's input may belong to the caller
         for layer, norm in zip(self.network, self.norm_layers, strict=True):
             if norm.training:
                 u = layer.spatial(x, layer.x_weight, inplace=overwrite)
-                x = self._normalise(layer.temporal(u, None), norm, layer.bias)
+                x = self._normalise(layer.temporal(u, None), norm, layer.bias, n_first)
                 overwrite = True
             else:
                 weight, shift = fold_norm(layer, norm)
@@ -170,7 +175,7 @@ class STCNN(nn.Module):
         names = [layer.activation for layer in self.network]
         return names[0] == "identity" and all(name in SLOPES for name in names)
 
-    def _settled_trunk(self, x, window):
+    def _settled_trunk(self, x, window, n_first):
         """Return the training trunk of settled movies, with a quarter of the memory."""
         y = None
         for i, layer in enumerate(self.network):
@@ -180,41 +185,37 @@ class STCNN(nn.Module):
                 norm = self.norm_layers[i - 1]
                 options = {"eps": norm.eps, "slope": SLOPES[layer.activation],
                            "stride": layer.stride, "padding": layer.padding}  # fmt: skip
-                moments = self._count_moments(y, norm, self.network[i - 1].bias)
+                moments = self._count_moments(y, norm, self.network[i - 1].bias, n_first)
                 u = NormConvolution.apply(
-                    y, norm.weight, norm.bias, layer.x_weight, moments, self.settled_frames, options
+                    y, norm.weight, norm.bias, layer.x_weight, moments, n_first, options
                 )
             y = layer.temporal(full_precision(u), None)
         norm = self.norm_layers[-1]
-        mean, var = self._count_moments(y, norm, self.network[-1].bias)
+        mean, var = self._count_moments(y, norm, self.network[-1].bias, n_first)
         window = window or ((0, y.shape[3]), (0, y.shape[4]))
-        return SettledNorm.apply(
-            y, norm.weight, norm.bias, mean, var, self.settled_frames, norm.eps, window
-        )
+        return SettledNorm.apply(y, norm.weight, norm.bias, mean, var, n_first, norm.eps, window)
 
     @torch.no_grad()
-    def _count_moments(self, y, norm, bias):
+    def _count_moments(self, y, norm, bias, n_first):
         """Return the moments of ``y`` and take them into the running statistics of ``norm``."""
-        mean, var = settled_moments(y, self.settled_frames)
-        n = y.shape[0] * (y.shape[1] - 1 + self.settled_frames) * y.shape[3] * y.shape[4]
+        mean, var = settled_moments(y, n_first)
+        n = y.shape[0] * (y.shape[1] - 1 + n_first) * y.shape[3] * y.shape[4]
         norm.running_mean.lerp_(mean + bias, norm.momentum)
         norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
         norm.num_batches_tracked += 1
         return mean, var
 
-    def _normalise(self, y, norm, bias):
+    def _normalise(self, y, norm, bias, n_first):
         """Batch norm over (B, T, H, W) of ``y`` + ``bias``, without adding the bias to ``y``."""
         if self.shared:
             counts = torch.ones(y.shape[1])
             counts[: self.norm_skip_frames] = 0
-            counts[0] = self.settled_frames or counts[0]
+            counts[0] = n_first or counts[0]
             return shared_norm(y, norm, bias, counts)
-        if self.settled_frames:
-            moments = self._count_moments(y, norm, bias)
+        if n_first:
+            moments = self._count_moments(y, norm, bias, n_first)
             window = ((0, y.shape[3]), (0, y.shape[4]))
-            return SettledNorm.apply(
-                y, norm.weight, norm.bias, *moments, self.settled_frames, norm.eps, window
-            )
+            return SettledNorm.apply(y, norm.weight, norm.bias, *moments, n_first, norm.eps, window)
         skip = self.norm_skip_frames
         mean = norm.running_mean - bias
         if not skip:
@@ -372,7 +373,9 @@ class STCNN(nn.Module):
             neurons: (N,) int64 neuron numbers inside the types.
         """
         window = self.read_window(dict.fromkeys(types), sampled.shape[3:])
-        features = self.trunk(sampled, window)
+        lead = still_frames(sampled) if self.settled_frames and not sampled.is_cuda else 0
+        n_first = self.settled_frames + lead if lead else None
+        features = self.trunk(sampled[:, lead:], window, n_first)
         device = features.device
         neurons = neurons.cpu()
         curves, order = [], []
@@ -382,7 +385,8 @@ class STCNN(nn.Module):
             v = self.voltage(chosen, name, window=window, map_size=sampled.shape[3:])
             curves.append(self.calcium(v, name, neurons=_on(neurons[rows], device)))
             order.append(rows)
-        return torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]
+        whole = torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]
+        return torch.cat([whole[:, :1].expand(-1, lead), whole], 1) if lead else whole
 
     def generate_feature_maps(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return every layer's output before the next activation, for (B, T, 1, rows, columns).
@@ -397,6 +401,17 @@ class STCNN(nn.Module):
         for name, layer in zip(self.cell_types, self.lc_layers, strict=True):
             maps[name] = layer(x)
         return maps
+
+
+def still_frames(sampled: torch.Tensor) -> int:
+    """Return how many of the first frames of ``sampled`` (B, T, ...) the next one repeats.
+
+    Settled filters answer them all alike, so that one frame may stand for them: exact, and a
+    recording begins with a second or two of grey. On a GPU the host would have to wait for it.
+    """
+    moved = (sampled != sampled[:, :1]).flatten(2).any(2).any(0)  # (T,)
+    first = int(moved.int().argmax()) if bool(moved.any()) else len(moved)
+    return max(min(first - 1, len(moved) - 2), 0)
 
 
 def _on(index, device):

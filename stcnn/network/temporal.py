@@ -152,7 +152,9 @@ class _ExponentialFilter(torch.autograd.Function):
         _scan(y, r, by_block=by_block)
         ctx.dt, ctx.n_taps, ctx.by_block, ctx.tau_shape = dt, n_taps, by_block, tau.shape
         first = flat[:, 0].clone() if settled else None
-        ctx.save_for_backward(y, flat if x.shape[1] > n_taps else None, first, r, g, r_k, kbar, tau)
+        # only what truncation takes away again, not the movie's end: a long movie's map is large
+        early = flat[:, :-n_taps].clone() if x.shape[1] > n_taps else None
+        ctx.save_for_backward(y, early, first, r, g, r_k, kbar, tau)
         if bias is None:
             # A view of a saved tensor would let a later in-place step change what backward needs;
             # the caller keeps its hands off (leaky_relu works on the batch norm's output).
@@ -162,7 +164,7 @@ class _ExponentialFilter(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        y, x, first, r, g, r_k, kbar, tau = ctx.saved_tensors
+        y, early, first, r, g, r_k, kbar, tau = ctx.saved_tensors
         n_taps = ctx.n_taps
         n_frames = y.shape[1]
         d = grad.reshape(y.shape)
@@ -174,7 +176,7 @@ class _ExponentialFilter(torch.autograd.Function):
             # dL/dtau is a small difference of large sums: the sums run in float64.
             total = r * _channel_sum(a[:, 1:], y[:, :-1]) - kbar * _channel_sum(d, y)
             if n_frames > n_taps:
-                total = total - n_taps * g * r_k * _channel_sum(a[:, n_taps:], x[:, :-n_taps])
+                total = total - n_taps * g * r_k * _channel_sum(a[:, n_taps:], early)
             if first is not None:
                 total = total + _settled_slope(a, first, r, g, r_k, n_taps)
             seconds = tau.double().reshape(-1)

@@ -13,11 +13,17 @@ from runs.data import open_dataset, split_of
 from runs.training import sampler_of
 
 
-def score_baseline(run_dir: Path) -> list[dict]:
+def score_baseline(
+    run_dir: Path, *, ca_path: Path | None = None, mov_path: Path | None = None
+) -> list[dict]:
     """Fit LN models on a run's training items, write baseline.csv, and return its rows.
 
     The rows hold ``model`` (network or LN), ``part``, ``cell_type`` and the columns of scores.csv.
     Position and padding of the stimuli are the run's own.
+
+    Args:
+        run_dir: folder of the run.
+        ca_path, mov_path: where its recordings and movies lie now, default where they lay.
 
     Raises:
         InputError: no finished run, nothing held out, or other data than the run's.
@@ -26,6 +32,8 @@ def score_baseline(run_dir: Path) -> list[dict]:
     if not (run_dir / "scores.csv").is_file():
         raise InputError(f"{run_dir}: no scores.csv inside; give a finished run of train.py")
     settings = read_json(run_dir / "settings.json", remedy="train anew")["settings"]
+    moved = {"ca_path": ca_path, "mov_path": mov_path}
+    settings["dataset"] |= {key: str(place) for key, place in moved.items() if place is not None}
     config = read_config(run_dir / "config.json")
     dataset = open_dataset(
         settings, lc_types=config["L_config"]["lc_types"], neuron_uids=config["neuron_uids"]

@@ -223,10 +223,7 @@ def fit(
         quiet = None if place.first else True
         bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=quiet, leave=False)
         for i, batch in enumerate(bar):
-            step = (epoch - 1) * len(loader) + i
-            rate = settings["lr"] * min(1.0, (step + 1) / max(settings["lr_warmup"], 1))
-            if settings["lr_decay"] == "cosine":
-                rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
+            rate = learning_rate(settings, (epoch - 1) * len(loader) + i, steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             losses, spread = train_step(model, batch, optimiser, settings, place)
@@ -240,14 +237,7 @@ def fit(
                     f"{name} {values[-1]:.4g}" for name, values in history.items() if values
                 )
                 log.info("epoch %d iteration %d: %s", epoch, i + 1, last)
-        for name, value in liveliness.items():
-            if value < DEAD_ACTIVITY_SD:
-                log.warning(
-                    "%s: the read-out is dead (activity sd %.1e); restart with init=fast or "
-                    "a lower lr",
-                    name,
-                    value,
-                )
+        say_dead(liveliness)
         stop = False
         if place.first:
             save_history(run_dir, history, epochs)
@@ -261,6 +251,24 @@ def fit(
             log.info("no better validation loss for %s epochs: stopped", settings["early_stop"])
             break
     model.eval()
+
+
+def learning_rate(settings: dict, step: int, steps: int) -> float:
+    """Return the rate of step ``step`` of ``steps``: warm-up, then as lr_decay says."""
+    rate = settings["lr"] * min(1.0, (step + 1) / max(settings["lr_warmup"], 1))
+    if settings["lr_decay"] == "cosine":
+        rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    return rate
+
+
+def say_dead(liveliness: dict[str, float]) -> None:
+    """Warn of the types whose indicator no longer follows any stimulus, {type: largest sd}."""
+    for name, value in liveliness.items():
+        if value < DEAD_ACTIVITY_SD:
+            log.warning(
+                "%s: the read-out is dead (activity sd %.1e); restart with init=fast or a lower lr",
+                name, value,
+            )  # fmt: skip
 
 
 def train_step(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,31 @@ def test_faulty_traces(folder, case):
     folder[1](change)
     with pytest.raises(InputError, match=message):
         read_recordings(folder[0] / "ca")
+
+
+def test_a_session_without_anything_is_no_session(tmp_path):
+    """A table with a header alone, an empty dict and stimuli without neurons are named, all."""
+    (tmp_path / "lc11").mkdir()
+    (tmp_path / "lc11" / "a.csv").write_text("stimulus,neuron,seconds,dff,azi_shift,ele_shift\n")
+    torch.save({}, tmp_path / "lc11" / "b.pt")
+    torch.save({"vstim_5": {"t_axis": torch.arange(3) / 60, "neuron": {}}},
+               tmp_path / "lc11" / "c.pt")  # fmt: skip
+    with pytest.raises(InputError) as refused:
+        read_recordings(tmp_path)
+    lines = str(refused.value).split("; ")
+    assert "a.csv: holds a header and no row" in lines[0]
+    for name in ("b.pt", "c.pt"):
+        assert f"{name}: holds no stimulus with a neuron; add" in str(refused.value)
+
+
+def test_a_missing_package_is_told_once_for_all_files(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    (tmp_path / "lc11").mkdir()
+    for k in range(3):
+        (tmp_path / "lc11" / f"{k}.nwb").touch()
+    for read, place in ((read_recordings, tmp_path), (read_movies, tmp_path / "lc11")):
+        with pytest.raises(InputError, match=r"^NWB files need pynwb: [^;]*$"):
+            read(place)
 
 
 def test_nan_trials_can_be_dropped(folder):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from network.model_factory import build_model, read_out_blocks
-from network.models import STCNN
+from network.models import STCNN, still_frames
 from runs.configuration import compose_settings
 
 TYPES = ("lc11", "lc12")
@@ -122,6 +122,43 @@ def test_settled_norm_knows_its_gradients():
         torch.testing.assert_close(
             torch.autograd.grad(output, inputs, cot), torch.autograd.grad(expected, inputs, cot)
         )
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu"])  # fused and layer by layer
+@pytest.mark.parametrize("still", [1, 7, 60])
+def test_one_frame_stands_for_the_grey_before_a_stimulus(activation, still, monkeypatch):
+    """Settled filters answer the frames like the first one alike; 60 of 60 are grey all over."""
+    sampled, types, neurons = batch(n_frames=60)
+    sampled[:, :still] = 0.3
+    sampled[1, :10] = 0.3  # the batch begins where its first movie does
+    names = f"[identity,{activation},{activation},{activation}]"
+    results = []
+    for cut in (True, False):
+        if not cut:
+            monkeypatch.setattr("network.models.still_frames", lambda sampled: 0)
+        model = small_model(f"model.network.activation={names}").train()
+        model.settle(40)
+        curves = model.predict_items(sampled, types, neurons)
+        (curves**2).sum().backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        with torch.no_grad():
+            judged = model.eval().predict_items(sampled, types, neurons)
+        results.append((curves.detach(), judged, model.norm_layers[2].running_var, grads))
+    torch.testing.assert_close(results[0][:3], results[1][:3], rtol=1e-9, atol=1e-9)
+    # of grey alone the gradients of the filters are what rounding leaves of differences
+    scale = max(float(grad.abs().max()) for grad in results[1][3].values())
+    for name, grad in results[1][3].items():
+        assert float((results[0][3][name] - grad).abs().max()) < 1e-9 * scale, name
+
+
+def test_still_frames_are_counted_for_the_whole_batch():
+    frames = torch.zeros(2, 6, 1, 2, 2)
+    frames[0, 3], frames[1, 4] = 1.0, 1.0
+    assert still_frames(frames) == 2  # frame 2 stands for 0 and 1
+    assert still_frames(frames[1:]) == 3
+    assert still_frames(torch.zeros(1, 6, 1, 2, 2)) == 4  # two frames stay
+    assert still_frames(torch.zeros(1, 1, 1, 2, 2)) == 0
+    assert still_frames(torch.rand(1, 6, 1, 2, 2)) == 0
 
 
 def test_numbers_that_fade_into_nothing_are_zero():

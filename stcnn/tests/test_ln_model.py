@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from analysis.ln_model import LNModel, features, low_pass
-from analysis.metrics import score_rows
+from analysis.metrics import normalised_correlation, score_rows
 from common.files import read_json, write_json
 from common.tables import read_rows
 from inputs.ca_dataloader import CalciumDataset, Layout
@@ -61,6 +61,17 @@ def test_an_ln_neuron_is_found_and_a_multiplying_one_is_not():
     assert abs(reached["product"]) < 0.5
 
 
+def test_the_normalised_correlation_stays_a_correlation():
+    """Two trials that share half the power of their mean: the quotient would be 1.41."""
+    signal, noise = np.sin(np.arange(40)), np.cos(np.arange(40)) / np.sqrt(2)
+    trials = np.stack([signal + noise, signal - noise])
+    reached = [
+        normalised_correlation([signal], [sign * signal], [trials]) for sign in (1.0, -1.0, 0.0)
+    ]
+    assert reached[:2] == [1.0, -1.0]
+    assert np.isnan(reached[2])
+
+
 def test_features_know_time_and_place():
     stimulus = torch.zeros(50, 1, 13, 11)
     stimulus[10, 0, 6, 5] = 1.0  # the middle
@@ -96,6 +107,8 @@ def test_other_data_than_the_run_was_trained_on_are_refused(tiny_run, tmp_path, 
     record = read_json(run / "settings.json", remedy="")
     former = Path(record["settings"]["dataset"]["ca_path"])
     shutil.copytree(former, tmp_path / "ca")
+    here(main, "--run", run, "--ca-path", tmp_path / "ca")  # the same data elsewhere
+    (run / "baseline.csv").unlink()
     record["settings"]["dataset"]["ca_path"] = str(tmp_path / "ca")
     write_json(run / "settings.json", record)
     path = tmp_path / "ca" / "lc11" / "synthetic.pt"

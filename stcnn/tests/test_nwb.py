@@ -172,6 +172,52 @@ def test_pictures_as_bytes_are_grey_by_their_conversion(tmp_path):
     torch.testing.assert_close(movie, torch.tensor([[[0.0], [0.2], [1.0]]]))  # one column
 
 
+def show(path, presented, trials):
+    """Write a file whose movies are stimuli on the session's clock, [(name, begin, grey)]."""
+    held = pynwb.NWBFile("hand", "hand", datetime.datetime(2020, 1, 1, tzinfo=UTC))
+    if trials:
+        held.add_trial_column("stimulus", "s")
+        held.add_trial_column("onset_time", "o")
+    for stimulus, onset in trials:
+        held.add_trial(start_time=onset - 1, stop_time=onset + 2, stimulus=stimulus,
+                       onset_time=onset)  # fmt: skip
+    for name, begin, grey in presented:
+        held.add_stimulus(pynwb.image.ImageSeries(
+            name=name, data=np.full((4, 3, 2), grey, np.float32), unit="grey", format="raw",
+            timestamps=begin + np.arange(4) / 60,
+        ))  # fmt: skip
+    with pynwb.NWBHDF5IO(str(path), "w") as io:
+        io.write(held)
+
+
+def test_movies_as_they_were_shown_count_from_the_onset_of_their_trial(tmp_path):
+    presented = [("vstim_5_1", 20.0, 0.5), ("vstim_5_2", 40.0, 0.5), ("vstim_7", 29.9, 0.25),
+                 ("screen", 0.0, 1.0)]  # fmt: skip
+    show(tmp_path / "a.nwb", presented, [(5, 20.0), (7, 30.0), (5, 40.0)])
+    movies = read_movies(tmp_path, rate_hz=60)
+    assert list(movies) == [5, 7]
+    assert movies[5].shape == (4, 2, 3)
+    assert movies.first == {7: -6}
+    assert (float(movies[5].mean()), float(movies[7].mean())) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("presented", "trials", "line"),
+    [
+        ([("vstim_5", 20.0, 0.5)], [], "vstim_5: its times are those of the session's clock"),
+        ([("vstim_5", 20.0, 0.5)], [(6, 20.0)], "begins at 20 s, within no trial of vstim_5"),
+        (
+            [("vstim_5_1", 20.0, 0.5), ("vstim_5_2", 40.0, 0.6)], [(5, 20.0), (5, 40.0)],
+            "vstim_5_2: another movie than vstim_5 before it",
+        ),
+    ],
+)  # fmt: skip
+def test_a_shown_movie_without_an_onset_is_asked_about(tmp_path, presented, trials, line):
+    show(tmp_path / "a.nwb", presented, trials)
+    with pytest.raises(InputError, match=line):
+        read_movies(tmp_path, rate_hz=60)
+
+
 def test_writing_warns_of_nothing(converted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -55,6 +55,7 @@ ELSEWHERE = {  # commands that are not run here, and why
     "pip install -r requirements.txt": "run.py builds the environment of this test from that file",
     "conda env create --name stcnn --file environments.yml": "conda is no part of the environment; "
     "test_main.py checks the file",
+    "python teach_student.py --seed 0": "trains two networks; test_students.py runs it",
     "pip install -r requirements-launchers.txt": "optional; train.py names it when it is missing",
 }
 

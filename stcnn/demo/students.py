@@ -1,0 +1,217 @@
+"""A student network trained on a teacher network's calcium: does a training find what is there?
+
+The recordings are private, so nobody can check a training on them. Here a teacher answers instead:
+a trained network of three cell types, with gains, places and noise of recordings. A student of the
+same architecture from another seed sees random scenes and is asked about families of stimuli that
+it has never seen (rectangles, expanding and contracting discs, gratings, flicker); beside it stand
+LN models and the same training on dealt labels. Then neurons that nobody has seen get their place
+and gain from twenty scenes.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from analysis.metrics import normalised_correlation, predict_rows, scored_trials
+from common.files import read_json
+from common.tables import read_rows, write_rows
+from demo.planted import score
+from demo.scenes import FIRST_CODE
+from demo.synthetic import make_synthetic
+from inputs.ca_dataloader import CalciumDataset
+from network.checkpoints import load_model
+from network.models import STCNN
+from runs.configuration import compose_settings
+from runs.data import open_dataset
+from runs.ln_baseline import score_baseline
+from runs.new_neurons import MOST_STIMULI, Neuron, locate
+from runs.training import sampler_of, train
+
+HZ, PX, PREPAD, EPOCHS = 30, 51, 8, 4
+NEURONS, NEW_NEURONS, SHIFT_DEG = 2, 1, 4.0  # per cell type; off centre by up to so much
+HELD_OUT = f"300-{FIRST_CODE - 1}"  # all numbers below the scenes'
+LEAST, CONTROL_LIMIT, PLACE_LIMIT_DEG = 0.9, 0.3, 0.5
+TEACHER_SEED, STUDENT_SEED, NEW_SEED = 10, 100, 200  # added to the seed of the check
+
+
+def check_student(
+    out: Path,
+    seed: int,
+    *,
+    teacher: Path | None = None,
+    epochs: int = EPOCHS,
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Train a student and its control in ``out``, write the tables, and return the scores.
+
+    What is complete in ``out`` is used again.
+
+    Args:
+        out: folder: teacher/, set/, new/, student/, control/, scores.csv, families.csv,
+            new_neurons.csv.
+        seed: of gains, places and noise, and with an offset of the student and its labels.
+        teacher: run folder of three cell types at 30 Hz; None trains the demo's network.
+        epochs: of the student and of the control.
+        say: told what begins.
+    """
+    if teacher is None:
+        say("teacher: the demo's network")
+        teacher = teacher_run(out, seed)
+    sets = {"set": (seed, NEURONS), "new": (seed + NEW_SEED, NEW_NEURONS)}
+    for name, (own_seed, neurons) in sets.items():
+        if not (out / name / "truth.json").is_file():
+            say(f"{name}: the teacher's calcium")
+            make_synthetic(
+                out / name, seed=own_seed, hz=HZ, px=PX, neurons=neurons, stimuli="scenes",
+                teacher=teacher, shift_deg=SHIFT_DEG,
+            )  # fmt: skip
+    for name in ("student", "control"):
+        if not (out / name / "scores.csv").is_file():
+            say(f"{name}: training")
+            settings = student_settings(out / "set", seed, epochs)
+            settings["shuffle_labels"] = name == "control"
+            train(settings, run_dir=out / name, score_training=False)
+    say("LN models and new neurons")
+    score_baseline(out / "student")
+    families = [{"model": name, **row} for name in ("student", "control")
+                for row in family_scores(out / name, out / "set")]  # fmt: skip
+    found = new_neurons(out / "student", out / "new")
+    write_rows(out / "families.csv", families)
+    write_rows(out / "new_neurons.csv", found)
+    scores = scores_of(out, found)
+    write_rows(out / "scores.csv", scores)
+    return scores
+
+
+def scores_of(out: Path, found: list[dict]) -> list[dict]:
+    """Return the scores of a check with their targets, from the tables of its runs."""
+    table = read_rows(out / "student" / "baseline.csv")
+    table += [{**row, "model": "control"} for row in read_rows(out / "control" / "scores.csv")]
+    reached = {
+        name: {
+            row["cell_type"]: float(row["normalised_correlation"] or "nan")
+            for row in table if row["model"] == name
+        }
+        for name in ("network", "LN", "control")
+    }  # fmt: skip
+    word = "normalised correlation, held-out families"
+    scores = []
+    for kind, value in reached["network"].items():
+        scores.append(score(f"{word}, {kind}", value, f">= {LEAST}", value >= LEAST))
+    for kind, value in reached["LN"].items():
+        scores.append(score(f"LN models: {word}, {kind}", value, "", None))
+    for kind, value in reached["control"].items():
+        passed = not value >= CONTROL_LIMIT  # a control that does not vary knows nothing
+        scores.append(score(f"dealt labels: {word}, {kind}", 0.0 if np.isnan(value) else value,
+                            f"< {CONTROL_LIMIT}", passed, control=True))  # fmt: skip
+    worst = max(row["error_deg"] for row in found)
+    target = f"<= {PLACE_LIMIT_DEG}"
+    scores.append(score("new neurons: largest error of position", worst, target,
+                        worst <= PLACE_LIMIT_DEG, unit="deg"))  # fmt: skip
+    off = max(abs(row["gain_ratio"] - 1.0) for row in found)
+    scores.append(score("new neurons: largest relative error of gain", off, "", None))
+    return scores
+
+
+def teacher_run(out: Path, seed: int) -> Path:
+    """Return a trained teacher in ``out``: the demo's network on the demo's planted data."""
+    data = out / "teacher_data"
+    if not (out / "teacher" / "scores.csv").is_file():
+        settings = _settings(["preset=demo"], data, seed + TEACHER_SEED)
+        settings["dataset"]["make"]["seed"] = settings["seed"]
+        make_synthetic(data, **settings["dataset"]["make"])
+        train(settings, run_dir=out / "teacher", score_training=False)
+    return out / "teacher"
+
+
+def _settings(own: list[str], data: Path, seed: int) -> dict:
+    places = [f"dataset.{key}={json.dumps(str(data / name))}"
+              for key, name in (("ca_path", "ca_traces"), ("mov_path", "movies"))]  # fmt: skip
+    return compose_settings([*own, *places, f"seed={seed}", "device=cpu"])
+
+
+def student_settings(data: Path, seed: int, epochs: int) -> dict:
+    """Return the settings of a student's training on the scenes of the set ``data``."""
+    own = [
+        "model=stcnn_small", "batch_size=4", "lr=0.002", "lr_warmup=80", "lr_decay=cosine",
+        f"n_epochs={epochs}", "print_freq=1000000", f"val_stimuli=[{HELD_OUT}]",
+        f"dataset.sampling_rate={HZ}", f"dataset.num_t_pts_prepad={PREPAD}",
+        "prepad=settled", "dataset.make=null",
+    ]  # fmt: skip
+    return _settings(own, data, seed + STUDENT_SEED)
+
+
+def family_scores(run: Path, data: Path) -> list[dict]:
+    """Return the normalised correlation of a run for each held-out family and cell type."""
+    families = read_json(data / "truth.json")["families"]
+    dataset, model = _opened(run, data)
+    groups = {}
+    for row, item in enumerate(dataset.items):
+        if item.barcode < FIRST_CODE:
+            groups.setdefault((families[str(item.barcode)][0], item.cell_type), []).append(row)
+    table = []
+    for (family, kind), rows in sorted(groups.items()):
+        curves = predict_rows(model, dataset, rows)
+        value, power = _normalised(dataset, rows, curves)
+        table.append({"family": family, "cell_type": kind, "items": len(rows),
+                      "normalised_correlation": value, "recorded_sd": power})  # fmt: skip
+    return table
+
+
+def _opened(run: Path, data: Path) -> tuple[CalciumDataset, STCNN]:
+    """Return the set ``data`` as a run sees it, and the run's network."""
+    settings = read_json(run / "settings.json")["settings"]
+    settings["dataset"] |= {"ca_path": str(data / "ca_traces"), "mov_path": str(data / "movies")}
+    model = load_model(run)
+    dataset = open_dataset(settings)
+    dataset.sample = sampler_of(model)
+    return dataset, model
+
+
+def _normalised(dataset, rows, curves):
+    frames = [dataset.scored(dataset.items[row]) for row in rows]
+    traces = [dataset.trace(dataset.items[row]).numpy()[f]
+              for row, f in zip(rows, frames, strict=True)]  # fmt: skip
+    trials = [scored_trials(dataset, dataset.items[row]) for row in rows]
+    own = [curve[f] for curve, f in zip(curves, frames, strict=True)]
+    return normalised_correlation(traces, own, trials), float(np.concatenate(traces).std())
+
+
+def new_neurons(run: Path, data: Path) -> list[dict]:
+    """Return where a run's network places the neurons of the set ``data``, unseen by it.
+
+    From the first twenty scenes. ``gain_ratio`` is the calcium predicted for the held-out families
+    from that place with that gain, by the noise-free calcium: the ratio of their largest values.
+    """
+    dataset, model = _opened(run, data)
+    truth = read_json(data / "truth.json")["types"]
+    own = {}
+    for row, item in enumerate(dataset.items):
+        own.setdefault((item.cell_type, item.uid), {})[item.barcode] = row
+    table = []
+    for (kind, uid), rows in own.items():
+        scenes = [rows[code] for code in sorted(rows) if code >= FIRST_CODE][:MOST_STIMULI]
+        found = locate(model, dataset, scenes)
+        planted = truth[kind]["neurons"][str(uid)]
+        place = np.rint([planted["azi_shift"], planted["ele_shift"]])  # as its movies were moved
+        error = float(np.hypot(found.azimuth_deg - place[0], found.elevation_deg - place[1]))
+        ratio, reached = _judged(model, dataset, [rows[c] for c in rows if c < FIRST_CODE], found,
+                                 planted["peak"])  # fmt: skip
+        table.append({"cell_type": kind, "uid": uid, "azimuth_planted": place[0],
+                      "elevation_planted": place[1], **vars(found), "error_deg": error,
+                      "gain_ratio": ratio, "normalised_correlation": reached})  # fmt: skip
+    return table
+
+
+def _judged(model, dataset, rows, found, peaks):
+    """Return (ratio of predicted and planted largest values, normalised correlation)."""
+    neuron = Neuron(model, dataset, rows)
+    place = found.azimuth_deg, found.elevation_deg
+    curves = [found.offset + found.gain * curve for curve in neuron.activity(place)]
+    strongest = int(np.argmax([peaks[str(item.barcode)] for item in neuron.items]))
+    planted = peaks[str(neuron.items[strongest].barcode)]
+    trials = [scored_trials(dataset, item) for item in neuron.items]
+    ratio = float(curves[strongest].max() / planted)
+    return ratio, normalised_correlation(neuron.recorded, curves, trials)
