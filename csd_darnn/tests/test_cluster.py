@@ -132,9 +132,65 @@ def test_a_worker_of_another_place_is_refused(tmp_path, change, fault):
 def test_faults_of_the_flag(text, line, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "WAIT_S", 1)
     monkeypatch.setattr(cluster, "CONNECT_S", 1)
-    monkeypatch.setitem(sys.modules, "dask_jobqueue", os)
     with pytest.raises(InputError, match=line):
         cluster.run_jobs([], 1, cluster=text, folder=tmp_path)
+
+
+SBATCH = """#!/bin/sh
+# Takes what SLURM takes, and runs a job at once.
+for script; do :; done
+if grep -q "SBATCH -p none" "$script"; then echo "error: invalid partition" >&2; exit 1; fi
+[ "$1" = --test-only ] && exit 0
+cp "$1" {folder}/job.$$ && setsid sh {folder}/job.$$ > {folder}/noise.$$ 2>&1 < /dev/null &
+echo "Submitted batch job $!"
+"""
+
+
+def stand_in(folder, monkeypatch, *, jobs=2, **arguments):
+    """Put an sbatch into PATH that runs jobs here; return the text of --cluster."""
+    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nkill -- "-$1"\n')):
+        (folder / name).write_text(text.format(folder=folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    paths = [str(cluster.FOLDER / "tests"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    settings = {"cores": 1, "memory": "1GB", "log_directory": str(folder), "jobs": jobs}
+    (folder / "jobs.json").write_text(json.dumps(settings | arguments))
+    return f"slurm:{folder}/jobs.json"
+
+
+def test_jobs_of_slurm_write_the_same_bytes(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt")
+    where, out = stand_in(tmp_path, monkeypatch), tmp_path / "out"
+    out.mkdir()
+    jobs = [delayed(convert)(number, str(out)) for number in range(6)]
+    try:
+        workers = set(cluster.run_jobs(jobs, 1, cluster=where, folder=out))
+    finally:
+        cluster.disconnect()
+    assert os.getpid() not in workers
+    assert contents(out) == {f"{n}.txt": (f"{n}\n" * 100).encode() for n in range(6)}
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt")
+    where = stand_in(tmp_path, monkeypatch, queue="none")
+    with pytest.raises(InputError, match=r"SLURM refuses the job \(error: invalid partition\)"):
+        cluster.run_jobs([], 1, cluster=where, folder=tmp_path)
+
+
+def test_a_machine_without_slurm_is_told(tmp_path, monkeypatch):
+    where = stand_in(tmp_path, monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="no sbatch on this machine"):
+        cluster.run_jobs([], 1, cluster=where, folder=tmp_path)
+
+
+@pytest.mark.parametrize("jobs", [0, "two", True, 1.5])
+def test_jobs_is_a_whole_number(tmp_path, monkeypatch, jobs):
+    where = stand_in(tmp_path, monkeypatch, jobs=jobs)
+    with pytest.raises(InputError, match=f"jobs is {jobs!r}, expected a whole number above 0"):
+        cluster.run_jobs([], 1, cluster=where, folder=tmp_path)
 
 
 def test_a_missing_package_is_one_line(monkeypatch, tmp_path):

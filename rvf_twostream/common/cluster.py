@@ -19,7 +19,10 @@ import os
 import pickle
 import re
 import secrets
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -147,20 +150,43 @@ def start(where: str, distributed: Any) -> Any:
             silence_logs=logging.CRITICAL,
         )
     if where.startswith("slurm:"):
-        dask_jobqueue = needed("dask_jobqueue")
-        arguments = read_json(where[len("slurm:") :], remedy="give a JSON file of its arguments")
-        jobs = arguments.pop("jobs", 1)
-        try:
-            own = dask_jobqueue.SLURMCluster(**arguments)
-            own.scale(jobs=jobs)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"--cluster {where}: {error}; see dask_jobqueue.SLURMCluster"
-            ) from None
-        return own
+        return start_jobs(where)
     if not re.fullmatch(r"(tcp|tls|ucx)://\S+", where):
         raise InputError(f"--cluster {where}: expected tcp://HOST:PORT, local:N or slurm:FILE")
     return where
+
+
+def start_jobs(where: str) -> Any:
+    """Return a dask_jobqueue.SLURMCluster whose jobs are handed in.
+
+    SLURM is asked first whether it takes such a job (``sbatch --test-only``, which hands in
+    nothing): dask-jobqueue hands in from a thread of its own, whose fault reaches no caller.
+    """
+    arguments = read_json(where[len("slurm:") :], remedy="give a JSON file of its arguments")
+    jobs = arguments.pop("jobs", 1)
+    if type(jobs) is not int or jobs < 1:
+        raise InputError(f"--cluster {where}: jobs is {jobs!r}, expected a whole number above 0")
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            f"--cluster {where}: there is no sbatch on this machine; give the command where jobs "
+            "are handed in"
+        )
+    dask_jobqueue = needed("dask_jobqueue")
+    try:
+        own = dask_jobqueue.SLURMCluster(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--cluster {where}: {error}; see dask_jobqueue.SLURMCluster") from None
+    with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as script:
+        script.write(own.job_script())
+        script.flush()
+        command = ["sbatch", "--test-only", script.name]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode:
+        quietly(own.close, timeout=10)
+        said = " ".join((asked.stderr or asked.stdout).split())[:200]
+        raise InputError(f"--cluster {where}: SLURM refuses the job ({said}); mend the JSON file")
+    own.scale(jobs=jobs)
+    return own
 
 
 def needed(package: str) -> Any:
@@ -199,7 +225,8 @@ def connect(where: str) -> Any:
         raise
     client.register_plugin(path_plugin(str(FOLDER)))
     _open[where], _clients[where] = stack, client
-    print(f"cluster: {len(workers_of(client))} workers", flush=True)
+    crew = len(workers_of(client))
+    print(f"cluster: {crew} worker{'s' * (crew != 1)}", flush=True)
     return client
 
 
@@ -313,7 +340,9 @@ def _spread(client: Any, jobs: Iterable[tuple], place: dict) -> Iterator[Any]:
 def _watched(client: Any, where: str, jobs: Iterable[tuple], folder: Path) -> Iterator[Any]:
     """Yield the results of jobs; where the cluster is lost, end with one line that says so."""
     distributed = needed("distributed")
-    lost = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError, TimeoutError)
+    gone = distributed.client  # one future asked for its result, or several waited for
+    lost = (gone.FutureCancelledError, gone.FuturesCancelledError)
+    lost += (distributed.comm.CommClosedError, TimeoutError)
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / f".cluster.{os.getpid()}.tmp"  # a killed run's is removed by the next one
     text = secrets.token_hex(8)
