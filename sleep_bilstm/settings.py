@@ -64,7 +64,7 @@ TENSORBOARD = False  # also write logs for TensorBoard
 MODEL_CONTINUE = False  # resume after the last complete epoch
 
 # results
-WEIGHTS = "best"  # best, last, or a path (.weights.h5 or a TensorFlow-2 checkpoint)
+WEIGHTS = "best"  # best, last or a path (.weights.h5, TensorFlow-2 checkpoint); train starts there
 FRAME_CHUNK = 42  # frames encoded at once outside training
 SMOOTH = "none"  # of the predicted hypnogram: none, median, bout, hmm
 MIN_CONFIDENCE = 0.0  # 0 to 1: mark less certain epochs

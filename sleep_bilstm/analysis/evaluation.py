@@ -210,10 +210,12 @@ def evaluate(table: pd.DataFrame, split_text: str) -> tuple[dict, pd.DataFrame, 
                 "date": part["date"].iloc[0],
                 "tag": part["tag"].iloc[0],
                 **{k: own[k] for k in ("n", "accuracy", "kappa", "f1_macro", "f1_weighted")},
+                "f1_macro_present": own["f1_macro_present"],
+                "states_present": " ".join(own["states_present"]),
             }
         )
     per_mouse = pd.DataFrame(rows)
-    numbers = per_mouse.drop(columns=["mouse", "date", "tag"]).astype(float)
+    numbers = per_mouse.drop(columns=["mouse", "date", "tag", "states_present"]).astype(float)
     summary = pd.DataFrame([{"mouse": "mean", **numbers.mean()}, {"mouse": "sd", **numbers.std()}])
     return result, pd.concat([per_mouse, summary], ignore_index=True), reliability
 

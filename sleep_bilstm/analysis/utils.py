@@ -27,8 +27,10 @@ def class_metrics(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int = 3) 
 
     Returns:
         dict of plain values: confusion (rows truth), confusion_rownorm, accuracy, kappa, precision,
-        recall, f1 and support per state, f1_macro, f1_weighted, f1_micro, balanced_accuracy. A
-        ratio that is undefined is 0 in the averages and None per state; kappa is None when truth
+        recall, f1 and support per state, states_present, f1_macro, f1_macro_present, f1_weighted,
+        f1_micro, balanced_accuracy. A ratio that is undefined is 0 in f1_macro and None per state,
+        so that an absent state pulls f1_macro down (Faithful); f1_macro_present and
+        balanced_accuracy are means over the states that the truth holds. kappa is None when truth
         and prediction are both one identical class.
     """
     labels = np.arange(num_classes)
@@ -60,7 +62,9 @@ def class_metrics(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int = 3) 
         "recall": shown(recall, present),
         "f1": shown(f1, present | (predicted > 0)),
         "support": support.tolist(),
+        "states_present": [n for n, p in zip(STATE_NAMES[num_classes], present, strict=True) if p],
         "f1_macro": average("macro"),
+        "f1_macro_present": float(f1[present].mean()) if present.any() else None,
         "f1_weighted": average("weighted"),
         "f1_micro": average("micro"),
         "balanced_accuracy": float(recall[present].mean()) if present.any() else None,
@@ -157,10 +161,12 @@ def text_of(result: dict) -> str:
         values = "".join(f"{cell(result[key][i]):>10}" for key in ("precision", "recall", "f1"))
         lines.append(f"{name:<12}{values}{result['support'][i]:>10}")
     kappa = "undefined" if result["kappa"] is None else cell(result["kappa"])
+    absent = [name for name in result["states"] if name not in result["states_present"]]
+    only = f" ({cell(result['f1_macro_present'])} without {', '.join(absent)})" if absent else ""
     totals = (
         f"accuracy {cell(result['accuracy'])}",
         f"kappa {kappa}",
-        f"F1 unweighted (macro) {cell(result['f1_macro'])}",
+        f"F1 unweighted (macro) {cell(result['f1_macro'])}{only}",
         f"F1 weighted {cell(result['f1_weighted'])}",
         f"F1 micro (= accuracy) {cell(result['f1_micro'])}",
     )

@@ -97,13 +97,18 @@ class Recording:
         except InputError:
             self.close()
             raise
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: no such file") from None
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            self.close()
+            why = {
+                FileNotFoundError: "no such file",
+                IsADirectoryError: "is a folder; expected one file (.mat)",
+            }.get(type(error), "may not be read; change its permissions")
+            raise InputError(f"{error.filename or self.path}: {why}") from None
         except Exception as error:  # damaged bytes make h5py and scipy raise almost any kind
             self.close()
             raise InputError(
-                f"{self.path}: cannot be read as a MATLAB file ({error}); it may be truncated: "
-                "copy it again"
+                f"{self.path}: cannot be read as a MATLAB file ({error}): it is "
+                "truncated, copy it again, or a file of another kind"
             ) from error
 
     def __enter__(self):

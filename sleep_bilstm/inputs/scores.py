@@ -22,6 +22,7 @@ WORDS = {
     **dict.fromkeys(("", "nan", "unscored", "notscored", "undefined", "u", "?"), UNSCORED),
 }
 ACCUSLEEP = "1=REM,2=wake,3=NREM"
+USUAL = "0=wake,1=NREM,2=artifact,3=REM"  # the laboratory's numbers, as NUMBERS
 HALF = 0.5
 
 

@@ -4,6 +4,7 @@ Called by main.py --mode predict --adapt FILE. Everything before the last layer 
 N epochs, K states, D values of the attention-weighted summary that the last layer reads.
 """
 
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import adjusted_mutual_info_score, cohen_kappa_score
 
 from common.files import InputError
 from common.hashes import hashed_file
 from inputs.dataloader_sleep import View
 from inputs.preprocess import to_frames
 from inputs.recordings import Recording
-from inputs.scores import doubt_lines
+from inputs.scores import ACCUSLEEP, USUAL, doubt_lines
 from inputs.states import EPOCH_S, STATE_NAMES
 from inputs.storage import Storage
 from inputs.tfrecords import epochs_of
@@ -30,6 +31,11 @@ log = logging.getLogger(__name__)
 BLOCKS = 10  # contiguous parts of the scored minutes, at most, left out in turn
 FEWEST = 3  # epochs of a state, without which it counts as not scored
 PRIOR_STRENGTH = 1.0  # of the penalty on the shifts of the states
+SHIFTS = 40  # moves of the scores, at most, that the control tries
+FEWEST_SHIFTS = 19  # fewer have no bound that one in twenty exceeds
+CHANCE = 0.15  # adjusted mutual information of scores and moved scores that counts as none
+BELOW_CHANCE = -0.1  # kappa below which scores contradict the network
+OTHER_NAMES = 0.3  # gain of kappa by other names for the states that puts the codes in doubt
 # name -> strength of the penalty on the change of the weights; None: the prior alone
 KINDS = {"prior": None, **{f"last layer, penalty {s}": float(s) for s in (100, 10, 1)}}
 
@@ -178,18 +184,74 @@ def try_kinds(
     return Trial(best, adapted[best], fall.mean(), fall.std(ddof=1) / np.sqrt(len(fall)))
 
 
-def adapt(vectors: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[Adaptation, dict]:
+def moves_of(labels: np.ndarray) -> np.ndarray:
+    """Return by how many places the control moves labels (N,) in a circle: at most SHIFTS, spaced
+    over the scored minutes.
+
+    Only moves after which a label says next to nothing about the one that was in its place. Any
+    other move leaves something to learn: bouts of equal length that change places are the same
+    states under other names, and a last layer learns names.
+    """
+    places = np.arange(1, len(labels))
+    apart = [
+        adjusted_mutual_info_score(labels, np.roll(labels, place)) <= CHANCE for place in places
+    ]
+    usable = places[apart]
+    spaced = np.linspace(0, len(usable) - 1, min(SHIFTS, len(usable))).round().astype(int)
+    return usable[spaced]
+
+
+def control_of(
+    logits: np.ndarray, summary: np.ndarray, labels: np.ndarray, scored: np.ndarray
+) -> dict:
+    """Return what `adapt.json` says of the control: the falls of the loss with moved labels.
+
+    ``bound_95`` is what one in twenty of them exceeds, None when there are too few to say.
+    """
+    moves = moves_of(labels)
+    held = {"moves": len(moves), "bound_95": None, "highest": None}
+    if len(moves) < FEWEST_SHIFTS:
+        return held
+    falls = [try_kinds(logits, summary, np.roll(labels, move), scored).fall for move in moves]
+    bound = np.quantile(falls, 0.95, method="higher")
+    return {**held, "bound_95": float(bound), "highest": float(max(falls))}
+
+
+def doubt_of_codes(states: np.ndarray, labels: np.ndarray, scored: np.ndarray) -> str:
+    """Return why scores (N,) seem to be in other codes than those of training, or an empty text.
+
+    Args:
+        states: (N,) of the network as trained.
+        labels: (N,) scores.
+        scored: the states that occur among them.
+    """
+    before = cohen_kappa_score(labels, states)
+    others = {}
+    for names in itertools.permutations(scored):
+        renamed = np.zeros(scored.max() + 1, int)
+        renamed[scored] = names
+        others[names] = cohen_kappa_score(renamed[labels], states)
+    best = max(others, key=others.get)
+    if others[best] > before + OTHER_NAMES:
+        return f"kappa {before:.2f} with the trained network, {others[best]:.2f} were they renamed"
+    return f"kappa {before:.2f} with the trained network" if before < BELOW_CHANCE else ""
+
+
+def adapt(
+    vectors: np.ndarray, labels: np.ndarray, num_classes: int, *, codes_given: bool = False
+) -> tuple[Adaptation, dict]:
     """Fit prior and last layer to scored epochs in time order, if that holds on parts left out.
 
     Args:
         vectors: (N, V) of network.context.vectors_of.
         labels: (N,) states.
         num_classes: K.
+        codes_given: the user says what the scores mean, so that they are not doubted.
 
     Returns:
         the adaptation, which changes nothing where there is no evidence that it helps; and what
-        `adapt.json` says of it, with its control: the same with labels that are moved by half of
-        the minutes.
+        `adapt.json` says of it, with its control where it seems to help: the same with labels that
+        are moved.
 
     Raises:
         InputError: fewer than two states with three scored epochs each.
@@ -207,27 +269,34 @@ def adapt(vectors: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[Ad
     labels = labels[use]
     logits, summary = parts_of(vectors[use], num_classes)
     trial = try_kinds(logits, summary, labels, scored)
-    control = try_kinds(logits, summary, np.roll(labels, len(labels) // 2), scored)
+    doubt = doubt_of_codes(scored[logits[:, scored].argmax(axis=1)], labels, scored)
+    helps = trial.helps and (codes_given or not doubt)
+    # Many fits, which change nothing where there is nothing to control.
+    control = control_of(logits, summary, labels, scored) if helps else None
+    bound = control and control["bound_95"]
+    if bound is not None:
+        helps = trial.fall > bound
 
     def kappa(values):
         return float(cohen_kappa_score(labels, scored[values[:, scored].argmax(axis=1)]))
 
+    fall = {"mean": float(trial.fall), "standard_error": float(trial.error)}
+    if bound is not None:
+        fall["moved_labels"] = bound
     fitted = fit_layer(logits, summary, labels, scored, KINDS[trial.kind])
-    if not trial.helps:
+    if not helps:
         size = summary.shape[1]
         fitted = Adaptation(
             np.zeros(num_classes), np.zeros((size, num_classes)), np.zeros(size), np.ones(size)
         )
     return fitted, {
         "epochs": dict(zip(names, counts.tolist(), strict=True)),
-        "used": trial.kind if trial.helps else "none",
+        "used": trial.kind if helps else "none",
         "best": trial.kind,
         "kappa_left_out": {"before": kappa(logits), "after": kappa(trial.adapted)},
-        "fall_of_loss": {
-            "mean": float(trial.fall),
-            "standard_error": float(trial.error),
-            "moved_labels": float(control.fall),
-        },
+        "fall_of_loss": fall,
+        "control": control,
+        "doubt": doubt,
     }
 
 
@@ -271,21 +340,47 @@ def adapted_to(
 ) -> tuple[Adaptation, dict]:
     """Fit to the scored minutes of --adapt; return the adaptation and what `adapt.json` says."""
     vectors, labels, content = scored_epochs(network, how, view, settings)
-    fitted, about = adapt(vectors, labels, view.num_classes)
-    kappas, fall = about["kappa_left_out"], about["fall_of_loss"]
+    fitted, about = adapt(vectors, labels, view.num_classes, codes_given=bool(settings.codes))
+    say_adapted(about, settings.adapt)
+    return fitted, {"file": settings.adapt, "sha256": content, **about}
+
+
+def say_adapted(about: dict, path: str) -> None:
+    """Log what came of the adaptation to the scores in ``path``."""
+    kappas, fall, control = about["kappa_left_out"], about["fall_of_loss"], about["control"]
     log.info(
         "adapted to %s: %s; on parts left out kappa %.2f before, %.2f after; the loss falls by "
-        "%.3f (standard error %.3f; with moved labels %.3f)%s",
-        settings.adapt,
+        "%.3f (standard error %.3f)%s",
+        path,
         about["used"],
         kappas["before"],
         kappas["after"],
         fall["mean"],
         fall["standard_error"],
-        fall["moved_labels"],
         "" if about["used"] != "none" else ": no evidence that it helps, nothing is changed",
     )
+    if control and control["bound_95"] is None:
+        log.info(
+            "no control: only %d moves of the scores leave nothing to learn, %d are needed; too "
+            "few bouts, give more --adapt_minutes",
+            control["moves"],
+            FEWEST_SHIFTS,
+        )
+    elif control:
+        log.info(
+            "control, %d moves of the scores: one in twenty lets the loss fall by more than %.3f",
+            control["moves"],
+            control["bound_95"],
+        )
+    if about["doubt"]:
+        log.warning(
+            "warning: %s: the scores contradict the network (%s); if they are in other codes, say "
+            "so with --codes, such as --codes %s; --codes %s says that they are not",
+            path,
+            about["doubt"],
+            ACCUSLEEP,
+            USUAL,
+        )
     unscored = [name for name, count in about["epochs"].items() if count < FEWEST]
     if unscored:
         log.info("%s: too few scored epochs to learn from; left as trained", ", ".join(unscored))
-    return fitted, {"file": settings.adapt, "sha256": content, **about}

@@ -12,7 +12,7 @@ from common.files import DATA_DIR, InputError, read_json
 from common.locks import hold
 from inputs.preprocess import frames_of
 from inputs.states import EPOCH_S
-from inputs.storage import Storage
+from inputs.storage import Conversion, Storage
 from inputs.tfrecords import create
 from runs.modes import run_mode
 from settings import resolve
@@ -26,7 +26,7 @@ def study_length(seconds: int, data_path: Path, run_dir: Path, extra: list[str])
     metrics = run_dir / f"{seconds}s" / "test" / "metrics.json"
     if not metrics.is_file():
         folder = DATA_DIR / run_dir.name / f"{seconds}s"
-        create(data_path, folder, Storage(seconds=seconds), resume=True)
+        create(data_path, folder, Storage(seconds=seconds), Conversion(resume=True))
         save = ["--data_path", str(folder), "--model_savedir", str(run_dir / f"{seconds}s")]
         frames = ["--num_frames", str(frames_of(seconds))]
         resume = (run_dir / f"{seconds}s" / "training_state.h5").is_file()

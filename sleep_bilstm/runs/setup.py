@@ -36,13 +36,16 @@ from network.model_attention_bilstm import Architecture, AttentionBiLSTM, build
 from runs.context import train_context
 from runs.split_record import check_same_epochs, write_split
 from runs.train import STATE_FILE, Training, fit
-from runs.trained import storage_rules
+from runs.trained import load_network, storage_rules
 from settings import Settings
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("tensorflow", "keras", "focal-loss", "numpy", "scipy", "scikit-learn", "h5py")
 # Settings that decide which weights are best and how they are learnt: one run, one value of each.
 TRAINING_KEYS = ("loss", "gamma", "lr_init", "batch_size", "limit_val", "average")
+
+# Of an architecture, what its weights do not depend on.
+HOW_TO_TRAIN = ("dropout", "mixed_precision", "grad_checkpoint", "kernel_init")
 
 
 def choose_device(wanted: str) -> str:
@@ -243,7 +246,37 @@ def prepare(
     if goes_on(run_dir, settings):
         check_resume(run_dir, settings, architecture, data)
         check_same_epochs(run_dir, split)
+    starting_weights(settings, architecture, folder, run_dir)
     return train, val, architecture, data
+
+
+def starting_weights(
+    settings: Settings, architecture: Architecture, folder: Path, run_dir: Path
+) -> tuple[list, set]:
+    """Return the weights that a training starts from, those that --weights names by a path, and the
+    names of the epochs that they are trained on, as far as known. Both are empty without.
+
+    Raises:
+        InputError: they are of a network of another architecture, or --fresh would remove them.
+    """
+    if settings.weights in ("best", "last") or goes_on(run_dir, settings):
+        return [], set()
+    path = Path(settings.weights)
+    if settings.fresh and run_dir.resolve() in path.resolve().parents:
+        raise InputError(
+            f"{path}: lies in the run that --fresh removes; give another --run, or move it"
+        )
+    given = settings.given - set(HOW_TO_TRAIN)
+    held, data = load_network(Settings(settings.values, given), run_dir, folder)
+    other = held.architecture.to_json()
+    for name, value in architecture.to_json().items():
+        if name not in HOW_TO_TRAIN and other[name] != value:
+            raise InputError(
+                f"{path}: {name} of its network is {other[name]}, here it is {value}: give the "
+                "same settings and data, or leave --weights out"
+            )
+    names = (data.get("stored_split") or {}).get("names", {})
+    return held.model.get_weights(), {*names.get("train", []), *names.get("val", [])}
 
 
 def fit_split(
@@ -251,6 +284,16 @@ def fit_split(
 ) -> tuple[AttentionBiLSTM, list[dict]]:
     """Train on a split into ``run_dir``; return the network, as it is last, and the history."""
     train, val, architecture, data = prepare(settings, split, mice, folder, run_dir)
+    start, trained_on = starting_weights(settings, architecture, folder, run_dir)
+    if seen := trained_on & {record.name for record in split.test}:
+        log.warning(
+            "warning: %s: %d of the epochs to be tested trained these weights, such as %s; the "
+            "score is not that of new data",
+            settings.weights,
+            len(seen),
+            min(seen),
+        )
+    resume = goes_on(run_dir, settings)
     for name, epochs in (("training", train), ("validation", val)):
         report_counts(name, epochs, STATE_NAMES[settings.num_classes])
     records = [*split.train, *split.val, *split.test]
@@ -260,7 +303,6 @@ def fit_split(
     inputs = [
         path for path in (Path(settings.split_file), folder / "dataset.json") if path.is_file()
     ]
-    resume = goes_on(run_dir, settings)
     if settings.model_continue and not resume:
         log.info("%s: no epoch is complete; the training starts from the beginning", run_dir)
     recordings = {mouse: axis.record() for mouse, axis in axes.items()}
@@ -277,6 +319,9 @@ def fit_split(
         check_replicas(settings.batch_size, len(train), tf.distribute.get_strategy())
         network = build(architecture, seed=settings.seed)
         log.info("network: %d parameters", network.model.count_params())
+        if start:
+            network.model.set_weights(start)
+            log.info("the training starts from the weights in %s", settings.weights)
         history = fit(
             network,
             train,

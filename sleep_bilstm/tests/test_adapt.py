@@ -1,6 +1,7 @@
 """Prior and last layer fitted to one animal: only where there is evidence, only states scored."""
 
 import json
+import logging
 import shutil
 
 import h5py
@@ -14,7 +15,15 @@ from common.files import InputError
 from inputs.names import find_recordings
 from main import main
 from network.forward import states_of
-from runs.adapt import adapt, blocks_of
+from runs.adapt import (
+    adapt,
+    blocks_of,
+    control_of,
+    doubt_of_codes,
+    moves_of,
+    say_adapted,
+    try_kinds,
+)
 from test_main import fails
 
 
@@ -40,16 +49,84 @@ def kappa(probs, states):
     "other", [{"shift": (3.0, 0.0, 0.0)}, {"turn": 2.0, "shift": (0.0, 1.0, 0.0)}]
 )
 def test_an_animal_unlike_those_of_training_gains_and_moved_labels_do_not(other):
-    gains = []
-    for seed in range(3):
+    gains, bounds = [], []
+    for seed in (1, 2):
         vectors, states = animal(seed, 60, **other)
         fitted, about = adapt(vectors, states, 3)
         assert about["used"] != "none"
-        assert about["fall_of_loss"]["moved_labels"] < 0.6 * about["fall_of_loss"]["mean"]
+        bounds.append(about["control"]["bound_95"])
+        assert bounds[-1] < 0.6 * about["fall_of_loss"]["mean"]
         later, truth = animal(seed + 100, 600, **other)
         before = kappa(softmax(later[:, :3], axis=1), truth)
         gains.append(kappa(fitted.probabilities(later), truth) - before)
     assert min(gains) > 0.05
+    assert all(bounds)  # there are bouts enough for a control
+
+
+@pytest.mark.parametrize("bout", [6, 10, 15])
+def test_moves_that_are_only_other_names_are_no_control(bout):
+    """Two states that take turns: moved by a bout each is the other, which a last layer learns. Of
+    three states half of the epochs keep theirs, the others change: kappa 0.25 and much to learn.
+    """
+    two = np.tile(np.repeat([0, 1], bout), 6)
+    assert cohen_kappa_score(two, np.roll(two, bout)) == pytest.approx(-1)
+    assert not {bout, 3 * bout, len(two) // 2} & set(moves_of(two))
+    three = np.tile(np.repeat([0, 1, 0, 2], bout), 4)
+    for move in moves_of(three):
+        moved = np.roll(three, move)
+        table = np.histogram2d(three, moved, bins=3)[0]
+        assert table.max(axis=1).sum() / len(three) < 0.75  # 0.5 is what one state always gives
+
+
+def test_control_of_states_that_take_turns():
+    """Moved by one bout they are each other: the loss falls as it never does with right labels."""
+    rng = np.random.default_rng(0)
+    states = np.repeat(np.arange(20) % 2, rng.integers(3, 10, 20))
+    summary = rng.normal(size=(len(states), 4))
+    summary[np.arange(len(states)), states] += 3.0
+    logits = np.column_stack([1.5 * summary[:, :2], np.full(len(states), -5.0)])
+    both = np.arange(2)
+    turned = try_kinds(logits, summary, 1 - states, both)
+    control = control_of(logits, summary, states, both)
+    assert turned.fall > 0.5
+    assert control["moves"] == 40
+    assert control["highest"] < 0.2
+
+
+def test_too_few_bouts_have_no_control_and_that_is_said(caplog):
+    vectors, states = animal(1, 180, shift=(3.0, 0.0, 0.0))
+    first = [np.flatnonzero(states == state)[:18] for state in (0, 1)]
+    vectors, states = (values[np.concatenate(first)] for values in (vectors, states))
+    _, about = adapt(vectors, states, 3)
+    assert about["used"] != "none"
+    assert about["control"]["moves"] < 19
+    assert about["control"]["bound_95"] is None
+    with caplog.at_level(logging.INFO):
+        say_adapted(about, "scored.mat")
+    assert "no control: only" in caplog.text
+    assert "give more --adapt_minutes" in caplog.text
+
+
+@pytest.mark.parametrize("codes", [[1, 0, 2], [0, 2, 1], [1, 2, 0]])
+def test_scores_in_other_codes_never_pass_as_help(codes, caplog):
+    vectors, states = animal(11, 60)
+    guess = vectors[:, :3].argmax(axis=1)
+    assert doubt_of_codes(guess, states, np.arange(3)) == ""
+    fitted, about = adapt(vectors, np.array(codes)[states], 3)
+    assert about["used"] == "none"
+    assert "were they renamed" in about["doubt"]
+    expected = softmax(vectors[:, :3].astype(float), axis=1)
+    np.testing.assert_allclose(fitted.probabilities(vectors), expected, atol=1e-6)
+    with caplog.at_level(logging.INFO):
+        say_adapted(about, "scored.mat")
+    assert "scored.mat: the scores contradict the network" in caplog.text
+    assert "--codes 1=REM,2=wake,3=NREM" in caplog.text
+
+
+def test_codes_that_are_given_are_not_doubted():
+    vectors, states = animal(11, 60)
+    others = np.array([1, 0, 2])[states]
+    assert adapt(vectors, others, 3, codes_given=True)[1]["used"] != "none"
 
 
 def test_nothing_is_changed_without_evidence():
@@ -144,7 +221,10 @@ def test_a_recording_that_cannot_be_adapted_to_is_refused(recordings, trained, t
             values = file[name][()].repeat(2, axis=-1).repeat(2, axis=-2)
             del file[name]
             file.create_dataset(name, data=values)
+    folder = tmp_path / "folder"
+    folder.mkdir()
     for path, text in (
+        (folder, f"{folder}: is a folder; expected one file (.mat)"),
         (large, f"{large}: an input is (24, 32, 32)"),
         (bare, f"{bare}: variable scoringindex_file is missing; --adapt needs"),
     ):

@@ -60,6 +60,13 @@ def test_absent_state_is_not_a_zero():
     assert metrics["recall"][2] is None
     assert metrics["f1"][2] is None
     assert "n/a" in text_of(metrics)
+    assert metrics["states_present"] == ["Wakefulness", "NREM"]
+    assert metrics["f1_macro"] == pytest.approx(4 / 9)  # 2/3, 2/3 and, as published, 0
+    assert metrics["f1_macro_present"] == pytest.approx(2 / 3)
+    assert "F1 unweighted (macro) 0.444 (0.667 without REM)" in text_of(metrics)
+    usual = class_metrics(np.array([0, 1, 2]), np.array([0, 1, 1]))
+    assert usual["f1_macro_present"] == pytest.approx(usual["f1_macro"])
+    assert "without" not in text_of(usual)
     assert class_metrics(np.zeros(3, int), np.zeros(3, int))["kappa"] is None
     assert "undefined" in text_of(class_metrics(np.zeros(3, int), np.zeros(3, int)))
 

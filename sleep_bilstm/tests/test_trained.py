@@ -13,7 +13,7 @@ from inputs.mat_writer import write_recording
 from inputs.storage import Storage
 from inputs.tfrecords import create
 from main import main
-from network.checkpoints import save_config, save_weights
+from network.checkpoints import load_own, save_config, save_weights
 from network.model_attention_bilstm import Architecture, build
 from runs.trained import load_network
 from settings import resolve
@@ -172,3 +172,30 @@ def test_published_half_frames_are_predicted(published, tmp_path):
     assert main([*weights, *two, "--hemispheric", "--num_frames", "6"]) == 0
     first, second = predictions(tmp_path / "a"), predictions(tmp_path / "b")
     np.testing.assert_allclose(first["p_rem"], second["p_rem"], atol=1e-6)
+
+
+def test_a_training_starts_from_the_weights_of_another(trained, tiny_flags, tmp_path, capsys):
+    """At a rate of 0 they stay what they are."""
+    start, run = trained / "best.weights.h5", tmp_path / "run"
+    flags = ["--mode", "train", *tiny_flags, "--lr_init", "0", "--model_savedir", str(run)]
+    split = {"train": ["990103", "990104"], "val": ["990102"], "test": ["990101"]}
+    write_json(tmp_path / "other.json", split)
+    flags += ["--split_file", str(tmp_path / "other.json")]
+    assert main([*flags, "--weights", str(start), "--dropout", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert f"the training starts from the weights in {start}" in said
+    assert f"warning: {start}: 22 of the epochs to be tested trained these weights" in said
+    held = [load_own(folder / "best.weights.h5")[0] for folder in (trained, run)]
+    for first, second in zip(*(n.model.get_weights() for n in held), strict=True):
+        np.testing.assert_array_equal(first, second)
+    fails(
+        capsys,
+        [*flags, "--weights", str(start), "--num_filters", "5", "--fresh"],
+        "num_filters is 4, 5 is asked for",
+    )
+    fails(
+        capsys,
+        [*flags, "--weights", str(run / "best.weights.h5"), "--fresh"],
+        "lies in the run that --fresh removes",
+    )
+    assert (run / "best.weights.h5").is_file()
