@@ -22,6 +22,9 @@ from settings.config import CLASSES, EVENT_CLASSES
 if TYPE_CHECKING:
     import pandas as pd
 
+FULL_BITS = 24  # of the significand of a float32
+SAMPLE_FRAMES = 16  # looked at for the steps of saved probabilities
+
 
 def write_prediction(
     out_dir: str | Path,
@@ -44,10 +47,10 @@ def write_prediction(
         probabilities: (4, T, H, W) float32, or None.
         calibration: Calibration of the movie.
         table: DataFrame of kinetics.event_table.
-        options: raw (default True) writes probabilities, raw_bits (0: as they are) rounds them to
-            multiples of 2^-raw_bits and deflates them, instances (True) the instance masks,
-            source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels as
-            <stem>_ys.tif.
+        options: raw (default True) writes probabilities, raw_bits (0, FULL_BITS: as they are)
+            rounds them to multiples of 2^-raw_bits and deflates them, instances (True) the instance
+            masks, source (False) the movie itself as <stem>_xs.tif, truth (None) its class labels
+            as <stem>_ys.tif.
 
     Returns:
         {kind: path}. Source: section 8.11.
@@ -58,7 +61,7 @@ def write_prediction(
         written[kind] = write(out_dir / f"{stem}_{kind}.tif", array, calibration=calibration)
 
     if options.get("raw", True) and probabilities is not None:
-        bits = options.get("raw_bits", 0)
+        bits = rounding(options.get("raw_bits", 0))
         for name in EVENT_CLASSES:
             one = np.asarray(probabilities[CLASSES[name]], np.float32)
             # all bits of a float32 are noise at the end: deflating saves a twentieth
@@ -82,6 +85,32 @@ def write_prediction(
     if table is not None:
         written["events"] = write_table(out_dir / f"{stem}_events.csv", table)
     return written
+
+
+def rounding(raw_bits: int) -> int:
+    """Return the bits that probabilities are rounded to, 0 where all are kept."""
+    return raw_bits if raw_bits < FULL_BITS else 0
+
+
+def rounding_words(raw_bits: int) -> str:
+    """Return how probabilities are saved, for the log."""
+    bits = rounding(raw_bits)
+    how = f"in steps of 2^-{bits} (raw_bits = {FULL_BITS} keeps all)" if bits else "with all bits"
+    return f"probabilities are saved {how}; events are found in the exact ones"
+
+
+def saved_steps(probabilities: ndarray) -> int:
+    """Return n where probabilities (T, H, W) are rounded to multiples of 2^-n, otherwise 0.
+
+    Masks of 0 and 1 are not rounded.
+    """
+    part = probabilities[:: max(1, len(probabilities) // SAMPLE_FRAMES)]
+    inside = np.asarray(part[(part > 0) & (part < 1)], np.float64)
+    for bits in range(1, FULL_BITS) if inside.size else ():
+        scaled = np.ldexp(inside, bits)
+        if np.array_equal(scaled, np.rint(scaled)):
+            return bits
+    return 0
 
 
 def rounded(probabilities: ndarray, bits: int) -> ndarray:

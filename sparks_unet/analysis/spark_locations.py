@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from analysis.disc_output_tools import write_locations
+from analysis.disc_output_tools import saved_steps, write_locations
 from analysis.location_metrics import location_metrics, match_sparks
 from analysis.overlays import spark_check_frames, write_view
 from analysis.preds_processing_tools import calibrated_post, threshold_mask
@@ -196,6 +196,8 @@ def _written(prediction_path, movie_path, out, search, annotation, given):
     peaks = drop_marginal_points(peaks, len(data), search.ignore_frames)
     write_locations(out, peaks)
     lines = [f"{len(peaks)} sparks in {out}"]
+    if bits := saved_steps(prediction.data):
+        lines.append(f"{prediction_path}: probabilities rounded to steps of 2^-{bits}")
     if masks is not None:
         lines.append(write_check(prediction_path.with_suffix(""), movie, masks, peaks, post))
     return lines

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
+from analysis.disc_output_tools import rounding_words
 from common.device import describe_device
 from common.files import atomic_path, open_run
 from common.report import close_run
@@ -19,7 +20,7 @@ from runs.prediction import Files, predict_and_write
 from runs.run_report import write_run_report
 from runs.train import calibrations, own_split, prepare, resumed, run, write_record
 from runs.training_tools import Place, choose_device, seeded_model, set_up_logging
-from settings.config import Params, settings_of
+from settings.config import Params, logger, settings_of
 
 # settings that may differ between two calls of the same run
 FREE = (
@@ -63,6 +64,7 @@ def predict_all(params: Params, place: Place, ids: Sequence[str]) -> dict[str, t
     samples = adapted(samples, params)
     workers = 1 if place.device.type == "cuda" else min(torch.get_num_threads(), len(samples))
     folder = params.output_dir / "predictions"
+    logger.info("%s", rounding_words(params.raw_bits))
     results = Parallel(n_jobs=workers)(
         delayed(predict_and_write)(
             *(model, sample, params),

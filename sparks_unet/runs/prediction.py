@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from analysis.disc_output_tools import write_prediction, write_table
+from analysis.disc_output_tools import rounding_words, write_prediction, write_table
 from analysis.event_traces import write_traces
 from analysis.kinetics import event_frequency, event_table
 from analysis.metrics_tools import metrics_from_counts, sample_counts, sweep_metrics
@@ -345,6 +345,8 @@ def predict_data(
     model = seeded_model(params, place.device)
     path, iteration = checkpoint
     load_network(model, path)
+    if place.first:
+        logger.info("%s", rounding_words(params.raw_bits))
     for method in methods:
         out_dir = (wanted.out or params.output_dir) / f"inference_{method}"
         hold(out_dir)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.disc_output_tools import write_event_lists, write_prediction
+from analysis.disc_output_tools import saved_steps, write_event_lists, write_prediction
 from analysis.kinetics import event_table
 from analysis.overlays import instance_frames, overlay_frames, write_overlay, write_view
 from analysis.preds_processing_tools import calibrated_post, process_predictions
@@ -42,6 +42,8 @@ def separate(
         stack = read_stack(stacks[name])
         same_shape(stack, movie)
         probabilities[name] = stack.data
+        if bits := saved_steps(stack.data):
+            print(f"{stack.source}: probabilities rounded to steps of 2^-{bits}")
     post = calibrated_post(movie)
     print(post.calibration.line())
     post = dataclasses.replace(post, fill_holes=fill_holes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.disc_output_tools import rounded
+from analysis.disc_output_tools import rounded, rounding
 from inputs.calibration import Calibration
 from inputs.lazy_movie import LazyMovie, can_be_lazy
 from inputs.stack_writer import StackWriter
@@ -54,7 +54,7 @@ def write_probabilities(
     frames = KeptFrames(
         "overlap", dataset.shape[0], dataset.duration, dataset.stride, pads=dataset.pads
     )
-    bits, written = params.raw_bits, {}
+    bits, written = rounding(params.raw_bits), {}
     with contextlib.ExitStack() as stack:
         writers = {}
         for kind in EVENT_CLASSES:

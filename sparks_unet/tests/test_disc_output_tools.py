@@ -3,11 +3,20 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
-from analysis.disc_output_tools import sixteen_bit, write_locations, write_prediction
+from analysis.disc_output_tools import (
+    rounded,
+    rounding_words,
+    saved_steps,
+    sixteen_bit,
+    write_locations,
+    write_prediction,
+)
 from analysis.event_figures import (
     plot_class_bars,
     plot_confusion,
@@ -27,13 +36,15 @@ from analysis.overlays import (
     write_overlay,
     write_view,
 )
-from analysis.preds_processing_tools import instances_from_classes
+from analysis.preds_processing_tools import instances_from_classes, process_predictions
 from analysis.resampling import bootstrap_intervals
 from common.files import InputError
 from demo.synthetic import SMALL, DemoSettings, make_movie
 from inputs.calibration import Calibration, scaled_post
-from inputs.movie_io import read_movie
+from inputs.movie_io import read_movie, write_stack
 from inputs.stack_writer import StackWriter
+from runs.separation import separate
+from settings.config import Params
 
 CALIBRATION = Calibration.of(0.2, 6.8)
 SCALE = {"calibration": CALIBRATION}
@@ -229,3 +240,48 @@ def test_stack_that_misses_frames_is_not_there(tmp_path):
     ):
         stack.write(np.zeros((2, 4, 5)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bits", [0, 24])
+def test_all_bits_are_kept_on_request(case, tmp_path, bits):
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((4, *case[0].shape)).astype(np.float32)
+    options = {"raw_bits": bits, **SCALE}
+    written = write_prediction(tmp_path, "a", case[0], None, probabilities, **options)
+    saved = read_movie(written["raw_puffs"]).data
+    np.testing.assert_array_equal(saved, probabilities[3])
+    assert saved_steps(saved) == 0
+    assert Params().raw_bits == 14
+    assert saved_steps(rounded(saved, 14)) == 14
+    assert saved_steps((saved > 0.5).astype(np.uint8)) == 0
+    assert "steps of 2^-14" in rounding_words(14)
+    assert "all bits" in rounding_words(bits)
+
+
+def test_saved_probabilities_give_the_events_of_the_exact_ones(tmp_path, capsys):
+    movie, classes, *_ = make_movie(DemoSettings(**SMALL | {"frames": 90}), 0)
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.normal(size=movie.shape), 1.5)
+    exact = []
+    for number in (1, 2, 3):
+        sure = ndimage.gaussian_filter((classes == number).astype(float), 1.5)
+        exact.append((0.98 / (1 + np.exp(-8 * (sure - 0.5 + noise)))).astype(np.float32))
+    exact = np.stack([1 - sum(exact), *exact])
+    calibration = Calibration.of(0.2, 6.8)
+    post = scaled_post(calibration)
+    wanted = process_predictions(movie - movie.min(), exact, post)
+    table = event_table(movie, wanted, calibration=calibration)
+    options = {"raw_bits": Params().raw_bits, "calibration": calibration}
+    written = write_prediction(tmp_path, "a", movie, None, exact, **options)
+    write_stack(tmp_path / "m.tif", movie, calibration=calibration)
+    stacks = {name: written[f"raw_{name}"] for name in ("sparks", "waves", "puffs")}
+    counts = separate(tmp_path / "m.tif", stacks, tmp_path / "out")
+    assert "rounded to steps of 2^-14" in capsys.readouterr().out
+    assert counts == wanted.counts()
+    assert sum(counts.values()) >= 3
+    instances = read_movie(tmp_path / "out" / "m_instances.tif").data
+    assert (instances != wanted.instances).sum() <= 2e-4 * (instances > 0).sum()
+    again = pd.read_csv(tmp_path / "out" / "m_events.csv")
+    for name in ("t_peak", "y_peak", "x_peak", "duration_ms"):
+        np.testing.assert_allclose(again[name], table[name], rtol=1e-5)
+    np.testing.assert_allclose(again["amplitude_df_f0"], table["amplitude_df_f0"], rtol=0.01)
