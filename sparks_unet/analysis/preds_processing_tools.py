@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from analysis.puff_split import split_puffs
 from analysis.spark_separation import separate_sparks
 from analysis.wave_rims import join_rims
 from common.files import InputError
@@ -99,7 +100,8 @@ def process_predictions(
         classes = threshold_classes(channels, post)
     else:
         classes = otsu_classes(channels)
-    return instances_from_classes(movie, classes, post, training_mode=training_mode)
+    options = {"training_mode": training_mode, "puffs": channels["puffs"]}
+    return instances_from_classes(movie, classes, post, **options)
 
 
 def instances_from_classes(
@@ -109,6 +111,7 @@ def instances_from_classes(
     *,
     training_mode: bool = False,
     grey_scale: float | None = None,
+    puffs: np.ndarray | None = None,
 ) -> Prediction:
     """Separate, merge and clean the events of a class mask.
 
@@ -118,6 +121,7 @@ def instances_from_classes(
         post: config.PostParams.
         training_mode: see process_predictions.
         grey_scale: of the watershed; None: that of ``watershed_scale``.
+        puffs: (T, H, W) probability of puffs, for ``post.split_puffs``; None splits none.
 
     Returns:
         Prediction.
@@ -149,6 +153,9 @@ def instances_from_classes(
     for name, gap in (("waves", post.gap_waves), ("puffs", post.gap_puffs)):
         if name in parts:
             parts[name].labels = merge_over_time(parts[name].labels, gap)
+    if post.split_puffs and puffs is not None and "puffs" in parts:
+        part = parts["puffs"]
+        part.labels = split_puffs(part.labels, puffs[part.box], post.split_puffs)
     for name, part in parts.items():
         least = list(minimum_extent(name, post))
         least[1] = min(least[1], classes.shape[1])  # a line scan has one row

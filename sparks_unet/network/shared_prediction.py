@@ -36,6 +36,7 @@ from settings.config import Params
 
 SLAB_VALUES = 2**21  # of one map at a time: more costs memory and saves no time
 KEPT_VALUES = 2**27  # of a chunk at level 0: above, a tenth of the time saves half of the memory
+LONG_STRIDE = 4  # from D / 4 on half of that: more frames are kept for one chunk
 MIN_SLAB = 8  # frames: each slab computes 2d frames more on both sides
 
 
@@ -173,7 +174,8 @@ class Encoder:
         self.frame_values = blocks[0].layers[0].out_channels * load(0, 1).numel()
         self.inputs = [Source(load), *(Frames() for _ in range(min(plan.shared, plan.steps)))]
         self.maps = [Frames() for _ in plan.edges]  # output of each shared level
-        if plan.shared and self.frame_values * plan.frames > KEPT_VALUES:
+        most = KEPT_VALUES // 2 - 1 if plan.stride * LONG_STRIDE > plan.frames else KEPT_VALUES
+        if plan.shared and self.frame_values * plan.frames > most:
             self.maps[0] = Recomputed(blocks[0].layers, self.inputs[0], plan.reach)
 
     def advance(self, end: int) -> None:

@@ -79,6 +79,7 @@ class PostParams:
     convex_puffs: bool = _key("postprocessing", False, BOOL)
     # a puff joins a wave when this share of its surroundings is wave; 0: published, none does
     wave_rims: float = _key("postprocessing", 0.0, FRACTION)
+    split_puffs: float = _key("postprocessing", 0.0, FRACTION)  # probability of a puff of its own
     mark_margins: int = _key("postprocessing", 0, COUNT)  # events touching n end frames: ignored
     ignore_frames: int = 6  # a copy of [training] ignore_frames_loss
 
