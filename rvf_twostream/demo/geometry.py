@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from analysis.metrics import auc
 from analysis.motion_numbers import motion_numbers
@@ -21,14 +23,16 @@ from common.locks import hold
 from common.tables import write_rows
 from demo.presets import SMALL
 from demo.synthetic import Cohort, write_cohort
-from inputs.scaling import FLOW_STREAM
-from inputs.storage import values
-from inputs.utils import load_movie, movie_id, read_classmap
+from inputs.flow_files import flow_options
+from inputs.frames import make_movie
+from inputs.preprocessing import OPTIONS
+from inputs.storage import stored_flow, values
+from inputs.utils import CLASSES
 from network.start import start_tensorflow
 from runs.cohort import prepare_cohort, step
 from runs.pipeline import training_settings
 from runs.twostream import train
-from settings import STORY, TRAINING
+from settings import STORY, TRAINING, flow_settings, flow_size_of_text, preprocess_settings
 
 RATES_HZ, DEPTHS_CM = range(25, 81), (12.0, 20.0)  # of the varied cohort
 ONE_RATE_HZ, ONE_DEPTH_CM = 50, 16.0
@@ -53,7 +57,6 @@ ARMS = (
     Arm(f"one geometry, cm/s, flow at {PIXEL}", False, "cm_per_s", FIXED_FPS, 16, PIXEL),
     Arm(f"varied, cm/s, flow at {PIXEL}", True, "cm_per_s", FIXED_FPS, 16, PIXEL),
     Arm("varied, cm/s, flow at full size", True, "cm_per_s", FIXED_FPS, 16),
-    Arm("varied, pixels per frame at 20 frames/s", True, "px_per_frame", FIXED_FPS, 16),
     Arm("one geometry, pixels per frame as recorded", False, "px_per_frame", 0.0, 32),
     Arm("varied, pixels per frame as recorded (published)", True, "px_per_frame", 0.0, 32),
 )
@@ -84,7 +87,7 @@ def story(arm: Arm, seed: int, workers: int) -> dict:
     return given | {"nframes": arm.nframes}
 
 
-def prepare_arm(cohort: Path, root: Path, arm: Arm, settings: dict) -> None:
+def prepare_arm(cohort: Path, root: Path, settings: dict) -> None:
     """Make the movies of an arm in ``root`` from the files of ``cohort``."""
     root.mkdir(parents=True)
     for path in [*cohort.glob("*.dcm"), cohort / "REDcap_class.csv"]:
@@ -92,25 +95,39 @@ def prepare_arm(cohort: Path, root: Path, arm: Arm, settings: dict) -> None:
     prepare_cohort(root, settings)
 
 
-def motion_scores(root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return failure (p,) and the probability (p,) that motion numbers give, each out of its fold.
+def movie_numbers(path: Path, settings: dict) -> np.ndarray:
+    """Return the motion numbers (k,) of a DICOM, with the flow that a data set would hold."""
+    grey = vars(preprocess_settings())
+    grey = {name: settings.get(name, grey[name]) for name in OPTIONS}
+    size = settings["flow_size"] and flow_size_of_text(settings["flow_size"])
+    shared = {name: settings[name] for name in ("nframes", "nrows", "ncols", "flow_unit")}
+    flow = flow_settings(**shared, flow_size=size)
+    options = flow_options(grey, flow)
+    return motion_numbers(values(stored_flow(make_movie(path, grey, options).flow, grey["store"])))
 
-    One movie a patient; logistic regression as in ``predict.py --baseline``, mean over DEALS ways
-    to deal the folds.
+
+def cohort_numbers(cohort: Path, settings: dict, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return failure (p,) and motion numbers (p, k) of a cohort of one movie a patient."""
+    truth = read_json(cohort / "truth.json")["movies"]
+    bar = tqdm(sorted(truth), desc="flow", disable=None, unit="movie")
+    jobs = (delayed(movie_numbers)(cohort / name, settings) for name in bar)
+    numbers = np.array(Parallel(n_jobs=workers)(jobs))
+    classes = [CLASSES.index(truth[name]["class"]) for name in sorted(truth)]
+    return np.array(classes) > TRAINING.THRESHOLD, numbers
+
+
+def motion_scores(y: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return the probability (p,) that motion numbers (p, k) give, each out of its fold.
+
+    Logistic regression as in ``predict.py --baseline``, mean over DEALS ways to deal the folds.
     """
-    classmap = read_classmap(root)
-    stems = sorted(classmap, key=movie_id)
-    numbers = np.array(
-        [motion_numbers(values(load_movie(root / FLOW_STREAM.made / f"{s}.npy"))) for s in stems]
-    )
-    y = np.array([classmap[stem] > TRAINING.THRESHOLD for stem in stems])
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     scores = []
     for deal in range(DEALS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=deal)
         out = cross_val_predict(model, numbers, y, cv=folds, method="predict_proba")
         scores.append(out[:, 1])
-    return y, np.mean(scores, axis=0)
+    return np.mean(scores, axis=0)
 
 
 def difference(y: np.ndarray, scores: np.ndarray, others: np.ndarray, seed: int) -> dict:
@@ -155,9 +172,9 @@ def study(folder: Path, *, n_patients: int, seed: int, networks: bool, workers: 
     rows, reference = [], {}
     for number, arm in enumerate(ARMS):
         step(arm.name)
-        settings, root = story(arm, seed, workers), folder / f"arm{number}"
-        prepare_arm(folder / f"cohort{arm.varied:d}", root, arm, settings)
-        y, scores = motion_scores(root)
+        settings, cohort = story(arm, seed, workers), folder / f"cohort{arm.varied:d}"
+        y, numbers = cohort_numbers(cohort, settings, workers)
+        scores = motion_scores(y, numbers)
         if not arm.varied:
             reference[arm.flow_unit] = scores
         # Each with the one geometry in its own clock.
@@ -165,6 +182,8 @@ def study(folder: Path, *, n_patients: int, seed: int, networks: bool, workers: 
         row = {"arm": arm.name, "patients": len(y), "failures": int(y.sum())}
         row |= difference(y, scores, against, seed)
         if networks:
+            root = folder / f"arm{number}"
+            prepare_arm(cohort, root, settings)
             row["network_auc"] = network_auc(root, folder / "runs" / f"arm{number}", settings)
         rows.append(row)
     return rows

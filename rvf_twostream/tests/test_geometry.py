@@ -5,8 +5,20 @@ import pytest
 from pydicom import dcmread
 
 from analysis.metrics import auc
-from demo.geometry import ARMS, DEPTHS_CM, RATES_HZ, SECONDS, difference, filmed
+from analysis.motion_numbers import motion_numbers
+from demo.geometry import (
+    ARMS,
+    DEPTHS_CM,
+    RATES_HZ,
+    SECONDS,
+    cohort_numbers,
+    difference,
+    filmed,
+    prepare_arm,
+    story,
+)
 from demo.synthetic import draw_heart, draw_population, movie_truth, write_cohort
+from inputs.storage import values
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +89,14 @@ def test_every_varied_way_has_its_one_geometry_before_it():
         if not arm.varied:
             units.append(arm.flow_unit)
         assert ("cm_per_s" if arm.resample_fps else "px_per_frame") in units
+
+
+def test_the_numbers_are_those_of_a_data_set_made_in_the_same_way(truths, tmp_path):
+    cohort, _ = truths[True]
+    settings = story(ARMS[1], 0, 1)
+    y, numbers = cohort_numbers(cohort, settings, 1)
+    prepare_arm(cohort, tmp_path / "arm", settings)
+    stored = sorted((tmp_path / "arm" / "processed_OF").glob("*.npy"))
+    assert numbers.shape == (len(y), 5) == (len(stored), 5)
+    for row, path in zip(numbers, stored, strict=True):
+        np.testing.assert_array_equal(row, motion_numbers(values(np.load(path))))
