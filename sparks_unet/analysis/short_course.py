@@ -23,6 +23,7 @@ EXPOSURES = (0.0, 0.5, 1.0)  # share of the frame interval over which light is c
 BASELINE = 0.1  # dF/F0, as large as the level under an event may be
 HEIGHT_SHARE = 0.3  # of the courses that fit are lower: the middle of sharp and of slow rises
 RANGE = (0.05, 0.95)  # shares of the courses that fit between which a time lies
+NEGLIGIBLE = 1e-6  # of the likeliest course
 SHORTEST_RISE = 1.0  # frames: shorter ones look alike and are given as one frame
 
 
@@ -77,21 +78,23 @@ def weighed_course(
         mean = float((likely * one).sum())
         told[name] = mean, math.sqrt(float((likely * (one - mean) ** 2).sum()))
     told["height"] = _quantiles(height, likely, (HEIGHT_SHARE,))[0], told["height"][1]
-    duration = np.broadcast_to(r / 2 + u * math.log(2), height.shape)
-    low, high = _quantiles(duration, likely, RANGE)
-    told["fdhm"] = float((likely * duration).sum()), (high - low) / 2
-    at_least = np.broadcast_to(np.maximum(r, SHORTEST_RISE), height.shape)
-    low, high = _quantiles(at_least, likely, RANGE)
+    shares = likely.sum(axis=(0, 1))  # (R, U)
+    duration = r / 2 + u * math.log(2)
+    low, high = _quantiles(duration, shares, RANGE)
+    told["fdhm"] = float((shares * duration).sum()), (high - low) / 2
+    low, high = _quantiles(np.maximum(rises, SHORTEST_RISE), shares.sum(axis=1), RANGE)
     told["rise"] = (low + high) / 2, (high - low) / 2
     return told
 
 
 def _quantiles(values, likely, shares):
     """Return the values below which these shares of what is likely lie."""
-    order = np.argsort(values, axis=None)
-    below = np.cumsum(likely.ravel()[order])
-    at = np.minimum(np.searchsorted(below, shares), len(order) - 1)
-    return [float(v) for v in values.ravel()[order][at]]
+    some = likely > NEGLIGIBLE * likely.max()  # sorting the others would cost most of the time
+    values, likely = values[some], likely[some]
+    order = np.argsort(values)
+    below = np.cumsum(likely[order])
+    at = np.minimum(np.searchsorted(below, np.multiply(shares, below[-1])), len(order) - 1)
+    return [float(v) for v in values[order][at]]
 
 
 def _fitted(lag, rises, taus, data, exposure, variance):
