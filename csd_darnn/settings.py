@@ -332,7 +332,7 @@ class RunSettings:
     importance_every: int = setting(7, int, "every k-th training window", low=1)
     importance_repeats: int = setting(3, int, "permutations of a block", low=1)
     error_rate: float = setting(
-        0.0, float, "false discovery rate of the search for drivers, 0 = none", low=0, below=1
+        0.0, float, "chance of any false driver in the search for drivers, 0 = none", low=0, below=1
     )
     gradient_epochs: int = setting(
         1, int, "last epochs whose networks the gradient map is the mean of", low=1, numbers=True,

@@ -1,36 +1,44 @@
 """Which driving series add to the prediction of the target, how many frames before, and how surely.
 
 No network takes part. A candidate (a block of pixels, or one series) at one lag is added to a
-linear prediction of the target from the target's own past, the past of the field and slow drift;
-its gain is measured on rows that the coefficient was not fitted on. The same gain with the target
-shifted in time against the candidates is what chance gives: it has their courses, their noise and
-their likeness to each other. q-values are false discovery rates over all candidates.
+linear prediction of the target from the target's own past, the past and present of the field, the
+present of all candidates and of the target's surroundings, and slow drift; its gain is measured on
+rows that the coefficient was not fitted on. The present is taken off because most of what is left
+unexplained is what strikes the whole field at once. The same gain with the target shifted in time
+against the candidates is what chance gives: it has their courses, their noise and their likeness to
+each other. A candidate counts by how seldom the best of all candidates stands as far out of its own
+shifts in a shifted record: the chance of a single false discovery is that, and the false discovery
+rate at most that.
 
 A discovery says that the candidate's past holds something about the target that neither the
-target's own past nor the middle of the field holds: a cause of both that reaches the candidate
-first is found as well.
+target's own past nor the field holds: a cause of both that reaches the candidate first is found as
+well.
 
 Letters: n rows, n' of them with a whole past, K candidates, L lags, S shifts.
-Source: Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x.
+Source: Westfall and Young 1993, Resampling-Based Multiple Testing (maximum statistic).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from inputs.custom_types import TrainData
 from inputs.windows import WindowRule
 
 FOLDS = 5  # parts of the rows; each is predicted from the other four
-SHIFTS = 1000  # shifted records
+SHIFTS = 1000  # shifted records, where the record is long enough
 ROUNDS = 3  # the field of each leaves out what the one before found
-SUSPECT = 0.2  # q-value up to which a candidate is left out of the field
+SUSPECT = 0.05  # q-value up to which a candidate is left out of the field
 GUARD_WINDOWS = 5  # windows that a shift is at least long
 LEAST_FIELD = 20  # series that make a field with a middle of its own
 CHUNK_VALUES = 20_000_000  # candidates x shifts worked on at once
 DRIFT_WINDOWS = 20  # windows in half the shortest period that counts as drift
+ROWS_A_PRESENT = 20  # rows for every series of the present that is taken off
+MOST_PRESENT = 200  # of them; the strongest components stand for more candidates
+MARGIN = 3.0  # standard errors of a share of shifted records that are added to it
+HIGH = 0.9  # quantile of a candidate's shifts that is one unit above their median
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,12 @@ class Drivers:
     Attributes:
         gain: (K,) share of the target's unexplained variance that the best lag explains, held out.
         lag: (K,) that lag, in frames before the target.
-        p, q: (K,) chance of such a gain without any relation, and false discovery rate.
+        p: (K,) chance of such a gain of this candidate without any relation.
+        q: (K,) chance that the best of all candidates gains as much; bounds the false discovery
+            rate of all candidates up to this one.
         by_lag: (L, K) gain at every lag.
         lags: (L,) frames.
+        n_shifts: S; no chance below 1 / (1 + S) is told.
     """
 
     gain: np.ndarray
@@ -51,24 +62,7 @@ class Drivers:
     q: np.ndarray
     by_lag: np.ndarray
     lags: np.ndarray
-
-
-def false_discovery_rates(p: np.ndarray) -> np.ndarray:
-    """Return the q-values (K,) of p-values (K,) after Benjamini and Hochberg."""
-    order = np.argsort(p)
-    rates = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q = np.empty(len(p))
-    q[order] = np.minimum.accumulate(rates[::-1])[::-1].clip(max=1)
-    return q
-
-
-def least_together(n_candidates: int, error_rate: float) -> int:
-    """Return how many candidates must stand out together for any to be discovered.
-
-    No chance below 1 / (1 + SHIFTS) is told, so that the smallest q of m that beat every shifted
-    record is K / (1 + SHIFTS) / m.
-    """
-    return max(1, math.ceil(n_candidates / ((1 + SHIFTS) * error_rate)))
+    n_shifts: int = SHIFTS
 
 
 def lagged(values: np.ndarray, lags: Sequence[int], first: int) -> np.ndarray:
@@ -88,30 +82,59 @@ def candidate_means(feats: np.ndarray, blocks: Sequence[np.ndarray]) -> np.ndarr
     return np.stack([feats[:, block].mean(axis=1) for block in blocks], axis=1)
 
 
+def present_of(series: np.ndarray) -> np.ndarray:
+    """Return (n, P) of candidates (n, K): themselves, or the strongest components of too many."""
+    centred = series - series.mean(axis=0)
+    most = min(MOST_PRESENT, len(series) // ROWS_A_PRESENT)
+    n_series = centred.shape[1]
+    if n_series <= most:
+        return centred
+    kept = n_series - most, n_series - 1
+    return centred @ scipy.linalg.eigh(centred.T @ centred, subset_by_index=kept)[1]
+
+
 def shared_past(
-    data: TrainData, target: int, near: np.ndarray, field: np.ndarray, rule: WindowRule
+    data: TrainData,
+    target: int,
+    near: np.ndarray,
+    field: np.ndarray,
+    rule: WindowRule,
+    present: np.ndarray,
 ) -> np.ndarray:
-    """Return (n', d) what is known without any candidate: past of target, field, drift.
+    """Return (n', d) what is known without any candidate: past of target, field, present, drift.
 
     Args:
-        near: (N,) bool, series so close to the target that they share its light.
-        field: (N,) bool, series whose median is the field.
+        near: (N,) int, 0 or the ring around the target in which a series shares its light. Its
+            rings are taken off as they are at the target's row: what happens beside the target
+            lies in all of them, the target's own light most in the inner ones.
+        field: (N,) bool, series whose median and mean are the field. The median holds less of a few
+            drivers, the mean less noise: without it the past of every block tells a little more of
+            what is common to all.
+        present: (n, P) series taken as they are at the target's row.
     """
     lags, first = range(rule.horizon, rule.reach + 1), rule.reach
-    past = [data.targs[:, target]]
+    columns = [lagged(data.targs[:, target], lags, first), present[first:]]
     if field.sum() >= LEAST_FIELD:
-        past.append(np.median(data.feats[:, field], axis=1))
+        for middle in (np.median, np.mean):
+            course = middle(data.feats[:, field], axis=1)
+            columns.append(lagged(course, range(rule.reach + 1), first))
     if near.any():
-        past.append(data.feats[:, near].mean(axis=1))
-    columns = [lagged(series, lags, first) for series in past]
+        columns.append(lagged(data.feats[:, near > 0].mean(axis=1), lags, first))
+        rings = [
+            data.feats[first:, near == ring].mean(axis=1) for ring in np.unique(near[near > 0])
+        ]
+        columns.append(np.stack(rings, axis=1))
     columns.append(drift(len(data.targs), DRIFT_WINDOWS * rule.T)[first:])
     return np.concatenate(columns, axis=1).astype(np.float64)
 
 
-def held_out_gain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def held_out_gain(x: np.ndarray, y: np.ndarray, power_y: np.ndarray | None = None) -> np.ndarray:
     """Return the share (K, S) of the variance of each y (n, S) that each x (n, K) explains.
 
     Every fold is predicted with the slope of the other folds; less than 0 where that does harm.
+
+    Args:
+        power_y: (S,) what is to be explained of each y, by default its sum of squares.
     """
     parts = np.array_split(np.arange(len(x)), FOLDS)
     products = np.stack([x[rows].T @ y[rows] for rows in parts])  # (folds, K, S)
@@ -121,7 +144,7 @@ def held_out_gain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     for product, square in zip(products, squares, strict=True):
         slope = (whole - product) / np.maximum(power - square, 1e-12)
         total = total + slope * (2 * product - slope * square)
-    return total / (y**2).sum(axis=0)
+    return total / ((y**2).sum(axis=0) if power_y is None else power_y)
 
 
 def find_drivers(
@@ -143,19 +166,21 @@ def find_drivers(
         data: feats (n, N), targs (n, o) in z-units, training rows only.
         blocks: index arrays over the N driving series, K of them.
         rule: the lags are those of the network's window.
-        near: (N,) bool, series that share the target's light: no candidates should hold them.
+        near: (N,) int, rings of series that share the target's light, 0 elsewhere: no candidates
+            should hold them.
     """
     n_rows = len(data.targs) - rule.reach
     if n_rows < 4 * GUARD_WINDOWS * rule.T or not len(blocks):
         return None
-    near = np.zeros(data.feats.shape[1], bool) if near is None else near
+    near = np.zeros(data.feats.shape[1], int) if near is None else near
     series = candidate_means(data.feats, blocks).astype(np.float32)
-    field, drivers = ~near, None
+    present = present_of(series.astype(np.float64))
+    field, drivers = near == 0, None
     for _ in range(ROUNDS):
-        basis = np.linalg.qr(shared_past(data, target, near, field, rule))[0]
+        basis = np.linalg.qr(shared_past(data, target, near, field, rule, present))[0]
         drivers = test_series(series, data.targs[:, target], basis, rule, seed)
         suspects = [block for block, q in zip(blocks, drivers.q, strict=True) if q <= SUSPECT]
-        kept = ~near
+        kept = near == 0
         kept[np.concatenate([[], *suspects]).astype(int)] = False
         if (kept == field).all() or kept.sum() < LEAST_FIELD:
             break
@@ -171,35 +196,46 @@ def test_series(
     y = target[first:].astype(np.float64)
     y = (y - basis @ (basis.T @ y)).astype(np.float32)
     random, guard = np.random.default_rng([seed, 13]), GUARD_WINDOWS * rule.T
-    shifts = random.integers(guard, len(y) - guard, SHIFTS)
+    shifts = np.arange(guard, len(y) - guard)
+    shifts = random.choice(shifts, min(SHIFTS, len(shifts)), replace=False)
     rolled = np.stack([y, *(np.roll(y, shift) for shift in shifts)], axis=1)  # (n', 1 + S)
     basis = basis.astype(np.float32)
+    # A shifted record holds something of the basis again, which no candidate can explain.
+    power_y = (rolled**2).sum(axis=0) - ((basis.T @ rolled) ** 2).sum(axis=0)
     n_series = series.shape[1]
     by_lag = np.empty((len(lags), n_series))
-    best = np.full((n_series, 1 + SHIFTS), -np.inf, np.float32)
-    step = max(1, CHUNK_VALUES // (FOLDS * (1 + SHIFTS)))
+    best = np.full((n_series, rolled.shape[1]), -np.inf, np.float32)
+    step = max(1, CHUNK_VALUES // (FOLDS * rolled.shape[1]))
     for start in range(0, n_series, step):
         some = slice(start, start + step)
         for number, lag in enumerate(lags):
             x = lagged(series[:, some], [lag], first)[:, 0]
             x = x - basis @ (basis.T @ x)
-            gain = held_out_gain(x, rolled)
+            gain = held_out_gain(x, rolled, power_y)
             by_lag[number, some] = gain[:, 0]
             best[some] = np.maximum(best[some], gain)
-    p = chance_of(best[:, 0], best[:, 1:])
+    apart = max(1, min(len(shifts), len(y) // len(lags)))
+    p, q = chances(best[:, 0], best[:, 1:], apart)
     lag = lags[by_lag.argmax(axis=0)]
-    return Drivers(by_lag.max(axis=0), lag, p, false_discovery_rates(p), by_lag, lags)
+    return Drivers(by_lag.max(axis=0), lag, p, q, by_lag, lags, len(shifts))
 
 
-def chance_of(own: np.ndarray, shifted: np.ndarray) -> np.ndarray:
-    """Return the chance (K,) of gains as large as ``own`` (K,) among shifted ones (K, S).
+def chances(own: np.ndarray, shifted: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the chances (K,), (K,) of gains as large as ``own`` (K,) among shifted ones (K, S).
 
-    Each candidate is compared with its own shifts, and with those of all candidates in units of
-    their mean and standard deviation; the larger chance counts. The first alone is coarse, the
-    second alone takes all candidates to be alike.
+    The first is that of the candidate among its own shifts. The second is that of the best of all
+    candidates in a shifted record, each in units of its own shifts: it is as fine for many
+    candidates as for one, so that a lone driver among many can be seen. It lies MARGIN standard
+    errors above the share that was counted.
+
+    Args:
+        apart: how many of the shifts tell something new: shifts closer than the span of the lags
+            hold nearly the same comparisons.
     """
     alone = (1 + (shifted >= own[:, None]).sum(axis=1)) / (1 + shifted.shape[1])
-    middle, spread = shifted.mean(axis=1), np.maximum(shifted.std(axis=1), 1e-12)
-    drawn = np.sort(((shifted - middle[:, None]) / spread[:, None]).ravel())
-    above = len(drawn) - np.searchsorted(drawn, (own - middle) / spread)
-    return np.maximum(alone, (1 + above) / (1 + len(drawn)))
+    middle = np.median(shifted, axis=1)
+    unit = np.maximum(np.quantile(shifted, HIGH, axis=1) - middle, 1e-12)
+    best = np.sort(((shifted - middle[:, None]) / unit[:, None]).max(axis=0))  # (S,)
+    above = len(best) - np.searchsorted(best, (own - middle) / unit)
+    share = (1 + above) / (1 + len(best))
+    return alone, np.minimum(1, share + MARGIN * np.sqrt(share * (1 - share) / apart))

@@ -8,6 +8,7 @@ Source: specification, sections 7.3 (un-permuting), 8.2 (maps) and 8.3 (movie).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.spatial import cKDTree
 
 from analysis.metrics import auc, pearson
@@ -28,6 +30,14 @@ MAP_LABELS = {
     "signed": "alpha x at step 1 (signed)",
     "gradient": "mean |d prediction / d pixel|",
     "permutation": "rise of MSE, pixel block permuted",
+}
+BAR_LABELS = {  # short: they stand beside colour bars
+    "reference": "share x z-score",
+    "attention": "times the uniform share",
+    "control": "z-score",
+    "signed": "share x z-score",
+    "gradient": "z per z",
+    "permutation": "MSE (z²)",
 }
 MOST_GIF_FRAMES = 500
 LONG_SIDE = 320  # pixels of the longer image side in a movie
@@ -153,11 +163,38 @@ def movie_limits(maps: np.ndarray, clim: str) -> tuple[float, float] | None:
     """
     if clim == "frame":
         return None
+    if maps.strides[0] == 0:
+        maps = maps[:1]  # one map stands behind all frames
     if clim == "global":
         return limits(maps)
     if clim == "p99":
         return float(maps.min()), float(np.percentile(maps, 99))
     raise InputError(f"clim {clim}: expected one of frame, global, p99")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a heat-map movie looks.
+
+    Attributes:
+        clim: limits of the map's colours: "frame", "global" or "p99".
+        title: text below the image, one line each.
+        target_pixels: 0-based pixels drawn hatched: the map has no value there.
+        diverging: limits symmetric around 0.
+        scales: clock and sizes; those that are known add the time and a scale bar.
+        first_frame: frame of the recording that index 0 belongs to.
+        steady: one range of gray for all frames instead of one for each (published).
+        outline: (H, W) bool, pixels framed in black and white.
+    """
+
+    clim: str = "frame"
+    title: str = ""
+    target_pixels: Sequence[int] = ()
+    diverging: bool = False
+    scales: Scales = NO_SCALES
+    first_frame: int = 0
+    steady: bool = False
+    outline: np.ndarray | None = None
 
 
 class Stage:
@@ -166,8 +203,9 @@ class Stage:
     Drawn once; a frame then costs one table look-up and three short texts.
     """
 
-    def __init__(self, shape, *, title, target_pixels, pixel_um, ends):
+    def __init__(self, shape: tuple[int, int], look: Look, ends: tuple[str, str] | None):
         """Prepare for images (H, W) = ``shape``; ``ends`` are texts of the bar when it is fixed."""
+        title, pixel_um = look.title, look.scales.column_um.value
         font_file = findfont("DejaVu Sans")
         self.font = ImageFont.truetype(font_file, 14)
         self.small = ImageFont.truetype(font_file, 12)
@@ -202,7 +240,8 @@ class Stage:
             y += 17
         self.fixed_ends = ends
         self.canvas = canvas
-        self.hatch = hatch_mask(shape, target_pixels, self.zoom)
+        self.hatch = hatch_mask(shape, look.target_pixels, self.zoom)
+        self.frame = None if look.outline is None else frame_mask(look.outline, self.zoom)
 
     def draw(self, rgb: np.ndarray, heading: str, ends: tuple[str, str]) -> np.ndarray:
         """Return the full picture (height, width, 3) uint8 of one blended image (H, W, 3)."""
@@ -211,6 +250,10 @@ class Stage:
             inside, stripe = self.hatch
             image[inside] = 255
             image[stripe] = 0
+        if self.frame is not None:
+            outer, inner = self.frame
+            image[outer] = 255
+            image[inner] = 0
         picture = self.canvas.copy()
         picture.paste(Image.fromarray(image), (self.left, self.top))
         pen = ImageDraw.Draw(picture)
@@ -246,54 +289,50 @@ def hatch_mask(
     return inside, inside & ((rows + columns) % period < max(1, period // 3))
 
 
+def frame_mask(outline: np.ndarray, zoom: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (white line around, black line within) the pixels ``outline`` of the enlarged image.
+
+    Both have a width of 2 pixels, where the enlargement has room for them.
+    """
+    inside = np.asarray(outline, bool).repeat(zoom, 0).repeat(zoom, 1)
+    width = min(2, max(1, zoom // 3))
+    return (
+        binary_dilation(inside, iterations=width) & ~inside,
+        inside & ~binary_erosion(inside, iterations=width, border_value=1),
+    )
+
+
 def movie_frames(
-    frames: np.ndarray,
-    maps: np.ndarray,
-    *,
-    clim: str = "frame",
-    title: str = "",
-    target_pixels: Sequence[int] = (),
-    diverging: bool = False,
-    scales: Scales = NO_SCALES,
-    first_frame: int = 0,
-    every: int = 1,
+    frames: np.ndarray, maps: np.ndarray, *, every: int = 1, **look
 ) -> Iterator[np.ndarray]:
     """Yield the pictures (height, width, 3) uint8, even sizes, of a heat-map movie.
 
     Args:
         frames: (n, H, W) background, min-max gray per frame.
         maps: (n, H, W) colour, coolwarm.
-        clim: colour limits "frame", "global" or "p99".
-        title: text below the image, one line each.
-        target_pixels: 0-based pixels drawn hatched: the map has no value there.
-        diverging: limits symmetric around 0.
-        scales: clock and sizes; those that are known add the time and a scale bar.
-        first_frame: frame of the recording that index 0 belongs to.
         every: show every k-th frame.
+        look: the attributes of a Look.
     """
     check_same_frames(frames, maps)
-    fixed = movie_limits(maps, clim)
+    look = Look(**look)
+    fixed = movie_limits(maps, look.clim)
+    grays = limits(frames) if look.steady else None
+    first_frame, scales = look.first_frame, look.scales
     tables = colour_table("gray"), colour_table("coolwarm")
 
     def ends_of(heat):
         low, high = fixed or limits(heat)
-        if diverging:
+        if look.diverging:
             high = max(abs(low), abs(high))
             low = -high
         return low, high
 
     ends = None if fixed is None else tuple(f"{v:.3g}" for v in ends_of(maps)[::-1])
-    stage = Stage(
-        maps.shape[1:],
-        title=title,
-        target_pixels=target_pixels,
-        pixel_um=scales.column_um.value,
-        ends=ends,
-    )
+    stage = Stage(maps.shape[1:], look, ends)
     for index in range(0, len(maps), every):
         frame, heat = frames[index], maps[index]
         low, high = ends_of(heat)
-        rgb = blend(frame, heat, limits(frame), (low, high), tables=tables)
+        rgb = blend(frame, heat, grays or limits(frame), (low, high), tables=tables)
         heading = f"Frame {index}"
         if first_frame:
             heading += f"   (recording {first_frame + index})"

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.heatmap import MAP_LABELS
+from analysis.heatmap import BAR_LABELS, MAP_LABELS, scale_bar
 from analysis.utils import save_or_show_plot
 from common.figures import BLUE
+from inputs.scales import NO_SCALES, Scales
 
 
 def draw_stills(
@@ -23,6 +25,7 @@ def draw_stills(
     notes: dict[str, str] | None = None,
     outline: np.ndarray | None = None,
     outline_label: str = "",
+    scales: Scales = NO_SCALES,
 ) -> Path:
     """Draw maps (H, W) side by side, each with its own colour bar, and write their numbers as CSV.
 
@@ -32,6 +35,7 @@ def draw_stills(
         target_pixels: 0-based pixels, drawn hatched: a target has no value of its own.
         notes: dict of name -> text under the title (agreement with the control, for example).
         outline: (H, W) bool drawn as a contour with ``outline_label`` (planted driver).
+        scales: sizes of a pixel; those that are known add a bar in mm and the size of the field.
     """
     notes = notes or {}
     shape = next(iter(images.values())).shape
@@ -75,17 +79,35 @@ def draw_stills(
         ticks = values if values.size == 1 else None  # one value: no made-up range around it
         bar = figure.colorbar(drawn, ax=axis, shrink=0.9, ticks=ticks)
         bar.outline.set_visible(False)
+        if name in BAR_LABELS:
+            bar.set_label(BAR_LABELS[name], fontsize=8)
+    words = draw_size(axes[0], shape, scales)
     for axis in axes[len(images) :]:
         axis.axis("off")
     marks = ["hatched: target"] * bool(hidden.any()) + [f"outline: {outline_label}"] * bool(
         outline is not None
     )
+    marks += [words] * bool(words)
     if marks:
         figure.supxlabel("; ".join(marks), fontsize=9)
     rows, columns = np.divmod(np.arange(height * width), width)
     table = {"pixel": np.arange(height * width), "row": rows, "column": columns}
     table |= {name: np.asarray(image).ravel() for name, image in images.items()}
     return save_or_show_plot(figure, Path(path), table)
+
+
+def draw_size(axis: Axes, shape: tuple[int, int], scales: Scales) -> str:
+    """Draw a scale bar into an image and return the size of the field in words, "" if unknown."""
+    row_um, column_um = scales.row_um.value, scales.column_um.value
+    if not column_um:
+        return ""
+    height, width = shape
+    bar_um, bar_pixels = scale_bar(width, column_um)
+    left, row = 0.03 * width, 0.93 * height - 0.5
+    for colour, thick in (("w", 4), ("k", 2)):
+        axis.plot([left, left + bar_pixels], [row, row], color=colour, linewidth=thick)
+    high, wide = height * (row_um or column_um) / 1000, width * column_um / 1000
+    return f"field {high:.3g} x {wide:.3g} mm, bar {bar_um / 1000:.3g} mm"
 
 
 def draw_bars(

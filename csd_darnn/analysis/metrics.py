@@ -134,8 +134,11 @@ def metric_rows(
     return rows
 
 
-def verdict(rows: list[dict], part: str) -> str:
-    """Return one sentence that says which predictor has the least error on ``part``."""
+def verdict(rows: list[dict], part: str, words: dict[str, str] | None = None) -> str:
+    """Return one sentence that says which predictor has the least error on ``part``.
+
+    ``words``: what to call a target instead of its label.
+    """
     sentences = []
     picked = [row for row in rows if row["part"] == part and row["units"] == "z"]
     for target in dict.fromkeys(row["target"] for row in picked):
@@ -149,5 +152,6 @@ def verdict(rows: list[dict], part: str) -> str:
             if best == "network"
             else f"{best} predicts better than the network"
         )
-        sentences.append(f"Target {target}, {part}: {network} (RMSE in z-units: {table}).")
+        called = (words or {}).get(target, target)
+        sentences.append(f"Target {called}, {part}: {network} (RMSE in z-units: {table}).")
     return " ".join(sentences)

@@ -136,6 +136,7 @@ def onset_of_blocks(
         "speed_high": None, "speed_unit": scales.speed_unit, "speed_mm_min": None,
         "n_pixels": place.count(own.cell), "residual": None, "time_unit": scales.time_unit,
         "note": note, "cell_pixels": list(grid.cell), "bin_frames": lengths.frames,
+        "even_clock": scales.even_clock,
     }  # fmt: skip
     if main is None:
         return result
@@ -350,6 +351,8 @@ def describe(result: dict) -> str:
     if len(waves) > 1:
         text += f", largest of {len(waves)} waves"
     text += f", {result['n_pixels']} pixels"
+    if result.get("even_clock"):
+        text += "; times of the frames unknown, the speed holds if none was lost"
     return text + (f"; {result['note']}" if waves and result["note"] else "")
 
 

@@ -17,6 +17,7 @@ def create_plots(
     folder: Path,
     first_frame: int = 0,
     label: str = "",
+    rate_hz: float | None = None,
     suffix: str = "",
     save: bool = True,
 ) -> list[Path | None]:
@@ -29,6 +30,7 @@ def create_plots(
         folder: where the figures go.
         first_frame: frame of test index 0.
         label: name of the target.
+        rate_hz: frames per second, None where they are not known.
         suffix: end of the name of the prediction's file, for a second target.
     """
     return [
@@ -40,6 +42,7 @@ def create_plots(
             folder / f"final_predicted{suffix}.png",
             first_frame=first_frame,
             label=label,
+            rate_hz=rate_hz,
             save=save,
         ),
     ]
@@ -72,6 +75,7 @@ def plot_prediction(
     *,
     first_frame: int = 0,
     label: str = "",
+    rate_hz: float | None = None,
     save: bool = True,
 ) -> Path | None:
     """Draw the test part of one target: true and predicted, with the frames on a second axis."""
@@ -81,10 +85,15 @@ def plot_prediction(
     axes.set(xlabel="test index", ylabel="intensity (z-score)")
     axes.legend(loc="upper left", frameon=False)
     top = axes.secondary_xaxis(
-        "top", functions=(lambda x: x + first_frame, lambda x: x - first_frame)
+        "top",
+        functions=(
+            lambda x: (x + first_frame) / (rate_hz or 1),
+            lambda x: x * (rate_hz or 1) - first_frame,
+        ),
     )
     top.spines["right"].set_visible(False)
-    top.set_xlabel(f"frame of the recording{f' (target {label})' if label else ''}")
+    axes.set_title(label and f"Target {label}", pad=8)
+    top.set_xlabel("time in the recording (s)" if rate_hz else "frame of the recording")
     index = np.arange(len(truth))
     numbers = {"test_index": index, "frame": index + first_frame}
     numbers |= {"true": np.asarray(truth), "predicted": np.asarray(y_pred)}
@@ -97,6 +106,7 @@ def plot_whole_record(
     path: Path,
     *,
     title: str = "",
+    rate_hz: float | None = None,
     save: bool = True,
 ) -> Path | None:
     """Draw the whole record of one target with its predictions.
@@ -114,6 +124,11 @@ def plot_whole_record(
         column = np.full(len(truth), np.nan)
         column[frames] = y_pred
         numbers[f"predicted_{name.lower()}"] = column
-    axes.set(xlabel="frame", ylabel="intensity (z-score)", title=title)
+    axes.set(xlabel="frame", ylabel="intensity (z-score)")
+    if rate_hz:
+        top = axes.secondary_xaxis("top", functions=(lambda x: x / rate_hz, lambda x: x * rate_hz))
+        top.spines["right"].set_visible(False)
+        top.set_xlabel("time (s)")
+    axes.set_title(title, pad=8)
     axes.legend(loc="upper left", frameon=False)
     return save_or_show_plot(figure, path, numbers, save=save)

@@ -29,7 +29,7 @@ from runs.pipeline import (
     run_state,
     train_and_predict,
 )
-from runs.run_report import write_run_report
+from runs.run_report import Page, write_run_report
 from settings import DemoMovie, RunSettings
 
 FULL_SIZE = (72, 91)  # rows, columns
@@ -90,8 +90,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     drivers = mask.ravel()[prepared.feature_pixels]
     control = negative_control(settings, data_dir / "control", recipe)
     scores = score_demo(shown, drivers, truth, control)
-    write_run_report(
-        run_dir,
+    page = Page(
         title="Spreading depression with planted truth",
         data=f"synthetic movie, {len(prepared.recording.values)} frames of"
         f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings.seed}",
@@ -102,6 +101,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
         main_picture=shown["picture"] and shown["picture"].name,
         lead=shown["verdict"],
     )
+    write_run_report(run_dir, page)
     return close_run(run_dir)
 
 

@@ -23,6 +23,7 @@ from torch.nn.functional import mse_loss
 
 from analysis.heatmap import blend, limits, movie_frames
 from common.files import FOLDER, InputError, write_json
+from demo.driver_cases import driver_table
 from demo.onset_cases import onset_table
 from inputs.custom_types import DaRnnNet, ModelOptions, TrainData
 from inputs.windows import WindowRule
@@ -245,12 +246,13 @@ def measure(chosen: argparse.Namespace) -> None:
         rows.append(movie_row(chosen.movie_frames))
     if "memory" in chosen.only:
         rows.append(memory_row(chosen.predict_frames))
+    searches = driver_table(chosen.driver_movies) if "drivers" in chosen.only else []
     waves = onset_table(chosen.onset_seeds) if "onset" in chosen.only else []
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
-    write_json(chosen.out, {"machine": machine, "rows": rows, "onset": waves})
+    write_json(chosen.out, {"machine": machine, "rows": rows, "onset": waves, "drivers": searches})
     print(machine)
-    for line in waves:
-        print(f"{line['kind']:10s} {line['movies']:3d} movies  {line['text']}")
+    for line in waves + searches:
+        print(f"{line['kind']:18s} {line['movies']:3d} movies  {line['text']}")
     for line in rows:
         speed = "" if line["ratio"] is None else f"ratio {line['ratio']:.1f}"
         wanted = "" if line["target"] is None else f"target {line['target']}"

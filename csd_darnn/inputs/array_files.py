@@ -106,9 +106,19 @@ def open_numpy(path: Path, gray: bool, axes: str = "") -> Movie:
     n_frames, height, width = array.shape[:3]
     step = frames_per_block(height, width, array.itemsize)
 
+    whole = isinstance(array, np.memmap) and array.flags.c_contiguous
+
+    def part_of(start):
+        if not whole:
+            return array[start : start + step]
+        # Mapped anew for each block: pages of a file mapped whole stay in memory.
+        shape = (min(step, n_frames - start), *array.shape[1:])
+        place = array.offset + start * array.strides[0]
+        return np.memmap(path, array.dtype, "r", place, shape)
+
     def blocks():
         for start in range(0, n_frames, step):
-            block = native(array[start : start + step])
+            block = native(part_of(start))
             yield to_gray(block, path, gray) if colour else block  # (b, H, W)
 
     dtype = np.dtype(np.float32) if colour and gray else array.dtype.newbyteorder("=")

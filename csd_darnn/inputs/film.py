@@ -21,6 +21,7 @@ from settings import RunSettings
 LEAST_PIXELS = 9  # with fewer pixels equal ones are no sign of a missing picture
 RARE = 0.01  # share of the pixels of other frames that may reach the level of a bad one
 LEAST_FRAMES = 20  # with fewer frames alternating brightness tells nothing
+REPEATS = "frames repeat the one before"
 IN_TURN = 5.0  # times that neighbouring frames differ more than next but one neighbours
 Passes = Callable[[], Iterable[np.ndarray]]  # starts a new pass over blocks (b, K)
 
@@ -116,6 +117,7 @@ def open_film(movie: Movie, given: RunSettings | None = None) -> Film:
         scales = replace(
             scales, bad_frames=find_bad_frames(passes, scales.mask.value, seen, wanted)
         )
+    scales = with_repeats(scales, seen)
     check_bad_frames(scales.bad_frames.value, len(seen.mean), movie.path)
     check_times_fit(scales, len(seen.mean), movie.path)
     if given is None or not given.channel:
@@ -201,6 +203,20 @@ def find_bad_frames(
             bad, why = np.union1d(bad, again), [*why, "equal to the frame before"]
         return Known(bad, f"auto: {' or '.join(why) or 'none found'}")
     return Known(bad, f"file: {why[0]}") if len(bad) else UNKNOWN
+
+
+def with_repeats(scales: Scales, seen: Overview) -> Scales:
+    """Return ``scales`` with a note on frames that repeat the one before and are not filled.
+
+    A camera or a grabber that is late hands out the same frame again.
+    """
+    bad = scales.bad_frames.value
+    again = np.setdiff1d(np.flatnonzero(seen.same), [] if bad is None else bad)
+    if not 0 < len(again) <= len(seen.same) // 2 or REPEATS in scales.note:
+        return scales
+    some = ", ".join(str(frame) for frame in again[:5]) + (", ..." if len(again) > 5 else "")
+    told = f"{len(again)} {REPEATS} ({some}; --bad_frames auto fills them)"
+    return replace(scales, note="; ".join(part for part in (scales.note, told) if part))
 
 
 def check_bad_frames(frames: np.ndarray | None, n_frames: int, source: str | Path) -> None:

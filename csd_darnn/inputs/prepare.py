@@ -42,6 +42,17 @@ class Prepared:
         return [self.recording.columns[position] for position in self.targets]
 
     @property
+    def target_words(self) -> list[str]:
+        """Return what people call the targets: row and column of a pixel, or the label."""
+        shape, pixels = self.recording.shape, self.target_pixels
+        if shape is None or pixels is None:
+            return [str(label) for label in self.target_labels]
+        return [
+            f"row {pixel // shape[1]}, column {pixel % shape[1]}" if pixel >= 0 else str(label)
+            for pixel, label in zip(pixels, self.target_labels, strict=True)
+        ]
+
+    @property
     def feature_pixels(self) -> np.ndarray | None:
         """Return the 0-based pixel (N,) of every driving series, or None for named series."""
         pixels = self.recording.pixels

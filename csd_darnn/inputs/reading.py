@@ -21,6 +21,7 @@ from inputs.film import (
     find_mask,
     look_over,
     open_film,
+    with_repeats,
 )
 from inputs.movie_files import MOVIE_SUFFIXES, Movie, load_array, open_movie, reader_faults
 from inputs.recording import OUTSIDE, Recording
@@ -100,6 +101,7 @@ def mend(recording: Recording, given: RunSettings | None) -> Recording:
         if scales.bad_frames.value is None:
             without_picture = find_bad_frames(passes, scales.mask.value, seen, wanted)
             scales = replace(scales, bad_frames=without_picture)
+        scales = with_repeats(scales, seen)
         if given is None or not given.channel:
             check_in_turn(seen.mean, scales.bad_frames.value, source)
     if scales.bad_frames.value is not None:

@@ -25,7 +25,8 @@ SPELLINGS = {  # factor -> how files name the unit, a plural s left out (inche: 
     "length in um": {
         1e-4: "angstrom \u00e5", 1e-3: "nm nanometer nanometre",
         1.0: "um micron micrometer micrometre", 1e3: "mm millimeter millimetre",
-        1e4: "cm centimeter centimetre", 1e6: "m meter metre", 25400.0: 'inch inche in "',
+        1e4: "cm centimeter centimetre", 1e6: "m meter metre",
+        1e9: "km kilometer kilometre", 25400.0: 'inch inche in "',
     },
     "time in s": {
         1e-9: "ns nsec nanosecond nanosec", 1e-6: "us usec microsecond microsec",
@@ -33,6 +34,8 @@ SPELLINGS = {  # factor -> how files name the unit, a plural s left out (inche: 
         3600.0: "h hr hour", 86400.0: "d day",
     },
 }  # fmt: skip
+
+COUNTED = r"\s*(?:/|\bper\b)\s*(?:pixel|px|pix|pxl|voxel|frame|image|sample)s?$"
 
 
 def spelled(kind: str) -> dict[str, float]:
@@ -49,10 +52,14 @@ UM, SECONDS = spelled("length in um"), spelled("time in s")
 
 
 def plain_unit(text: str) -> str:
-    """Return a unit in lower case, u for every kind of micro sign, no full stop or brackets."""
+    """Return a unit in lower case, u for every kind of micro sign, no full stop or brackets.
+
+    What a size or step is counted for (um/pixel, ms per frame) is left out.
+    """
     for micro in ("\\u00B5", "\\u03BC", "\u00b5", "\u03bc"):
         text = text.replace(micro, "u")
-    return text.strip().strip("()[].").lower()
+    text = text.strip().strip("()[].").lower()
+    return re.sub(COUNTED, "", text).strip("()[]. ")
 
 
 class Known(NamedTuple):
@@ -92,6 +99,11 @@ class Scales:
     def time_unit(self) -> str:
         """Return s, or frame when no rate is known."""
         return "s" if self.rate_hz.value else "frame"
+
+    @property
+    def even_clock(self) -> bool:
+        """Return whether the clock is a rate alone, so that lost frames cannot be seen."""
+        return bool(self.rate_hz.value) and self.frame_times_s.value is None
 
     @property
     def length_unit(self) -> str:
@@ -159,6 +171,8 @@ class Scales:
     def words(self, *, image: bool = True) -> str:
         """Return what is known, and from where, in one line; a table has no size of pixels."""
         parts = [self._rate_words()] + [self._size_words()] * image
+        if self.even_clock:
+            parts.append("times of the frames unknown, taken as even: none lost (--frame_times)")
         if self.offset.value is not None:
             parts.append(f"dark level {self.offset.value:g} ({self.offset.origin})")
         if self.mask.value is not None:

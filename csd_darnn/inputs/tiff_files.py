@@ -86,10 +86,12 @@ def mapped_reader(path: Path, stored: np.dtype, offset: int, shape: tuple[int, i
     """Return the reader of frames that lie uncompressed in one piece."""
 
     def mapped():
-        frames = np.memmap(path, stored, "r", offset=offset, shape=shape)
         step = frames_per_block(*shape[1:], stored.itemsize)
+        size = stored.itemsize * shape[1] * shape[2]
         for start in range(0, shape[0], step):
-            yield native(frames[start : start + step])  # (b, H, W)
+            # Mapped anew for each block: pages of a file mapped whole stay in memory.
+            part = (min(step, shape[0] - start), *shape[1:])
+            yield native(np.memmap(path, stored, "r", offset + start * size, part))  # (b, H, W)
 
     return mapped
 

@@ -61,7 +61,8 @@ def show_run(
     """
     run_dir = Path(run_dir)
     rows = evaluate(prepared, saved["y_pred"], before)
-    shown = {"rows": rows, "verdict": verdict(rows, "test"), "picture": None, "onset": None}
+    words = dict(zip(prepared.target_labels, prepared.target_words, strict=True))
+    shown = {"rows": rows, "verdict": verdict(rows, "test", words), "picture": None, "onset": None}
     draw_predictions(prepared, saved, run_dir / "plots", save=settings.save_plots)
     if settings.maps:
         shown |= importance_maps(prepared, settings, run_dir)
@@ -71,7 +72,8 @@ def show_run(
         print("\n".join(shown["drivers"]))
     shown["onset"] = draw_onset(prepared, settings, run_dir)
     if prepared.recording.shape is not None and settings.movie != "none":
-        shown["picture"] = draw_movies(prepared, settings, run_dir, saved["attention"])
+        draw_movie(prepared, settings, run_dir, saved["attention"])
+        shown |= draw_small_movie(prepared, settings, run_dir, saved["attention"], shown, outline)
     write_metrics(run_dir, shown)
     return shown
 
@@ -113,6 +115,7 @@ def write_metrics(run_dir: Path, shown: dict) -> None:
     """Write metrics.json and metrics.csv."""
     record = {"rows": shown["rows"], "verdict": shown["verdict"], "maps": shown.get("maps", {})}
     record["drivers"] = shown.get("drivers", [])
+    record["picture_map"] = shown.get("picture_map")
     write_json(run_dir / "metrics.json", record)
     names = list(shown["rows"][0])
     write_columns(
@@ -123,7 +126,8 @@ def write_metrics(run_dir: Path, shown: dict) -> None:
 def draw_predictions(prepared: Prepared, saved: dict, folder: Path, *, save: bool = True) -> None:
     """Draw the published plots; with several targets one prediction plot each."""
     truth = prepared.data.targs[prepared.train_size :]
-    for position, label in enumerate(prepared.target_labels):
+    names = zip(prepared.target_labels, prepared.target_words, strict=True)
+    for position, (label, words) in enumerate(names):
         create_plots(
             saved["iter_losses"],
             saved["epoch_losses"],
@@ -131,7 +135,8 @@ def draw_predictions(prepared: Prepared, saved: dict, folder: Path, *, save: boo
             saved["y_pred"][:, position],
             folder=folder,
             first_frame=prepared.train_size,
-            label=label,
+            label=words,
+            rate_hz=prepared.recording.scales.rate_hz.value,
             suffix=f"_{label}" if position else "",
             save=save,
         )
@@ -265,6 +270,7 @@ def draw_still_maps(
         notes=notes,
         outline=outline,
         outline_label="planted driver" if outline is not None else "",
+        scales=prepared.recording.scales,
     )
 
 
@@ -305,19 +311,17 @@ def background(prepared: Prepared, align: str) -> np.ndarray:
     return prepared.recording.movie()[rows]
 
 
-def draw_movies(
-    prepared: Prepared, settings: RunSettings, run_dir: Path, attention: np.ndarray
-) -> Path | None:
-    """Write heatmap.mp4 and heatmap.gif and a small GIF; return the small one's path."""
+def movie_maps(
+    prepared: Prepared, settings: RunSettings, attention: np.ndarray
+) -> tuple[np.ndarray, dict]:
+    """Return the maps (n_test, H, W) of --map, and the look of their movie."""
     name, recording = settings.map, prepared.recording
     values = frame_maps(prepared, attention, (name,)).get(name)
     if values is None:
         raise InputError(f"--map {name}: needs T >= 3; use --map attention")
     if name == "attention":
         values = times_uniform(values)
-    maps = to_image(values, prepared.feature_pixels, recording.shape)
-    frames = background(prepared, settings.align)
-    options = {
+    look = {
         "clim": settings.clim,
         "title": MAP_LABELS[name],
         "target_pixels": [pixel for pixel in prepared.target_pixels if pixel >= 0],
@@ -325,15 +329,53 @@ def draw_movies(
         "scales": recording.scales,
         "first_frame": prepared.train_size,
     }
-    kinds = settings.movie.split("+")
-    write_movie(run_dir / "heatmap", frames, maps, fps=settings.fps, kinds=kinds, **options)
-    small = write_movie(
+    return to_image(values, prepared.feature_pixels, recording.shape), look
+
+
+def draw_movie(
+    prepared: Prepared, settings: RunSettings, run_dir: Path, attention: np.ndarray
+) -> None:
+    """Write heatmap.mp4 and heatmap.gif of the map that --map names."""
+    maps, look = movie_maps(prepared, settings, attention)
+    frames, kinds = background(prepared, settings.align), settings.movie.split("+")
+    write_movie(run_dir / "heatmap", frames, maps, fps=settings.fps, kinds=kinds, **look)
+
+
+def draw_small_movie(
+    prepared: Prepared,
+    settings: RunSettings,
+    run_dir: Path,
+    attention: np.ndarray,
+    shown: dict,
+    outline: np.ndarray | None,
+) -> dict:
+    """Write the GIF that a report leads with; return its path (None: too large) and its map.
+
+    It shows the permutation importance where that was computed, one map over all frames: the map
+    of --map repeats brightness and its scale changes from frame to frame.
+    """
+    maps, look = movie_maps(prepared, settings, attention)
+    name = settings.map
+    if "permutation" in shown:
+        name, own = "permutation", shown["permutation"][0]
+        image = to_image(own, prepared.feature_pixels, prepared.recording.shape)
+        maps = np.broadcast_to(image, maps.shape)
+        look |= {"clim": "global", "diverging": False}
+        look["title"] = f"{MAP_LABELS[name]}\none map for all frames, one scale"
+    if outline is not None:
+        look["title"] += "\nframe: planted driver; hatched: target"
+    path = write_movie(
         run_dir / "heatmap_small",
-        frames,
+        background(prepared, settings.align),
         maps,
         fps=settings.fps,
         kinds=("gif",),
         most_gif_frames=SMALL_GIF_FRAMES,
-        **options,
+        steady=True,
+        outline=outline,
+        **look,
     )[0]
-    return small if small.stat().st_size < SMALL_GIF_BYTES else None
+    return {
+        "picture": path if path.stat().st_size < SMALL_GIF_BYTES else None,
+        "picture_map": name,
+    }

@@ -9,29 +9,37 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.drivers import SHIFTS, Drivers, find_drivers, least_together
+from analysis.drivers import Drivers, find_drivers
 from analysis.heatmap import to_image
 from analysis.importance import pixel_blocks
 from analysis.map_figures import draw_bars, draw_stills
+from analysis.shared_light import light_radius
 from common.tables import write_rows
 from inputs.custom_types import TrainData
 from inputs.prepare import Prepared
 from settings import RunSettings
 
-MEASURED = "asked for 5 %, planted movies gave 8 %"  # demo/driver_cases.py, see README
-NEAR_PIXELS = 3.0  # pixels around the target that share its light and are no candidates
+MEASURED = "planted movies: see README"
+NEAR_PIXELS = 3.0  # pixels around the target that are no candidates, more in a blurred movie
 COLUMNS = ("target", "candidate", "row_first", "row_last", "column_first", "column_last",
            "n_series", "gain", "lag_frames", "lag_s", "p", "q", "discovered")  # fmt: skip
 
 
-def near_target(prepared: Prepared, position: int) -> np.ndarray:
-    """Return (N,) bool, the driving series whose pixels lie next to a target's."""
-    pixels, shape = prepared.feature_pixels, prepared.recording.shape
-    if shape is None or pixels is None:
-        return np.zeros(len(prepared.features), bool)
+def near_target(
+    pixels: np.ndarray, shape: tuple[int, int], target_pixel: int, radius: float
+) -> np.ndarray:
+    """Return (N,) int, the distance in whole pixels of series within ``radius``, 0 elsewhere."""
     row, column = np.divmod(np.asarray(pixels), shape[1])
-    own = np.divmod(prepared.target_pixels[position], shape[1])
-    return np.hypot(row - own[0], column - own[1]) <= NEAR_PIXELS
+    own = np.divmod(target_pixel, shape[1])
+    distance = np.hypot(row - own[0], column - own[1])
+    return np.where(distance <= radius, np.maximum(1, np.round(distance)), 0).astype(int)
+
+
+def shared_radius(feats: np.ndarray, pixels: np.ndarray | None, shape: tuple | None) -> float:
+    """Return within how many pixels of a target series share its light, 0 without an image."""
+    if shape is None or pixels is None:
+        return 0.0
+    return max(NEAR_PIXELS, light_radius(feats, pixels, shape))
 
 
 def show_drivers(
@@ -45,25 +53,28 @@ def show_drivers(
     rows, sentences = [], []
     rate = prepared.recording.scales.rate_hz.value
     data = TrainData(*(part[: prepared.fit_size] for part in prepared.data))
-    for position, label in enumerate(prepared.target_labels):
-        near = near_target(prepared, position)
-        blocks = pixel_blocks(
-            len(near), prepared.feature_pixels, prepared.recording.shape, settings.block
-        )
-        blocks = [block[~near[block]] for block in blocks]
+    pixels, shape = prepared.feature_pixels, prepared.recording.shape
+    radius = shared_radius(data.feats, pixels, shape)
+    names = zip(prepared.target_labels, prepared.target_words, strict=True)
+    for position, (label, words) in enumerate(names):
+        near = np.zeros(len(prepared.features), int)
+        if radius:
+            near = near_target(pixels, shape, prepared.target_pixels[position], radius)
+        blocks = pixel_blocks(len(near), pixels, shape, settings.block)
+        blocks = [block[near[block] == 0] for block in blocks]
         blocks = [block for block in blocks if len(block)]
         drivers = find_drivers(
             data, blocks, prepared.rule, target=position, near=near, seed=settings.seed
         )
         if drivers is None:
             sentences.append(
-                f"Target {label}: no search for drivers, {prepared.fit_size} training frames are"
+                f"Target {words}: no search for drivers, {prepared.fit_size} training frames are"
                 " too few for records shifted by more than some windows."
             )
             continue
         told = driver_rows(prepared, str(label), blocks, drivers, settings.error_rate, rate)
         rows += told
-        sentences.append(sentence(told, settings.error_rate, rate))
+        sentences.append(sentence(told, words, settings.error_rate, drivers.n_shifts, rate))
         path = run_dir / "plots" / (f"drivers_{label}.png" if position else "drivers.png")
         draw_drivers(prepared, path, blocks, drivers, settings.error_rate, outline)
     write_rows(run_dir / "drivers.csv", rows, COLUMNS)
@@ -99,29 +110,20 @@ def driver_rows(
     return rows
 
 
-def out_of_reach(rows: list[dict], error_rate: float) -> str:
-    """Return what a search without discoveries cannot have seen, "" where it sees a lone driver."""
-    least = least_together(len(rows), error_rate)
-    if least == 1:
-        return ""
-    way = "fewer series" if rows[0]["row_first"] == "" else "a larger --block"
-    return (
-        f" That is no evidence against a lone one: {SHIFTS} shifted records tell no chance below"
-        f" {1 / (1 + SHIFTS):.1g}, so that of {len(rows)} candidates at least {least} must stand"
-        f" out together; {way} or a larger --error_rate makes it fewer."
-    )
-
-
-def sentence(rows: list[dict], error_rate: float, rate_hz: float | None) -> str:
-    """Return what the search found for one target."""
+def sentence(
+    rows: list[dict], words: str, error_rate: float, n_shifts: int, rate_hz: float | None
+) -> str:
+    """Return what the search found for one target, which ``words`` name."""
     hits = [row for row in rows if row["discovered"]]
-    asked = f"{100 * error_rate:.3g} %"
-    head = f"Target {rows[0]['target']}: "
+    asked = f"at most {100 * error_rate:.3g} % of records without a driver shall give any"
+    head = f"Target {words}: "
     if not hits:
-        return head + (
-            f"no driver found at an asked false discovery rate of {asked} (smallest q"
-            f" {rows[0]['q']:.2g} of {len(rows)} candidates)." + out_of_reach(rows, error_rate)
-        )
+        told = f"no driver found where {asked} (smallest q {rows[0]['q']:.2g} of {len(rows)}"
+        told += f" candidates; {MEASURED})."
+        if error_rate * (1 + n_shifts) < 1:
+            told += (f" That is no evidence against one: {n_shifts} shifted records tell no chance"
+                     f" below {1 / (1 + n_shifts):.1g}; take a larger --error_rate.")  # fmt: skip
+        return head + told
     best = hits[0]
     place = f"series {best['candidate']}"
     if best["row_first"] != "":
@@ -130,8 +132,8 @@ def sentence(rows: list[dict], error_rate: float, rate_hz: float | None) -> str:
     lag = f"{best['lag_frames']} frames" + (f" ({best['lag_s']:.3g} s)" if rate_hz else "")
     return head + (
         f"{len(hits)} of {len(rows)} candidates hold something about it that its own past and the"
-        f" field do not, at an asked false discovery rate of {asked} ({MEASURED}); the"
-        f" surest is {place}, {lag} before (q {best['q']:.2g})."
+        f" field do not, where {asked} ({MEASURED}); the surest is {place}, {lag} before (q"
+        f" {best['q']:.2g})."
     )
 
 
@@ -146,7 +148,7 @@ def draw_drivers(
     """Draw q, lag of the discovered candidates, and gain: images, or bars for named series."""
     hit = drivers.q <= error_rate
     values = {
-        "q (false discovery rate)": drivers.q,
+        "q (chance of any as high)": drivers.q,
         f"lag in frames, q <= {error_rate:g}": np.where(hit, drivers.lag, np.nan),
         "gain (share of what is left unexplained)": drivers.gain,
     }
@@ -168,4 +170,5 @@ def draw_drivers(
     draw_stills(
         path, images, target_pixels=prepared.target_pixels, outline=outline,
         outline_label="planted driver" if outline is not None else "",
+        scales=prepared.recording.scales,
     )  # fmt: skip

@@ -39,7 +39,7 @@ from network.checkpoints import (
 from network.device import choose_device
 from network.prediction import predict_windows
 from runs.displays import show_run
-from runs.run_report import write_run_report
+from runs.run_report import Page, write_run_report
 from runs.training import Course, train
 from settings import RunSettings, number_settings
 
@@ -184,8 +184,7 @@ def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: floa
         "passed": None,
         "control": False,
     }
-    write_run_report(
-        run_dir,
+    page = Page(
         title=f"csd_darnn: {run_dir.name}",
         data=str(prepared.recording.source.name),
         seconds=time.perf_counter() - began,
@@ -195,6 +194,7 @@ def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: floa
         main_picture=shown["picture"] and shown["picture"].name,
         lead=shown["verdict"],
     )
+    write_run_report(run_dir, page)
     close_run(run_dir)
 
 
@@ -244,6 +244,10 @@ def train_and_predict(
     save_array(files["iter_loss_dir"], np.asarray(progress.iter_losses, np.float64))
     save_array(files["epoch_loss_dir"], np.asarray(progress.epoch_losses, np.float64))
     predict_stage(prepared, settings, run_dir, net, progress.permutation)
+    if settings.save_plots:
+        draw_record(
+            prepared, net, progress.permutation, run_dir / "plots" / "pred_final.png", "Trained"
+        )
 
 
 def build(prepared: Prepared, settings: RunSettings, device: str) -> tuple[TrainConfig, DaRnnNet]:
@@ -343,21 +347,33 @@ def look_at_test(
 
     Differs: the published log calls this number the validation loss. It chooses nothing here.
     """
+    path = run_dir / "plots" / f"pred_{epoch}.png" if settings.save_plots else None
+    return draw_record(prepared, net, progress.permutation, path, f"Epoch {epoch}")
+
+
+def draw_record(
+    prepared: Prepared, net: DaRnnNet, permutation: np.ndarray, path: Path | None, state: str
+) -> float:
+    """Draw the predictions of the whole record; return the mean absolute test error in z-units.
+
+    Args:
+        path: PNG, None draws nothing.
+        state: of the network, in one word or two.
+    """
     rule, parts = prepared.rule, {}
     for name, starts in (
         ("Train", rule.on_train_starts(prepared.train_size)),
         ("Test", prepared.test_starts),
     ):
-        y_pred = predict_windows(
-            net, prepared.data, starts, rule, permutation=progress.permutation
-        ).y_pred
+        y_pred = predict_windows(net, prepared.data, starts, rule, permutation=permutation).y_pred
         parts[name] = rule.target_rows(starts), y_pred
-    if settings.save_plots:
+    if path is not None:
         plot_whole_record(
             prepared.data.targs[:, 0],
             {name: (rows, y_pred[:, 0]) for name, (rows, y_pred) in parts.items()},
-            run_dir / "plots" / f"pred_{epoch}.png",
-            title=f"Epoch {epoch}, target {prepared.target_labels[0]}",
+            path,
+            title=f"{state}, target {prepared.target_words[0]}",
+            rate_hz=prepared.recording.scales.rate_hz.value,
         )
     rows, y_pred = parts["Test"]
     return float(np.abs(y_pred - prepared.data.targs[rows]).mean())

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ FIGURES = (
     (
         r"drivers(_.+)?",
         "Search for drivers",
-        "Candidates tested against records shifted in time: false discovery rate, how many frames "
-        "before the target the surest of them tell most, and how much they add.",
-        "Maps of the false discovery rate, of the lag and of the gain of every block of pixels",
+        "Candidates tested against records shifted in time: q, the chance that the best of all "
+        "candidates stands out as far without any driver; how many frames before the target the "
+        "discovered ones tell most; and how much they add.",
+        "Maps of the chance of a false discovery, the lag and the gain of every block of pixels",
     ),
     (
         r"onset_map",
@@ -47,6 +49,13 @@ FIGURES = (
         "Predictions",
         "Test part: true and predicted intensity.",
         "Curves of the true and the predicted intensity over the test part",
+    ),
+    (
+        r"pred_final",
+        "Predictions",
+        "Whole record, trained network: true intensity, prediction of the training part and of the "
+        "test part.",
+        "Curves of the true intensity and its predictions over the whole record",
     ),
     (
         r"pred_\d+(_.+)?",
@@ -74,6 +83,9 @@ MAP_NOTE = (
     "importance are the maps to trust. AUC: chance that a pixel of the brightest tenth of the "
     "control map ranks above another one; near 1 the map repeats brightness."
 )
+MOVIE_WORDS = {
+    "permutation": "Permutation importance, one map and one scale, over the frames of the test",
+}
 SPLIT_NOTE = "z: standardised units of the training part; data: units of the recording."
 
 
@@ -86,9 +98,14 @@ def shown_figures(run_dir: Path) -> list:
     """Return [(heading, [{"path", "caption", "alt"}])] of plots/*.png in the order of FIGURES."""
     groups = {}
     left = {path.stem: path for path in visible(Path(run_dir) / "plots", "*.png")}
+    drawn = set(left)
     for pattern, heading, caption, alt in FIGURES:
         stems = [stem for stem in left if re.fullmatch(pattern, stem)]
         stems.sort(key=natural_order)
+        if heading == "Predictions" and "pred_final" in drawn and pattern.startswith(r"pred_\d"):
+            for stem in stems:
+                left.pop(stem)  # unfinished networks: their figures stay in plots/
+            continue
         for stem in stems:
             path = left.pop(stem)
             words = stem.replace("_", " ")
@@ -138,13 +155,18 @@ def training_table(path: Path) -> str:
     return table_block(head, body)
 
 
-def movie_block(run_dir: Path, main_picture: str | None) -> str:
-    """Return the small GIF inline and links to the full movies."""
+def movie_block(run_dir: Path, main_picture: str | None, shown_map: str | None = None) -> str:
+    """Return the small GIF inline and links to the full movies.
+
+    Args:
+        shown_map: name of the map that the GIF shows.
+    """
+    what = MOVIE_WORDS.get(shown_map, "Heat map of --map over the recording")
     links = [path.name for path in visible(run_dir, "heatmap*") if path.is_file()]
     blocks = []
     if main_picture and (Path(run_dir) / main_picture).stat().st_size <= LARGEST_INLINE:
-        alt = "Heat map of what drives the prediction, over the recording"
-        caption = "Heat map over the recording; the target is hatched. The MP4 holds every frame."
+        alt = f"{what}, as a movie"
+        caption = f"{what}; the target is hatched. The MP4 holds every frame of --map."
         blocks.append(
             figure_block(run_dir, [{"path": main_picture, "caption": caption, "alt": alt}])
         )
@@ -152,37 +174,39 @@ def movie_block(run_dir: Path, main_picture: str | None) -> str:
     return "".join(blocks)
 
 
-def write_run_report(
-    run_dir: Path,
-    *,
-    title: str,
-    data: str,
-    seconds: float,
-    seed: int,
-    scores: list[dict],
-    planted_truth: dict | None,
-    main_picture: str | None = None,
-    lead: str | None = None,
-) -> Path:
-    """Write report.html from the files of a run, then summary.json; return the report's path.
+@dataclass(frozen=True)
+class Page:
+    """What a report tells that the files of the run do not hold.
 
-    Args:
-        run_dir: folder of the run.
+    Attributes:
         title: heading of the page.
         data: one line about the recording.
         seconds: time of the whole run.
         seed: seed of the run.
         scores: list of dicts name, value, unit, target, passed, control (see write_summary).
         planted_truth: the main one of them, None for a recording without planted truth.
-        main_picture: GIF or PNG in ``run_dir`` that shows the result at a glance.
+        main_picture: GIF or PNG in the run's folder that shows the result at a glance.
         lead: sentence under the heading; default: the verdict of metrics.json.
     """
-    run_dir = Path(run_dir)
+
+    title: str
+    data: str
+    seconds: float
+    seed: int
+    scores: list[dict]
+    planted_truth: dict | None
+    main_picture: str | None = None
+    lead: str | None = None
+
+
+def write_run_report(run_dir: Path, page: Page) -> Path:
+    """Write report.html from the files of a run, then summary.json; return the report's path."""
+    run_dir, main_picture = Path(run_dir), page.main_picture
     groups = dict(shown_figures(run_dir))
     if main_picture is None and (run_dir / "plots" / "maps.png").is_file():
         main_picture = "plots/maps.png"
     metrics = read_json(run_dir / "metrics.json")
-    sections = [("Scores", score_table(scores))]
+    sections = [("Scores", score_table(page.scores))]
     rows = paragraph(metrics["verdict"]) + metric_table(metrics["rows"]) + paragraph(SPLIT_NOTE)
     sections.append(("Network and baselines", rows))
     for heading, figures in groups.items():
@@ -198,28 +222,28 @@ def write_run_report(
         sections.append((heading, block))
     if visible(run_dir, "heatmap*"):
         picture = main_picture if main_picture and main_picture.endswith(".gif") else None
-        sections.insert(2, ("Movie", movie_block(run_dir, picture)))
+        sections.insert(2, ("Movie", movie_block(run_dir, picture, metrics.get("picture_map"))))
     if (run_dir / "settings.json").is_file():
         record = read_json(run_dir / "settings.json")
         record.get("settings", {}).pop("identity", None)  # repeats some of the settings
         sections.append(("Settings", settings_table(record)))
-    head = f"{data}; seed {seed}; {seconds:.0f} s"
-    path = write_report(run_dir, title, f"{lead or metrics['verdict']} {head}.", sections)
+    head = f"{page.data}; seed {page.seed}; {page.seconds:.0f} s"
+    path = write_report(run_dir, page.title, f"{page.lead or metrics['verdict']} {head}.", sections)
     write_summary(
         run_dir,
         {
             "folder": "csd_darnn",
             "run": run_dir.name,
-            "title": title,
-            "lead": lead or metrics["verdict"],
-            "seconds": round(seconds, 1),
-            "seed": seed,
-            "data": data,
+            "title": page.title,
+            "lead": page.lead or metrics["verdict"],
+            "seconds": round(page.seconds, 1),
+            "seed": page.seed,
+            "data": page.data,
             "main_picture": main_picture,
             "main_picture_alt": "Heat map of what drives the prediction, over the recording",
             "figures": [figure for figures in groups.values() for figure in figures],
-            "scores": scores,
-            "planted_truth": planted_truth,
+            "scores": page.scores,
+            "planted_truth": page.planted_truth,
             "report": path.name,
         },
     )
@@ -238,4 +262,4 @@ def rewrite_report(run: str) -> Path:
     missing = [name for name in names if name not in told]
     if missing:
         raise InputError(f"{run_dir / 'summary.json'}: lacks {missing[0]}; run main.py again")
-    return write_run_report(run_dir, **{name: told[name] for name in names})
+    return write_run_report(run_dir, Page(**{name: told[name] for name in names}))

@@ -8,6 +8,7 @@ import pytest
 from analysis.metrics import regression_metrics
 from common.files import RESULTS_DIR
 from demo import series
+from demo.driver_cases import driver_row
 from helpers import run_script
 
 
@@ -22,6 +23,14 @@ def test_benchmark_runs_and_agrees_with_its_baseline(tmp_path):
     rows = json.loads(out.read_text())["rows"]
     assert [row["what"].split(",")[0] for row in rows[:2]] == ["training step", "movie frame"]
     assert all(row["ours_s"] > 0 for row in rows)
+
+
+def test_the_table_of_the_search_counts_what_is_found_and_what_is_false():
+    row = driver_row("driver", {}, range(30, 31), 0.05)
+    assert (row["found"], row["right_lag"], row["with_false"], row["rate"]) == (1, 1, 0, 0.0)
+    assert row["text"].startswith("driver found in 1, lag right in 1; a false block in 0")
+    none = driver_row("no driver", {"driver": False}, range(30, 31), 1.0)  # q <= 1: all are found
+    assert (none["with_any"], none["with_false"], none["found"], none["rate"]) == (1, 1, 0, 1.0)
 
 
 def test_series_without_data_is_one_line(tmp_path):

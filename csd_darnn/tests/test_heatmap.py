@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.heatmap import (
@@ -23,10 +24,10 @@ from analysis.heatmap import (
     unpermute,
     write_movie,
 )
-from analysis.map_figures import draw_bars, draw_stills
+from analysis.map_figures import draw_bars, draw_size, draw_stills
 from common.files import InputError
 from inputs.movie_files import read_movie
-from inputs.scales import Known, Scales
+from inputs.scales import NO_SCALES, Known, Scales
 from runs.displays import driver_auc
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -132,6 +133,26 @@ def test_signed_map_is_centred_on_zero():
     np.testing.assert_array_equal(picture[35, 20], (255 * middle).round())
 
 
+def test_a_steady_movie_keeps_its_grays_and_frames_the_driver():
+    frames = np.stack([np.full((8, 8), level) for level in (0.0, 10.0)])
+    frames[:, 0, 0] = (0, 20)
+    maps = np.broadcast_to(np.arange(64.0).reshape(8, 8), (2, 8, 8))
+    outline = np.zeros((8, 8), bool)
+    outline[2:5, 3:6] = True
+    plain = list(movie_frames(frames, maps, clim="global", steady=True))
+    zoom = LONG_SIDE // 8
+    for frame, picture in zip(frames, plain, strict=True):
+        expected = blend(frame, maps[0], (0, 20), (0, 63))
+        inner = picture[30 + 1 : 30 + 8 * zoom : zoom, 12 + 1 : 12 + 8 * zoom : zoom]
+        np.testing.assert_array_equal(inner, (255 * expected).round())
+    framed = next(movie_frames(frames, maps, clim="global", steady=True, outline=outline))
+    rows, columns = np.nonzero((framed != plain[0]).any(axis=2))
+    assert ((rows.min() - 30) / zoom, (rows.max() + 1 - 30) / zoom) == (2 - 2 / zoom, 5 + 2 / zoom)
+    assert (columns.min() - 12, columns.max() + 1 - 12) == (3 * zoom - 2, 6 * zoom + 2)
+    middle = framed[30 + 3 * zoom : 30 + 4 * zoom, 12 + 4 * zoom : 12 + 5 * zoom]
+    assert (middle == plain[0][30 + 3 * zoom : 30 + 4 * zoom, 12 + 4 * zoom : 12 + 5 * zoom]).all()
+
+
 def test_wrong_number_of_frames_is_refused_and_writes_nothing(tmp_path):
     frames, maps = example()
     with pytest.raises(InputError, match="5 frames"):
@@ -163,6 +184,12 @@ def test_still_pictures_have_their_numbers_beside_them(tmp_path):
     )  # fmt: skip
     with Image.open(path) as picture:
         assert picture.size[0] > 600
+    axis = Figure().subplots()
+    size = Known(200.0, "flag")
+    words = draw_size(axis, (10, 20), Scales(row_um=Known(100.0, "flag"), column_um=size))
+    assert words == "field 1 x 4 mm, bar 1 mm"
+    assert np.ptp(axis.lines[0].get_xdata()) == 5  # pixels of 0.2 mm
+    assert draw_size(axis, (10, 20), NO_SCALES) == ""
     table = np.genfromtxt(path.with_suffix(".csv"), delimiter=",", names=True)
     np.testing.assert_array_equal(table["attention"], images["attention"].ravel())
     np.testing.assert_array_equal(table["row"] * 5 + table["column"], table["pixel"])

@@ -10,7 +10,7 @@ from analysis.map_figures import draw_stills
 from common.files import write_json
 from helpers import FOLDER, call, run_script
 from runs import run_report
-from runs.run_report import write_run_report
+from runs.run_report import Page, write_run_report
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def write(run_dir, **options):
         "title": "A <run>", "data": "movie", "seconds": 3.25, "seed": 0, "scores": [score(0.9)],
         "planted_truth": score(0.9),
     }  # fmt: skip
-    return write_run_report(run_dir, **told | options).read_text()
+    return write_run_report(run_dir, Page(**told | options)).read_text()
 
 
 def test_page_holds_everything_and_needs_nothing(run_dir):
@@ -83,6 +83,17 @@ def test_page_holds_everything_and_needs_nothing(run_dir):
     assert summary["figures"][0]["path"] == "plots/maps.png"
     for figure in summary["figures"]:
         assert (run_dir / figure["path"]).is_file()
+
+
+def test_the_whole_record_is_shown_with_the_trained_network_alone(run_dir):
+    shutil.copy(run_dir / "plots" / "pred_10.png", run_dir / "plots" / "pred_final.png")
+    page = write(run_dir)
+    assert "Whole record, trained network" in page
+    assert "pred 5" not in page
+    assert "pred 10" not in page
+    assert (run_dir / "plots" / "pred_5.png").is_file()
+    figures = json.loads((run_dir / "summary.json").read_text())["figures"]
+    assert [f["path"] for f in figures if "pred_" in f["path"]] == ["plots/pred_final.png"]
 
 
 def test_onset_is_told_in_words(run_dir):

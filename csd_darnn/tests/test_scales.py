@@ -11,6 +11,7 @@ from analysis.onset import onset_map, write_onset
 from common.files import InputError
 from demo.synthetic import synthesise
 from helpers import SMALL, call, tiny_movie
+from inputs.film import open_film
 from inputs.movie_files import open_movie, write_tiff
 from inputs.reading import load_recording
 from inputs.resizing import resize_video
@@ -65,6 +66,24 @@ def test_imagej_units_of_length(tmp_path, unit, um):
     else:
         assert scales.column_um.value == pytest.approx(um, rel=1e-4)
         assert scales.row_um.value == pytest.approx(um, rel=1e-4)
+
+
+def test_a_run_says_what_its_clock_assumes_and_that_a_camera_stalled(tmp_path):
+    movie = np.random.default_rng(0).normal(100, 5, (60, 5, 6)).astype(np.float32)
+    movie[[20, 31]] = movie[[19, 30]]
+    path, times = tmp_path / "movie.npy", tmp_path / "times.txt"
+    np.save(path, movie)
+    np.savetxt(times, np.arange(60) * 0.1)
+    even = load_recording(path, given=RunSettings(frame_rate_hz=10)).scales
+    assert even.even_clock
+    assert "times of the frames unknown, taken as even: none lost (--frame_times)" in even.words()
+    assert even.words().count("2 frames repeat the one before (20, 31; --bad_frames auto") == 1
+    assert open_film(open_movie(path), RunSettings()).words().count("2 frames repeat") == 1
+    told = load_recording(path, given=RunSettings(frame_times=times, bad_frames="auto")).scales
+    assert not told.even_clock
+    assert "taken as even" not in told.words()
+    assert "repeat the one" not in told.words()
+    assert "taken as even" not in load_recording(path).scales.words()  # no clock, no speed in s
 
 
 def test_every_micro_sign_is_read():
@@ -295,7 +314,9 @@ def gif_of(path):
     ("unit", "factor"),
     [("nanometer", 1e-3), ("nanometers", 1e-3), ("micron", 1), ("Microns", 1), ("\u00b5m", 1),
      ("\u03bcm", 1), ("micrometers", 1), ("um.", 1), ("Millimetres", 1e3), ("(mm)", 1e3),
-     ("centimeters", 1e4), ("metres", 1e6), ("inches", 25400), ("Angstrom", 1e-4)],
+     ("centimeters", 1e4), ("metres", 1e6), ("inches", 25400), ("Angstrom", 1e-4),
+     ("km", 1e9), ("Kilometers", 1e9), ("um/pixel", 1), ("\u00b5m/px", 1), ("mm per pixel", 1e3),
+     ("micron / pixels", 1), ("[um/pix]", 1), ("nm/voxel", 1e-3)],
 )  # fmt: skip
 def test_usual_spellings_of_lengths(unit, factor):
     assert UM[plain_unit(unit)] == factor
@@ -305,14 +326,26 @@ def test_usual_spellings_of_lengths(unit, factor):
     ("unit", "factor"),
     [("hr", 3600), ("hrs", 3600), ("h", 3600), ("Hours", 3600), ("min.", 60), ("mins", 60),
      ("sec", 1), ("Seconds", 1), ("msec", 1e-3), ("msecs", 1e-3), ("milliseconds", 1e-3),
-     ("\u00b5s", 1e-6), ("usec", 1e-6), ("ns", 1e-9), ("days", 86400)],
+     ("\u00b5s", 1e-6), ("usec", 1e-6), ("ns", 1e-9), ("days", 86400),
+     ("s/frame", 1), ("ms per frame", 1e-3), ("sec/image", 1)],
 )  # fmt: skip
 def test_usual_spellings_of_times(unit, factor):
     assert SECONDS[plain_unit(unit)] == factor
 
 
 def test_what_is_no_unit_stays_none():
-    for unit in ("pixel", "frames", "u", "ss", "", "dpi"):
+    for unit in (
+        "pixel",
+        "frames",
+        "u",
+        "ss",
+        "",
+        "dpi",
+        "pixel/um",
+        "/px",
+        "per frame",
+        "frames/s",
+    ):
         assert plain_unit(unit) not in UM | SECONDS
 
 
