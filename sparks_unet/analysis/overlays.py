@@ -42,6 +42,11 @@ FOOTER = 50  # rows under a picture for time, scale bar, colours and speed
 SCALE_BARS_UM = (1, 2, 5, 10, 20, 50, 100)
 PLAY_FPS = 25
 GREY_LEVELS = 32  # of a GIF; fewer levels compress noise better
+# what each value of red, green and blue adds to the number of a colour, looked up for every pixel
+CHANNEL_CODES = [
+    (np.arange(256) // (256 // GREY_LEVELS) * GREY_LEVELS**power).astype(np.uint16)
+    for power in (2, 1, 0)
+]
 PALETTE = 128  # colours of a GIF
 
 
@@ -314,8 +319,10 @@ def _write_gif(path, pictures):
 
 def _colour_codes(picture):
     """Return (h, w) uint16 numbers of the colours of (h, w, 3), GREY_LEVELS to each channel."""
-    red, green, blue = np.moveaxis(picture.astype(np.uint16) // (256 // GREY_LEVELS), -1, 0)
-    return (red * GREY_LEVELS + green) * GREY_LEVELS + blue
+    codes = CHANNEL_CODES[0][picture[..., 0]]
+    codes += CHANNEL_CODES[1][picture[..., 1]]
+    codes += CHANNEL_CODES[2][picture[..., 2]]
+    return codes
 
 
 def _code_colours(codes):

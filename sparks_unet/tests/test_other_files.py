@@ -324,3 +324,18 @@ def test_a_vendors_file_names_the_package(tmp_path):
         InputError, match=r"a\.nd2: .*(requirements-vendors|cannot be read|no reader)"
     ):
         read_movie(path)
+
+
+def test_a_czi_file_of_zeiss_is_read(tmp_path):
+    czi = pytest.importorskip("pylibCZIrw.czi", reason="requirements-vendors.txt")
+    movie = np.random.default_rng(0).integers(90, 4000, (7, 12, 20)).astype(np.uint16)
+    with czi.create_czi(str(tmp_path / "a.czi")) as out:
+        for t, frame in enumerate(movie):
+            out.write(data=frame[..., None], plane={"T": t, "C": 0, "Z": 0})
+        out.write_metadata("a", scale_x=0.2e-6, scale_y=0.3e-6)
+    read = read_movie(tmp_path / "a.czi", Given(None, 6.8))
+    np.testing.assert_array_equal(read.data, movie)
+    scale = read.calibration
+    assert (scale.pixel_x_um, scale.pixel_y_um) == pytest.approx((0.2, 0.3))
+    assert (scale.pixel_origin, scale.frame_ms) == ("file: .czi pixel size", 6.8)
+    assert read_movie(tmp_path / "a.czi").calibration.frame_ms is None  # the file does not say it
