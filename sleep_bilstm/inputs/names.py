@@ -81,6 +81,12 @@ def animals_named(held: Iterable[Named], mice: Sequence[str]) -> dict[str, set[t
     return found
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return names as text, the first ``most`` of them and a count."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def of_animals(held: Sequence, mice: Sequence[str], where: Path, of: str = "") -> list:
     """Return what of ``held`` (each with date and mouse) belongs to ``mice``, see animals_named.
 
@@ -92,10 +98,10 @@ def of_animals(held: Sequence, mice: Sequence[str], where: Path, of: str = "") -
     named = animals_named(held, mice)
     absent = [mouse for mouse, animals in named.items() if not animals]
     if absent:
-        there = sorted({one.date for one in held} | {one.mouse for one in held})
+        there = sorted({f"{one.date}-{one.mouse}" for one in held})
         raise InputError(
-            f"{where}: mouse {', '.join(absent)}{of} has no epochs there; found the dates and tags "
-            f"{', '.join(there)}"
+            f"{where}: mouse {some(absent)}{of} has no epochs there; found {some(there)}"
+            + ("; name your own mice in a --split_file, see mouse_split.json" if of else "")
         )
     wanted = set().union(*named.values()) if named else set()
     return [one for one in held if (one.date, one.mouse) in wanted]

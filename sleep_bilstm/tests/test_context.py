@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.files import InputError
+import context_study
+from common.files import DATA_DIR, RESULTS_DIR, InputError
+from demo.context_study import shuffled
 from main import main
 from network.context import windows
 from runs.context import fit_context, load_context, save_context
@@ -98,3 +100,35 @@ def test_run_with_context(trained, tiny_flags, tfrecords, recordings, tmp_path, 
     # Recordings hold artifacts as well, which are neighbours of others there: few rows differ.
     close = np.isclose(same["p_wake_x"], same["p_wake_y"], atol=1e-5)
     assert close.mean() > 0.5
+
+
+def test_shuffled_order_deals_epochs_out_within_each_mouse():
+    keys = [("d", mouse, run, e) for mouse in "ab" for run in (1, 2) for e in range(20)]
+    mixed = shuffled(keys, np.random.default_rng(0))
+    assert sorted(mixed) == keys
+    assert [key[1] for key in mixed] == [key[1] for key in keys]
+    assert sum(a == b for a, b in zip(keys, mixed, strict=True)) < 10
+
+
+@pytest.mark.slow
+def test_context_study(tmp_path):
+    """The second call finds the seed done; another number of mice is another study."""
+    run = "pytest_context"
+    flags = ["--seeds", "5", "--train", "2", "--val", "1", "--test", "1", "--no-cost"]
+    flags += ["--run", run]
+    out = RESULTS_DIR / run
+    try:
+        for _ in range(2):
+            context_study.main([*flags, "--minutes", "5"])
+        table = pd.read_csv(out / "context.csv")
+        assert len(table) == 6
+        assert table["states_from"].is_unique
+        assert table["epochs"].nunique() == 1
+        assert table["kappa"].between(-1, 1).all()
+        mean = pd.read_csv(out / "mean.csv")
+        np.testing.assert_allclose(mean["kappa"], table["kappa"])
+        with pytest.raises(SystemExit):
+            context_study.main([*flags, "--minutes", "6"])
+    finally:
+        for folder in (out, DATA_DIR / run):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -89,8 +89,11 @@ def test_mice_are_named_by_date_tag_or_both(tmp_path):
     assert of_mice(held, ["200128"], tmp_path) == held[1:]
     assert of_mice(held, ["L2"], tmp_path) == held[:2]
     assert of_mice(held, ["200128-M5", "200127"], tmp_path) == [held[0], held[2]]
-    with pytest.raises(InputError, match="mouse M6 of the split has no epochs there"):
-        of_mice(held, ["M6"], tmp_path)
+    with pytest.raises(InputError, match="2 more of the split has no epochs there") as fault:
+        of_mice(held, ["M6", *"abcdef"], tmp_path)
+    said = str(fault.value)
+    assert "mouse M6, a, b, c, d and 2 more of" in said
+    assert "found 200127-L2, 200128-L2, 200128-M5; name your own mice in a --split_file" in said
     with pytest.raises(InputError, match="is a date code and a tag as well"):
         of_mice([*held, record("200204", "200127")], ["200127"], tmp_path)
 

@@ -24,6 +24,7 @@ SHORT = {  # script and a part of its command -> flags that make it short
     "check_data.py": "",
     "create_tfrecords.py": "",
     "benchmark.py": "--only reading",
+    "context_study.py": "--seeds 5 --train 2 --val 1 --test 1 --minutes 5 --no-cost",
 }
 MISSES_TARGETS = ("main.py --demo",)  # one pass cannot find what is planted: exit code 1
 ELSEWHERE = {  # commands that are not run here, and why
