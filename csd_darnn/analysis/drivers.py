@@ -30,13 +30,16 @@ from inputs.windows import WindowRule
 FOLDS = 5  # parts of the rows; each is predicted from the other four
 SHIFTS = 1000  # shifted records, where the record is long enough
 ROUNDS = 3  # the field of each leaves out what the one before found
-SUSPECT = 0.05  # q-value up to which a candidate is left out of the field
+SUSPECT = 0.05  # error rate at which what is found is left out of the field
 GUARD_WINDOWS = 5  # windows that a shift is at least long
 LEAST_FIELD = 20  # series that make a field with a middle of its own
 CHUNK_VALUES = 20_000_000  # candidates x shifts worked on at once
 DRIFT_WINDOWS = 20  # windows in half the shortest period that counts as drift
 ROWS_A_PRESENT = 20  # rows for every series of the present that is taken off
 MOST_PRESENT = 200  # of them; the strongest components stand for more candidates
+# Of what is left unexplained: smaller gains lie within what an incomplete description of the field
+# leaves to every block, which no shift of time can tell from a driver.
+LEAST_GAIN = 0.01
 MARGIN = 3.0  # standard errors of a share of shifted records that are added to it
 HIGH = 0.9  # quantile of a candidate's shifts that is one unit above their median
 
@@ -53,7 +56,7 @@ class Drivers:
             rate of all candidates up to this one.
         by_lag: (L, K) gain at every lag.
         lags: (L,) frames.
-        n_shifts: S; no chance below 1 / (1 + S) is told.
+        least_q: no q below is told: that of gains above all in shifted records.
     """
 
     gain: np.ndarray
@@ -62,7 +65,11 @@ class Drivers:
     q: np.ndarray
     by_lag: np.ndarray
     lags: np.ndarray
-    n_shifts: int = SHIFTS
+    least_q: float = 0.0
+
+    def found(self, error_rate: float) -> np.ndarray:
+        """Return (K,) bool, candidates with a q of at most ``error_rate`` and gain enough."""
+        return (self.q <= error_rate) & (self.gain >= LEAST_GAIN)
 
 
 def lagged(values: np.ndarray, lags: Sequence[int], first: int) -> np.ndarray:
@@ -179,7 +186,8 @@ def find_drivers(
     for _ in range(ROUNDS):
         basis = np.linalg.qr(shared_past(data, target, near, field, rule, present))[0]
         drivers = test_series(series, data.targs[:, target], basis, rule, seed)
-        suspects = [block for block, q in zip(blocks, drivers.q, strict=True) if q <= SUSPECT]
+        found = drivers.found(SUSPECT)
+        suspects = [block for block, hit in zip(blocks, found, strict=True) if hit]
         kept = near == 0
         kept[np.concatenate([[], *suspects]).astype(int)] = False
         if (kept == field).all() or kept.sum() < LEAST_FIELD:
@@ -217,7 +225,13 @@ def test_series(
     apart = max(1, min(len(shifts), len(y) // len(lags)))
     p, q = chances(best[:, 0], best[:, 1:], apart)
     lag = lags[by_lag.argmax(axis=0)]
-    return Drivers(by_lag.max(axis=0), lag, p, q, by_lag, lags, len(shifts))
+    least_q = float(with_margin(1 / (1 + len(shifts)), apart))
+    return Drivers(by_lag.max(axis=0), lag, p, q, by_lag, lags, least_q)
+
+
+def with_margin(share: np.ndarray | float, apart: int) -> np.ndarray | float:
+    """Return shares of shifted records, ``apart`` of them unlike, with MARGIN standard errors."""
+    return np.minimum(1, share + MARGIN * np.sqrt(share * (1 - share) / apart))
 
 
 def chances(own: np.ndarray, shifted: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,5 +251,4 @@ def chances(own: np.ndarray, shifted: np.ndarray, apart: int) -> tuple[np.ndarra
     unit = np.maximum(np.quantile(shifted, HIGH, axis=1) - middle, 1e-12)
     best = np.sort(((shifted - middle[:, None]) / unit[:, None]).max(axis=0))  # (S,)
     above = len(best) - np.searchsorted(best, (own - middle) / unit)
-    share = (1 + above) / (1 + len(best))
-    return alone, np.minimum(1, share + MARGIN * np.sqrt(share * (1 - share) / apart))
+    return alone, with_margin((1 + above) / (1 + len(best)), apart)

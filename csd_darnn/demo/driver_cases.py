@@ -13,7 +13,7 @@ from inputs.windows import WindowRule
 from runs.drivers import near_target, shared_radius
 from settings import DemoMovie, RunSettings
 
-FIRST_SEED = 700  # of the table; the search was chosen on seeds 100 to 184 and 600 to 619
+FIRST_SEED = 800  # of the table; the search was chosen on others, from 100 to 184 and 600 to 719
 SUPPORT = 0.01  # share of the driver's height down to which a blurred patch counts as driver
 
 
@@ -64,7 +64,7 @@ def driver_row(kind: str, options: dict, seeds: range, error_rate: float) -> dic
         case = recorded(seed, **options)
         planted = case.planted & options.get("driver", True)
         drivers = find_drivers(case.data, case.blocks, WindowRule(10), near=case.near, seed=seed)
-        hit = drivers.q <= error_rate
+        hit = drivers.found(error_rate)
         counts["with_any"] += int(hit.any())
         counts["with_false"] += int((hit & ~planted).any())
         shares.append(float((hit & ~planted).sum() / max(1, hit.sum())))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.drivers import Drivers, find_drivers
+from analysis.drivers import LEAST_GAIN, Drivers, find_drivers
 from analysis.heatmap import to_image
 from analysis.importance import pixel_blocks
 from analysis.map_figures import draw_bars, draw_stills
@@ -19,7 +19,7 @@ from inputs.custom_types import TrainData
 from inputs.prepare import Prepared
 from settings import RunSettings
 
-MEASURED = "planted movies: see README"
+MEASURED = "in 40 planted movies without a driver none was found, in 40 with one all were"  # README
 NEAR_PIXELS = 3.0  # pixels around the target that are no candidates, more in a blurred movie
 COLUMNS = ("target", "candidate", "row_first", "row_last", "column_first", "column_last",
            "n_series", "gain", "lag_frames", "lag_s", "p", "q", "discovered")  # fmt: skip
@@ -74,7 +74,7 @@ def show_drivers(
             continue
         told = driver_rows(prepared, str(label), blocks, drivers, settings.error_rate, rate)
         rows += told
-        sentences.append(sentence(told, words, settings.error_rate, drivers.n_shifts, rate))
+        sentences.append(sentence(told, words, settings.error_rate, drivers.least_q, rate))
         path = run_dir / "plots" / (f"drivers_{label}.png" if position else "drivers.png")
         draw_drivers(prepared, path, blocks, drivers, settings.error_rate, outline)
     write_rows(run_dir / "drivers.csv", rows, COLUMNS)
@@ -91,14 +91,14 @@ def driver_rows(
 ) -> list[dict]:
     """Return one row a candidate, the surest first; cells of what is unknown are empty."""
     shape, pixels = prepared.recording.shape, prepared.feature_pixels
-    rows = []
+    rows, found = [], drivers.found(error_rate)
     for number in np.lexsort((-drivers.gain, drivers.q)):
         block, lag = blocks[number], int(drivers.lag[number])
         row = dict.fromkeys(COLUMNS, "") | {
             "target": label, "candidate": int(number), "n_series": len(block),
             "gain": float(drivers.gain[number]), "lag_frames": lag,
             "lag_s": lag / rate_hz if rate_hz else "", "p": float(drivers.p[number]),
-            "q": float(drivers.q[number]), "discovered": bool(drivers.q[number] <= error_rate),
+            "q": float(drivers.q[number]), "discovered": bool(found[number]),
         }  # fmt: skip
         if shape is None:
             row["candidate"] = prepared.recording.columns[prepared.features[block[0]]]
@@ -111,7 +111,7 @@ def driver_rows(
 
 
 def sentence(
-    rows: list[dict], words: str, error_rate: float, n_shifts: int, rate_hz: float | None
+    rows: list[dict], words: str, error_rate: float, least_q: float, rate_hz: float | None
 ) -> str:
     """Return what the search found for one target, which ``words`` name."""
     hits = [row for row in rows if row["discovered"]]
@@ -120,9 +120,11 @@ def sentence(
     if not hits:
         told = f"no driver found where {asked} (smallest q {rows[0]['q']:.2g} of {len(rows)}"
         told += f" candidates; {MEASURED})."
-        if error_rate * (1 + n_shifts) < 1:
-            told += (f" That is no evidence against one: {n_shifts} shifted records tell no chance"
-                     f" below {1 / (1 + n_shifts):.1g}; take a larger --error_rate.")  # fmt: skip
+        if error_rate < least_q:
+            told += (
+                f" That is no evidence against one: a record of this length tells no q below"
+                f" {least_q:.2g}; take a longer one or a larger --error_rate."
+            )
         return head + told
     best = hits[0]
     place = f"series {best['candidate']}"
@@ -132,8 +134,8 @@ def sentence(
     lag = f"{best['lag_frames']} frames" + (f" ({best['lag_s']:.3g} s)" if rate_hz else "")
     return head + (
         f"{len(hits)} of {len(rows)} candidates hold something about it that its own past and the"
-        f" field do not, where {asked} ({MEASURED}); the surest is {place}, {lag} before (q"
-        f" {best['q']:.2g})."
+        f" field do not (each at least {100 * LEAST_GAIN:g} % of what is left unexplained), where"
+        f" {asked} ({MEASURED}); the surest is {place}, {lag} before (q {best['q']:.2g})."
     )
 
 
@@ -146,10 +148,10 @@ def draw_drivers(
     outline: np.ndarray | None,
 ) -> None:
     """Draw q, lag of the discovered candidates, and gain: images, or bars for named series."""
-    hit = drivers.q <= error_rate
+    hit = drivers.found(error_rate)
     values = {
         "q (chance of any as high)": drivers.q,
-        f"lag in frames, q <= {error_rate:g}": np.where(hit, drivers.lag, np.nan),
+        f"lag in frames where q <= {error_rate:g}": np.where(hit, drivers.lag, np.nan),
         "gain (share of what is left unexplained)": drivers.gain,
     }
     spread = {}

@@ -25,10 +25,11 @@ def test_benchmark_runs_and_agrees_with_its_baseline(tmp_path):
     assert all(row["ours_s"] > 0 for row in rows)
 
 
-def test_the_table_of_the_search_counts_what_is_found_and_what_is_false():
+def test_the_table_of_the_search_counts_what_is_found_and_what_is_false(monkeypatch):
     row = driver_row("driver", {}, range(30, 31), 0.05)
     assert (row["found"], row["right_lag"], row["with_false"], row["rate"]) == (1, 1, 0, 0.0)
     assert row["text"].startswith("driver found in 1, lag right in 1; a false block in 0")
+    monkeypatch.setattr("analysis.drivers.LEAST_GAIN", -1.0)
     none = driver_row("no driver", {"driver": False}, range(30, 31), 1.0)  # q <= 1: all are found
     assert (none["with_any"], none["with_false"], none["found"], none["rate"]) == (1, 1, 0, 1.0)
 

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 import main
 from analysis.drivers import (
+    Drivers,
     chances,
     find_drivers,
     held_out_gain,
@@ -36,6 +37,13 @@ def test_chances_of_known_gains():
     np.testing.assert_allclose(together, share + 3 * np.sqrt(share * (1 - share) / 400))
 
 
+def test_what_is_found_is_sure_and_large_enough():
+    q, gain = np.array([0.01, 0.05, 0.06, 0.01]), np.array([0.02, 0.01, 0.3, 0.0099])
+    drivers = Drivers(gain, np.full(4, 3), q, q, np.tile(gain, (2, 1)), np.array([2, 3]))
+    assert drivers.found(0.05).tolist() == [True, True, False, False]
+    assert drivers.found(0.1).tolist() == [True, True, True, False]
+
+
 def test_a_held_out_gain_is_the_share_that_the_series_explains():
     random = np.random.default_rng(0)
     x, noise = random.normal(size=(2, 4000, 1)).astype(np.float32)
@@ -48,7 +56,7 @@ def test_a_held_out_gain_is_the_share_that_the_series_explains():
 def test_the_planted_driver_is_found_with_its_lag(seed, blur):
     case = recorded(seed, blur=blur)
     drivers = find_drivers(case.data, case.blocks, RULE, near=case.near, seed=seed)
-    hit = drivers.q <= 0.05
+    hit = drivers.found(0.05)
     surest = np.lexsort((-drivers.gain, drivers.q))[0]
     assert case.planted[surest]
     assert abs(drivers.lag[surest] - 3) <= 1
@@ -61,7 +69,7 @@ def test_chances_are_even_where_nothing_drives():
         case = recorded(seed, driver=False, blur=1.5 * (seed % 2))
         drivers = find_drivers(case.data, case.blocks, RULE, near=case.near, seed=seed)
         alone.append(np.mean(drivers.p))
-        discovered += (drivers.q <= 0.05).any()
+        discovered += drivers.found(0.05).any()
     assert 0.35 < np.mean(alone) < 0.65
     assert discovered <= 1  # one in twenty is what the rate promises
 
@@ -73,7 +81,7 @@ def test_a_lag_of_named_series_and_a_record_too_short():
     data = TrainData(feats, target[:, None].astype(np.float32))
     blocks = [np.array([series]) for series in range(6)]
     drivers = find_drivers(data, blocks, RULE)
-    assert np.flatnonzero(drivers.q <= 0.05).tolist() == [2]
+    assert np.flatnonzero(drivers.found(0.05)).tolist() == [2]
     assert drivers.lag[2] == 5
     assert find_drivers(TrainData(*(part[:150] for part in data)), blocks, RULE) is None
 
@@ -110,15 +118,16 @@ def test_a_lone_driver_among_many_is_seen_with_its_lag():
     target[3:] += feats[:-3, 7]
     blocks = [np.array([series]) for series in range(400)]
     drivers = find_drivers(TrainData(feats, target[:, None]), blocks, RULE)
-    assert np.flatnonzero(drivers.q <= 0.05).tolist() == [7]
+    assert np.flatnonzero(drivers.found(0.05)).tolist() == [7]
     assert drivers.lag[7] == 3
     rows = [
         {"target": "goal", "row_first": "", "q": q, "discovered": False} for q in np.sort(drivers.q)
     ]
-    told = sentence(rows, "row 3, column 4", 0.0001, drivers.n_shifts, None)
+    told = sentence(rows, "row 3, column 4", 0.0001, drivers.least_q, None)
     assert told.startswith("Target row 3, column 4: no driver found where at most 0.01 % of")
-    assert "1000 shifted records tell no chance below 0.001; take a larger --error_rate" in told
-    assert "no evidence" not in sentence(rows, "goal", 0.05, drivers.n_shifts, None)
+    assert drivers.least_q == pytest.approx(1 / 1001 + 3 * np.sqrt(1000 / 1001**2 / 132))
+    assert "tells no q below 0.0092; take a longer one or a larger --error_rate" in told
+    assert "no evidence" not in sentence(rows, "goal", 0.05, drivers.least_q, None)
 
 
 def test_light_reaches_as_far_as_a_movie_is_blurred():
