@@ -6,7 +6,7 @@ Films one synthetic population twice, at one depth and frame rate and at 12 to 2
 frames/s (``demo/geometry.py``), and measures how well its motion numbers tell failure (--networks:
 and the demo's network) with the flow in cm/s at a fixed rate and in pixels per frame, as published.
 Makes its data in a temporary folder, writes results/rvf_twostream/geometry/geometry.csv, a row per
-way to measure, and prints it. 200 patients take some 10 minutes of one core, networks 2 each.
+way to measure, and prints it. 200 patients take some 7 minutes of one core, networks 2 each.
 """
 
 import sys

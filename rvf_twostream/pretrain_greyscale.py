@@ -40,7 +40,11 @@ def main(argv=None):
     from network.start import device_note, start_tensorflow
 
     strategy = start_tensorflow(
-        seed=args.seed, device=args.device, gpus=args.gpus, precision=args.precision
+        seed=args.seed,
+        device=args.device,
+        gpus=args.gpus,
+        precision=args.precision,
+        cluster=True,
     )
     print(device_note(strategy, args.device))
     from runs.pretrain import train_stream

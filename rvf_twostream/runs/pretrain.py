@@ -33,8 +33,9 @@ from inputs.utils import list_stems, load_movie
 from network.CLR_callback import CosineAnnealing
 from network.model_zoo import make_optimizer, single_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run, clear_left, state_folder
-from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
+from network.start import is_chief
+from runs.run_folder import Run, clear_left, state_folder, written_by
+from runs.training import check_shares, l2_penalty, make_forward, make_train_step, train_epoch
 from settings import Settings
 
 FOLDERS = {"grey": "norm1", "of": "norm_OF"}
@@ -286,9 +287,13 @@ def run_epochs(
 
 def train_stream(args: Settings, stream: str, strategy: tf.distribute.Strategy) -> None:
     """Train one stream, keeping the epoch that is best on validation."""
-    with writing(state_folder(args.ckptdir, args.model_prefix)):
-        clear_left(args.ckptdir, args.model_prefix)
-        _train_stream(args, stream, strategy)
+    check_shares(args.batch_size, strategy)
+    name = args.model_prefix
+    with written_by(is_chief(strategy), args.ckptdir, name) as folder:
+        args = Settings(**{**vars(args), "ckptdir": folder})
+        with writing(state_folder(folder, name)):
+            clear_left(folder, name)
+            _train_stream(args, stream, strategy)
 
 
 def _train_stream(args, stream, strategy):
@@ -318,6 +323,8 @@ def _train_stream(args, stream, strategy):
         "versions": {"keras": keras.__version__},
     }
     run_epochs(args, run, parts, data, info, strategy)
+    if not is_chief(strategy):
+        return
     figure = draw_curves(run, args)
     run.finish({})  # last: a run killed before it is taken up again, and draws
     best = run.state["best"]

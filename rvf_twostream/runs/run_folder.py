@@ -12,8 +12,12 @@ The state lies inside ``last.weights.h5`` too: both then change in one atomic mo
 between the two files loses nothing. Only "complete" is read from ``state.json``.
 """
 
+import contextlib
 import datetime
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -38,6 +42,27 @@ def state_folder(ckptdir: str | Path, name: str) -> Path:
 def clear_left(ckptdir: str | Path, name: str) -> None:
     """Remove what killed trainings of this name left in ``ckptdir``; for its one writer."""
     remove_left(ckptdir, starts=(f"{name}_", f"{name}."))
+
+
+@contextlib.contextmanager
+def written_by(chief: bool, ckptdir: str | Path, name: str) -> Iterator[Path]:
+    """Yield the folder in which this process of a training keeps its run.
+
+    Only the chief of several workers writes into ``ckptdir``. The others begin with a copy of the
+    run, which changes only when all of them have ended an epoch, and throw their own away.
+    """
+    ckptdir = Path(ckptdir)
+    if chief:
+        yield ckptdir
+        return
+    with tempfile.TemporaryDirectory() as own:
+        best, state = ckptdir / f"{name}{SUFFIX}", state_folder(ckptdir, name)
+        for path in (best, info_path(best), state / f"last{SUFFIX}", state / "state.json"):
+            if path.exists():
+                copy = Path(own) / path.relative_to(ckptdir)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copy(path, copy)
+        yield Path(own)
 
 
 class Run:

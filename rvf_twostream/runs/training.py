@@ -74,6 +74,16 @@ def one_trace(function: Callable, n_calls: int | None = None) -> Callable:
     return call
 
 
+def check_shares(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Raise InputError when several workers cannot share a batch evenly."""
+    n_replicas = strategy.num_replicas_in_sync
+    if strategy.cluster_resolver is not None and batch_size % n_replicas:
+        raise InputError(
+            f"--batch_size {batch_size}: {n_replicas} replicas of TF_CONFIG's workers cannot share "
+            "it evenly; give a multiple"
+        )
+
+
 def make_train_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
@@ -86,10 +96,12 @@ def make_train_step(
 
     Args:
         sample_loss, n_real: as in ``total_loss``.
-        strategy: the batch is split over its replicas.
+        strategy: the batch is split over its replicas, of this process and of other workers;
+            each reads the whole batch and takes its part.
         n_steps: updates of the whole run, resumed or not; few of them are not worth a trace.
     """
     n_replicas = strategy.num_replicas_in_sync
+    n_local = len(strategy.extended.worker_devices) if n_replicas > 1 else 1
 
     def replica_step(x, y, weight, n_real):
         with tf.GradientTape() as tape:
@@ -99,12 +111,18 @@ def make_train_step(
             scaled = optimizer.scale_loss(loss)
         variables = model.trainable_variables
         optimizer.apply(tape.gradient(scaled, variables), variables)
+        if n_replicas > n_local:  # other workers hold the rest of the batch
+            context = tf.distribute.get_replica_context()
+            loss = context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+            outputs = context.all_gather(outputs, axis=0)
         return loss, outputs
 
     def update(x, y, weight, n_real):
         losses, outputs = strategy.run(replica_step, args=(x, y, weight, n_real))
         losses = strategy.experimental_local_results(losses)
         outputs = strategy.experimental_local_results(outputs)
+        if n_replicas > n_local:
+            return losses[0], outputs[0]
         return tf.add_n(losses), tf.concat(outputs, axis=0)
 
     step = one_trace(update, n_steps if n_replicas == 1 else None)

@@ -30,8 +30,9 @@ from network.checkpoints import load_weights
 from network.CLR_callback import CosineAnnealing, CyclicLR
 from network.model_zoo import make_optimizer, two_stream
 from network.published_weights import load_trunk
-from runs.run_folder import Run, clear_left, state_folder
-from runs.training import l2_penalty, make_forward, make_train_step, train_epoch
+from network.start import is_chief
+from runs.run_folder import Run, clear_left, state_folder, written_by
+from runs.training import check_shares, l2_penalty, make_forward, make_train_step, train_epoch
 from settings import MONITORS, PREDICTION, Settings
 
 
@@ -270,10 +271,13 @@ def run_epochs(
 
 def train(args: Settings, strategy: tf.distribute.Strategy) -> None:
     """Train, select the best epoch on validation, evaluate the test set once at the end."""
+    check_shares(args.batch_size, strategy)
     name = f"{args.model_prefix}{args.splitnum}"
-    with writing(state_folder(args.ckptdir, name)):  # two trainings would mix their weights
-        clear_left(args.ckptdir, name)
-        _train(args, name, strategy)
+    with written_by(is_chief(strategy), args.ckptdir, name) as folder:
+        args = Settings(**{**vars(args), "ckptdir": folder})
+        with writing(state_folder(folder, name)):  # two trainings would mix their weights
+            clear_left(folder, name)
+            _train(args, name, strategy)
 
 
 def _train(args, name, strategy):
@@ -311,6 +315,8 @@ def _train(args, name, strategy):
             libraries=("tensorflow", "keras", "numpy"),
         )
     forward = run_epochs(args, run, parts, data, movies, info, strategy)
+    if not is_chief(strategy):
+        return
     model = parts[0]
     best = run.state["best"]
     load_weights(model, run.weights)
