@@ -7,7 +7,7 @@ is refused in one line and ``key=no`` means false, as in a YAML file.
 from dataclasses import dataclass, field
 from typing import Any
 
-SETS = ("tiny", "small", "full", "scenes", "published")  # synthetic stimuli: 9, 57, 146, 297; 119
+SETS = ("tiny", "small", "full", "scenes", "published")  # synthetic stimuli: 9, 57, 146, 537; 119
 TEMPORAL = ("auto", "recursive", "chunk", "fft", "conv")
 # {key: (least, most, whether the ends themselves are allowed)}; None is no bound
 RANGES = {

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 
 from common.files import RESULTS_DIR, Parser, one_line_faults, seed_number
 
-EPOCHS = 4  # of the student and of its control
+EPOCHS = 8  # of the student and of its control
 
 
 def parse(argv):

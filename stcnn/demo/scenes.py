@@ -16,7 +16,8 @@ OBJECTS = (3, 7)  # fewest and most, per scene
 EXTENT_DEG = (2.0, 45.0)  # widths and heights, drawn evenly by their logarithm
 SPEED_DEG_S = (20.0, 200.0)
 LASTS_S = (0.3, 1.2)
-SPREAD_DEG = 10.0  # sd of where objects are centred, in both directions
+SPREAD_DEG = 10.0  # sd of where objects are centred, in both directions,
+GROWS_SPREAD_DEG = 4.0  # and of those that grow: looming cells answer none far from their middle
 KINDS = ("rectangle", "grows", "shrinks", "flashes", "grating")
 SHARES = (0.3, 0.3, 0.1, 0.1, 0.2)
 DARK_SHARE = 0.85
@@ -52,7 +53,8 @@ def _object(display, generator, n):
     kind = generator.choice(KINDS, p=SHARES)
     extents = np.exp(generator.uniform(*np.log(EXTENT_DEG), 2)) / px
     speed = np.exp(generator.uniform(*np.log(SPEED_DEG_S))) / px / rate  # pixels a frame
-    middle = np.array(display.centre) + generator.normal(0.0, SPREAD_DEG / px, 2)
+    spread = GROWS_SPREAD_DEG if kind == "grows" else SPREAD_DEG
+    middle = np.array(display.centre) + generator.normal(0.0, spread / px, 2)
     time = np.arange(n)
     if kind in ("grows", "shrinks"):
         diameter = np.minimum(speed * time, extents.max())

@@ -43,7 +43,7 @@ N_TRIALS = 3
 SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
 GAIN_MU, GAIN_SIGMA = -0.35, 0.35  # of the log-normal neuron gain
 PUBLISHED = ("size_tuning", "looming", "grating", "rf_map")  # families of known numbers
-N_SCENES, SCENE_SEED = 240, 0
+N_SCENES, SCENE_SEED = 480, 0
 SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0)
 
 
@@ -147,6 +147,7 @@ def make_synthetic(
     teacher: str | Path = "analytic",
     config: Path | None = None,
     shift_deg: float = SHIFT_DEG,
+    peak: float | None = None,
 ) -> Path:
     """Write the data set below ``out``; an older set there is replaced only when it was made by us.
 
@@ -160,6 +161,9 @@ def make_synthetic(
         teacher: analytic, or the path of a checkpoint that gives the responses.
         config: config.json of the checkpoint, default beside it.
         shift_deg: receptive fields are off centre by up to this much in both directions.
+        peak: dF/F to which a checkpoint's calcium is scaled, type by type: that of the strongest
+            stimulus in the middle, before the neuron's gain. None leaves it as it is; analytic
+            responses have 1.
     """
     if stimuli not in SETS:
         raise InputError(f"stimuli={stimuli}: expected one of {', '.join(SETS)}")
@@ -176,7 +180,8 @@ def make_synthetic(
     # A folder of its own: the jobs of a sweep may make the set at the same time.
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
     try:
-        _write_set(building, seed, hz, px, neurons, stimuli, str(teacher), config, shift_deg)
+        size = {"neurons": neurons, "shift_deg": shift_deg, "peak": peak}
+        _write_set(building, seed, hz, px, stimuli, str(teacher), config, **size)
         building.chmod(0o755)
         if replaces:
             shutil.rmtree(out)
@@ -197,7 +202,7 @@ def remove_unfinished(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_set(out, seed, hz, px, neurons, which, teacher, config, shift_deg):
+def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg, peak):
     shown = synthetic_stimuli(which, rate_hz=hz, size=(px, px))
     generator = np.random.default_rng(seed)
     n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
@@ -227,7 +232,8 @@ def _write_set(out, seed, hz, px, neurons, which, teacher, config, shift_deg):
         middle = GAIN_MU if teacher == "analytic" else 0.0
         gains = np.exp(generator.normal(middle, GAIN_SIGMA, neurons))
         centred = respond(padded, kind)  # (stimuli, frames), the grey before onset included
-        best = centred.max() if teacher == "analytic" else 1.0
+        wanted = 1.0 if teacher == "analytic" else peak
+        best = centred.max() / wanted if wanted else 1.0
         session = {f"vstim_{s.barcode}": {"t_axis": t_axis, "Hz": hz, "neuron": {}} for s in shown}
         record = truth["types"][kind] = {
             "centred_peak": {

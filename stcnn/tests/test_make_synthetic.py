@@ -98,6 +98,25 @@ def test_a_checkpoint_can_be_the_teacher(here, tiny_run, tmp_path):
     assert list(truth["types"]) == ["lc11", "lc12", "lplc2"]
 
 
+def test_the_grey_before_onset_is_the_teachers_own(tiny_run, tmp_path):
+    """A network's calcium on grey is not 0: without it the recordings would begin with a step."""
+    sets = {}
+    for peak in (None, 2.0):
+        options = {"stimuli": "tiny", "neurons": 1, "teacher": tiny_run, "peak": peak}
+        out = make_synthetic(tmp_path / f"set {peak}", shift_deg=0.0, **options)
+        truth = json.loads((out / "truth.json").read_text())["types"]["lc11"]
+        session = read_recordings(out / "ca_traces")["lc11"]["synthetic.pt"]
+        sets[peak] = truth, session[900]["neuron"][2019010101]["traces"].mean(0)
+    truth, grey = sets[None]
+    before, after = float(grey[:25].mean()), float(grey[35:60].mean())  # onset at 30
+    assert before > 0.08  # 0 before the mend
+    assert abs(before - after) < 0.05
+    truth, _ = sets[2.0]
+    assert max(truth["centred_peak"].values()) == pytest.approx(2.0)
+    neuron = truth["neurons"]["2019010101"]
+    assert max(neuron["peak"].values()) == pytest.approx(2.0 * neuron["gain"], rel=1e-5)
+
+
 def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_alone(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
