@@ -79,6 +79,7 @@ def draw_stills(
         ticks = values if values.size == 1 else None  # one value: no made-up range around it
         bar = figure.colorbar(drawn, ax=axis, shrink=0.9, ticks=ticks)
         bar.outline.set_visible(False)
+        bar.formatter.set_powerlimits((-2, 4))  # long numbers would reach into the next map
         if name in BAR_LABELS:
             bar.set_label(BAR_LABELS[name], fontsize=8)
     words = draw_size(axes[0], shape, scales)

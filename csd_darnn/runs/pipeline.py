@@ -246,7 +246,11 @@ def train_and_predict(
     predict_stage(prepared, settings, run_dir, net, progress.permutation)
     if settings.save_plots:
         draw_record(
-            prepared, net, progress.permutation, run_dir / "plots" / "pred_final.png", "Trained"
+            prepared,
+            net,
+            progress.permutation,
+            run_dir / "plots" / "pred_final.png",
+            "Trained network",
         )
 
 
