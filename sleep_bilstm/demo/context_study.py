@@ -32,7 +32,7 @@ from network.forward import states_of
 from network.model_attention_bilstm import Architecture, build
 from runs.context import cached, fit_context, load_context, ordered
 from runs.setup import choose_device, fit_split, load_split
-from settings import Settings, resolve
+from settings import FRAME_CHUNK, Settings, resolve
 
 DOWNSAMPLE = 4  # block average of 16 x 16 pixels: activity is alike in many pixels, noise is not
 CONTEXT = 3  # epochs on each side
@@ -232,7 +232,7 @@ def cost_of(architecture: Architecture, epochs: int) -> dict:
     a = network.architecture
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((epochs, a.num_frames, a.height, a.width), np.float32)
-    vectors = vectors_of(network.infer(frames[:1], TRAINING["frame_chunk"]))
+    vectors = vectors_of(network.infer(frames[:1], FRAME_CHUNK))
     net = ContextNet(CONTEXT, vectors.shape[1], a.num_classes)
     keys = [("990101", "S1", 1, epoch) for epoch in range(COST_EPOCHS)]
     vectors = np.repeat(vectors, COST_EPOCHS, axis=0)
@@ -240,7 +240,7 @@ def cost_of(architecture: Architecture, epochs: int) -> dict:
     plain, more = [], []
     for _ in range(REPEATS):
         start = time.process_time()
-        network.infer(frames, TRAINING["frame_chunk"])
+        network.infer(frames, FRAME_CHUNK)
         plain.append((time.process_time() - start) / epochs)
         start = time.process_time()
         net.probabilities(vectors, keys)
