@@ -80,8 +80,8 @@ FIGURES = (
 MAP_NOTE = (
     "The published heat map is |alpha x| at input step 1: attention times brightness. Attention "
     "differs between seeds and is the same at all steps of a window; permutation and gradient "
-    "importance are the maps to trust. AUC: chance that a pixel of the brightest tenth of the "
-    "control map ranks above another one; near 1 the map repeats brightness."
+    "importance are the maps to trust. AUC for bright pixels: chance that a pixel of the "
+    "brightest tenth of the control map ranks above another one; near 1 the map repeats brightness."
 )
 MOVIE_WORDS = {
     "permutation": "Permutation importance, one map and one scale, over the frames of the test",
