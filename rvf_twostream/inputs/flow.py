@@ -147,13 +147,17 @@ class FlowMaker:
         if not self._fields:
             raise FlowFault(f"{self._n} frame has no flow, at least 2 needed")
         unit = self._unit if self._ratio is None else self._unit * self._ratio
-        fields = np.stack(self._fields)
+        fields = self._fields
         if self._times_s is not None:
             times_s = np.fromiter(itertools.islice(self._times_s, self._n), float)
-            fields = mean_steps(fields, times_s, self._info["frame_rate_hz"])
+            fields = mean_steps(np.stack(fields), times_s, self._info["frame_rate_hz"])
             if not len(fields):
                 raise FlowFault("1 frame after --resample_fps has no flow, at least 2 needed")
-        return np.concatenate([fields, fields[-1:]]) * unit
+        flow = np.empty((len(fields) + 1, *fields[0].shape), np.float32)  # one copy, not three
+        for k, field in enumerate(fields):
+            np.multiply(field, unit, out=flow[k])
+        flow[-1] = flow[-2]
+        return flow
 
 
 def video2OF(

@@ -34,6 +34,7 @@ SHORT = {  # script and a part of its command -> flags that make it short
     "predict.py": "--n_sample 1",
     "visualize_GBP.py": "",
     "convert_reference.py": "",
+    "geometry_study.py": "--n_patients 24",
     "benchmark.py": f"{NETWORK} --only augment predict",
 }
 PLACES = {"G": "C/*grey*.weights.h5", "O": "C/*OF*.weights.h5"}  # made by the commands before
