@@ -205,7 +205,7 @@ class STCNN(nn.Module):
         norm.num_batches_tracked += 1
         return mean, var
 
-    def _normalise(self, y, norm, bias, n_first):
+    def _normalise(self, y, norm, bias, n_first=0):
         """Batch norm over (B, T, H, W) of ``y`` + ``bias``, without adding the bias to ``y``."""
         if self.shared:
             counts = torch.ones(y.shape[1])
