@@ -35,6 +35,7 @@ SCRIPTS = (
     "fragmented_sleep",
     "hypnogram",
     "visualize_attention_weights",
+    "context_study",
     "epoch_length_study",
     "benchmark",
     "utils",
