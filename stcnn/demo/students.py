@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis.metrics import normalised_correlation, predict_rows, scored_trials
-from common.files import read_json
+from common.files import InputError, read_json
 from common.tables import read_rows, write_rows
 from demo.planted import peak_agreement, score
 from demo.scenes import FIRST_CODE
-from demo.synthetic import make_synthetic
+from demo.synthetic import RECIPE, make_synthetic
 from inputs.ca_dataloader import CalciumDataset
 from network.checkpoints import load_model
 from network.models import STCNN
@@ -48,7 +48,7 @@ def check_student(
 ) -> list[dict]:
     """Train a student and its control in ``out``, write the tables, and return the scores.
 
-    What is complete in ``out`` is used again.
+    What is complete in ``out`` is used again, where it was made with the same settings.
 
     Args:
         out: folder: teacher/, set/, new/, student/, control/, scores.csv, families.csv,
@@ -57,7 +57,11 @@ def check_student(
         teacher: run folder of three cell types at 30 Hz; None trains the demo's network.
         epochs: of the student and of the control.
         say: told what begins.
+
+    Raises:
+        InputError: ``out`` holds sets or runs of another seed, teacher or number of epochs.
     """
+    check_same_check(out, seed, teacher=teacher, epochs=epochs)
     if teacher is None:
         say("teacher: the demo's network")
         teacher = teacher_run(out, seed)
@@ -85,6 +89,29 @@ def check_student(
     scores = scores_of(out, found)
     write_rows(out / "scores.csv", scores)
     return scores
+
+
+def check_same_check(out: Path, seed: int, *, teacher: Path | None, epochs: int) -> None:
+    """Refuse a folder whose sets or runs, finished or not, were made with other settings."""
+    from_whom = "teacher" if teacher is None else Path(teacher).name
+    wanted = {
+        out / name / "truth.json": {"seed": own_seed, "recipe": RECIPE, "teacher": from_whom}
+        for name, own_seed in (("set", seed), ("new", seed + NEW_SEED))
+    }
+    for name in ("student", "control"):
+        asked = {"seed": seed + STUDENT_SEED, "n_epochs": epochs}
+        wanted[out / name / "settings.json"] = asked
+    for path, asked in wanted.items():
+        if not path.is_file():
+            continue
+        record = read_json(path)
+        record = record.get("settings", record)
+        for key, value in asked.items():
+            if record.get(key) != value:
+                raise InputError(
+                    f"{path}: made with {key} {record.get(key)}, asked is {value}; give another "
+                    f"--out, or remove {path.parent}"
+                )
 
 
 def scores_of(out: Path, found: list[dict]) -> list[dict]:

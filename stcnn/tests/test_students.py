@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from common.files import write_json
+from common.files import InputError, write_json
 from common.tables import write_rows
 from demo.scenes import FIRST_CODE, random_scenes
-from demo.students import check_student, scores_of, student_settings
-from demo.synthetic import synthetic_stimuli
+from demo.students import check_same_check, check_student, scores_of, student_settings
+from demo.synthetic import RECIPE, synthetic_stimuli
 from inputs.display import Display
 from runs.data import expand_barcodes
 
@@ -69,6 +69,36 @@ def test_verdicts(tmp_path, student, control, error, verdicts):
     scores = scores_of(tmp_path, [{"error_deg": error, "gain_ratio": 1.1}])
     assert [entry["passed"] for entry in scores if entry["target"]] == verdicts
     assert scores[-1]["value"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("path", "record", "key"),
+    [
+        ("set/truth.json", {"seed": 1, "recipe": RECIPE, "teacher": "run"}, "seed 1, asked is 0"),
+        ("set/truth.json", {"seed": 0, "recipe": 2, "teacher": "run"}, "recipe 2, asked is"),
+        ("new/truth.json", {"seed": 200, "recipe": RECIPE, "teacher": "b"}, "teacher b, asked is"),
+        ("student/settings.json", {"settings": {"seed": 100, "n_epochs": 4}}, "n_epochs 4, asked"),
+        ("control/settings.json", {"settings": {"seed": 101, "n_epochs": 8}}, "seed 101, asked"),
+    ],
+)
+def test_what_was_made_with_other_settings_is_not_used_again(tmp_path, path, record, key):
+    """Before, ``--epochs 8`` after ``--epochs 4`` showed the numbers of four epochs."""
+    (tmp_path / path).parent.mkdir()
+    write_json(tmp_path / path, record)
+    with pytest.raises(InputError, match=key):
+        check_student(tmp_path, 0, teacher=tmp_path / "run", epochs=8)
+    assert [p.name for p in tmp_path.iterdir()] == [path.split("/")[0]]
+
+
+def test_what_was_made_with_the_same_settings_is_used_again(tmp_path):
+    for name, seed in (("set", 0), ("new", 200)):
+        (tmp_path / name).mkdir()
+        record = {"seed": seed, "recipe": RECIPE, "teacher": "run"}
+        write_json(tmp_path / name / "truth.json", record)
+    (tmp_path / "student").mkdir()
+    record = {"settings": {"seed": 100, "n_epochs": 8}}
+    write_json(tmp_path / "student" / "settings.json", record)
+    check_same_check(tmp_path, 0, teacher=tmp_path / "run", epochs=8)
 
 
 @pytest.mark.slow
