@@ -44,6 +44,7 @@ SHIFT_DEG = 6.0  # receptive fields are off centre by up to this much
 GAIN_MU, GAIN_SIGMA = -0.35, 0.35  # of the log-normal neuron gain
 PUBLISHED = ("size_tuning", "looming", "grating", "rf_map")  # families of known numbers
 N_SCENES, SCENE_SEED = 480, 0
+LEAST_ANSWER = 1e-6  # dF/F between largest and smallest; below it a teacher's read-out is dead
 SIZES_DEG = (2.25, 4.5, 9.0, 15.0, 30.0, 45.0)
 
 
@@ -233,6 +234,12 @@ def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg,
         gains = np.exp(generator.normal(middle, GAIN_SIGMA, neurons))
         centred = respond(padded, kind)  # (stimuli, frames), the grey before onset included
         wanted = 1.0 if teacher == "analytic" else peak
+        if wanted and not (centred.max() > 0.0 and np.ptp(centred) > LEAST_ANSWER):
+            raise InputError(
+                f"{teacher}: {kind} answers no stimulus of the set with calcium above 0 "
+                f"(largest {centred.max():.3g} dF/F), so it cannot be scaled to {wanted:g} dF/F; "
+                "use another teacher"
+            )
         best = centred.max() / wanted if wanted else 1.0
         session = {f"vstim_{s.barcode}": {"t_axis": t_axis, "Hz": hz, "neuron": {}} for s in shown}
         record = truth["types"][kind] = {

@@ -117,6 +117,19 @@ def test_the_grey_before_onset_is_the_teachers_own(tiny_run, tmp_path):
     assert max(neuron["peak"].values()) == pytest.approx(2.0 * neuron["gain"], rel=1e-5)
 
 
+@pytest.mark.parametrize("level", [-0.2, 0.3])
+def test_a_dead_teacher_is_not_scaled(tiny_run, tmp_path, monkeypatch, level):
+    """Its constant would become the asked peak, turned upside down where it lies below 0."""
+
+    def flat(model, movies):
+        return dict.fromkeys(model.cell_types, np.full((len(movies), 180), level, np.float32))
+
+    monkeypatch.setattr("demo.synthetic.predict_movies", flat)
+    with pytest.raises(InputError, match="lc11 answers no stimulus"):
+        make_synthetic(tmp_path / "set", stimuli="tiny", teacher=tiny_run, peak=1.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_alone(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
