@@ -4,6 +4,7 @@ Reads the run folder of training.py; writes figures, CSV, report.html and summar
 folder of the whole run.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from runs.predictions import How, Shown, predict_family
 from runs.training import sampler_of
 
 SHOWN_TRACES = 6
+TRACES_A_ROW = 3  # more would be unreadable on a narrow page
 PICTURE_HZ = 5  # frames of the stimulus drawn per second of it
 
 
@@ -170,7 +172,9 @@ def draw_traces(
     top = 1.1 * max(given.max(), curves.max(), 0.3)
     traces = Traces(seconds, curves, recorded=[(seconds, trace[None]) for trace in given])
     titles = [names.get(code, f"vstim_{code}") for code in codes]
-    return plot_trace_grid(path, traces, titles, shape=(1, len(rows)), y=(-0.2, top), onset_s=0.0)
+    columns = min(TRACES_A_ROW, len(rows))
+    shape = (math.ceil(len(rows) / columns), columns)
+    return plot_trace_grid(path, traces, titles, shape=shape, y=(-0.2, top), onset_s=0.0)
 
 
 def draw_picture(

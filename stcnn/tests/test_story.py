@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from analysis.util_analysis import plot_kernels
+from common.report import pixel_width
 from common.tables import read_rows
 from inputs.display import Display
 from network.checkpoints import load_model
@@ -50,6 +51,8 @@ def test_synthetic_traces_are_called_so_and_stimuli_by_name(tiny_run, tiny_args,
     assert list(table[0]) == ["seconds", "vstim_300_synthetic", "vstim_300_predicted"]
     given = [float(row["vstim_300_synthetic"]) for row in table]
     np.testing.assert_allclose(given, dataset.trace(dataset.items[rows[0]]), rtol=1e-6)
+    path = draw_traces(tmp_path / "six.png", dataset, model, 6 * rows[:1], names, "synthetic")
+    assert pixel_width(path) < 1000  # three panels in a row: six would be tiny on a telephone
     elsewhere = compose_settings([*tiny_args, f"dataset.ca_path={tmp_path}/ca_traces"])
     assert stimulus_names(elsewhere) == {}
 
