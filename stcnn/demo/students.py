@@ -59,8 +59,11 @@ def check_student(
         say: told what begins.
 
     Raises:
-        InputError: ``out`` holds sets or runs of another seed, teacher or number of epochs.
+        InputError: no epoch, or ``out`` holds sets or runs of another seed, teacher or number of
+            epochs.
     """
+    if epochs < 1:
+        raise InputError(f"--epochs {epochs}: expected at least 1")
     check_same_check(out, seed, teacher=teacher, epochs=epochs)
     if teacher is None:
         say("teacher: the demo's network")

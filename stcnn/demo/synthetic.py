@@ -204,9 +204,14 @@ def remove_unfinished(out: Path) -> None:
 
 
 def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg, peak):
+    n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
+    respond, types = (
+        _analytic(hz, n_pre)
+        if teacher == "analytic"
+        else _from_checkpoint(teacher, config, hz, n_pre)
+    )
     shown = synthetic_stimuli(which, rate_hz=hz, size=(px, px))
     generator = np.random.default_rng(seed)
-    n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
     t_axis = (torch.arange(n_t) - n_pre) / hz
     (out / "movies").mkdir()
     for stimulus in shown:
@@ -215,11 +220,6 @@ def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg,
         save_tree(
             out / "movies" / f"vstim_{stimulus.barcode}.pt", {f"vstim_{stimulus.barcode}": entry}
         )
-    respond, types = (
-        _analytic(hz, n_pre)
-        if teacher == "analytic"
-        else _from_checkpoint(teacher, config, hz, n_pre)
-    )
     types = TYPES if types is None else types
     truth = {"recipe": RECIPE, "seed": seed, "hz": hz, "px": px, "stimuli": which,
              "teacher": Path(teacher).name,

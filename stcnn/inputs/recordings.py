@@ -62,8 +62,8 @@ def read_recordings(
     ca_path = Path(ca_path)
     if not ca_path.is_dir():
         raise InputError(
-            f"{ca_path}: folder of calcium traces not found; set dataset.ca_path, or run "
-            "make_synthetic.py for a synthetic set"
+            f"{ca_path}: folder of calcium traces not found; set dataset.ca_path (--ca-path), or "
+            "run make_synthetic.py for a synthetic set"
         )
     folders = [p for p in visible(ca_path, "*") if p.is_dir()]
     if not folders:
@@ -213,7 +213,9 @@ def read_movies(
     """
     mov_path = Path(mov_path)
     if not mov_path.is_dir():
-        raise InputError(f"{mov_path}: folder of movies not found; set dataset.mov_path")
+        raise InputError(
+            f"{mov_path}: folder of movies not found; set dataset.mov_path (--mov-path)"
+        )
     files = movie_files(mov_path)
     if not files:
         raise InputError(f"{mov_path}: no vstim_*.pt, .npz or .safetensors file, no .nwb inside")

@@ -90,6 +90,19 @@ def test_what_was_made_with_other_settings_is_not_used_again(tmp_path, path, rec
     assert [p.name for p in tmp_path.iterdir()] == [path.split("/")[0]]
 
 
+def test_no_epoch_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(InputError, match="--epochs 0: expected at least 1"):
+        check_student(tmp_path / "out", 0, teacher=tmp_path / "run", epochs=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_teacher_is_refused_before_scenes_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.synthetic.synthetic_stimuli", None)
+    with pytest.raises(InputError, match="nothing"):
+        check_student(tmp_path, 0, teacher=tmp_path / "nothing")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_was_made_with_the_same_settings_is_used_again(tmp_path):
     for name, seed in (("set", 0), ("new", 200)):
         (tmp_path / name).mkdir()
