@@ -18,6 +18,7 @@ from inputs.cell import Cell, cell_of, find_cell
 from inputs.data_processing import connected_components
 from inputs.movie_io import read_movie
 from inputs.movie_state import MovieState, filled, look_at
+from inputs.preprocessing import FULL_SCALE
 from settings.config import CLASSES
 from settings.recording import Given
 
@@ -29,6 +30,7 @@ MIN_VOXELS = 60  # smaller components are noise
 WAVE_WIDTH_UM = 10.0  # components at least this wide are waves
 PUFF_WIDTH_UM = 3.2  # narrower and short ones are sparks
 PUFF_MS = 75.0  # components that last this long are puffs
+LARGEST_BYTE = 255  # larger values above the darkest one are counts of a camera
 NOISE_FACTOR = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 
 
@@ -72,10 +74,20 @@ def classical_events(
     mask = centred > threshold_sd * np.maximum(noise, np.finfo(np.float32).tiny)
     if not whole_frame and cell.mask is not None:
         mask &= cell.mask
-    # counts as they are: by distance alone, as at the scale of the network's movies,
-    # grains in the fading tail of a spark would become sparks of their own
     classes = classes_by_size(mask, post)
-    return instances_from_classes(movie - movie.min(), classes, post, grey_scale=1.0)
+    movie = movie - movie.min()
+    return instances_from_classes(movie, classes, post, grey_scale=_grey_scale(movie))
+
+
+def _grey_scale(movie):
+    """Return the factor that lets brightness, not distance, separate the sparks of a movie from 0.
+
+    By distance alone, as at the scale of the network's movies, grains in the fading tail of a spark
+    would become sparks of their own. Counts are large enough as they are, 8 bits and normalised
+    values are not.
+    """
+    highest = float(movie.max())
+    return 1.0 if highest > LARGEST_BYTE else FULL_SCALE / highest
 
 
 def classes_by_size(mask: np.ndarray, post: ScaledPost) -> np.ndarray:

@@ -253,6 +253,24 @@ def test_few_grey_levels_are_named(tmp_path, caplog, scale):
     assert "few grey levels" in state_words(state)
 
 
+@pytest.mark.parametrize("stored", ["counts", "0 to 1", "share of 16 bits", "8 bits"])
+def test_a_fading_tail_is_no_spark_of_its_own(stored):
+    f = np.full((60, 40, 60), 1000.0)
+    t, y, x = np.mgrid[:60, :40, :60]
+    for t0, y0, x0 in ((20, 12, 15), (35, 28, 44)):  # a sharp rise, then 100 ms of decay
+        spot = np.exp(-((y - y0) ** 2 + (x - x0) ** 2) / 18)
+        f += 1500 * spot * np.where(t < t0, 0, np.exp(-(t - t0) / 5))
+    movie = (np.random.default_rng(0).poisson(f / 10) * 10).astype(np.uint16)
+    forms = {
+        "counts": movie,
+        "0 to 1": (movie / movie.max()).astype(np.float32),
+        "share of 16 bits": (movie / 65535).astype(np.float32),
+        "8 bits": (movie >> 8).astype(np.uint8),
+    }
+    events = classical_events(forms[stored], scaled_post(FINE), threshold_sd=5)
+    assert events.counts() == {"sparks": 2, "waves": 0, "puffs": 0}
+
+
 @pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("height", [0.5, 5.0])
 def test_frames_at_rest_of_a_movie_without_noise_are_not_black(stored, height):
