@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 
 from analysis.disc_output_tools import rounding_words
 from common.device import describe_device
-from common.files import atomic_path, open_run
+from common.files import InputError, atomic_path, open_run, read_json
 from common.report import close_run
 from inputs.dataset_tools import adapted, read_samples
 from network.checkpoints import available_iterations, checkpoint_path, load_network
@@ -30,6 +30,9 @@ FREE = (
     "general.verbosity",
     "general.logfile",
 )
+# keys of later versions: a run that does not name them was made with these values
+LATER = {"postprocessing.wave_rims": 0.0, "postprocessing.split_puffs": 0.0}
+BITS = "inference.raw_bits"
 
 
 def is_complete(run_dir: Path, settings: dict, *, fresh: bool) -> bool:
@@ -40,7 +43,24 @@ def is_complete(run_dir: Path, settings: dict, *, fresh: bool) -> bool:
     """
     # import_checkpoint.py makes a folder with a network and without settings
     imported = not (run_dir / "settings.json").is_file() and any(run_dir.glob("network_*.pth"))
-    return not imported and open_run(run_dir, settings, fresh=fresh, free=FREE)
+    return not imported and open_run(
+        run_dir, settings, fresh=fresh, free=[*FREE, *_same_by_age(run_dir, settings)]
+    )
+
+
+def _same_by_age(run_dir, settings):
+    """Return names of settings that an earlier version wrote otherwise, or not, and meant the same.
+
+    Earlier versions saved probabilities with all bits: they serve who asks for rounded ones.
+    """
+    try:
+        old = read_json(run_dir / "settings.json")["settings"]
+    except (InputError, KeyError):
+        return []  # open_run tells what is wrong
+    if not isinstance(old, dict):
+        return []
+    names = [one for one, value in LATER.items() if one not in old and settings.get(one) == value]
+    return names if old.get(BITS, 0) else [*names, BITS]
 
 
 def copy_log(run_dir: Path) -> None:

@@ -73,6 +73,34 @@ def test_other_settings_are_refused(finished, capsys):
     assert "other settings (training.seed)" in capsys.readouterr().err
 
 
+def test_a_run_of_an_earlier_version_is_complete_or_refused_by_name(finished, capsys):
+    path, run_dir = finished
+    record = run_dir / "settings.json"
+    before = record.read_text()
+    saved = json.loads(before)
+    try:
+        del saved["settings"]["postprocessing.split_puffs"]
+        del saved["settings"]["postprocessing.wave_rims"]
+        for bits in (0, None):  # all bits, said or before the key was there
+            saved["settings"] |= {"inference.raw_bits": 0}
+            if bits is None:
+                del saved["settings"]["inference.raw_bits"]
+            record.write_text(json.dumps(saved))
+            assert main([str(path)]) == 0
+            assert "is complete" in capsys.readouterr().out
+        for changed in ("postprocessing.split_puffs=0.9", "postprocessing.wave_rims=0.1"):
+            with pytest.raises(SystemExit):
+                main([str(path), "--set", changed])
+            told = capsys.readouterr().err
+            assert f"other settings ({changed.partition('=')[0]});" in told
+        record.write_text(before)
+        with pytest.raises(SystemExit):  # its probabilities are rounded
+            main([str(path), "--set", "inference.raw_bits=24"])
+        assert "other settings (inference.raw_bits)" in capsys.readouterr().err
+    finally:
+        record.write_text(before)
+
+
 def test_device_and_workers_are_free(finished):
     more = ["--device", "gpu", "--debug", "--set", "dataset.num_workers=1"]
     assert main([str(finished[0]), *more]) == 0
