@@ -200,8 +200,9 @@ class Params:
     )
     inference_load_epoch: int = _key("inference", 100000, COUNT, name="load_epoch")
 
-    # Differs: raw_* are rounded to steps of 2^-raw_bits, so that the files of a movie take at most
-    # 3 times its room instead of 6; events are found in the exact ones; 0 and 24 keep every bit
+    # Differs: raw_* are rounded to steps of 2^-raw_bits: 2.5 times the room of the movie as the
+    # network sees it instead of 6, with masks 3.6 (trained demo network; a trained network at full
+    # resolution is not measured); events are found in the exact ones; 0 and 24 keep every bit
     raw_bits: int = _key("inference", 14, integer(0, 24))
     tile: tuple = _key("inference", (0, 0), integers(2))  # rows, columns; 0: the whole frame
 
