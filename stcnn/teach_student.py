@@ -1,7 +1,7 @@
 """Train a student network on a teacher network's calcium, and check what it has learnt.
 
     python teach_student.py --seed 0                   # a teacher of our own: the demo's network
-    python teach_student.py --seed 1 --teacher RUN     # another run: three minutes less
+    python teach_student.py --seed 1 --teacher RUN     # another run: a minute less of nine
 
 A test of the training that needs no recordings. The student sees random scenes and is asked about
 families of stimuli that it has never seen, beside LN models and a control on dealt labels; then
