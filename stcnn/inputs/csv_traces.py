@@ -19,6 +19,9 @@ def read_long_csv(path: Path) -> dict:
     """Return the nested dict of a session, as the .pt files hold it, from a CSV in long form."""
     samples, shifts = {}, {}
     for i, row in enumerate(read_rows(path, NEEDED), start=2):
+        cut = [name for name in NEEDED if row[name] is None]
+        if cut:
+            raise InputError(f"{path}: row {i}: ends before {cut[0]}; export the file again")
         numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:]]
         stimulus = row["stimulus"].strip()
         stimulus = stimulus if stimulus.startswith("vstim_") else f"vstim_{stimulus}"
@@ -74,7 +77,7 @@ def _digits(value):
 def _number(path, row, column, text):
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except ValueError:
         raise InputError(f"{path}: row {row}: {column} is {text!r}; expected a number") from None
 
 

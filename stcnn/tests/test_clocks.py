@@ -326,6 +326,10 @@ def test_traces_in_long_form_are_those_of_the_torch_file(tmp_path):
     path.write_text(f"{head}\n5,7,1,early,0,0,0,\n")
     with pytest.raises(InputError, match=r"a\.csv: row 2: seconds is 'early'"):
         read_recordings(tmp_path)
+    for columns, last in (("neuron,stimulus", "stimulus"), ("stimulus,neuron", "neuron")):
+        path.write_text(f"seconds,dff,azi_shift,ele_shift,{columns}\n0,0,0,0,5\n")
+        with pytest.raises(InputError, match=rf"a\.csv: row 2: ends before {last}; export"):
+            read_recordings(tmp_path)  # a file cut off: the last column's None has no text
 
 
 def test_traces_written_in_long_form_read_back_to_the_last_bit(tmp_path):
