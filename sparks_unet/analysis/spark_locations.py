@@ -23,7 +23,7 @@ from inputs.movie_io import (
     read_class_labels,
     read_event_labels,
     read_movie,
-    read_stack,
+    read_probabilities,
     same_shape,
 )
 from settings.recording import Given
@@ -170,7 +170,7 @@ def write_spark_locations(
 
 def _written(prediction_path, movie_path, out, search, annotation, given):
     """Search, compare and write; return the lines that tell what was found."""
-    prediction, movie = read_stack(prediction_path), read_movie(movie_path, given)
+    prediction, movie = read_probabilities(prediction_path), read_movie(movie_path, given)
     same_shape(prediction, movie)
     if not 0 <= search.threshold <= 1:
         raise InputError(f"--threshold {search.threshold}: expected a number from 0 to 1")

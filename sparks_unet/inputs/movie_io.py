@@ -26,6 +26,7 @@ from common.locks import visible
 from common.names import file_name
 from inputs.calibration import Calibration
 from inputs.movie_state import MovieState, look_at, tell_state
+from inputs.pages import extremes
 from inputs.tiff_axes import as_movie, choose_stack
 from inputs.tiff_scale import channel_names, file_calibration
 from inputs.vendors import VENDOR_SUFFIXES, read_vendor
@@ -141,6 +142,19 @@ def read_stack(path: str | Path) -> Movie:
         data, calibration = _read_stack(path, Given(), mask=True)
         data = _checked_values(path, data)
     return Movie(data, calibration, path, sha256=file.sha256)
+
+
+def read_probabilities(path: str | Path) -> Movie:
+    """Read the probabilities of a class, or a mask, (T, H, W); refuse what is negative."""
+    stack = read_stack(path)
+    lowest, highest = extremes(stack.data)
+    if lowest < 0:
+        raise InputError(
+            f"{path}: values from {float(lowest):.6g} to {float(highest):.6g}; expected "
+            "probabilities from 0 to 1: the file is damaged or holds something else; predict the "
+            "movie again"
+        )
+    return stack
 
 
 def _read_stack(path, given, *, mask=False):

@@ -19,6 +19,7 @@ PILE_LEVELS = 8  # values below the ceiling that are compared
 FEW_BITS = 4095  # a larger value needs more than 12 bits
 EMPTY = 0.05  # of the usual brightness: a frame of one value is black in a movie without noise
 GRAIN = 0.02  # of the contrast of a frame: less from frame to frame is no noise
+CENTRED = 0.05  # of the contrast of a frame: less is no brightness, the resting light is taken off
 COARSE = 0.05  # dF/F0 of one step of the values from which on it is told
 SAMPLE_FRAMES, SAMPLE_VALUES = 16, 2**20  # looked at for steps and noise
 MOST_LEVELS = 4096  # a sample of more different floats has no steps
@@ -33,7 +34,8 @@ class MovieState:
         frames: (T,) uint8: 0 good, 1 black, 2 equal to the frame before.
         ceiling: value at which the movie is clipped, or None.
         step: smallest difference between two values of the movie, or None.
-        level: usual brightness above the offset, as far as one is known, or None.
+        level: usual brightness above the offset, as far as one is known; None where values lie
+            around it.
     """
 
     frames: np.ndarray
@@ -90,7 +92,7 @@ def look_at(movie: np.ndarray, offset: float | None = None) -> MovieState:
         frames[dark | flat] = BLACK
     if (frames > 0).sum() > n_frames // 2:
         frames[frames == REPEATED] = 0  # a made-up movie whose frames are all equal
-    usual = float(usual) if n_frames else None
+    usual = float(usual) if n_frames and usual > CENTRED * contrast else None
     return MovieState(frames, _ceiling(movie), step, usual)
 
 
@@ -174,8 +176,15 @@ def tell_state(
             "the movie with all its bits",
             *(source, state.step, state.level, state.coarse),
         )
-    highest = extremes(movie)[1] if movie.dtype.kind == "f" and movie.size else None
-    if highest is not None and highest <= 1.0:
+    real = movie.dtype.kind == "f" and movie.size
+    lowest, highest = extremes(movie) if real else (None, None)
+    if real and lowest < 0 and state.level is None:
+        logger.warning(
+            "%s: values from %.4g to %.4g lie around 0: the resting light was subtracted or values "
+            "were normalised, and dF/F0 has no meaning; give the movie in counts",
+            *(source, float(lowest), float(highest)),
+        )
+    elif real and highest <= 1.0:
         logger.warning(
             "%s: float values up to %.4g are no camera counts; dF/F0 is right only where 0 is no "
             "light (give --offset otherwise)",

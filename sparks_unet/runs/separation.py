@@ -11,7 +11,7 @@ from analysis.overlays import instance_frames, overlay_frames, write_overlay, wr
 from analysis.preds_processing_tools import calibrated_post, process_predictions
 from common.locks import hold
 from inputs.cell import cell_of
-from inputs.movie_io import read_movie, read_stack, same_shape, write_stack
+from inputs.movie_io import read_movie, read_probabilities, same_shape, write_stack
 from settings.config import EVENT_CLASSES
 from settings.recording import Given
 
@@ -39,7 +39,7 @@ def separate(
     movie = read_movie(movie_path, given)
     probabilities = {}
     for name in EVENT_CLASSES:
-        stack = read_stack(stacks[name])
+        stack = read_probabilities(stacks[name])
         same_shape(stack, movie)
         probabilities[name] = stack.data
         if bits := saved_steps(stack.data):

@@ -49,6 +49,28 @@ def run(script, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("main", [separate_events.main, get_sparks_from_preds.main])
+def test_probabilities_below_0_are_refused(case, tmp_path, capsys, main):
+    whole = case / "run_10_01_overlap_raw_sparks.tif"
+    values = read_movie(whole).data.copy()
+    values.view(np.uint32)[50, 5, 5] ^= 0xFF000000  # four bytes of a disk
+    write_stack(tmp_path / "a.tif", values)
+    parts = ["--sparks", tmp_path / "a.tif", *(f"--{n}={whole}" for n in ("waves", "puffs"))]
+    first = parts if main is separate_events.main else [tmp_path / "a.tif"]
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                str(one)
+                for one in (*first, "--movie", case / "01_video.tif", "--out", tmp_path / "o")
+            ]
+        )
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a.tif'}: values from -" in told
+    assert "expected probabilities from 0 to 1" in told
+    assert told.count("\n") == 1
+
+
 def test_spark_table(case):
     sparks = case / "run_10_01_overlap_raw_sparks.tif"
     options = ("--movie", case / "01_video.tif", "--threshold", 0.5, "--min-radius", 2)

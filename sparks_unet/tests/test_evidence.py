@@ -253,6 +253,17 @@ def test_few_grey_levels_are_named(tmp_path, caplog, scale):
     assert "few grey levels" in state_words(state)
 
 
+@pytest.mark.parametrize("shift", [1000.0, 1010.0])
+def test_a_movie_around_0_is_named_and_has_no_grey_levels(tmp_path, caplog, shift):
+    movie = ((counts(sparks()[0], 10) - shift) / 100).astype(np.float32)
+    tifffile.imwrite(tmp_path / "01_video.tif", movie, metadata={"axes": "TYX"})
+    state = read_movie(tmp_path / "01_video.tif", Given((0.1, 0.1), 20.0)).state
+    assert state.coarse is None
+    assert state.step == pytest.approx(0.1, rel=1e-4)
+    assert "lie around 0" in caplog.text
+    assert "few grey levels" not in caplog.text
+
+
 @pytest.mark.parametrize("stored", ["counts", "0 to 1", "share of 16 bits", "8 bits"])
 def test_a_fading_tail_is_no_spark_of_its_own(stored):
     f = np.full((60, 40, 60), 1000.0)
