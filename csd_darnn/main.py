@@ -91,9 +91,7 @@ MOVIE = RunSettings.movie  # mp4+gif, mp4, gif, none
 BLOCK = RunSettings.block  # pixels, side of the blocks of the permutation importance
 IMPORTANCE_EVERY = RunSettings.importance_every  # every k-th training window
 IMPORTANCE_REPEATS = RunSettings.importance_repeats  # permutations of a block
-ERROR_RATE = (
-    RunSettings.error_rate
-)  # chance of any false driver in the search for drivers; 0 = no search
+ERROR_RATE = RunSettings.error_rate  # chance of any false driver in their search; 0 = none
 GRADIENT_EPOCHS = RunSettings.gradient_epochs  # last epochs that the gradient map is the mean of
 
 FLAGS = flags_of(RunSettings)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inputs.custom_types import DaRnnNet, TrainConfig, TrainData
-from inputs.windows import WindowRule, prep_train_data
+from inputs.custom_types import DaRnnNet, TrainData
+from inputs.windows import SeriesWindows, WindowRule, gather
 from network.block_sums import BlockSums
 from network.build import shuffled, slot_tensor, to_device
 from network.prediction import parts
@@ -46,13 +46,13 @@ def pixel_blocks(
 
 @dataclass
 class WindowSet:
-    """Windows as tensors, in the recording's own order of the series.
+    """Windows in the recording's own order of the series.
 
     ``slots`` (N,) is the order that the network was trained with, None when it is the same.
     """
 
     net: DaRnnNet
-    X: torch.Tensor  # (n, S, N)
+    X: torch.Tensor | SeriesWindows  # (n, S, N)
     y_history: torch.Tensor  # (n, T-1, o)
     y_target: torch.Tensor  # (n, o)
     slots: torch.Tensor | None = None
@@ -62,14 +62,24 @@ class WindowSet:
         _, encoded = self.net.encoder(shuffled(X, self.slots))
         return self.net.decoder(encoded, self.y_history[part])
 
-    def mse(self, X: torch.Tensor) -> np.ndarray:
-        """Return the mean squared error (o,) of the prediction from ``X`` (n, S, N)."""
+    def mse(
+        self, series: torch.Tensor | None = None, order: torch.Tensor | None = None
+    ) -> np.ndarray:
+        """Return the mean squared error (o,) of the prediction.
+
+        Args:
+            series: (b,) series that come from the windows ``order`` (n,), without one set to 0.
+        """
         total = 0.0
         with torch.no_grad():
-            for part in parts(len(X)):
-                squares = ((self.predict(part, X[part]) - self.y_target[part]) ** 2).sum(dim=0)
+            for part in parts(len(self.X)):
+                X = self.X[part]
+                if series is not None:
+                    X = X.clone()
+                    X[:, :, series] = 0.0 if order is None else self.X[order[part]][:, :, series]
+                squares = ((self.predict(part, X) - self.y_target[part]) ** 2).sum(dim=0)
                 total = total + squares.cpu().double()  # an Apple GPU has no float64
-        return (total / len(X)).numpy()
+        return (total / len(self.X)).numpy()
 
     def errors_of(self, sums: BlockSums, inputs: torch.Tensor) -> np.ndarray:
         """Return the mean squared error (k, o) of inputs (k n, S, 4m), k times all windows."""
@@ -95,10 +105,11 @@ def take_windows(
     """Return the WindowSet of the windows ``starts`` of a recording in z-units."""
     device = next(net.encoder.parameters()).device
     data = to_device(train_data, device)
-    config = TrainConfig(rule.T, 0, 0, None)
     return WindowSet(
         net,
-        *prep_train_data(starts, config, data, rule),
+        SeriesWindows(data.feats, rule.x_rows(starts)),
+        gather(data.targs, rule.history_rows(starts)),
+        gather(data.targs, rule.target_rows(starts)),
         slots=slot_tensor(np.asarray(permutation), device),
     )
 
@@ -155,12 +166,8 @@ def errors_of_windows(
     windows: WindowSet, block: np.ndarray, orders: list[torch.Tensor | None]
 ) -> np.ndarray:
     """Return the error (k, o) with a block exchanged, from the whole network run again."""
-    X, series = windows.X.clone(), torch.from_numpy(block).to(windows.X.device)
-    errors = []
-    for order in orders:
-        X[:, :, series] = 0.0 if order is None else windows.X[:, :, series][order]
-        errors.append(windows.mse(X))
-    return np.array(errors)
+    series = torch.from_numpy(block).to(windows.X.device)
+    return np.array([windows.mse(series, order) for order in orders])
 
 
 def changed_windows(
@@ -170,7 +177,7 @@ def changed_windows(
 
     0 repeats set the series to 0.
     """
-    yield windows.mse(windows.X)[None]
+    yield windows.mse()[None]
     random = np.random.default_rng([seed, 2])
     for block in blocks:
         yield errors_of_windows(windows, block, draw_orders(random, windows, repeats))

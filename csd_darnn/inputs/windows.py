@@ -80,6 +80,32 @@ def gather(values: Any, rows: np.ndarray) -> Any:
     return values[torch.from_numpy(np.ascontiguousarray(rows))]
 
 
+class SeriesWindows:
+    """Driving series of windows (n, S, N), gathered from the recording when they are asked for.
+
+    ``windows[part]`` and ``windows[:, :, series]`` give what they give on the whole tensor, which
+    takes S times the room of the frames that the windows start at.
+
+    Args:
+        values: (rows, N) tensor.
+        rows: (n, S) rows of every window.
+    """
+
+    def __init__(self, values: torch.Tensor, rows: np.ndarray):
+        self.values = values
+        self.rows = torch.from_numpy(np.ascontiguousarray(rows)).to(values.device)
+        self.shape = (*self.rows.shape, values.shape[1])
+        self.device = values.device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key) -> torch.Tensor:
+        key = key if isinstance(key, tuple) else (key,)
+        series = self.values if len(key) < 3 else self.values[:, key[2]]
+        return series[self.rows[key[:2]]]
+
+
 def prep_train_data(
     batch_idx: np.ndarray, t_cfg: TrainConfig, train_data: TrainData, rule: WindowRule | None = None
 ) -> tuple[Any, Any, Any]:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from inputs.windows import SeriesWindows
 from network.modules import Encoder, encode_products
+from network.prediction import parts
 
 LEAST_SHARE = 1e-9  # of the attention: less is lost beside the rest in float64
 
@@ -36,7 +38,7 @@ class BlockSums:
 
     Args:
         encoder: Encoder with the linear attention.
-        X: (n, S, N) windows in the recording's order of series.
+        X: (n, S, N) windows in the recording's order of series, a tensor or SeriesWindows.
         slots: (N,) series of every input slot of the encoder, None for the same order.
         blocks: index arrays that hold every series once.
     """
@@ -44,7 +46,7 @@ class BlockSums:
     def __init__(
         self,
         encoder: Encoder,
-        X: torch.Tensor,
+        X: torch.Tensor | SeriesWindows,
         slots: torch.Tensor | None,
         blocks: Sequence[np.ndarray],
     ):
@@ -54,7 +56,8 @@ class BlockSums:
             places = torch.argsort(slots)
         self.encoder, self.X = encoder, X
         self.weight = (lstm.weight_ih_l0[:, places] * encoder.scale).T.contiguous()  # (N, 4m)
-        energy = torch.matmul(encoder.attn_linear.weight[0, 2 * encoder.hidden_size :], X)  # (n, N)
+        w_x = encoder.attn_linear.weight[0, 2 * encoder.hidden_size :]
+        energy = torch.cat([torch.matmul(w_x, X[part]) for part in parts(len(X))])  # (n, N)
         top = energy.max(dim=1, keepdim=True).values
         self.factor = torch.exp_(energy.sub_(top))  # (n, N), exp of the energy below the highest
         self.top = top[:, 0].double()

@@ -108,7 +108,12 @@ def evaluate(
             rows += metric_rows(
                 data, chosen, starts[mask], rule, prepared.scaler, prepared.targets, name
             )
-    return rows
+    words = dict(zip(prepared.target_labels, prepared.target_words, strict=True))
+    head = "model", "part", "target"  # the place stands beside the label
+    return [
+        {name: row[name] for name in head} | {"target_place": words[row["target"]]} | row
+        for row in rows
+    ]
 
 
 def write_metrics(run_dir: Path, shown: dict) -> None:
@@ -197,7 +202,7 @@ def frame_maps(
     if prepared.rule.steps < 2:
         names = [name for name in names if name == "attention"]
     x_step1 = None
-    if list(names) != ["attention"]:
+    if set(names) - {"attention"}:
         x_step1 = prepared.data.feats[prepared.rule.x_rows(prepared.test_starts)[:, 1]]
     return {name: compute_map(name, attention, x_step1) for name in names}
 
@@ -213,16 +218,13 @@ def draw_maps(
 
     With several targets the permutation and gradient maps are drawn once for each.
     """
-    by_frame = frame_maps(prepared, attention)
-    control = by_frame.get("control")
-    agreement = {}
-    if control is not None:
-        agreement = {
-            name: map_agreement(values, control)
-            for name, values in by_frame.items()
-            if name != "control"
-        }
-    stills = {name: values.mean(axis=0) for name, values in by_frame.items()}
+    control = frame_maps(prepared, attention, ("control",)).get("control")
+    stills, agreement = {}, {}
+    for kind in FRAME_MAPS:  # one at a time: each takes as much room as the attention
+        for name, values in frame_maps(prepared, attention, (kind,)).items():
+            stills[name] = values.mean(axis=0)
+            if name != "control" and control is not None:
+                agreement[name] = map_agreement(values, control)
     stills["attention"] = times_uniform(stills["attention"])
     for position, label in enumerate(prepared.target_labels):
         own = {name: importance[name][position] for name in ("gradient", "permutation")}

@@ -19,7 +19,10 @@ from inputs.custom_types import TrainData
 from inputs.prepare import Prepared
 from settings import RunSettings
 
-MEASURED = "in 40 planted movies without a driver none was found, in 40 with one all were"  # README
+MEASURED = (  # README
+    "in 40 planted movies without a driver, seeds 800 to 819, none was found, in 40 with one"
+    " all were"
+)
 NEAR_PIXELS = 3.0  # pixels around the target that are no candidates, more in a blurred movie
 COLUMNS = ("target", "candidate", "row_first", "row_last", "column_first", "column_last",
            "n_series", "gain", "lag_frames", "lag_s", "p", "q", "discovered")  # fmt: skip

@@ -133,8 +133,9 @@ def as_number(text: str) -> str:
 
 
 def metric_table(rows: list[dict]) -> str:
-    """Return the table of metrics.json's rows."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Return the table of metrics.json's rows; a target is called by its place where it is told."""
+    rows = [row | {"target": row.get("target_place", row["target"])} for row in rows]
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "target_place"))
     cells = [[number(row.get(name)) for name in names] for row in rows]
     return table_block([name.replace("_", " ") for name in names], cells)
 

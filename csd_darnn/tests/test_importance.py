@@ -56,6 +56,7 @@ def test_two_sums_give_the_error_of_the_changed_windows(options, repeats, sharp)
 
 def test_a_block_that_holds_nearly_all_of_the_attention_leaves_the_others_whole():
     windows = windows_of(12)
+    windows = replace(windows, X=windows.X[:])
     w_x = windows.net.encoder.attn_linear.weight[0, 16:]
     with torch.no_grad():  # series 4 has an energy 60 above the others in every other window
         windows.X[::2, :, 4] += 60 * w_x / (w_x**2).sum()
@@ -67,6 +68,30 @@ def test_a_block_that_holds_nearly_all_of_the_attention_leaves_the_others_whole(
             strict=True,
         ):
             np.testing.assert_allclose(ours, wanted, rtol=2e-6)
+
+
+def test_windows_gathered_when_asked_for_are_those_of_the_whole_tensor():
+    windows = windows_of(12)
+    lazy, whole = windows.X, windows.X[:]
+    assert lazy.shape == tuple(whole.shape)
+    assert len(lazy) == len(whole)
+    series, order = torch.tensor([7, 2]), torch.tensor([5, 0, 3])
+    for key in (slice(2, 6), order, (slice(None), slice(None), series)):
+        assert torch.equal(lazy[key], whole[key])
+    for part in (slice(0, 0), slice(len(whole) - 1, None)):
+        assert torch.equal(lazy[part], whole[part])
+    # The recording itself is held, not its windows.
+    assert lazy.values.numel() * 2 < whole.numel()
+    held = replace(windows, X=whole)
+    blocks = pixel_blocks(12, np.arange(12), (3, 4), 2)
+    for replaced in ("permute", "zero"):
+        for ours, wanted in zip(
+            block_importance(windows, blocks, replace=replaced),
+            block_importance(held, blocks, replace=replaced),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, wanted)
+    np.testing.assert_array_equal(gradient_importance(windows), gradient_importance(held))
 
 
 def test_other_attention_and_blocks_go_through_the_whole_network():

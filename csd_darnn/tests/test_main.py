@@ -1,5 +1,6 @@
 """main.py as a user runs it, the published functions, and the second run."""
 
+import csv
 import importlib
 import json
 import shutil
@@ -66,6 +67,9 @@ def test_run_writes_what_the_readme_lists(finished):
     assert expected <= names
     assert not [name for name in names if ".tmp" in name]
     assert np.load(run_dir / "final_y_pred.npy").shape == (36, 1)
+    with open(run_dir / "metrics.csv", newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {(row["target"], row["target_place"]) for row in rows} == {("13", "row 2, column 3")}
     assert load_weight_tensor(run_dir / "weight_tensor_rs.pt").shape == (36, 4, 19)
 
 

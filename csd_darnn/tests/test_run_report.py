@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from analysis.map_figures import draw_stills
 from common.files import write_json
 from helpers import FOLDER, call, run_script
+from inputs.windows import WindowRule
 from runs import run_report
+from runs.displays import frame_maps
 from runs.run_report import Page, write_run_report
 
 
@@ -94,6 +97,22 @@ def test_the_whole_record_is_shown_with_the_trained_network_alone(run_dir):
     assert (run_dir / "plots" / "pred_5.png").is_file()
     figures = json.loads((run_dir / "summary.json").read_text())["figures"]
     assert [f["path"] for f in figures if "pred_" in f["path"]] == ["plots/pred_final.png"]
+
+
+def test_the_metric_table_calls_a_target_by_its_place(run_dir):
+    assert "<td>5</td>" in write(run_dir)  # an older run tells labels alone
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics["rows"][0]["target_place"] = "row 1, column 2"
+    write_json(run_dir / "metrics.json", metrics)
+    page = write(run_dir)
+    assert "<td>row 1, column 2</td>" in page
+    assert "<td>5</td>" not in page
+
+
+def test_a_window_of_one_step_has_the_attention_map_alone():
+    prepared, attention = SimpleNamespace(rule=WindowRule(2)), np.ones((3, 4))
+    assert frame_maps(prepared, attention, ("control",)) == {}
+    assert list(frame_maps(prepared, attention)) == ["attention"]
 
 
 def test_onset_is_told_in_words(run_dir):
