@@ -348,6 +348,11 @@ def adapted_to(
 def say_adapted(about: dict, path: str) -> None:
     """Log what came of the adaptation to the scores in ``path``."""
     kappas, fall, control = about["kappa_left_out"], about["fall_of_loss"], about["control"]
+    why = ""
+    if about["used"] == "none":
+        doubted = fall["mean"] > fall["standard_error"] and control is None
+        why = "the scores are doubted" if doubted else "no evidence that it helps"
+        why = f": {why}, nothing is changed"
     log.info(
         "adapted to %s: %s; on parts left out kappa %.2f before, %.2f after; the loss falls by "
         "%.3f (standard error %.3f)%s",
@@ -357,7 +362,7 @@ def say_adapted(about: dict, path: str) -> None:
         kappas["after"],
         fall["mean"],
         fall["standard_error"],
-        "" if about["used"] != "none" else ": no evidence that it helps, nothing is changed",
+        why,
     )
     if control and control["bound_95"] is None:
         log.info(

@@ -119,6 +119,8 @@ def test_scores_in_other_codes_never_pass_as_help(codes, caplog):
     np.testing.assert_allclose(fitted.probabilities(vectors), expected, atol=1e-6)
     with caplog.at_level(logging.INFO):
         say_adapted(about, "scored.mat")
+    assert "the scores are doubted, nothing is changed" in caplog.text
+    assert "no evidence" not in caplog.text
     assert "scored.mat: the scores contradict the network" in caplog.text
     assert "--codes 1=REM,2=wake,3=NREM" in caplog.text
 
