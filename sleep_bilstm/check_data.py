@@ -60,10 +60,11 @@ def main(argv: list[str] | None = None) -> None:
         codes=args.codes,
         unknown=args.unknown,
     )
-    print(table.to_string(index=False))
+    if not table.empty:
+        print(table.to_string(index=False))
     for line in doubts:
         logging.warning("%s", line)
-    if args.table:
+    if args.table and not table.empty:
         write_table(table, args.table)
     raise_faults(faults)
 

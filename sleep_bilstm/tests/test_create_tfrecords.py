@@ -282,6 +282,20 @@ def refused(capsys, said, *flags, script=main):
     assert error.count("\n") == 1
 
 
+def test_check_data_shows_no_table_of_nothing(tmp_path, capsys):
+    path = tmp_path / "raw" / NAME
+    path.parent.mkdir()
+    path.write_bytes(b"no recording")
+    table = tmp_path / "table.csv"
+    with pytest.raises(SystemExit) as stop:
+        check_data(["--data_path", str(path.parent), "--table", str(table)])
+    shown = capsys.readouterr()
+    assert stop.value.code == 2
+    assert shown.out == ""
+    assert f"{path}: cannot be read as a MATLAB file" in shown.err
+    assert not table.exists()
+
+
 def test_frames_of_two_sizes_are_refused(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for run in (1, 2):
