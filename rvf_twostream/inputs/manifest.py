@@ -59,6 +59,12 @@ def read_manifest(root: Path) -> list[dict]:
     names = tuple(stored[0]) if stored else BASE
     if names[: len(BASE)] != BASE or set(names) - set(MANIFEST):
         raise InputError(f"{path}: columns {names}, expected {MANIFEST}; remove it")
+    for number, row in enumerate(stored, 2):
+        if None in row.values() or None in row:
+            raise InputError(
+                f"{path}: row {number} has not {len(names)} cells; the file is cut or damaged: "
+                "give it back, or remove it and run preprocess.py again"
+            )
     rows = [{name: row.get(name) or "" for name in MANIFEST} for row in stored]
     for row in rows:
         row["key"] = row["key"] or row["sop_instance_uid"]

@@ -211,7 +211,7 @@ def load_movie(
         InputError: no such file, not ``.npy``, not four axes, not float, another size.
     """
     try:
-        movie = np.load(path, mmap_mode="r", allow_pickle=False)
+        movie = np.lib.format.open_memmap(path, mode="r")  # np.load would open a zip as well
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found; run preprocess.py and optical_flow_calculator.py"

@@ -88,6 +88,9 @@ def cluster_workers(text: str) -> int:
     try:
         given = json.loads(text)
         jobs = {name: len(members) for name, members in given["cluster"].items()}
+        texts = [name for name, members in given["cluster"].items() if isinstance(members, str)]
+        if texts:  # its letters would count as workers
+            raise TypeError(f"{texts[0]} is a text, not a list")
         kind, index = given["task"]["type"], int(given["task"]["index"])
         known = index in range(jobs[kind])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

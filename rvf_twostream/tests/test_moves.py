@@ -193,3 +193,12 @@ def test_a_run_after_all_was_moved_keeps_the_report(root):
     assert b"SOPInstanceUID" in before
     assert preprocess(root, **SMALL, move=True) == 0
     assert (root / "deid_report.csv").read_bytes() == before
+
+
+def test_a_manifest_cut_in_a_row_is_told(root):
+    preprocess(root, **SMALL)
+    path = root / "manifest.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2][: len(lines[2]) // 2]]))
+    with pytest.raises(InputError, match=f"{path}: row 3 has not .* cut or damaged"):
+        read_manifest(root)

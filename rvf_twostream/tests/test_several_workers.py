@@ -148,6 +148,7 @@ def test_workers_of_a_config(text, n):
         "{}",
         '{"cluster": {"worker": ["a:1", "b:1"]}}',
         config([1, 2], 2),
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
     ],

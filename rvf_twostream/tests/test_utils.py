@@ -125,6 +125,16 @@ def test_a_cut_movie_is_an_error(tmp_path_factory, part):
         load_movie(path)
 
 
+def test_a_zip_under_the_name_of_a_movie_is_an_error(tmp_path):
+    path = tmp_path / "a.npy"
+    with open(path, "wb") as file:
+        np.savez(file, np.ones((3, 8, 8, 1), np.float32))
+    for content in (path.read_bytes(), b"PK\x03\x04 no zip"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.npy: not a complete .npy movie"):
+            load_movie(path)
+
+
 def test_movies_are_checked(tmp_path):
     path = tmp_path / "a.npy"
     save_array(path, np.ones((3, 100, 112, 1), np.float32))
