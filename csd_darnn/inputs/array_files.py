@@ -24,6 +24,12 @@ SWAPPED_FRAMES = 100  # with fewer frames the lengths of the axes tell nothing
 
 def load_array(path: Path) -> np.ndarray:
     """Return the array of an NPY file (memory mapped) or the only array of an NPZ file."""
+    with open(path, "rb") as handle:
+        head = handle.read(6)
+    wanted = b"\x93NUMPY" if path.suffix.lower() == ".npy" else b"PK"
+    if head and not head.startswith(wanted):  # NumPy would take it for pickled objects
+        kind = path.suffix.lower().removeprefix(".").upper()
+        raise InputError(f"{path}: found no {kind} file, expected one; save it with NumPy again")
     if path.suffix.lower() == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     else:

@@ -15,12 +15,14 @@ from common.files import InputError
 from inputs.file_scales import playback, uneven_times
 from inputs.movie import Movie, frames_per_block, native, to_gray
 from inputs.scales import Scales
+from inputs.video_sizes import check_whole
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
 
 
 def open_video(path: Path, gray: bool) -> Movie:
     """Open a video with the ffmpeg that imageio-ffmpeg brings along."""
+    check_whole(path)
 
     def start(pixel_format, bits):
         # passthrough: a variable frame rate must not make ffmpeg repeat or drop frames.

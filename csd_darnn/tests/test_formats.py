@@ -181,6 +181,42 @@ def test_video_in_mkv_and_turned_video(tmp_path):
     np.testing.assert_array_equal(np.rot90(straight, 1, axes=(1, 2)), bent)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("raw.avi", ("-c:v", "rawvideo", "-pix_fmt", "gray")),
+        ("front.mp4", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart")),
+        ("whole.mkv", ("-c:v", "ffv1", "-pix_fmt", "gray")),
+    ],
+)
+def test_a_cut_video_is_refused_and_not_read_as_a_shorter_one(tmp_path, name, options):
+    noise = np.random.default_rng(0).integers(0, 200, FRAMES.shape)  # so that frames fill the file
+    whole = video(tmp_path / name, *options, frames=noise)
+    assert len(open_movie(whole).read()) == len(FRAMES)
+    told = whole.read_bytes()
+    for share in (0.5, 0.9):
+        cut = tmp_path / f"cut_{name}"
+        cut.write_bytes(told[: int(share * len(told))])
+        with pytest.raises(InputError, match=f"found {int(share * len(told))} bytes.*is cut"):
+            open_movie(cut)
+    (tmp_path / f"long_{name}").write_bytes(told + bytes(999))  # what follows is no fault
+    assert len(open_movie(tmp_path / f"long_{name}").read()) == len(FRAMES)
+
+
+def test_a_recorder_that_was_not_closed_leaves_a_size_of_0_that_says_nothing(tmp_path):
+    whole = video(tmp_path / "open.avi", "-c:v", "rawvideo", "-pix_fmt", "gray")
+    told = whole.read_bytes()
+    whole.write_bytes(told[:4] + bytes(4) + told[8:])
+    assert len(open_movie(whole).read()) == len(FRAMES)
+
+
+def test_another_kind_under_the_name_of_an_array_is_named(tmp_path):
+    for name, kind in (("a.npy", "NPY"), ("a.npz", "NPZ")):
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
+        with pytest.raises(InputError, match=f"found no {kind} file"):
+            open_movie(tmp_path / name)
+
+
 def test_uneven_times_of_videos_and_gifs_are_a_clock_without_a_rate(tmp_path):
     path = video(tmp_path / "uneven.mkv", "-vf", "select='mod(n,5)'", "-fps_mode", "vfr", "-c:v",
                  "ffv1", "-pix_fmt", "gray")  # fmt: skip
