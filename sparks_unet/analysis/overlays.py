@@ -313,6 +313,7 @@ def _write_gif(path, pictures):
             duration=1000 // PLAY_FPS,
             loop=0,
             disposal=1,
+            optimize=False,  # the palette is exact; a second look at it doubles the time
         )
     return path
 
