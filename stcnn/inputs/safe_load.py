@@ -56,6 +56,8 @@ def load_tree(path: Path) -> dict:
         return _nest(load_file(path))
     except DAMAGE as error:
         reason = f"it is truncated or no {path.suffix} file ({type(error).__name__})"
+        if path.suffix not in (".pt", ".npz", ".safetensors"):
+            reason = "its name ends in none of .pt, .npz, .safetensors"
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"
     raise InputError(f"{path}: cannot be read, {reason}; copy or export it again")

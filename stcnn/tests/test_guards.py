@@ -99,3 +99,9 @@ def test_a_complete_run_notices_that_its_recordings_changed(tiny_set, tiny_args,
     (tmp_path / "settings.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"changed: lc11/synthetic\.pt"):
         check_data(tmp_path, settings)
+
+
+def test_a_file_of_another_kind_is_not_called_truncated(tmp_path):
+    (tmp_path / "scores.csv").write_text("part,mse\n")
+    with pytest.raises(InputError, match=r"its name ends in none of \.pt, \.npz, \.safetensors"):
+        load_tree(tmp_path / "scores.csv")
