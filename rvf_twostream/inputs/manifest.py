@@ -63,7 +63,7 @@ def read_manifest(root: Path) -> list[dict]:
         if None in row.values() or None in row:
             raise InputError(
                 f"{path}: row {number} has not {len(names)} cells; the file is cut or damaged: "
-                "give it back, or remove it and run preprocess.py again"
+                f"give it back, or remove it and run preprocess.py with all DICOM files in {root}"
             )
     rows = [{name: row.get(name) or "" for name in MANIFEST} for row in stored]
     for row in rows:
