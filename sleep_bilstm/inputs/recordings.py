@@ -82,7 +82,7 @@ class Recording:
         self.name = parse_name(self.path)
         self._file = self._reader = None
         try:
-            if self._is_hdf5():
+            if begins_as_hdf5(self.path):
                 self._file = h5py.File(self.path, "r")
                 self._variables = self._file
             else:
@@ -123,11 +123,6 @@ class Recording:
             self._reader.close()
         if self._file is not None:
             self._file.close()
-
-    def _is_hdf5(self) -> bool:
-        with open(self.path, "rb") as handle:
-            start = handle.read(1024)
-        return start[:8] == HDF5_SIGNATURE or start[512:520] == HDF5_SIGNATURE
 
     def _variable(self, key: str):
         if key not in self._variables:
@@ -206,6 +201,13 @@ class Recording:
             ) from error
 
 
+def begins_as_hdf5(path: Path | str) -> bool:
+    """Say whether a file begins as HDF5, with MATLAB 7.3's block of 512 bytes or without."""
+    with open(path, "rb") as handle:
+        start = handle.read(1024)
+    return start[:8] == HDF5_SIGNATURE or start[512:520] == HDF5_SIGNATURE
+
+
 def read_mask(path: Path | str) -> np.ndarray:
     """Read a brain mask (H, W) from a .mat file with a variable of MASK_KEYS."""
     if not Path(path).is_file():
@@ -216,11 +218,16 @@ def read_mask(path: Path | str) -> np.ndarray:
                 names = list(file)
                 held = {key: plain_array(file[key]).T for key in MASK_KEYS if key in file}
         except OSError:
+            if begins_as_hdf5(path):
+                raise
             loaded = scipy.io.loadmat(path)
             names = [key for key in loaded if not key.startswith("__")]
             held = {key: plain_array(loaded[key]) for key in MASK_KEYS if key in loaded}
     except Exception as error:  # see Recording
-        raise InputError(f"{path}: cannot be read as a mask file ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as a mask file ({error}): it is truncated, copy it again, or "
+            "a file of another kind"
+        ) from error
     if not held:
         found = ", ".join(name for name in names if not name.startswith("#")) or "nothing"
         raise InputError(f"{path}: holds {found}; expected one of {', '.join(MASK_KEYS)}")

@@ -214,6 +214,12 @@ def test_mask_file_says_what_it_holds(tmp_path):
         read_mask(tmp_path / "a.mat")
     with pytest.raises(InputError, match="no such file"):
         read_mask(tmp_path / "b.mat")
+    write_recording(tmp_path / "c.mat", np.zeros((1, 168, 16, 16)), np.ones((16, 16), bool), None)
+    whole = (tmp_path / "c.mat").read_bytes()
+    assert read_mask(tmp_path / "c.mat").all()
+    (tmp_path / "c.mat").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"c\.mat: cannot be read .*truncated file: eof"):
+        read_mask(tmp_path / "c.mat")
 
 
 def test_yaml_values_are_what_they_look_like(tmp_path, capsys):
