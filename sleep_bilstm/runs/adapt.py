@@ -217,17 +217,19 @@ def control_of(
     return {**held, "bound_95": float(bound), "highest": float(max(falls))}
 
 
-def doubt_of_codes(states: np.ndarray, labels: np.ndarray, scored: np.ndarray) -> str:
+def doubt_of_codes(logits: np.ndarray, labels: np.ndarray, scored: np.ndarray) -> str:
     """Return why scores (N,) seem to be in other codes than those of training, or an empty text.
 
     Args:
-        states: (N,) of the network as trained.
+        logits: (N, K) of the network as trained; a state that nobody scored counts as well, as
+            what was meant for it may stand under another name.
         labels: (N,) scores.
         scored: the states that occur among them.
     """
+    states = logits.argmax(axis=1)
     before = cohen_kappa_score(labels, states)
     others = {}
-    for names in itertools.permutations(scored):
+    for names in itertools.permutations(range(logits.shape[1]), len(scored)):
         renamed = np.zeros(scored.max() + 1, int)
         renamed[scored] = names
         others[names] = cohen_kappa_score(renamed[labels], states)
@@ -269,7 +271,7 @@ def adapt(
     labels = labels[use]
     logits, summary = parts_of(vectors[use], num_classes)
     trial = try_kinds(logits, summary, labels, scored)
-    doubt = doubt_of_codes(scored[logits[:, scored].argmax(axis=1)], labels, scored)
+    doubt = doubt_of_codes(logits, labels, scored)
     helps = trial.helps and (codes_given or not doubt)
     # Many fits, which change nothing where there is nothing to control.
     control = control_of(logits, summary, labels, scored) if helps else None

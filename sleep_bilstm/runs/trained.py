@@ -147,6 +147,12 @@ def test_sets(
     records = find_records(folder)
     chosen = [m for m in settings.test_mouse.split(",") if m]
     known = "mice" in data  # not of a published checkpoint
+    if known and "split_file" in settings.given:
+        log.warning(
+            "split_file %s is not read: a network is tested by the split it is trained with; "
+            "test_mouse chooses another mouse",
+            settings.split_file,
+        )
     if known:
         stored, kind, seed = data["mice"], data["split"], data["seed"]
         if chosen and not subjectwise and kind != "mouse":

@@ -110,8 +110,7 @@ def test_too_few_bouts_have_no_control_and_that_is_said(caplog):
 @pytest.mark.parametrize("codes", [[1, 0, 2], [0, 2, 1], [1, 2, 0]])
 def test_scores_in_other_codes_never_pass_as_help(codes, caplog):
     vectors, states = animal(11, 60)
-    guess = vectors[:, :3].argmax(axis=1)
-    assert doubt_of_codes(guess, states, np.arange(3)) == ""
+    assert doubt_of_codes(vectors[:, :3], states, np.arange(3)) == ""
     fitted, about = adapt(vectors, np.array(codes)[states], 3)
     assert about["used"] == "none"
     assert "were they renamed" in about["doubt"]
@@ -123,6 +122,18 @@ def test_scores_in_other_codes_never_pass_as_help(codes, caplog):
     assert "no evidence" not in caplog.text
     assert "scored.mat: the scores contradict the network" in caplog.text
     assert "--codes 1=REM,2=wake,3=NREM" in caplog.text
+
+
+def test_codes_that_leave_a_state_out_are_doubted():
+    """1 wake, 2 NREM, 3 REM: read as NREM, artifact (left out) and REM."""
+    vectors, states = animal(11, 90)
+    scored = states != 1
+    read = np.array([1, 0, 2])[states[scored]]  # wakefulness is called NREM
+    about = adapt(vectors[scored], read, 3)[1]
+    assert "were they renamed" in about["doubt"]
+    assert about["used"] == "none"
+    right = np.array([0, 1, 2])[states[scored]]
+    assert adapt(vectors[scored], right, 3)[1]["doubt"] == ""
 
 
 def test_codes_that_are_given_are_not_doubted():

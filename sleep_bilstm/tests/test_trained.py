@@ -46,6 +46,14 @@ def test_mode_test_writes_the_mat_of_every_mouse(trained, tfrecords, tmp_path):
     assert not list(out.glob("*hypnogram*"))
 
 
+def test_another_split_file_is_named_as_not_read(trained, tfrecords, tmp_path, capsys):
+    out, other = ["--result_savedir", str(tmp_path)], str(tmp_path / "other.json")
+    assert use(trained, tfrecords, "test", *out) == 0
+    assert "is not read" not in capsys.readouterr().out
+    assert use(trained, tfrecords, "test", *out, "--split_file", other) == 0
+    assert f"split_file {other} is not read" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("mode", ["test_subjectwise", "gradcam", "predict"])
 def test_frames_of_another_size_are_refused(trained, tmp_path, capsys, mode):
     create(write(tmp_path / "raw", [0, 1, 3], size=32), tmp_path / "data", Storage())
