@@ -1,8 +1,11 @@
 """Where a new neuron looks and how strongly it answers, from a few stimuli and a trained network.
 
-The network stays as it is. A grid of positions is tried, the best one is refined by Gauss-Newton
-steps on position, gain and offset together; how sure they are comes from leaving out one stimulus
-at a time (jackknife). Letters: S stimuli, T frames, H and W the coarse grid.
+The network stays as it is. A grid of positions is tried, the best ones are refined, with gain and
+offset fitted at each position, and the one that leaves least is taken: with few stimuli another
+place can look right from close by. How sure it is comes from leaving out one stimulus at a time
+(jackknife, by the slope of the response).
+
+Letters: S stimuli, T frames, H and W the coarse grid.
 """
 
 import itertools
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 import torch
 
 from analysis.metrics import correlation
@@ -20,10 +24,11 @@ from network.layers import Photoreceptor
 from network.models import STCNN
 
 MOST_STIMULI = 20
-REACH_DEG, GRID_DEG = 12.0, 4.0  # positions that are tried first
+REACH_DEG, GRID_DEG = 12.0, 3.0  # positions that are tried first
+STARTS = 4  # positions of the grid that are refined
+SIMPLEX_DEG, FIRST_TRIALS = 1.5, 30  # size of the first triangle, positions tried
+LAST_SIMPLEX_DEG, LAST_TRIALS = 0.3, 30  # of the best one
 STEP_DEG = 1.0  # over which the slope of the response is taken
-MOST_STEPS = 8
-LONGEST_DEG, ENOUGH_DEG = 3.0, 0.02  # longest refining step; shorter ones end the search
 BATCH = 10
 
 
@@ -149,20 +154,30 @@ def locate(model: STCNN, dataset: CalciumDataset, rows: Sequence[int]) -> Found:
     tried = {
         place: neuron.error(neuron.activity(place)) for place in itertools.product(steps, steps)
     }
-    place = np.array(min(tried, key=tried.get))
-    least = min(tried.values())
-    for _ in range(MOST_STEPS):
-        square, target = neuron.normal(place)
-        move = _move(_solve(square.sum(0), target.sum(0)))
-        while np.hypot(*move) > ENOUGH_DEG:  # a step that does not help is halved
-            error = neuron.error(neuron.activity(place + move))
-            if error < least:
-                break
-            move = move / 2
-        if np.hypot(*move) <= ENOUGH_DEG:
-            break
-        place, least = place + move, error
+    starts = sorted(tried, key=tried.get)[:STARTS]
+    roughly = [_refined(neuron, np.array(start), SIMPLEX_DEG, FIRST_TRIALS) for start in starts]
+    best = min(roughly, key=lambda one: one.fun)
+    place = _refined(neuron, best.x, LAST_SIMPLEX_DEG, LAST_TRIALS).x
     return _told(neuron, place)
+
+
+def _refined(neuron, place, simplex_deg, trials):
+    """Return the best place of ``trials`` around ``place``, by simplex.
+
+    Between whole pixels a movie is sampled straight, so the error has edges and narrow valleys:
+    the search is not ended by its own size but by the number of trials.
+    """
+    return scipy.optimize.minimize(
+        lambda at: neuron.error(neuron.activity(at)),
+        place,
+        method="Nelder-Mead",
+        options={
+            "initial_simplex": place + simplex_deg * np.array([[0, 0], [1, 0], [0, 1]]),
+            "maxfev": trials,
+            "xatol": 0.0,
+            "fatol": 0.0,
+        },
+    )
 
 
 def _told(neuron, place):
@@ -173,7 +188,7 @@ def _told(neuron, place):
         for one, other in zip(square, target, strict=True)
     ])  # fmt: skip
     n = len(square)
-    moves = np.array([_move(values, longest=math.inf) for values in left_out])
+    moves = np.array([_move(values) for values in left_out])
     place_sd = math.sqrt((n - 1) / n * ((moves - moves.mean(0)) ** 2).sum())
     gain_sd = math.sqrt((n - 1) / n * ((left_out[:, 1] - left_out[:, 1].mean()) ** 2).sum())
     curves = neuron.activity(place)
@@ -190,9 +205,6 @@ def _solve(square, target):
     return np.linalg.lstsq(square, target, rcond=1e-12)[0]
 
 
-def _move(values, longest=LONGEST_DEG):
-    """Return the step (azimuth, elevation) of fitted (offset, gain, slopes), not too long."""
-    if values[1] <= 0:
-        return np.zeros(2)
-    move = values[2:] / values[1]
-    return move * min(1.0, longest / max(np.hypot(*move), 1e-12))
+def _move(values):
+    """Return the step (azimuth, elevation) of fitted (offset, gain, slopes)."""
+    return values[2:] / values[1] if values[1] > 0 else np.zeros(2)
