@@ -35,3 +35,25 @@ def generated_clips(batch, size, seed):
     rng = np.random.RandomState(seed)
     shapes = {"grey": (batch, *size, 1), "of": (batch, *size, 2)}
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+# A script's part: the published network with frozen batch norm (replicas normalise each by its own
+# clips), and ``step`` on four clips; ``strategy`` stands before it.
+STEP_OF_FOUR = """
+import keras
+import numpy as np
+from network.model_zoo import make_optimizer, two_stream
+from runs.training import make_train_step
+from published import fill, generated_clips
+with strategy.scope():
+    model = fill(two_stream(input_size=(8, 32, 32), depth=18, width=2), 1)
+    for layer in model.layers:
+        if layer.name.endswith("_bn"):
+            layer.trainable = False
+    optimizer = make_optimizer(model, 1e-3)
+step = make_train_step(
+    model, optimizer, lambda y, p: keras.losses.binary_crossentropy(y[:, None], p), strategy
+)
+clips = generated_clips(4, (8, 32, 32), 5)
+y, weight = np.array([0, 1, 1, 0], "f4"), np.array([0.2, 1.8, 1.8, 0.2], "f4")
+"""

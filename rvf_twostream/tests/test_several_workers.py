@@ -13,29 +13,15 @@ import tiny_split
 from common.files import InputError
 from little import FOLDER
 from network.start import cluster_workers
+from published import STEP_OF_FOUR
 from runs.run_folder import written_by
 
 STEPS = """
 import sys
-import numpy as np
 sys.path[:0] = [{folder!r}, {tests!r}]
 from network.start import start_tensorflow
 strategy = start_tensorflow(device="cpu", cluster=True)
-import keras
-from network.model_zoo import make_optimizer, two_stream
-from runs.training import make_train_step
-from published import fill, generated_clips
-with strategy.scope():
-    model = fill(two_stream(input_size=(8, 32, 32), depth=18, width=2), 1)
-    for layer in model.layers:  # replicas normalise each by its own clips
-        if layer.name.endswith("_bn"):
-            layer.trainable = False
-    optimizer = make_optimizer(model, 1e-3)
-step = make_train_step(
-    model, optimizer, lambda y, p: keras.losses.binary_crossentropy(y[:, None], p), strategy
-)
-clips = generated_clips(4, (8, 32, 32), 5)
-y, weight = np.array([0, 1, 1, 0], "f4"), np.array([0.2, 1.8, 1.8, 0.2], "f4")
+{step}
 results = [step(clips, y, weight, 4) for _ in range(3)]
 losses = [float(loss) for loss, _ in results]
 np.savez(sys.argv[1], losses, *[np.asarray(p) for _, p in results], *model.get_weights())
@@ -78,7 +64,8 @@ def run_workers(commands):
 @pytest.mark.slow
 def test_two_workers_train_what_one_trains(tmp_path):
     script = tmp_path / "steps.py"
-    script.write_text(STEPS.format(folder=str(FOLDER), tests=str(FOLDER / "tests")))
+    places = {"folder": str(FOLDER), "tests": str(FOLDER / "tests")}
+    script.write_text(STEPS.format(**places, step=STEP_OF_FOUR))
     files = [tmp_path / f"{name}.npz" for name in ("one", "first", "second")]
     alone = subprocess.run([sys.executable, script, files[0]], capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr

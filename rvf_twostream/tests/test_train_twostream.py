@@ -18,6 +18,7 @@ import train_twostream
 from common import limits
 from common.files import InputError
 from little import FOLDER, assert_one_line, run_script
+from published import STEP_OF_FOUR
 from runs.run_folder import clear_left
 from runs.twostream import balanced_weights, learning_rate
 
@@ -324,25 +325,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 TWO_DEVICES = """
 import sys
-import numpy as np
 sys.path[:0] = [{folder!r}, {tests!r}]
 from network.start import start_tensorflow
 strategy = start_tensorflow(device="cpu", gpus={gpus})
-import keras
-from network.model_zoo import make_optimizer, two_stream
-from runs.training import make_train_step
-from published import fill, generated_clips
-with strategy.scope():
-    model = fill(two_stream(input_size=(8, 32, 32), depth=18, width=2), 1)
-    for layer in model.layers:
-        if layer.name.endswith("_bn"):
-            layer.trainable = False
-    optimizer = make_optimizer(model, 1e-3)
-step = make_train_step(
-    model, optimizer, lambda y, p: keras.losses.binary_crossentropy(y[:, None], p), strategy
-)
-clips = generated_clips(4, (8, 32, 32), 5)
-y, weight = np.array([0, 1, 1, 0], "f4"), np.array([0.2, 1.8, 1.8, 0.2], "f4")
+{step}
 for _ in range(2):
     print(float(step(clips, y, weight, 4)[0]))
 """
@@ -352,7 +338,8 @@ for _ in range(2):
 def test_two_devices_equal_one(tmp_path):
     losses = {}
     for gpus in (1, 2):
-        code = TWO_DEVICES.format(folder=str(FOLDER), tests=str(FOLDER / "tests"), gpus=gpus)
+        places = {"folder": str(FOLDER), "tests": str(FOLDER / "tests")}
+        code = TWO_DEVICES.format(**places, gpus=gpus, step=STEP_OF_FOUR)
         script = tmp_path / f"devices{gpus}.py"
         script.write_text(code)
         done = subprocess.run([sys.executable, script], capture_output=True, text=True)
