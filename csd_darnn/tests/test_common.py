@@ -1,10 +1,13 @@
 """What common/ promises: JSON and CSV with faults in one line, figures with their numbers."""
 
+import re
+
 import numpy as np
 import pytest
 
 from common.figures import new_figure, save_figure
 from common.files import DATA_DIR, FOLDER, RESULTS_DIR, InputError, open_run, read_json, write_json
+from common.report import needs_row, plain_name, score_table, write_report
 from common.tables import read_rows, write_columns, write_rows
 
 
@@ -83,3 +86,51 @@ def test_a_figure_is_saved_with_its_numbers(tmp_path, table):
     assert path.with_suffix(".csv").read_text() == "x,y\n1,3\n2,4\n"
     assert {one.suffix for one in path.parent.iterdir()} == {".png", ".pdf", ".csv"}
     assert figure.axes == []
+
+
+def test_a_figure_has_a_row_where_half_a_row_would_make_its_letters_tiny(tmp_path):
+    """8 points on 550 pixels: 9 pixels high up to 6.8 inches, whatever the dots per inch."""
+    for dpi in (80, 120, 200):
+        for inches, row in ((6.5, False), (7.0, True), (12.0, True)):
+            path = save_figure(new_figure(inches, 1)[0], tmp_path / "a.png", dpi=dpi)
+            assert needs_row(path) is row, (dpi, inches)
+    for width, row in ((416, False), (688, True)):  # a movie: its letters have fixed pixels
+        (tmp_path / "a.gif").write_bytes(b"GIF89a" + width.to_bytes(2, "little") + bytes(20))
+        assert needs_row(tmp_path / "a.gif") is row
+
+
+def test_columns_have_plain_names_in_a_report():
+    names = {
+        "rise_ms": "rise (ms)",
+        "speed_um_s": "speed (um/s)",
+        "area_max_um2": "area max (um2)",
+        "amplitude_df_f0": "amplitude (dF/F0)",
+        "test_mae": "test mean absolute error",
+        "n": "number",
+        "precision": "precision",
+    }
+    assert {name: plain_name(name) for name in names} == names
+
+
+def test_a_report_tells_missed_targets_first_and_links_what_exists(monkeypatch, tmp_path):
+    monkeypatch.setattr("common.report.RESULTS_DIR", tmp_path / "results" / FOLDER.name)
+    monkeypatch.setattr("common.report.FOLDER", tmp_path / FOLDER.name)
+    run = tmp_path / "results" / FOLDER.name / "sweep" / "one"
+    run.mkdir(parents=True)
+    (tmp_path / FOLDER.name).mkdir()
+    for path in (tmp_path / FOLDER.name / "README.md", tmp_path / "results" / "index.html"):
+        path.write_text("x")
+    write_columns(run / "log.csv", {"epoch": [0]})
+    scores = [
+        {"name": "good", "value": 1.0, "target": "> 0", "passed": True},
+        {"name": "bad", "value": 0.0, "target": "> 0", "passed": False},
+        {"name": "told", "value": 0.0},
+    ]
+    page = write_report(run, "T", "L", [("Scores", score_table(scores))]).read_text()
+    assert page.index("1 of 2 targets reached; missed: bad.") < page.index("<table>")
+    links = re.findall(r'href="([^"]+)"', page)
+    assert len(links) == 3
+    assert all((run / link).is_file() for link in links), links
+    assert "targets reached" not in score_table(scores[2:])
+    elsewhere = write_report(tmp_path, "T", "L", []).read_text()  # a page to be passed on
+    assert ".." not in elsewhere

@@ -6,19 +6,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.files import InputError, atomic_path, read_json, write_json
+from common.files import FOLDER, RESULTS_DIR, InputError, atomic_path, read_json, write_json
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
---card:#f6f8fa;--good:#067a3c;--bad:#b42318}
+--card:#f6f8fa;--good:#067a3c;--bad:#b42318;--link:#0550ae}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;
---paper:#0d1117;--card:#161b22;--good:#4cc38a;--bad:#ff8b7e}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1100px;padding:24px 16px;
+--paper:#0d1117;--card:#161b22;--good:#4cc38a;--bad:#ff8b7e;--link:#79b8ff}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1200px;padding:24px 16px;
 background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:32px 0 8px}
 p{margin:8px 0}.soft{color:var(--soft)}.passed{color:var(--good)}.failed{color:var(--bad)}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px}
-.wide{grid-column:1/-1}summary{cursor:pointer;margin:8px 0}nav a{margin-right:12px}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;
+grid-auto-flow:dense;align-items:start}.wide{grid-column:1/-1}
+summary{cursor:pointer;margin:8px 0}nav a{display:inline-block;margin-right:16px}
+a{color:var(--link)}
 figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;background:var(--card)}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
 figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
@@ -29,7 +31,32 @@ vertical-align:top;overflow-wrap:normal}
 border-bottom:1px solid var(--line)}.scores th{display:none}.scores td{border:0;padding:0}
 .scores td:first-child{flex-basis:100%;font-weight:600}}
 """
-WIDE_PIXELS = 1200  # a wider picture has a row of its own: half a row would halve its text
+HALF_ROW_PIXELS = 550  # of a page of 1200
+WIDE_INCHES = 6.8  # in half a row the letters of 8 points of a wider figure have less than 9 pixels
+UNITS = {  # how the name of a column ends -> its unit
+    "_um_s": "um/s",
+    "_um2": "um2",
+    "_um": "um",
+    "_mm": "mm",
+    "_ms": "ms",
+    "_s": "s",
+    "_hz": "Hz",
+    "_deg": "deg",
+    "_df_f0": "dF/F0",
+    "_percent": "%",
+    " percent": "%",
+}
+WORDS = {  # short names of columns -> what a reader calls them
+    "n": "number",
+    "mse": "mean squared error",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "mape": "mean absolute error, relative",
+    "r2": "R2",
+    "auc": "AUC",
+    "fwhm": "FWHM",
+    "fdhm": "FDHM",
+}
 MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
 
@@ -49,6 +76,29 @@ def pixel_width(path: str | os.PathLike) -> int:
     return int.from_bytes(head[6:8], "little") if head.startswith(b"GIF8") else 0
 
 
+def needs_row(path: str | os.PathLike) -> bool:
+    """Return whether a picture would have letters of under 9 pixels in half a row of the page.
+
+    A figure tells its inches (PNG, pHYs), and its letters have 8 points or more. Any other picture
+    has letters of fixed pixels, so it is not to be made smaller.
+    """
+    with open(path, "rb") as handle:
+        head = handle.read(4096)  # pHYs stands before the pixels
+    at = head.find(b"pHYs") if head.startswith(b"\x89PNG") else -1
+    if 0 < at < len(head) - 13 and head[at + 12] == 1:  # 1: pixels per metre
+        pixels_an_inch = int.from_bytes(head[at + 4 : at + 8], "big") * 0.0254
+        return pixel_width(path) > WIDE_INCHES * pixels_an_inch
+    return pixel_width(path) > HALF_ROW_PIXELS
+
+
+def plain_name(column: str) -> str:
+    """Return the name of a column as a reader says it: ``rise_ms`` is ``rise (ms)``."""
+    end = next((end for end in UNITS if column.endswith(end)), "")
+    words = column.removesuffix(end).replace("_", " ").split(" ")
+    name = " ".join(WORDS.get(word, word) for word in words)
+    return f"{name} ({UNITS[end]})" if end else name
+
+
 def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
     """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt.
 
@@ -61,7 +111,7 @@ def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
         if path.with_suffix(".csv").is_file():
             table = Path(figure["path"]).with_suffix(".csv").as_posix()
             caption += f' <a href="{html.escape(table)}">numbers</a>'
-        kind = ' class="wide"' if pixel_width(path) > WIDE_PIXELS else ""
+        kind = ' class="wide"' if needs_row(path) else ""
         picture = image_tag(path, figure["alt"])
         blocks.append(f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="figures">{"".join(blocks)}</div>'
@@ -73,8 +123,11 @@ def _cell(text):
 
 
 def table_block(header: Iterable, rows: Iterable[Iterable]) -> str:
-    """Return a table; every cell is turned into text and escaped, verdicts are coloured."""
-    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in header)
+    """Return a table; every cell is turned into text and escaped, verdicts are coloured.
+
+    The header may be that of a CSV: it is shown in plain names (``plain_name``).
+    """
+    head = "".join(f"<th>{html.escape(plain_name(str(cell)))}</th>" for cell in header)
     body = "".join("<tr>" + "".join(_cell(str(cell)) for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
@@ -86,8 +139,11 @@ def paragraph(text: str, *, links: Iterable[str] = ()) -> str:
 
 
 def score_table(scores: Iterable[dict]) -> str:
-    """Return the table of planted-truth and quality scores (see write_summary)."""
-    rows = []
+    """Return the table of planted-truth and quality scores (see write_summary).
+
+    A sentence before it says how many targets were reached, and names those missed.
+    """
+    scores, rows = list(scores), []
     for score in scores:
         value = "not available" if score["value"] is None else f"{score['value']:.4g}"
         verdict = {True: "passed", False: "failed", None: ""}[score.get("passed")]
@@ -95,7 +151,12 @@ def score_table(scores: Iterable[dict]) -> str:
             (score["name"], f"{value} {score.get('unit', '')}", score.get("target", ""), verdict)
         )
     table = table_block(("score", "value", "target", "verdict"), rows)
-    return f'<div class="scores">{table}</div>'
+    judged = [score for score in scores if score.get("passed") is not None]
+    missed = [score["name"] for score in judged if not score["passed"]]
+    told = f"{len(judged) - len(missed)} of {len(judged)} targets reached"
+    told = html.escape(f"{told}; missed: {'; '.join(missed)}." if missed else f"{told}.")
+    verdict = f'<p class="{"failed" if missed else "passed"}">{told}</p>' if judged else ""
+    return f'{verdict}<div class="scores">{table}</div>'
 
 
 def settings_table(record: dict) -> str:
@@ -119,6 +180,21 @@ def settings_table(record: dict) -> str:
     return f"<details><summary>{len(rows)} settings, versions and inputs</summary>{table}</details>"
 
 
+def _street_links(run_dir):
+    """Return (target, name) of the README and of the page of all runs, seen from a run's folder.
+
+    A run elsewhere than below ``results/`` has none: its page may be taken anywhere.
+    """
+    run_dir = Path(run_dir).absolute()  # results/ may be a link to another disk
+    if not run_dir.is_relative_to(RESULTS_DIR):
+        return []
+    targets = (
+        (FOLDER / "README.md", f"README of {FOLDER.name}"),
+        (RESULTS_DIR.parent / "index.html", "all runs (written by run.py demo)"),
+    )
+    return [(Path(os.path.relpath(path, run_dir)).as_posix(), name) for path, name in targets]
+
+
 def write_report(
     run_dir: str | os.PathLike, title: str, lead: str, sections: Iterable[tuple[str, str]]
 ) -> Path:
@@ -133,8 +209,9 @@ def write_report(
     body = "".join(
         f"<section><h2>{html.escape(name)}</h2>{block}</section>" for name, block in sections
     )
-    tables = sorted(path.name for path in Path(run_dir).glob("*.csv"))
-    links = [("../../index.html", "all runs"), *((name, name) for name in tables)]
+    names = sorted(path.name for path in Path(run_dir).glob("*.csv"))
+    names += ["settings.json"] if (Path(run_dir) / "settings.json").is_file() else []
+    links = [*_street_links(run_dir), *((name, name) for name in names)]
     anchors = "".join(
         f'<a href="{html.escape(target)}">{html.escape(name)}</a>' for target, name in links
     )
