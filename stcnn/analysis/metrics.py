@@ -19,6 +19,7 @@ COLUMNS = (
     "ceiling_correlation",
     "ceiling_r2",
     "normalised_correlation",
+    "normalised_r2",
 )
 
 
@@ -253,19 +254,21 @@ def _scores(entry):
     def share(part):
         return 1.0 - part / total if total > 0 else float("nan")
 
-    own = entry["rows"]
+    own, r2 = entry["rows"], share(entry["error"])
+    ceiling = max(share(entry["noise"]), 0.0) if entry["noise"] >= 0 else float("nan")
     return {
         "mse": entry["error"] / len(joined),
-        "r2": share(entry["error"]),
+        "r2": r2,
         "trace_correlation": _mean([row["trace_correlation"] for row in own]),
         "peak_correlation": correlation(
             [row["peak_recorded"] for row in own], [row["peak_predicted"] for row in own]
         ),
         "ceiling_correlation": float(np.mean(entry["ceilings"] or [np.nan])),
-        "ceiling_r2": max(share(entry["noise"]), 0.0) if entry["noise"] >= 0 else float("nan"),
+        "ceiling_r2": ceiling,
         "normalised_correlation": normalised_correlation(
             entry["traces"], entry["curves"], entry["trials"]
         ),
+        "normalised_r2": r2 / ceiling if ceiling > 0 else float("nan"),
     }
 
 
