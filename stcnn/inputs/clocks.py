@@ -4,7 +4,6 @@ Tick k begins k / rate seconds after the stimulus onset and lasts 1 / rate. Reco
 keep time axes of their own; here they are placed by time. Letters: T ticks or frames.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -108,7 +107,7 @@ def place_movie(
     """Return (tick of the first frame, frames (T, rows, columns) on the ticks) of a stored movie.
 
     A movie at the model's rate that starts at 0 s is returned as it is. Frames that last a tick or
-    longer are held, shorter ones averaged over the tick (see on_ticks).
+    longer are held, shorter ones averaged over each tick (see on_ticks).
     """
     if on_grid(t_axis, rate_hz, 0.0):
         return 0, frames
@@ -139,9 +138,11 @@ def first_tick(begin_s: float, rate_hz: float, *, mean: bool) -> int:
 def on_ticks(frames: Iterable[tuple], rate_hz: float, *, shortest_s: float) -> Iterator:
     """Yield what each tick shows, from the first one on.
 
-    Frames that last a tick are held: a tick shows the frame that is there when it begins, and none
-    before it has appeared. Of shorter frames it shows the mean over a tick's time, which ends with
-    the frame that is there when the tick begins: a fast dither does not alias.
+    Tick k is the time from k / rate to (k + 1) / rate, as frame k of a published movie is. It
+    shows only what is on the screen during it: frames that last a tick or longer are held, so that
+    a tick shows the frame that is there when it begins; of shorter frames it shows the mean over
+    its own time, so that a fast dither does not alias, light is neither lost nor counted twice,
+    and a movie of doubled frames is the movie itself.
 
     Args:
         frames: (begin, end, picture) in seconds, one after the other without gaps.
@@ -149,7 +150,7 @@ def on_ticks(frames: Iterable[tuple], rate_hz: float, *, shortest_s: float) -> I
         shortest_s: how long the shortest frame stays.
     """
     if shortest_s * rate_hz < WHOLE:
-        yield from _means(frames, rate_hz, 1.0 - shortest_s * rate_hz)
+        yield from _means(frames, rate_hz)
         return
     tick = None
     for begin, end, picture in frames:
@@ -160,36 +161,30 @@ def on_ticks(frames: Iterable[tuple], rate_hz: float, *, shortest_s: float) -> I
             tick += 1
 
 
-def _means(frames, rate_hz, late):
-    """Yield the mean over each tick of frames that come ``late`` by a part of a tick.
+def _means(frames, rate_hz):
+    """Yield the mean of what is on the screen during each tick.
 
-    The first tick has no past: it is the mean over its own time.
+    The first and the last tick count where the movie covers half of them; theirs is the mean over
+    the part that it covers.
     """
-    frames, head = iter(frames), []
-    for entry in frames:
-        head.append(entry)
-        first = first_tick(head[0][0], rate_hz, mean=True)
-        if entry[1] * rate_hz >= first + 1 - 1e-6:
-            break
-    if not head:
-        return
-    parts = [
-        (max(min(end * rate_hz, first + 1) - max(begin * rate_hz, first), 0.0), picture)
-        for begin, end, picture in head
-    ]
-    parts = [part for part in parts if part[0] > 1e-6] or [(1.0, head[0][2])]
-    yield sum(share * picture for share, picture in parts) / sum(share for share, _ in parts)
-    tick, total, covered = first + 1, None, 0.0
-    for begin, end, picture in itertools.chain(head, frames):
-        low, high = begin * rate_hz + late, end * rate_hz + late
-        while high > tick + 1e-6:
+    tick, total, covered, high = None, None, 0.0, 0.0
+    for begin, end, picture in frames:
+        low, high = _in_ticks(begin, rate_hz), _in_ticks(end, rate_hz)
+        if tick is None:
+            tick = first_tick(begin, rate_hz, mean=True)
+        while high > tick:
             share = min(high, tick + 1) - max(low, tick)
-            if share > 1e-6:
-                total = picture * share if total is None else total + picture * share
-                covered += share
-            if high < tick + 1 - 1e-6:
+            total = picture * share if total is None else total + picture * share
+            covered += share
+            if high < tick + 1:
                 break  # the tick goes on in the next frame
             yield total / covered
             tick, total, covered = tick + 1, None, 0.0
-    if covered > 0 and tick < round(end * rate_hz):
+    if covered > 0 and tick < round(high):
         yield total / covered
+
+
+def _in_ticks(seconds, rate_hz):
+    """Return a time in ticks; what is meant to be the beginning of one is it exactly."""
+    ticks, whole = seconds * rate_hz, round(seconds * rate_hz)
+    return float(whole) if abs(ticks - whole) < TOLERANCE_S * rate_hz else ticks

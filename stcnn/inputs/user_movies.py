@@ -64,7 +64,7 @@ class UserMovie:
 
         Args:
             path: .npy or .npz (key movie, or its only 3-D array; optional rate_hz and
-                deg_per_px), a TIFF of several pages, a video, or a folder of images.
+                deg_per_px), a TIFF of several pages, a video or GIF, or a folder of images.
             rate_hz, deg_per_px: of View, for short.
             view: View.
         """
@@ -110,7 +110,7 @@ class UserMovie:
             self.clock = VideoClock.of(self.path)
             self.levels = Levels(0.0, 1.0, "file: video")
             count = self.clock.n_frames
-            self._frames = lambda: ((frame, None) for frame in video_frames(self.path, count))
+            self._frames = lambda: video_frames(self.path, count)
             return self.clock.rate_hz, None, self.clock.n_frames, self.clock.size
         raise InputError(
             f"{self.path}: unknown kind of movie; expected .npy, .npz, .tif, an image folder or "
@@ -183,6 +183,8 @@ class UserMovie:
         rate = f"at {self.rate_hz:g} Hz"
         if self.clock and self.clock.varies:
             rate = f"at a varying rate, {self.rate_hz:.4g} Hz on the mean"
+            if not self.clock.last_known:
+                rate += ", its last frame held as long as those before it"
         text = (
             f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px "
             f"{rate} ({self.origin['rate_hz']}), {self.seconds:.3f} s, {self.levels.describe()}, "

@@ -9,11 +9,14 @@ import av
 import numpy as np
 
 from common.files import InputError
+from inputs.pictures import grey
 from inputs.safe_load import DAMAGE
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".gif")
 DAMAGED = (*DAMAGE, av.error.FFmpegError)
-EVEN = 0.3  # steps that differ from the median by less than this share are one rate, rounded
+LAST_STEPS = 5  # where a file does not say how long its last frame stays, these do
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+HEAD_BYTES = 4096  # of a file; what says how long it should be lies in them
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class VideoClock:
     size: tuple[int, int]  # rows and columns, as shown
     rate_hz: float  # frames per second, on the mean where it varies
     varies: bool
+    last_known: bool = True  # the file says how long the last frame stays
 
     @classmethod
     def of(cls, path: Path) -> "VideoClock":
@@ -32,40 +36,56 @@ class VideoClock:
         try:
             with av.open(str(path)) as container:
                 stream = _video_stream(container, path)
-                base, average = stream.time_base, stream.average_rate
-                packets = []
-                for packet in container.demux(stream):
-                    if packet.size and not packet.is_discard:
-                        at = packet.pts if packet.pts is not None else packet.dts
-                        packets.append((at, packet.duration))
+                base, average, kind = stream.time_base, stream.average_rate, container.format.name
+                packets = [
+                    (packet.pts, packet.dts, packet.duration or 0)
+                    for packet in container.demux(stream)
+                    if packet.size and not packet.is_discard
+                ]
+                end = _stated_end(container, stream)
             size = _first_size(path)
         except DAMAGED as error:
             raise InputError(f"{path}: no readable video ({type(error).__name__})") from None
+        _check_whole(path)
         if not packets:
             raise InputError(f"{path}: no readable video (it holds no frame)")
-        timed = all(at is not None for at, _ in packets) and base
-        if not timed and not average:
-            raise InputError(f"{path}: its frames have no times; give --movie-rate HZ")
-        if not timed:
-            packets, base = [(i, 1) for i in range(len(packets))], 1 / average
-        packets.sort()
-        starts = np.array([float((at - packets[0][0]) * base) for at, _ in packets])
-        return cls._of_times(starts, float((packets[-1][1] or 0) * base), average, size)
+        # AVI keeps the order of decoding alone; what libavformat says of its display is a guess
+        stored = [dts if "avi" in kind or pts is None else pts for pts, dts, _ in packets]
+        if any(at is None for at in stored) or not base:
+            if not average:
+                raise InputError(f"{path}: its frames have no times; give --movie-rate HZ")
+            stored, base, packets, end = range(len(packets)), 1 / average, [(0, 0, 0)], None
+        starts = np.array([float((at - min(stored)) * base) for at in sorted(stored)])
+        if end is None and any(name in kind for name in ("mov", "gif")):
+            # of frames that are stored out of order only the last one stored has its own duration
+            last_s = float(packets[-1][2] * base)
+        else:
+            last_s = 0.0 if end is None else end - float(max(stored) * base)
+        clock = cls._of_times(starts, last_s, average, size, tick=float(base))
+        if clock.varies and "avi" in kind and _reordered(path):
+            raise InputError(
+                f"{path}: an AVI file whose rate varies and whose frames are stored out of order; "
+                "it does not say when they appear: save the movie as MP4 or MKV"
+            )
+        return clock
 
     @classmethod
-    def _of_times(cls, starts, last_s, average, size):
-        steps = np.diff(starts)
-        median = float(np.median(steps)) if len(steps) else last_s or 1.0 / float(average or 30)
-        even = not len(steps) or bool((np.abs(steps - median) < EVEN * median).all())
-        n = len(starts)
-        if even:
-            # times are rounded to the container's clock (1 ms in Matroska): the rate is not
-            rate = (n - 1) / float(starts[-1]) if n > 1 else 1.0 / median
-            if average and abs(float(average) / rate - 1.0) < 0.01:
-                rate = float(average)
-            return cls(tuple((np.arange(n) / rate).tolist()), 1.0 / rate, size, rate, False)
-        last_s = last_s or median
-        return cls(tuple(starts.tolist()), last_s, size, n / (float(starts[-1]) + last_s), True)
+    def _of_times(cls, starts, last_s, average, size, *, tick):
+        """Return the clock of frames that appear at ``starts``, s, in units of ``tick`` s."""
+        n, steps = len(starts), np.diff(starts)
+        known = last_s >= 0.5 * (float(steps.min()) if n > 1 else 1e-3)
+        if not known:
+            last_s = float(np.median(steps[-LAST_STEPS:])) if n > 1 else 1.0 / float(average or 30)
+        step = float(starts[-1]) / (n - 1) if n > 1 else last_s
+        if average and abs(float(average) * step - 1.0) < 0.01:
+            step = 1.0 / float(average)
+        places = np.arange(n) * step
+        # times are rounded to the container's clock (1 ms in Matroska): the rate is not
+        if n == 1 or np.abs(starts - places).max() <= 1.01 * tick:
+            last_s = last_s if n == 1 else step
+            return cls(tuple(places.tolist()), last_s, size, 1.0 / step, False, known)
+        rate = n / (float(starts[-1]) + last_s)
+        return cls(tuple(starts.tolist()), last_s, size, rate, True, known)
 
     @property
     def n_frames(self) -> int:
@@ -87,8 +107,11 @@ class VideoClock:
         return zip(self.times, [*self.times[1:], self.seconds], strict=True)
 
 
-def video_frames(path: Path, n_frames: int) -> Iterator[np.ndarray]:
-    """Yield the ``n_frames`` of a video as grey (rows, columns) float32, 0 black to 1 white."""
+def video_frames(path: Path, n_frames: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield (grey, opacity) of the ``n_frames`` of a video, each (rows, columns) float32 0..1.
+
+    Grey is 0 black to 1 white; opacity is None where the frame has no clear part.
+    """
     seen = 0
     try:
         with av.open(str(path)) as container:
@@ -109,6 +132,71 @@ def _video_stream(container, path):
     return container.streams.video[0]
 
 
+def _stated_end(container, stream):
+    """Return when a file says that its stream ends, s on the clock of its packets, or None."""
+    kind = container.format.name
+    if "matroska" in kind:
+        hours, minutes, seconds = (stream.metadata.get("DURATION", "") + "::").split(":")[:3]
+        if seconds:
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        alone = len(container.streams) == 1 and container.duration
+        return container.duration / av.time_base if alone else None
+    if "avi" in kind and stream.duration:
+        return float(stream.duration * stream.time_base)
+    return None
+
+
+def _reordered(path):
+    """Return whether a decoder has to wait for later packets before it can show the first frame."""
+    with av.open(str(path)) as container:
+        stream = _video_stream(container, path)
+        for packet in container.demux(stream):
+            if packet.size:
+                return not stream.decode(packet)
+    return False
+
+
+def _check_whole(path):
+    """Refuse a file that is shorter than it says itself: a copy that was broken off."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        stated = _stated_size(head) if head[4:8] != b"ftyp" else _end_of_boxes(file, size)
+    if stated and size < stated:
+        raise InputError(
+            f"{path}: broken off video: {size} bytes, by what it says itself {stated}; copy it "
+            "again"
+        )
+
+
+def _stated_size(head):
+    """Return the bytes of an AVI, Matroska or WebM file by its first bytes, or None."""
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != EBML or SEGMENT not in head[:-9]:
+        return None
+    at = head.index(SEGMENT) + 4
+    length = 9 - head[at].bit_length()  # bytes of an EBML number, by its leading zeros
+    most = (1 << 7 * length) - 1  # stands for a size that was not known, as of a live stream
+    value = int.from_bytes(head[at : at + length], "big") & most
+    return None if value == most else at + length + value
+
+
+def _end_of_boxes(file, size):
+    """Return where the last box of an MP4 or QuickTime file of ``size`` bytes ends."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:  # the size follows in 64 bits
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8 or not head[4:8].isalnum():  # 0: to the end of the file; or no box at all
+            return None
+        at += length
+    return at
+
+
 def _first_size(path):
     """Return the size of the first frame as it is shown, turned where the file says so."""
     with av.open(str(path)) as container:
@@ -118,8 +206,13 @@ def _first_size(path):
 
 
 def _grey(frame):
-    values = frame.to_ndarray(format="gray")
-    return _turned(frame, values).astype(np.float32) / np.float32(255.0)
+    if any(component.is_alpha for component in frame.format.components):
+        values = _turned(frame, frame.to_ndarray(format="rgba")).astype(np.float32)
+        values /= np.float32(255.0)
+        opacity = values[..., 3]
+        return grey(values[..., :3]), None if (opacity == 1.0).all() else opacity
+    values = _turned(frame, frame.to_ndarray(format="gray"))
+    return values.astype(np.float32) / np.float32(255.0), None
 
 
 def _turned(frame, values):

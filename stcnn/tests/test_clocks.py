@@ -43,19 +43,46 @@ def test_slow_frames_are_held_and_none_comes_early(hz):
     np.testing.assert_allclose(values * n, np.floor(tick / RATE * hz + 1e-9), atol=1e-3)
 
 
-@pytest.mark.parametrize("hz", [240, 360])
-def test_fast_frames_are_averaged_over_the_tick(hz):
-    dither = torch.arange(hz)[:, None, None].expand(hz, 3, 3).float() % 2
-    _, values = shown(dither, torch.arange(hz) / hz)
-    assert len(values) == RATE
-    assert values.mean() == pytest.approx(0.5, abs=5e-3)
-    _, values = shown(ramp(hz), torch.arange(hz) / hz)
-    begun = np.floor(np.arange(180) / RATE * hz + 1e-3)
-    assert (values * hz <= begun + 0.51).all()  # no frame that comes later outweighs
-    assert (values * hz >= begun - 0.51).all()
-    _, values = shown(dither, torch.arange(hz) / hz)
-    if hz == 360:
-        np.testing.assert_allclose(values, 0.5, atol=1e-4)
+@pytest.mark.parametrize("rate", [30.0, 60.0, 120.0, 180.0])
+@pytest.mark.parametrize("hz", [24, 30, 60, 90, 120, 144, 200, 240, 300, 360, 480])
+def test_a_tick_shows_what_is_on_the_screen_during_it(hz, rate):
+    """Tick k lasts from k / rate to (k + 1) / rate: none too early, none too late, at any rate."""
+    n = hz // 2
+    # frame i is the i-th unit vector, so that what a tick shows are the weights of the frames
+    first, weights = place_movie(torch.eye(n)[:, None, :], torch.arange(n) / hz, rate)
+    weights = weights[:, 0].double().numpy()
+    assert (first, len(weights)) == (0, rate / 2)
+    begin, end = np.arange(n) / hz, (np.arange(n) + 1) / hz
+    tick = np.arange(len(weights))[:, None] / rate
+    overlap = np.minimum(end, tick + 1 / rate) - np.maximum(begin, tick)
+    assert not weights[overlap < 1e-9].any()
+    if hz > rate:
+        np.testing.assert_allclose(weights, np.clip(overlap, 0, None) * rate, atol=1e-4)
+        np.testing.assert_allclose(weights.sum(0), rate / hz, atol=1e-4)  # no light is lost
+    else:
+        assert (weights.argmax(1) == np.floor(tick[:, 0] * hz + 1e-9)).all()
+        assert (weights.max(1) == 1.0).all()
+
+
+def test_a_fast_dither_is_grey_and_doubled_frames_are_the_movie():
+    for hz in (360, 720):
+        dither = torch.arange(hz)[:, None, None].expand(hz, 3, 3).float() % 2
+        _, values = shown(dither, torch.arange(hz) / hz)
+        np.testing.assert_allclose(values, np.full(180, 0.5), atol=1e-5)
+    _, values = shown(ramp(180).repeat_interleave(2, 0), torch.arange(360) / 360)
+    np.testing.assert_allclose(values, np.arange(180) / 180, atol=1e-5)
+
+
+def test_a_fast_movie_that_starts_or_ends_within_a_tick():
+    """The first and the last tick count where half of them is covered."""
+    times = torch.arange(8) / 720 + torch.tensor([0.25, 0.75])[:, None] / RATE
+    for axis, first, values in (
+        (times[0], 0, [np.mean([0, 1, 2]), np.mean([3, 4, 5, 6])]),
+        (times[1], 1, [np.mean([1, 2, 3, 4]), np.mean([5, 6, 7])]),
+    ):
+        tick, placed = shown(ramp(8), axis)
+        assert tick == first
+        np.testing.assert_allclose(placed * 8, values, atol=1e-3)
 
 
 def test_a_dropped_frame_keeps_the_last_one_on_the_screen():
@@ -92,10 +119,10 @@ def test_a_long_gap_is_refused_and_a_slide_show_is_not():
 
 
 def test_a_frame_that_ends_inside_a_tick_counts_by_its_share():
-    """At 240 Hz a frame lasts three quarters of a tick of 180 Hz: frames 0, 1 and 2 in thirds."""
+    """At 240 Hz a frame lasts three quarters of a tick of 180 Hz."""
     frames = [(i / 240, (i + 1) / 240, float(i)) for i in range(4)]
     shown = list(on_ticks(frames, 180.0, shortest_s=1 / 240))
-    assert shown == pytest.approx([0.25, 1.25, 2.5])
+    assert shown == pytest.approx([0.25 * 1, 0.5 * 1 + 0.5 * 2, 0.25 * 2 + 0.75 * 3])
 
 
 def test_samples_at_the_models_rate_are_its_ticks():
@@ -214,12 +241,15 @@ def test_a_perfect_model_reaches_the_ceiling(noise):
     assert lc11["trace_correlation"] == pytest.approx(lc11["ceiling_correlation"], abs=0.02)
     assert lc11["ceiling_r2"] < 0.99
     assert lc11["normalised_correlation"] == pytest.approx(1.0, abs=0.02)
+    assert lc11["normalised_r2"] == pytest.approx(1.0, abs=0.03)
     other, _ = score_rows(Perfect(lambda t: curve(t) * (t < 0.2), 180, 900), dataset, range(12))
     frames = (torch.arange(900)[dataset.scored(dataset.items[0])] - 180) / RATE
     clean = curve(frames.numpy()), curve(frames.numpy()) * (frames.numpy() < 0.2)
     expected = np.corrcoef(*clean)[0, 1]
     assert expected < 0.9
     assert other["lc11"]["normalised_correlation"] == pytest.approx(expected, abs=0.02)
+    explained = 1 - ((clean[0] - clean[1]) ** 2).mean() / clean[0].var()
+    assert other["lc11"]["normalised_r2"] == pytest.approx(explained, abs=0.03)
 
 
 def at_144_hz(make, *, dropped=0.01, seed=0):
