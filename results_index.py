@@ -90,8 +90,8 @@ def score_rows(scores):
 
 
 def score_block(scores):
-    """Return four scores, those that failed first, and the rest folded."""
-    scores = sorted(scores, key=lambda score: score.get("passed") is not False)
+    """Return three scores, those that failed first, then controls, and the rest folded."""
+    scores = sorted(scores, key=lambda s: (s.get("passed") is not False, not s.get("control")))
     rest = score_rows(scores[SHOWN_SCORES:])
     folded = f"<details><summary>{len(scores) - SHOWN_SCORES} more scores</summary>{rest}</details>"
     return score_rows(scores[:SHOWN_SCORES]) + (folded if rest else "")
@@ -122,6 +122,8 @@ def card(results, path):
     folder, title = name.split("/")[0], summary.get("title")
     others = [score for score in summary.get("scores") or [] if score != truth]
     gallery = "".join(picture(run_dir, name, figure) for figure in figures)
+    fold = f"<summary>figures ({gallery.count('<figure>')})</summary>"
+    folded = f'<details>{fold}<div class="more">{gallery}</div></details>' if gallery else ""
     report = f"{name}/{summary.get('report', 'report.html')}"
     facts = [f"data: {summary['data']}" if summary.get("data") else "", f"run: {name}"]
     if isinstance(summary.get("seconds"), (int, float)):
@@ -132,12 +134,7 @@ def card(results, path):
         f'<div class="main">{picture(run_dir, name, main)}<div>'
         f'<div class="truth">{score_rows([truth] if truth else [])}</div>{score_block(others)}'
         f'<p><a href="{html.escape(report)}">full report</a></p></div></div>'
-        + (
-            f'<details open><summary>figures</summary><div class="more">{gallery}</div></details>'
-            if gallery
-            else ""
-        )
-        + "</article>"
+        f"{folded}</article>"
     )
 
 

@@ -77,6 +77,16 @@ def test_failed_runs_come_first_and_scores_beyond_four_are_folded(results):
     assert "score 4" in folded.split("</details>")[0]
 
 
+def test_a_control_stands_among_the_scores_shown_and_figures_are_folded(results):
+    scores = [{"name": f"score {i}", "value": i, "control": i == 5} for i in range(6)]
+    summary = SUMMARY | {"scores": scores, "title": "Controlled"}
+    (results / "folder" / "demo" / "summary.json").write_text(json.dumps(summary))
+    page = results_index.write_index(results).read_text()
+    assert "negative control: score 5" in page.split("3 more scores")[0]
+    assert "<details open" not in page
+    assert "<details><summary>figures (1)</summary>" in page
+
+
 def test_page_without_runs_says_what_to_do(tmp_path):
     assert "python3 run.py demo" in results_index.write_index(tmp_path / "results").read_text()
 

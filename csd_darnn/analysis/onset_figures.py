@@ -26,7 +26,7 @@ def draw_onset(path: Path, result: dict, scales: Scales, title: str) -> Path:
     }  # fmt: skip
     reached = np.isfinite(arrival)
     n_panels = 2 if result["speed"] is None else 3
-    figure, axes = new_figure(5.0 * n_panels, 4.1, 1, n_panels)
+    figure, axes = new_figure(4.1 * n_panels, 3.6, 1, n_panels)
     left, right = axes[0], axes[1]
     aspect = scales.row_ratio
     drawn = left.imshow(shown, cmap="viridis", interpolation="nearest", aspect=aspect)

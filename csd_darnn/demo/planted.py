@@ -93,13 +93,13 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     page = Page(
         title="Spreading depression with planted truth",
         data=f"synthetic movie, {len(prepared.recording.values)} frames of"
-        f" {mask.shape[0]} x {mask.shape[1]} pixels, seed {settings.seed}",
+        f" {mask.shape[0]} x {mask.shape[1]} pixels",
         seconds=time.perf_counter() - began,
         seed=settings.seed,
         scores=scores,
         planted_truth=scores[0],
         main_picture=shown["picture"] and shown["picture"].name,
-        lead=shown["verdict"],
+        lead="Are the planted driver of the target pixel and the speed of the depression found?",
     )
     write_run_report(run_dir, page)
     return close_run(run_dir)

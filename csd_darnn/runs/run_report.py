@@ -86,6 +86,7 @@ MAP_NOTE = (
 MOVIE_WORDS = {
     "permutation": "Permutation importance, one map and one scale, over the frames of the test",
 }
+PARTS = {"before_csd": "test, before the depression"}
 SPLIT_NOTE = "z: standardised units of the training part; data: units of the recording."
 
 
@@ -134,10 +135,17 @@ def as_number(text: str) -> str:
 
 def metric_table(rows: list[dict]) -> str:
     """Return the table of metrics.json's rows; a target is called by its place where it is told."""
-    rows = [row | {"target": row.get("target_place", row["target"])} for row in rows]
+    rows = [
+        row
+        | {
+            "target": row.get("target_place", row["target"]),
+            "part": PARTS.get(row["part"], row["part"]),
+        }
+        for row in rows
+    ]
     names = list(dict.fromkeys(name for row in rows for name in row if name != "target_place"))
     cells = [[number(row.get(name)) for name in names] for row in rows]
-    return table_block([name.replace("_", " ") for name in names], cells)
+    return table_block(names, cells)
 
 
 def map_table(maps: dict) -> str:
@@ -217,7 +225,8 @@ def write_run_report(run_dir: Path, page: Page) -> Path:
         elif heading.startswith("Search"):
             block = "".join(paragraph(text) for text in metrics.get("drivers", [])) + block
         elif heading.startswith("Onset") and (run_dir / "onset.json").is_file():
-            block = paragraph(describe(read_json(run_dir / "onset.json"))) + block
+            told = describe(read_json(run_dir / "onset.json"))
+            block = paragraph(f"{told[0].upper()}{told[1:]}.") + block
         elif heading == "Training" and (run_dir / "log.csv").is_file():
             block += training_table(run_dir / "log.csv")
         sections.append((heading, block))
@@ -228,8 +237,8 @@ def write_run_report(run_dir: Path, page: Page) -> Path:
         record = read_json(run_dir / "settings.json")
         record.get("settings", {}).pop("identity", None)  # repeats some of the settings
         sections.append(("Settings", settings_table(record)))
-    head = f"{page.data}; seed {page.seed}; {page.seconds:.0f} s"
-    path = write_report(run_dir, page.title, f"{page.lead or metrics['verdict']} {head}.", sections)
+    facts = f"Data: {page.data}; seed {page.seed}; {page.seconds:.0f} s."
+    path = write_report(run_dir, page.title, f"{page.lead or metrics['verdict']} {facts}", sections)
     write_summary(
         run_dir,
         {

@@ -122,7 +122,7 @@ def test_onset_is_told_in_words(run_dir):
         {"speed_mm_min": 3.5, "speed_low": 3.4, "speed_high": 3.6, "origin": [1, 2],
          "n_pixels": 9, "note": ""},
     )  # fmt: skip
-    assert "speed 3.50 mm/min (95 % interval 3.40 to 3.60)" in write(run_dir)
+    assert "<p>Speed 3.50 mm/min (95 % interval 3.40 to 3.60)" in write(run_dir)
 
 
 def test_script_writes_the_same_page_again(run_dir):

@@ -43,7 +43,9 @@ def training_curves(
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)
-    return save_figure(figure, path)
+    names = [f"{part}{column}" for column, _ in panels for part in ("", "val_")]
+    table = {name: [row.get(name) for row in history] for name in ("epoch", *names)}
+    return save_figure(figure, path, table)
 
 
 def roc(curves: list[tuple], path: Path) -> Path:
@@ -57,9 +59,11 @@ def roc(curves: list[tuple], path: Path) -> Path:
     axis.axhline(0.8, color=GREY, linewidth=0.8, linestyle="--")
     axis.axvline(0.2, color=GREY, linewidth=0.8, linestyle="--")
     drawn = [curve for curve in curves if len(np.unique(curve[1])) == 2]
+    rows = []
     for (label, y, score), colour in zip(drawn, (ORANGE, BLUE, GREEN), strict=False):
-        false_rate, true_rate, _ = roc_curve(y, score)
+        false_rate, true_rate, cut = roc_curve(y, score)
         axis.plot(false_rate, true_rate, color=colour, label=label)
+        rows += [(label, *row) for row in zip(false_rate, true_rate, cut, strict=True)]
     axis.set(
         xlabel="1 - specificity",
         ylabel="sensitivity",
@@ -73,7 +77,8 @@ def roc(curves: list[tuple], path: Path) -> Path:
         axis.legend(frameon=False, loc="lower right")
     else:
         axis.text(0.5, 0.5, "one class only", ha="center")
-    return save_figure(figure, path)
+    header = ("curve", "one_minus_specificity", "sensitivity", "probability_from")
+    return save_figure(figure, path, (header, rows))
 
 
 def calibration(curves: list[tuple], path: Path) -> Path:

@@ -152,6 +152,9 @@ def text(value: float | Sequence[float] | None) -> str:
     return f"{value:.3f}" if np.isscalar(value) else " to ".join(f"{v:.3f}" for v in value)
 
 
+SETS = {"val": "validation"}  # names of the split's files -> words of a page
+
+
 def decisions(result: dict) -> tuple[tuple, list[tuple]]:
     """Return (header, rows): what a cut at probability 0.5 gets right and wrong.
 
@@ -162,7 +165,12 @@ def decisions(result: dict) -> tuple[tuple, list[tuple]]:
     header += ("others called none", "sensitivity", "specificity")
     counts, shares = ("TP", "FN", "FP", "TN"), ("sensitivity", "specificity")
     rows = [
-        (name, level, *(m[key] for key in counts), *(text(m[key]) for key in shares))
+        (
+            SETS.get(name, name),
+            level,
+            *(m[key] for key in counts),
+            *(text(m[key]) for key in shares),
+        )
         for name, levels in result.items()
         for level, m in levels.items()
     ]
@@ -179,7 +187,7 @@ def beside_table(result: dict, beside: dict) -> tuple[tuple, list[tuple]]:
     header = ("what", "set", "patients", "AUC", "95 % bootstrap of patients")
     network = {name: levels["patients"] for name, levels in result.items()}
     rows = [
-        (what, name, m["n"], text(m["auc"]), text(m["auc_ci95_bootstrap"]))
+        (what, SETS.get(name, name), m["n"], text(m["auc"]), text(m["auc_ci95_bootstrap"]))
         for what, sets in {"the network": network, **beside}.items()
         for name, m in sets.items()
     ]

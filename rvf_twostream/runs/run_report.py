@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from pydicom.uid import UID
 
 from analysis.figures import CALIBRATION
@@ -31,15 +32,16 @@ def cohort_table(root: Path) -> tuple[tuple, list[tuple]]:
     facts = [("DICOM files", len(rows)), ("movies used", len(used))]
     facts.append(("patients", len({row["id"] for row in used})))
     for column, text, shown in (
-        ("class", "class", str),
-        ("fps", "frames per second", lambda rate: f"{float(rate):g}" if rate else "unknown"),
-        ("transfer_syntax", "transfer syntax", lambda uid: UID(uid).name),
+        ("class", "movies of class {}", str),
+        ("fps", "movies at {} frames/s", lambda rate: f"{float(rate):g}" if rate else "unknown"),
+        ("transfer_syntax", "movies of transfer syntax {}", lambda uid: UID(uid).name),
     ):
         for value in sorted({row[column] for row in used}):
-            facts.append((f"{text} {shown(value)}", sum(row[column] == value for row in used)))
+            facts.append((text.format(shown(value)), sum(row[column] == value for row in used)))
     frames = sorted(int(row["frames"]) for row in used)
     if frames:
-        facts.append(("frames per movie", f"{frames[0]} to {frames[-1]}"))
+        span = f"{frames[0]}" if frames[0] == frames[-1] else f"{frames[0]} to {frames[-1]}"
+        facts.append(("frames per movie", span))
     for reason in sorted({row["reason"] for row in rows if row["reason"]}):
         facts.append((f"left out: {reason}", sum(row["reason"] == reason for row in rows)))
     return ("fact", "number"), facts
@@ -73,11 +75,22 @@ def result_figures(run_dir: Path, results: dict) -> list[dict]:
             ("_gradcam.png", "Grad-CAM of both streams over the mean picture"),
         ):
             path = results["pictures"] / f"{row['name']}{suffix}"
-            figures.append((path, f"{text}. {what}.", what))
+            if suffix == ".gif" or tells_a_place(run_dir / path.with_name(f"{row['name']}.npz")):
+                figures.append((path, f"{text}. {what}.", what))
     return [
         {"path": str((run_dir / path).relative_to(run_dir)), "caption": caption, "alt": alt}
         for path, caption, alt in figures
     ]
+
+
+def tells_a_place(path: Path) -> bool:
+    """Return whether Grad-CAM of a stream, kept in ``path`` (.npz), is not the same everywhere.
+
+    A small clip leaves one place in the last stage: a picture of that would show nothing.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        cams = [arrays[name] for name in ("cam_grey", "cam_of")]
+    return any(float(np.ptp(cam)) > 1e-6 * float(np.abs(cam).max()) for cam in cams)
 
 
 OUTSIDE = (
@@ -192,9 +205,9 @@ def report_own_data(results: dict, run_dir: Path, settings: dict, *, begun: floa
     tables = {name: value for name, value in record["inputs"].items() if name.endswith(".csv")}
     sections = [
         ("Scores", score_table(scores)),
+        ("Figures", figure_block(run_dir, figures)),
         *number_sections(results),
         ("Cohort", table_block(*cohort_table(root))),
-        ("Figures", figure_block(run_dir, figures)),
         ("Settings", settings_table(record | {"inputs": tables})),
     ]
     page = Page(

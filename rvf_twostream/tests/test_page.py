@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from analysis.figures import calibration
+from analysis.figures import calibration, roc
 from analysis.metrics import beside_table, decisions, summarise
 from common.files import InputError
+from common.tables import read_rows
 from demo.phantom import draw_movie, screen
 from demo.synthetic import draw_heart, draw_population
 from inputs.fan import fan_clips, fan_of, outside_share
@@ -100,7 +101,11 @@ def test_captions_say_what_a_movie_was_called(tmp_path):
         'name,file,kind,movie_probability,probability\nRVF_0,p00a,"failure, missed",0.31,0.52\n'
     )
     results = {"name": "n", "predictions": tmp_path, "pictures": tmp_path}
+    np.savez(tmp_path / "RVF_0.npz", cam_grey=np.ones((2, 2)), cam_of=np.zeros((2, 2)))
     captions = [figure["caption"] for figure in result_figures(tmp_path, results)]
+    assert not any("Grad-CAM" in caption for caption in captions)  # the same at every place
+    np.savez(tmp_path / "RVF_0.npz", cam_grey=np.ones((2, 2)), cam_of=np.eye(2))
+    assert "Grad-CAM" in result_figures(tmp_path, results)[4]["caption"]
     wanted = "p00a: failure, missed, probability 0.31 (0.52 of this clip)."
     assert captions[3].startswith(wanted)
     assert "numbers are patients per point" in captions[2]
@@ -131,3 +136,12 @@ def test_calibration_shows_the_patients_of_each_point(tmp_path, monkeypatch):
     calibration([("test", [(0.2, 0.1, 15), (0.7, 0.8, 16)])], tmp_path / "c.png")
     texts = {text.get_text() for text in shown[0].axes[0].texts}
     assert texts == {"15", "16"}
+
+
+def test_the_points_of_a_roc_lie_beside_it(tmp_path):
+    y, score = np.array([1, 0, 1, 0], bool), np.array([0.9, 0.6, 0.5, 0.1])
+    path = roc([("test", y, score)], tmp_path / "roc.png")
+    rows = read_rows(path.with_suffix(".csv"))
+    points = [(float(r["one_minus_specificity"]), float(r["sensitivity"])) for r in rows]
+    assert points == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+    assert [r["curve"] for r in rows] == ["test"] * 5

@@ -94,7 +94,7 @@ def plot_hypnogram(
         # Differs: wakefulness is on top, as hypnograms have it; the published script has REM there.
         axes.set_ylim(num_classes, 0)
         axes.set_yticks(np.arange(num_classes) + 0.5, STATE_NAMES[num_classes], fontweight="bold")
-        axes.set_xlim(0, labels.size + 20)
+        axes.set_xlim(0, labels.size + 20)  # Faithful: room for 20 epochs on the right
         axes.set_title(title, fontsize=10)
     hour_axis(grid[-1, 0], max(labels.size for labels in series), epoch_seconds, gaps=any_gap)
     return figure

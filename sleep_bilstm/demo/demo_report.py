@@ -141,7 +141,8 @@ def demo_figures(mouse: str, name: str, cam_shape: tuple[int, int]) -> list[dict
         ),
         (
             "gradcam/gradcam.png",
-            f"Grad-CAM of all epochs, as published, from {rows} x {columns} values per frame. On "
+            f"Grad-CAM of all epochs, as published, from {rows} x {columns} values per frame, half "
+            "transparent over a frame of the recording. On "
             "small frames it does not show where the evidence lies: see the table of quadrants.",
             "Grad-CAM maps of the three states over a frame of the recording",
         ),
@@ -180,7 +181,8 @@ def bouts_block(run_dir: Path, name: str) -> str:
     table = pd.read_csv(run_dir / f"{name}.csv")
     parts = stretches(table["run"].to_numpy(), table["epoch"].to_numpy())
     bouts = statistics_table(sleep_statistics(table["pred"].to_numpy(), parts)).fillna("-").round(1)
-    return table_block(bouts.columns, bouts.to_numpy())
+    names = {"n": "bouts", "max_s": "longest_s", "percent": "% of the epochs"}
+    return table_block([names.get(name, name) for name in bouts.columns], bouts.to_numpy())
 
 
 def quadrant_block(quadrant: pd.DataFrame) -> str:
@@ -218,7 +220,10 @@ def write_demo_report(run_dir: Path, settings: Settings, results: dict, seconds:
     mice = preset.plan["mice"]
     data = f"synthetic, {mice} mice, seed {settings.seed}, {size} preset; {results['text']}"
     title = "Sleep states from wide-field calcium imaging"
-    lead = f"Attention CNN-BiLSTM on synthetic wide-field recordings. Data: {data}."
+    lead = (
+        "Are the states of a mouse that the network has never seen found, and where and when does "
+    )
+    lead += f"it look? Data: {data}; {seconds:.0f} s."
     report = write_report(run_dir, title, lead, sections)
     write_summary(
         run_dir,

@@ -39,6 +39,13 @@ CAUTION = (
     "correctly classified. Both are printed here. Intervals: movies drawn with replacement, 95 %. "
     "n/a: nothing to count; the class mean takes it as 0, as the published code does."
 )
+FREQUENCY_NAMES = {  # columns of frequency.csv that the page shows
+    "n": "events",
+    "cell_um2": "cell (um2)",
+    "duration_s": "seconds",
+    "per_100um2_s": "events per 100 um2 and second",
+    "per_100um_s": "events per 100 um and second",
+}
 SHOWN = ("detected", "correctly_classified", "precision", "recall", "f1-score")
 
 
@@ -101,7 +108,7 @@ def make_scores(
     else:
         for score in scores:
             score["passed"] = None
-    scores.append(_score("test movies", len(counts)))
+    scores.append(_score("annotated test movies", len(counts)))
     return main, scores
 
 
@@ -164,11 +171,12 @@ def write_run_report(
     seconds = time.time() - started
     data = f"{len(results)} test movies in {params.data_dir.name}"
     if control_id:
-        data = f"synthetic movies with planted truth, {len(results)} of them unseen in training"
+        data = f"{len(results)} synthetic movies unseen in training, one of them without events"
     path = write_report(
         run_dir,
         TITLE,
-        f"{data}; run {params.run_name}, seed {params.seed}, {seconds:.0f} s.",
+        f"Where are sparks, puffs and waves, and how large? Data: {data}; seed {params.seed}; "
+        f"{seconds:.0f} s.",
         sections,
     )
     write_summary(
@@ -266,7 +274,8 @@ def _frequencies(run_dir, params, results):
         parts.append(part)
     rates = pd.concat(parts, ignore_index=True)
     write_table(run_dir / "frequency.csv", rates)
-    return "Frequency of events", rates
+    shown = rates.rename(columns=FREQUENCY_NAMES)  # scales and origins: table of the recordings
+    return "Frequency of events", shown[["movie", "class", *FREQUENCY_NAMES.values()]]
 
 
 def _classical_metrics(params, samples):

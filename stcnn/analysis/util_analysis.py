@@ -16,7 +16,8 @@ from common.figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, save_figure
 
 PANEL_IN = 1.5  # trace grids
 TITLE_LETTERS = 22  # of a line above a panel of a trace grid
-KERNEL_IN = 2.5
+KERNEL_IN = 1.75  # six in a row of a report keep their letters readable
+HISTOGRAM_IN = 2.5
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, "#000000", "#F0E442")
 RECORDED_COLOUR, PREDICTED_COLOUR = ORANGE, BLUE  # in every figure and animation
 TRACE_Y = (-0.5, 1.5)
@@ -84,7 +85,7 @@ def plot_trace_grid(
         axis.tick_params(labelsize=7)
     below = figure.subplotpars.bottom - 0.36 / figure.get_size_inches()[1]  # under the tick labels
     figure.supxlabel("time (s)", fontsize=9, y=below)
-    figure.supylabel("dF/F", fontsize=9, x=0.06)
+    figure.supylabel("dF/F", fontsize=9, x=0.02)
     return save_figure(figure, path, tight=True)
 
 
@@ -285,7 +286,7 @@ def plot_kernels(path: Path, weights: np.ndarray, name: str, degrees: tuple[floa
 def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray]]) -> Path:
     """Draw a histogram per parameter; ``groups`` is {pattern: {name: values}}, a column each."""
     rows = max(len(group) for group in groups.values())
-    figure = Figure(figsize=(KERNEL_IN * 2 * len(groups), KERNEL_IN * rows))
+    figure = Figure(figsize=(HISTOGRAM_IN * 2 * len(groups), HISTOGRAM_IN * rows))
     figure.subplots_adjust(hspace=0.7, wspace=0.3)  # a solved layout of 60 panels takes a minute
     axes = figure.subplots(rows, len(groups), squeeze=False)
     for column, (pattern, group) in enumerate(groups.items()):

@@ -137,7 +137,9 @@ def planted_scores(
     scores.append(score(name, value, target_depth, value >= DEPTH_TARGET))
     for kind, name in PLANTED.items():
         within = tuning_correlation(items, truth, kind)
-        scores.append(score(f"the same within neurons, mean, {name}", within, "", None))
+        scores.append(
+            score(f"held-out peak correlation within neurons, mean, {name}", within, "", None)
+        )
     shuffled = [peak_correlation(control, truth, kind) for kind in PLANTED]
     for value, name in zip(shuffled, PLANTED.values(), strict=True):
         name = f"held-out peak correlation after training on shuffled labels, {name}"

@@ -39,7 +39,7 @@ from network.models import STCNN
 from runs.data import is_synthetic, open_dataset, stimulus_names
 from runs.model_figures import kernel_degrees
 from runs.predictions import How, Shown, predict_family
-from runs.training import sampler_of
+from runs.training import show_through
 
 SHOWN_TRACES = 6
 TRACES_A_ROW = 3  # more would be unreadable on a narrow page
@@ -93,7 +93,7 @@ def draw_story(run_dir: Path, model_dir: Path, settings: dict) -> list[dict]:
     """Draw every figure of the model and the main picture; return the figures for the report."""
     dataset = open_dataset(settings)
     model = load_model(model_dir)
-    dataset.sample = sampler_of(model)
+    show_through(dataset, model)
     names, word = stimulus_names(settings), data_word(is_synthetic(settings))
     items = read_items(model_dir)
     figures = []
@@ -109,6 +109,11 @@ def draw_story(run_dir: Path, model_dir: Path, settings: dict) -> list[dict]:
         add(path, f"{kind}: {word} (orange, mean over trials) and predicted (blue) traces of its "
             "first neuron on the stimuli with the largest responses among those held out.",
             f"{kind}: {word} and predicted calcium traces")  # fmt: skip
+    add(
+        draw_picture(run_dir / "main_picture.gif", dataset, model, held, names, word),
+        f"Held-out stimuli above {word} (orange) and predicted (blue) traces, at their real speed.",
+        f"Stimulus movies above {word} and predicted calcium traces",
+    )
     history, _ = load_history(model_dir)
     epochs = checkpoint_epochs(model_dir)
     path = plot_loss_history(run_dir / "training_loss_hist.png", history, max(max(epochs), 1))
@@ -127,7 +132,6 @@ def draw_story(run_dir: Path, model_dir: Path, settings: dict) -> list[dict]:
         path = plot_kernels(run_dir / f"kernels_{name}.png", weights, name, step)
         add(path, f"{name}: spatial weights after training, orange above 0, purple below.",
             f"Pictures of the kernels of {name}")  # fmt: skip
-    draw_picture(run_dir / "main_picture.gif", dataset, model, held, names, word)
     return figures
 
 
@@ -217,11 +221,13 @@ def write_story(run_dir: Path, told: Told) -> None:
     rows = [[_short(row[key]) for key in header] for row in told.quality]
     fit = "Fit to the synthetic traces" if told.synthetic else "Fit to the recordings"
     sections.append(("Figures", figure_block(run_dir, told.figures)))
+    rows = [[cell.replace("held_out", "held out") for cell in row] for row in rows]
     sections.append((fit, table_block(header, rows)))
     record = read_json(Path(run_dir) / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
-    lead = f"{told.data}. Seed {told.seed}; {told.seconds:.0f} s on this machine."
-    write_report(run_dir, title, lead[0].upper() + lead[1:], sections)
+    lead = "What do visual neurons of the fly answer to a movie that the model has never seen? "
+    lead += f"Data: {told.data}; seed {told.seed}; {told.seconds:.0f} s."
+    write_report(run_dir, title, lead, sections)
     write_summary(
         run_dir,
         {
