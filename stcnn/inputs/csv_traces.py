@@ -1,7 +1,8 @@
 """Calcium traces as a CSV in long form: one row per sample, as spreadsheets and R have it.
 
 Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff,
-azi_shift and ele_shift (degrees); trial where there are several. Others are left alone.
+azi_shift and ele_shift (degrees); trial where there are several. Others are left alone. Cells are separated by commas, or by semicolons or tabs,
+then with decimal points or commas (spreadsheets.py).
 """
 
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from common.files import InputError
-from common.tables import read_rows, write_rows
+from common.tables import write_rows
+from inputs.spreadsheets import read_cells
 
 NEEDED = ("stimulus", "neuron", "seconds", "dff", "azi_shift", "ele_shift")
 
@@ -18,14 +20,14 @@ NEEDED = ("stimulus", "neuron", "seconds", "dff", "azi_shift", "ele_shift")
 def read_long_csv(path: Path) -> dict:
     """Return the nested dict of a session, as the .pt files hold it, from a CSV in long form."""
     samples, shifts = {}, {}
-    for i, row in enumerate(read_rows(path, NEEDED), start=2):
+    for i, row in enumerate(read_cells(path, NEEDED, numbers=NEEDED[2:]), start=2):
         cut = [name for name in NEEDED if row[name] is None]
         if cut:
             raise InputError(f"{path}: row {i}: ends before {cut[0]}; export the file again")
         numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:]]
-        stimulus = row["stimulus"].strip()
+        stimulus = row["stimulus"].strip().removesuffix(".0")  # as a table of floats has it
         stimulus = stimulus if stimulus.startswith("vstim_") else f"vstim_{stimulus}"
-        neuron = row["neuron"].strip()
+        neuron = row["neuron"].strip().removesuffix(".0")
         before = shifts.setdefault((stimulus, neuron), numbers[2:])
         if before != numbers[2:]:
             raise InputError(
