@@ -131,12 +131,50 @@ def test_forbidden_calls_are_found(tmp_path):
     assert len(list(forbidden_calls(bad))) == 5
 
 
-@pytest.mark.parametrize("path", tracked("*README*.md"), ids=relative)
-def test_readme_links_resolve(path):
+PAGE = (  # of every folder, so that who knows one finds the way in the others
+    "Install and demo",
+    "What you get",
+    "Your own data",
+    "How to read the report",
+    "Coming from the published project",
+    "Limits",
+    "Trained weights",
+    "Troubleshooting",
+    "Citation and licences",
+)
+
+
+def anchor(heading):
+    """Return what a link writes after # for a heading: lower case, no signs, hyphens."""
+    return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", tracked("*.md"), ids=relative)
+def test_links_of_pages_resolve(path):
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    local = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
-    assert [link for link in local if not (path.parent / link).exists()] == []
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    for link in (re.sub(r"\s", "", link) for link in links if not re.match(r"[a-z]+:", link)):
+        name, _, place = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.M) if place else ()
+        assert not place or place in map(anchor, headings), link
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_pages_of_the_folders_have_one_form(folder):
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.M) == list(PAGE)
+    before = text.split("## What you get")[0]
+    commands = [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", before, re.S)
+        for line in block.splitlines()
+    ]
+    assert 2 <= len(commands) <= 3
+    assert "where it is now" in text
+    assert len(text.splitlines()) <= 130  # one page; the rest is in DETAILS.md
+    assert text.split("![")[0].count("\n") <= 3  # the picture comes first
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, "tests"])

@@ -19,7 +19,7 @@ from inputs.custom_types import TrainData
 from inputs.prepare import Prepared
 from settings import RunSettings
 
-MEASURED = (  # README
+MEASURED = (  # DETAILS.md
     "in 40 planted movies without a driver, seeds 800 to 819, none was found, in 40 with one"
     " all were"
 )

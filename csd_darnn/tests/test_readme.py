@@ -34,8 +34,8 @@ ELSEWHERE = {  # commands that are not run here, and why
 
 
 def readme_commands():
-    """Return the commands of the README in their order, without comments."""
-    text = (FOLDER / "README.md").read_text()
+    """Return the commands of README.md and DETAILS.md in their order, without comments."""
+    text = "".join((FOLDER / name).read_text() for name in ("README.md", "DETAILS.md"))
     commands = re.findall(r"```bash\n(.*?)```|`(python [^`]+)`", text, flags=re.S)
     lines = [line for block, inline in commands for line in (block or inline).splitlines()]
     return list(dict.fromkeys(line.split("  #")[0].strip() for line in lines if line.strip()))

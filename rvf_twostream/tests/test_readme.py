@@ -46,8 +46,8 @@ ELSEWHERE = {  # commands that are not run here, and why
 
 
 def readme_commands():
-    """Return the commands of the README in their order, without comments."""
-    text = (FOLDER / "README.md").read_text()
+    """Return the commands of README.md and DETAILS.md in their order, without comments."""
+    text = "".join((FOLDER / name).read_text() for name in ("README.md", "DETAILS.md"))
     pieces = re.findall(r"```(?:bash)?\n(.*?)```|`((?:python3?|pip) [^`]+)`", text, flags=re.S)
     lines = [line for block, inline in pieces for line in (block or inline).splitlines()]
     lines = [line.split("  #")[0].strip() for line in lines]

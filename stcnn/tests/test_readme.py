@@ -61,8 +61,8 @@ ELSEWHERE = {  # commands that are not run here, and why
 
 
 def readme_commands():
-    """Return the commands in the bash blocks of the README, without comments."""
-    text = (FOLDER / "README.md").read_text()
+    """Return the commands in the bash blocks of README.md and DETAILS.md, without comments."""
+    text = "".join((FOLDER / name).read_text() for name in ("README.md", "DETAILS.md"))
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
     lines = [re.split(r"\s+#", line)[0].strip() for block in blocks for line in block.splitlines()]
     return list(dict.fromkeys(filter(None, lines)))
