@@ -136,7 +136,9 @@ def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args
         frames = scaled_frames(stack, size=PICTURE_SIZE, center=not args.no_center)
         save_pictures(folder, name, frames)
         probability = float(1 / (1 + np.exp(-logit)))
-        title = f"{name} ({movie.stem}), probability {probability:.2f}, target {args.target}"
+        beside = beside_gradient(movie, gradient, predicted.get(movie.stem))
+        told = f"{movie.stem}: {beside['kind']}" if beside["kind"] else f"{name} ({movie.stem})"
+        title = f"{told}, probability {probability:.2f}, target {args.target}"
         rate = rates.get(movie.stem)
         save_gif(folder / f"{name}.gif", clip, gradient, frame_rate_hz=rate, title=title)
         save_gradcam(folder / f"{name}_gradcam.png", clip, [cams["grey"], cams["of"]], title=title)
@@ -159,7 +161,7 @@ def draw(folder: Path, model: keras.Model, info: dict, chosen: list[tuple], args
                 "engine": args.engine,
                 "frame_rate_hz": rate,
                 "recipe": recipe.hash if recipe else "",
-                **beside_gradient(movie, gradient, predicted.get(movie.stem)),
+                **beside,
             }
         )
     write_rows(folder / "index.csv", rows)

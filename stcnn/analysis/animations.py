@@ -100,7 +100,8 @@ def _animate(path, figure, pairs, panels, step, y, fps):
         bottom.set(xlim=(panel["seconds"][0], panel["seconds"][-1]), ylim=y, xlabel="time (s)")
         bottom.spines[["top", "right"]].set_visible(False)
         if "labels" in panel:
-            bottom.legend(lines, panel["labels"], frameon=False, fontsize=8)
+            # The best place changes while the traces grow: the legend would jump.
+            bottom.legend(lines, panel["labels"], frameon=False, fontsize=8, loc="upper right")
         parts.append((panel, image, lines))
         n_frames = max(n_frames, len(panel["movie"]))
     pairs[0][1].set_ylabel("dF/F")
