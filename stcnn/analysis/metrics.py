@@ -11,6 +11,7 @@ import torch
 from inputs.ca_dataloader import CalciumDataset, EpochOrder, Item, make_loader
 from network.models import STCNN
 
+SURE = 2.0  # sampling errors by which what trials share must exceed nothing, to be a signal
 COLUMNS = (
     "mse",
     "r2",
@@ -105,6 +106,38 @@ def signal_power(trials: np.ndarray, mean: float) -> float:
     return float(((around.sum(0) ** 2).sum() - (around**2).sum()) / (n * (n - 1)) / trials.shape[1])
 
 
+def power_error(trials: np.ndarray) -> float:
+    """Return the standard error of signal_power where trials share nothing, NaN for one trial.
+
+    Var = 2 / (n (n - 1)) sum_k (T - |k|) c_k^2 / T^2 of n trials of T samples, c_k the
+    autocovariance of what differs between trials, up to the lag where it falls below 0 (beyond it
+    is what a short recording happens to have).
+    """
+    n, length = trials.shape
+    if n < 2:
+        return float("nan")
+    rest = trials - trials.mean(0)
+    size = 2 * length  # room for all lags: none wraps round
+    spectrum = (np.abs(np.fft.rfft(rest, size)) ** 2).sum(0)
+    weight = length - np.arange(length)
+    lags = np.fft.irfft(spectrum, size)[:length] / weight / (n - 1)
+    below = np.flatnonzero(lags <= 0)
+    lags = lags[: below[0]] if len(below) else lags
+    squares = weight[: len(lags)] * lags**2
+    total = 2 * squares.sum() - (squares[0] if len(squares) else 0.0)
+    return float(np.sqrt(2 * total / (n * (n - 1))) / length)
+
+
+def shared_power(trials: Sequence[np.ndarray], mean: float) -> tuple[float, bool]:
+    """Return (sum of squares that trials share over all items, whether it is a signal).
+
+    It is one where it is above SURE times the sampling error that noise alone would give it.
+    """
+    power = sum(own.shape[1] * signal_power(own, mean) for own in trials)
+    error = sum((own.shape[1] * power_error(own)) ** 2 for own in trials) ** 0.5
+    return power, bool(power > SURE * error and power > 0)
+
+
 def normalised_correlation(
     recorded: Sequence[np.ndarray],
     predicted: Sequence[np.ndarray],
@@ -114,7 +147,8 @@ def normalised_correlation(
 
     All items count as one long recording. What trials share is an estimate, and where it comes out
     too small the quotient passes 1: it is cut to -1..1, which no correlation can leave. NaN where
-    an item has one trial, nothing is shared by trials, or the prediction does not vary.
+    an item has one trial, where what trials share is not above SURE times its sampling error (a
+    family that the neurons do not answer), or the prediction does not vary.
 
     Args:
         recorded, predicted: of each item, (T,) dF/F.
@@ -122,14 +156,29 @@ def normalised_correlation(
     """
     a, b = (np.concatenate(curves).astype(np.float64) for curves in (recorded, predicted))
     mean = float(a.mean())
-    power = sum(
-        len(trace) * signal_power(own, mean) for trace, own in zip(recorded, trials, strict=True)
-    )
+    power, sure = shared_power(trials, mean)
     spread = float(((b - b.mean()) ** 2).sum())
-    if not (power > 0 and spread > 0):
+    if not (sure and spread > 0):
         return float("nan")
     quotient = ((a - a.mean()) * (b - b.mean())).sum() / np.sqrt(power * spread)
     return float(np.clip(quotient, -1.0, 1.0))
+
+
+def told(scores: dict) -> dict:
+    """Return a row of scores for a table: what is not known is an empty cell."""
+    return {
+        name: "" if isinstance(value, float) and np.isnan(value) else value
+        for name, value in scores.items()
+    }
+
+
+def unanswered(scores: dict) -> list[str]:
+    """Return the cell types whose trials share no signal, so that nothing can be normalised."""
+    return [
+        name
+        for name, own in scores.items()
+        if np.isfinite(own["ceiling_correlation"]) and not np.isfinite(own["normalised_r2"])
+    ]
 
 
 def gain_rows(
@@ -181,7 +230,8 @@ def score_rows(
     onset. ceiling_r2 and ceiling_correlation are what a perfect model is expected to reach with
     these noisy traces, by the same sums over the same items: the noise is the variance between
     trials. normalised_correlation is the correlation over all frames, divided by what the noise
-    leaves of it. All three are NaN where an item has one trial.
+    leaves of it. All are NaN where an item has one trial, the normalised ones also where trials
+    share no signal (shared_power).
     """
     predicted = predict_rows(model, dataset, rows, device=device)
     fitted = gain_rows(dataset, rows, seen) if seen is not None else {}
@@ -256,6 +306,7 @@ def _scores(entry):
 
     own, r2 = entry["rows"], share(entry["error"])
     ceiling = max(share(entry["noise"]), 0.0) if entry["noise"] >= 0 else float("nan")
+    _, signal = shared_power(entry["trials"], float(joined.mean()))
     return {
         "mse": entry["error"] / len(joined),
         "r2": r2,
@@ -268,7 +319,7 @@ def _scores(entry):
         "normalised_correlation": normalised_correlation(
             entry["traces"], entry["curves"], entry["trials"]
         ),
-        "normalised_r2": r2 / ceiling if ceiling > 0 else float("nan"),
+        "normalised_r2": r2 / ceiling if signal and ceiling > 0 else float("nan"),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.metrics import normalised_correlation, predict_rows, scored_trials
+from analysis.metrics import normalised_correlation, predict_rows, scored_trials, told
 from common.files import InputError, read_json
 from common.tables import read_rows, write_rows
 from demo.planted import peak_agreement, score
@@ -194,8 +194,8 @@ def family_scores(run: Path, data: Path) -> list[dict]:
     for (family, kind), rows in sorted(groups.items()):
         curves = predict_rows(model, dataset, rows)
         value, power = _normalised(dataset, rows, curves)
-        table.append({"family": family, "cell_type": kind, "items": len(rows),
-                      "normalised_correlation": value, "recorded_sd": power})  # fmt: skip
+        table.append(told({"family": family, "cell_type": kind, "items": len(rows),
+                           "normalised_correlation": value, "recorded_sd": power}))  # fmt: skip
     return table
 
 

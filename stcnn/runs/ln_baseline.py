@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from analysis.ln_model import LNModel
-from analysis.metrics import score_rows
+from analysis.metrics import score_rows, told
 from common.files import InputError, read_json
 from common.locks import writing
 from common.tables import read_rows, write_rows
@@ -56,7 +56,7 @@ def score_baseline(
         if row["part"] == "held_out"
     ]
     table += [
-        {"model": "LN", "part": "held_out", "cell_type": kind, **values}
+        {"model": "LN", "part": "held_out", "cell_type": kind, **told(values)}
         for kind, values in scores.items()
     ]
     with writing(run_dir):

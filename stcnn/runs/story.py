@@ -39,7 +39,7 @@ from network.models import STCNN
 from runs.data import is_synthetic, open_dataset, stimulus_names
 from runs.model_figures import kernel_degrees
 from runs.predictions import How, Shown, predict_family
-from runs.training import sampler_of
+from runs.training import show_through
 
 SHOWN_TRACES = 6
 TRACES_A_ROW = 3  # more would be unreadable on a narrow page
@@ -93,7 +93,7 @@ def draw_story(run_dir: Path, model_dir: Path, settings: dict) -> list[dict]:
     """Draw every figure of the model and the main picture; return the figures for the report."""
     dataset = open_dataset(settings)
     model = load_model(model_dir)
-    dataset.sample = sampler_of(model)
+    show_through(dataset, model)
     names, word = stimulus_names(settings), data_word(is_synthetic(settings))
     items = read_items(model_dir)
     figures = []

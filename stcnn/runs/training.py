@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch.nn import functional
 from tqdm import tqdm
 
-from analysis.metrics import COLUMNS, score_rows
+from analysis.metrics import COLUMNS, score_rows, told, unanswered
 from common.device import why_no_gpu
 from common.files import InputError, atomic_path, git_commit, write_json, write_settings
 from common.locks import hold
@@ -434,7 +434,14 @@ def write_scores(
         if not chosen:
             continue
         scores, items = score_rows(model, dataset, chosen, device=device, seen=seen)
-        summary += [{"part": part, "cell_type": name, **values} for name, values in scores.items()]
+        if unanswered(scores):
+            log.warning(
+                "%s, %s: what trials share is within the noise: normalised scores are left empty",
+                part.replace("_", " "), ", ".join(unanswered(scores)),
+            )  # fmt: skip
+        summary += [
+            {"part": part, "cell_type": name, **told(values)} for name, values in scores.items()
+        ]
         table += [{"part": part, **entry} for entry in items]
     write_rows(Path(run_dir) / "scores.csv", summary)
     write_rows(Path(run_dir) / "items.csv", table)

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from analysis.ln_model import LNModel, features, low_pass
-from analysis.metrics import normalised_correlation, score_rows
+from analysis.metrics import normalised_correlation, power_error, score_rows, signal_power, told
 from common.files import read_json, write_json
 from common.tables import read_rows
 from inputs.ca_dataloader import CalciumDataset, Layout
@@ -70,6 +71,41 @@ def test_the_normalised_correlation_stays_a_correlation():
     ]
     assert reached[:2] == [1.0, -1.0]
     assert np.isnan(reached[2])
+
+
+def slow_noise(generator, share, *shape):
+    """Return noise of which each sample keeps ``share`` of the one before it."""
+    noise = generator.normal(size=(*shape[:-1], shape[-1] + 60))
+    for t in range(1, noise.shape[-1]):
+        noise[..., t] = share * noise[..., t - 1] + (1 - share) * noise[..., t]
+    return noise[..., 60:]  # settled
+
+
+@pytest.mark.parametrize("n_trials", [2, 4])
+@pytest.mark.parametrize(("share", "most"), [(0.0, 1.15), (0.9, 1.6)])
+def test_the_sampling_error_of_shared_power_is_that_of_repeats(share, most, n_trials):
+    """Measured over 300 draws of noise alone, white and as slow as calcium: never too small."""
+    generator = np.random.default_rng(0)
+    draws = [slow_noise(generator, share, n_trials, 120) for _ in range(300)]
+    spread = np.std([signal_power(trials, 0.0) for trials in draws])
+    told_error = np.sqrt(np.mean([power_error(trials) ** 2 for trials in draws]))
+    assert 0.9 < told_error / spread < most
+
+
+def test_a_family_that_nothing_answers_has_no_normalised_correlation():
+    """Before, noise alone gave any number from -1 to 1, or NaN, whichever its chance was."""
+    generator = np.random.default_rng(1)
+    signal, reached = np.exp(-np.arange(120) / 30), {0.0: [], 0.3: []}
+    for amplitude, values in reached.items():
+        for _ in range(100):
+            trials = [amplitude * signal + 0.1 * slow_noise(generator, 0.9, 3, 120)
+                      for _ in range(5)]  # fmt: skip
+            recorded = [own.mean(0) for own in trials]
+            values.append(normalised_correlation(recorded, [signal] * 5, trials))
+    assert np.isnan(reached[0.0]).mean() > 0.9
+    assert np.isfinite(reached[0.3]).all()
+    assert np.median(reached[0.3]) > 0.95
+    assert told({"a": float("nan"), "b": 0.5, "c": "x"}) == {"a": "", "b": 0.5, "c": "x"}
 
 
 def test_features_know_time_and_place():
