@@ -50,7 +50,7 @@ def create_plots(
 
 def plot_iter_loss(iter_losses: np.ndarray, path: Path, *, save: bool = True) -> Path | None:
     """Draw the loss of every iteration with a logarithmic axis."""
-    figure, axes = new_figure(8, 4)
+    figure, axes = new_figure(6.6, 3.4)
     axes.semilogy(iter_losses, color=BLUE, linewidth=0.8)
     axes.set(xlabel="iteration", ylabel="mean squared error (z²)", title="Training loss")
     numbers = {"iteration": np.arange(len(iter_losses)), "mse": np.asarray(iter_losses)}
@@ -59,7 +59,7 @@ def plot_iter_loss(iter_losses: np.ndarray, path: Path, *, save: bool = True) ->
 
 def plot_epoch_loss(epoch_losses: np.ndarray, path: Path, *, save: bool = True) -> Path | None:
     """Draw the mean loss of every epoch with a logarithmic axis."""
-    figure, axes = new_figure(8, 4)
+    figure, axes = new_figure(6.6, 3.4)
     epochs = np.arange(len(epoch_losses))
     axes.semilogy(epochs, epoch_losses, color=BLUE, marker="o")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -79,7 +79,7 @@ def plot_prediction(
     save: bool = True,
 ) -> Path | None:
     """Draw the test part of one target: true and predicted, with the frames on a second axis."""
-    figure, axes = new_figure(9, 4)
+    figure, axes = new_figure(6.6, 3.6)
     axes.plot(truth, color=GREY, linewidth=1.0, label="True")
     axes.plot(y_pred, color=BLUE, linewidth=0.9, label="Predicted")
     axes.set(xlabel="test index", ylabel="intensity (z-score)")
@@ -116,7 +116,7 @@ def plot_whole_record(
         parts: dict with "Train" and "Test" -> (frames (k,), y_pred (k,)).
             Differs: the published figure draws the training part one frame early.
     """
-    figure, axes = new_figure(9, 4)
+    figure, axes = new_figure(6.6, 3.6)
     axes.plot(truth, color=GREY, linewidth=0.9, label="True")
     numbers = {"frame": np.arange(len(truth)), "true": np.asarray(truth)}
     for (name, (frames, y_pred)), colour in zip(parts.items(), (GREEN, ORANGE), strict=False):

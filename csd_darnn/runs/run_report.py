@@ -87,7 +87,10 @@ MOVIE_WORDS = {
     "permutation": "Permutation importance, one map and one scale, over the frames of the test",
 }
 PARTS = {"before_csd": "test, before the depression"}
-SPLIT_NOTE = "z: standardised units of the training part; data: units of the recording."
+SPLIT_NOTE = (
+    "z: standardised units of the training part; data: units of the recording. MSE, RMSE, MAE and "
+    "MAPE: mean squared, root mean squared, mean absolute and mean relative error."
+)
 
 
 def natural_order(stem: str) -> list:

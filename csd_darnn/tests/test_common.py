@@ -105,7 +105,7 @@ def test_columns_have_plain_names_in_a_report():
         "speed_um_s": "speed (um/s)",
         "area_max_um2": "area max (um2)",
         "amplitude_df_f0": "amplitude (dF/F0)",
-        "test_mae": "test mean absolute error",
+        "test_mae": "test MAE",
         "n": "number",
         "precision": "precision",
     }

@@ -28,7 +28,7 @@ def training_curves(
         panels: (column, label of the axis) of each panel; ``val_<column>`` is drawn beside it.
         best_epoch: marked by a dashed line.
     """
-    figure, axes = new_figure(4.5 * len(panels), 3.4, columns=len(panels), squeeze=False)
+    figure, axes = new_figure(3.3 * len(panels), 2.9, columns=len(panels), squeeze=False)
     epochs = [row["epoch"] for row in history]
     for axis, (column, label) in zip(axes[0], panels, strict=True):
         for name, colour, title in (

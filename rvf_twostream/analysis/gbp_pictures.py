@@ -121,7 +121,7 @@ def save_gradcam(
     path: Path, clip: dict[str, np.ndarray], cams: Sequence[np.ndarray], *, title: str
 ) -> None:
     """Draw Grad-CAM of both streams, each (r, c), over the mean frame of the clip."""
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.6, 3.4), layout="constrained")
     figure.suptitle(title, fontsize=9)
     backs = (clip["grey"][..., 0].mean(axis=0), np.linalg.norm(clip["of"], axis=-1).mean(axis=0))
     names = ("grey stream over mean frame", "flow stream over mean |flow|")

@@ -48,10 +48,10 @@ UNITS = {  # how the name of a column ends -> its unit
 }
 WORDS = {  # short names of columns -> what a reader calls them
     "n": "number",
-    "mse": "mean squared error",
-    "rmse": "root mean squared error",
-    "mae": "mean absolute error",
-    "mape": "mean absolute error, relative",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mape": "MAPE",
     "r2": "R2",
     "auc": "AUC",
     "fwhm": "FWHM",

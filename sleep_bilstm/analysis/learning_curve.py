@@ -9,7 +9,7 @@ from common.figures import BLUE, ORANGE, new_figure, save_figure
 
 def save_learning_curve(history: pd.DataFrame, path: Path) -> Path:
     """Draw training and validation loss (left) and kappa (right) over epochs, CSV beside it."""
-    figure, (left, right) = new_figure(8, 3.2, columns=2)
+    figure, (left, right) = new_figure(6.6, 2.9, columns=2)
     for axes, key, label in ((left, "loss", "Loss"), (right, "kappa", "Cohen's kappa")):
         axes.plot(history["epoch"], history[key], marker=".", color=BLUE, label="training")
         axes.plot(

@@ -69,7 +69,7 @@ def plot_class_bars(
     """
     groups = (*EVENT_CLASSES, "average", "total")
     labels = (*EVENT_CLASSES, "class mean", "pooled")
-    figure, axes = _new(7.2, 3.8)
+    figure, axes = _new(6.6, 3.6)
     width, rows = 0.8 / len(SHOWN_METRICS), []
     for index, metric in enumerate(SHOWN_METRICS):
         names = [f"{group}/{metric}" for group in groups]

@@ -246,7 +246,7 @@ def plot_space_time(
     ratio = np.where(inside, (lines - rest) / np.where(inside, resting, 1.0), np.nan)
     width_um = movie.shape[2] * calibration.pixel_x_um
     times = np.arange(first, last + 1) * calibration.frame_ms
-    figure = Figure(figsize=(7.0, 4.0), dpi=SCREEN_DPI, layout="constrained")
+    figure = Figure(figsize=(6.6, 3.9), dpi=SCREEN_DPI, layout="constrained")
     axes = figure.subplots()
     high = float(np.nanpercentile(ratio, 99.5))
     extent = (0, width_um, times[-1], times[0])

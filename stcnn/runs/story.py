@@ -222,7 +222,8 @@ def write_story(run_dir: Path, told: Told) -> None:
     fit = "Fit to the synthetic traces" if told.synthetic else "Fit to the recordings"
     sections.append(("Figures", figure_block(run_dir, told.figures)))
     rows = [[cell.replace("held_out", "held out") for cell in row] for row in rows]
-    sections.append((fit, table_block(header, rows)))
+    names = {"mse": "mean squared error", "r2": "R2"}
+    sections.append((fit, table_block([names.get(name, name) for name in header], rows)))
     record = read_json(Path(run_dir) / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
     lead = "What do visual neurons of the fly answer to a movie that the model has never seen? "
