@@ -25,6 +25,8 @@ RANGES = {
     "norm_skip_frames": (0, None, True),
     "val_fraction": (0, 1, True),
     "early_stop": (1, None, True),
+    "position_lr": (0, None, False),
+    "position_sd": (0, 12, False),
     "num_workers": (0, None, True),
     "print_freq": (1, None, True),
 }
@@ -35,6 +37,8 @@ CHOICES = {
     "prepad": ("frames", "settled"),
     "readout": ("legacy", "center"),
     "init": ("reference", "fast"),
+    "position": ("recorded", "learned"),
+    "read_outs": ("trained", "kept"),
     "val_by": ("stimulus", "neuron"),
     "device": ("auto", "cpu", "gpu", "cuda"),
 }
@@ -145,9 +149,13 @@ class TrainingSettings:
     init: str  # reference | fast
     norm_skip_frames: int
     prepad: str  # frames | settled
+    position: str  # recorded | learned
+    position_lr: float  # degrees a step, of learned places
+    position_sd: float  # degrees, spread from which their places are drawn, at the start
     oversample: dict[Any, Any]  # {"barcode" or "first-last": times drawn per epoch}
     resume: str | None
     trunk: str | None
+    read_outs: str  # trained | kept
     val_fraction: float  # 0 to 1
     val_by: str  # stimulus | neuron
     val_stimuli: list[Any]  # barcodes or "first-last"

@@ -6,8 +6,9 @@ photoreceptors."""
 import bisect
 import hashlib
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,7 @@ class CalciumDataset(Dataset):
         """
         self.movies = movies if isinstance(movies, Movies) else Movies(movies)
         self.layout, self.display, self.sample = layout, display, sample
+        self.sample_at, self.moved = None, {}  # see move
         self.digests = dict(digests or {})
         self.cell_types = list(lc_types or recordings)
         unknown = sorted(set(recordings) ^ set(self.cell_types))
@@ -245,11 +247,33 @@ class CalciumDataset(Dataset):
         """Return the frame of the item at which the stimulus starts."""
         return self.placing(item).onset + self.layout.n_prepad
 
+    def move(self, moved: dict[tuple[str, int], Sequence[float]], sample_at: Callable) -> None:
+        """Show every neuron its stimuli from a learned place, no longer rounded to pixels.
+
+        Args:
+            moved: {(cell type, uid): (azimuth, elevation)}, degrees beyond the recorded place.
+            sample_at: function (frames, rows, columns), (row, column) shift in pixels ->
+                (frames, H, W).
+        """
+        self.moved, self.sample_at = moved, sample_at
+        self._cache, self._cache_bytes = OrderedDict(), 0
+
+    def recorded_place(self, item: Item) -> tuple[float, float]:
+        """Return (azi_shift, ele_shift) of the file, degrees; NaN where it does not say."""
+        neuron = self.session_of(item)["neuron"][item.uid]
+        return neuron["azi_shift"], neuron["ele_shift"]
+
+    def place(self, item: Item) -> tuple[float, float]:
+        """Return (azimuth, elevation), degrees: what the file says, or 0, and what is learned."""
+        moved = self.moved.get((item.cell_type, item.uid), (0.0, 0.0))
+        known = (0.0 if math.isnan(at) else float(at) for at in self.recorded_place(item))
+        return tuple(at + by for at, by in zip(known, moved, strict=True))
+
     def pixel_shift(self, item: Item) -> tuple[int, int]:
         """Return (row_shift, col_shift) in pixels, rounded half to even."""
-        neuron = self.session_of(item)["neuron"][item.uid]
+        azimuth, elevation = self.place(item)
         res = self.layout.px_res_deg
-        return -int(np.rint(neuron["ele_shift"] / res)), int(np.rint(neuron["azi_shift"] / res))
+        return -int(np.rint(elevation / res)), int(np.rint(azimuth / res))
 
     def movie(self, item: Item, onset: int | None = None) -> torch.Tensor:
         """Return the padded, shifted contrast movie (T, 1, rows, columns) of an Item.
@@ -273,11 +297,18 @@ class CalciumDataset(Dataset):
         ``onset`` is the frame at which the stimulus starts, default the Item's own.
         """
         first, frames = self._placed_frames(item, onset)
-        key = (item.barcode, self.pixel_shift(item), frames.storage_offset(), len(frames))
+        shift = self.pixel_shift(item)
+        if self.sample_at is not None:
+            res, (azimuth, elevation) = self.layout.px_res_deg, self.place(item)
+            shift = -elevation / res, azimuth / res
+        key = (item.barcode, shift, frames.storage_offset(), len(frames))
         small = self._cache.get(key)
         if small is None:
-            shifted = shift_movie(frames - self.layout.background, key[1])
-            small = self.sample(shifted)
+            contrast = frames - self.layout.background
+            if self.sample_at is None:
+                small = self.sample(shift_movie(contrast, shift))
+            else:
+                small = self.sample_at(contrast, shift)
             self._cache[key] = small
             self._cache_bytes += small.nbytes
             while self._cache_bytes > CACHE_MB << 20:
@@ -286,9 +317,9 @@ class CalciumDataset(Dataset):
         out[first : first + len(small), 0] = small
         return out
 
-    def shown(self, item: Item) -> tuple[int, torch.Tensor]:
+    def shown(self, item: Item, onset: int | None = None) -> tuple[int, torch.Tensor]:
         """Return (frame at which the movie of an Item starts, its contrast frames), not shifted."""
-        first, frames = self._placed_frames(item)
+        first, frames = self._placed_frames(item, onset)
         return first, frames - self.layout.background
 
     def _placed_frames(self, item, onset=None):
@@ -315,12 +346,20 @@ class CalciumDataset(Dataset):
 
     def __getitem__(self, row):
         """Return the item ``row``; a pair (row, label row) shows the one with the other's trace."""
-        row, label_row = row if isinstance(row, tuple) else (row, row)
-        item, label = self.items[row], self.items[label_row]
+        item, label = self.shown_and_told(row)
         picture = self.movie if self.sample is None else self.sampled
+        shown = {"movie" if self.sample is None else "sampled": picture(item, self.onset(label))}
+        return {**shown, **self.record(item, label)}
+
+    def shown_and_told(self, row: int | tuple[int, int]) -> tuple[Item, Item]:
+        """Return the Item that is shown and the one whose trace is told of it."""
+        row, label_row = row if isinstance(row, tuple) else (row, row)
+        return self.items[row], self.items[label_row]
+
+    def record(self, item: Item, label: Item) -> dict:
+        """Return all of an entry but its picture."""
         return {
             "ca_trace": self.trace(label),
-            "movie" if self.sample is None else "sampled": picture(item, self.onset(label)),
             "lc_type": item.cell_type,
             "recording_indices": torch.tensor(self.window(label)),
             "scored": self._mask(label),

@@ -1,7 +1,8 @@
 """Calcium traces as a CSV in long form: one row per sample, as spreadsheets and R have it.
 
 Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff,
-azi_shift and ele_shift (degrees); trial where there are several. Others are left alone. Cells are separated by commas, or by semicolons or tabs,
+azi_shift and ele_shift (degrees, empty or NaN where a neuron's place is not known); trial where
+there are several. Others are left alone. Cells are separated by commas, or by semicolons or tabs,
 then with decimal points or commas (spreadsheets.py).
 """
 
@@ -24,14 +25,15 @@ def read_long_csv(path: Path) -> dict:
         cut = [name for name in NEEDED if row[name] is None]
         if cut:
             raise InputError(f"{path}: row {i}: ends before {cut[0]}; export the file again")
-        numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:]]
+        numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:4]]
+        place = [_number(path, i, name, row[name].strip() or "nan") for name in NEEDED[4:]]
         stimulus = row["stimulus"].strip().removesuffix(".0")  # as a table of floats has it
         stimulus = stimulus if stimulus.startswith("vstim_") else f"vstim_{stimulus}"
         neuron = row["neuron"].strip().removesuffix(".0")
-        before = shifts.setdefault((stimulus, neuron), numbers[2:])
-        if before != numbers[2:]:
+        before = shifts.setdefault((stimulus, neuron), place)
+        if str(before) != str(place):  # NaN equals no number, not even itself
             raise InputError(
-                f"{path}: row {i}: neuron {neuron} of {stimulus} has shifts {numbers[2:]}, before "
+                f"{path}: row {i}: neuron {neuron} of {stimulus} has shifts {place}, before "
                 f"{before}; expected the same in all its rows"
             )
         trial = (row.get("trial") or "1").strip()

@@ -222,7 +222,10 @@ def _roi_table(pynwb, held, path, session, uids):
     table.add_column("ele_shift", "degrees, positive: stimulus nearer the north pole")
     for uid in uids:
         records = [e["neuron"][uid] for e in session.values() if uid in e["neuron"]]
-        shifts = {tuple(float(one[key]) for key in ("azi_shift", "ele_shift")) for one in records}
+        pairs = [tuple(float(one[key]) for key in ("azi_shift", "ele_shift")) for one in records]
+        shifts = list(
+            {str(pair): pair for pair in pairs}.values()
+        )  # NaN equals nothing but by name
         if len(shifts) > 1:
             raise InputError(
                 f"{path}: neuron {uid} has shifts {sorted(shifts)} in different stimuli; an NWB "
@@ -261,7 +264,8 @@ def _neurons_of(path, table, series):
     if missing:
         raise InputError(
             f"{path}: the table {table.name} has no column {' and no column '.join(missing)} "
-            "(degrees from the field's middle to the neuron's); add it"
+            "(degrees from the field's middle to the neuron's); add it, with NaN where it is not "
+            "known (then position=learned)"
         )
     rows = np.asarray(series.rois.data[:], dtype=int)
     numbers = table["neuron"].data if "neuron" in table.colnames else table.id.data

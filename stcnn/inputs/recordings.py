@@ -45,7 +45,11 @@ class Movies(dict):
 
 
 def read_recordings(
-    ca_path: Path, *, nan: str = "reject", digests: dict[str, str] | None = None
+    ca_path: Path,
+    *,
+    nan: str = "reject",
+    digests: dict[str, str] | None = None,
+    unplaced: bool = False,
 ) -> dict:
     """Read all traces below ``ca_path``, each on its own time axis.
 
@@ -53,6 +57,7 @@ def read_recordings(
         ca_path: folder with one folder per cell type.
         nan: reject (an error names file, stimulus and neuron) or drop_trial.
         digests: gets {type/file: SHA-256} of what was read, or None.
+        unplaced: accept neurons whose azi_shift or ele_shift is absent or NaN, both read as NaN.
 
     Returns:
         {type: {file name: {barcode: {"t_axis": (n_t,) float32,
@@ -86,7 +91,7 @@ def read_recordings(
                 trees = load_hashed(path, f"{folder.name}/{path.name}", digests, read_sessions)
                 for k, tree in enumerate(trees, start=1):
                     name = path.name if k == 1 else f"{path.name} {k}"
-                    sessions[name] = check_session(tree, path, nan, faults)
+                    sessions[name] = check_session(tree, path, nan, faults, unplaced=unplaced)
             except InputError as error:
                 if str(error) not in faults:  # a missing package is missing for every file
                     faults.append(str(error))
@@ -113,10 +118,13 @@ def _same_names(folders):
     ]
 
 
-def check_session(tree: object, path: Path, nan: str, faults: list[str]) -> dict:
+def check_session(
+    tree: object, path: Path, nan: str, faults: list[str], *, unplaced: bool = False
+) -> dict:
     """Return {barcode: entry} of a session read from ``path``, as read_recordings holds it.
 
-    ``nan`` is reject, drop_trial or keep; faults of stimuli and neurons are added to ``faults``.
+    ``nan`` is reject, drop_trial or keep; faults of stimuli and neurons are added to ``faults``;
+    ``unplaced`` as in read_recordings.
     """
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds a {type(tree).__name__}; expected a dict of stimuli")
@@ -144,7 +152,7 @@ def check_session(tree: object, path: Path, nan: str, faults: list[str]) -> dict
         for uid in sorted(entry["neuron"], key=int):
             neuron = entry["neuron"][uid]
             try:
-                neurons[int(uid)] = _check_neuron(neuron, len(t_axis), nan)
+                neurons[int(uid)] = _check_neuron(neuron, len(t_axis), nan, unplaced)
             except InputError as error:
                 faults.append(f"{where}, neuron {uid}: {error}")
         try:
@@ -169,14 +177,22 @@ def _array(entry, key):
         raise InputError(f"{key} is a {type(value).__name__}; expected numbers") from None
 
 
-def _degrees(neuron, key):
+def _degrees(neuron, key, unplaced):
+    """Return a shift in degrees; NaN is one that is not known, which ``unplaced`` allows."""
+    known = isinstance(neuron, dict) and neuron.get(key) is not None
+    if unplaced and not known:
+        return float("nan")
     value = _array(neuron, key)
-    if value.numel() != 1 or not torch.isfinite(value).all():
-        raise InputError(f"{key} is {value.tolist()}; expected one finite number of degrees")
+    unknown = value.numel() == 1 and bool(torch.isnan(value).all())
+    if value.numel() != 1 or not (torch.isfinite(value).all() or (unplaced and unknown)):
+        raise InputError(
+            f"{key} is {value.tolist()}; expected one finite number of degrees"
+            + ", or train with position=learned" * unknown
+        )
     return float(value)
 
 
-def _check_neuron(neuron, n_t, nan):
+def _check_neuron(neuron, n_t, nan, unplaced):
     traces = _array(neuron, "traces")
     if traces.ndim != 2 or traces.shape[1] != n_t or not traces.numel():
         raise InputError(
@@ -192,7 +208,8 @@ def _check_neuron(neuron, n_t, nan):
                 "or set dataset.nan=drop_trial"
             )
         traces = traces[good]
-    return {"traces": traces, **{key: _degrees(neuron, key) for key in ("azi_shift", "ele_shift")}}
+    places = {key: _degrees(neuron, key, unplaced) for key in ("azi_shift", "ele_shift")}
+    return {"traces": traces, **places}
 
 
 def read_movies(

@@ -17,7 +17,8 @@ from common.tables import write_table
 from inputs.display import Display
 from inputs.safe_load import load_tree, read_pickled_history, save_arrays
 from network.model_factory import build_model
-from network.models import STCNN
+from network.models import STCNN, parameter_name
+from network.positions import Positions
 from network.temporal import route_for
 
 CONFIG_KEYS = ("pr_config", "network_config", "L_config", "ca_config", "sampling_rate")
@@ -103,6 +104,9 @@ def model_from_config(
         model.display = Display.of_config(settings)
         if settings.get("prepad", "frames") == "settled":
             model.settle(max(int(settings["dataset_config"]["num_t_pts_prepad"]), 1))
+        if settings.get("position", "recorded") == "learned":
+            counts = dict(zip(model.cell_types, settings["ca_config"]["cell_count"], strict=True))
+            model.positions = Positions(counts, sd_deg=settings["position_sd"])
     except KeyError as error:
         raise InputError(f"model configuration: key {error} is missing") from None
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
@@ -169,6 +173,39 @@ def load_trunk(model: STCNN, path: str | Path) -> None:
                 f"{path}: {name} is absent or of another shape; use the same model config"
             )
         own[name] = state[name]
+    model.load_state_dict(own)
+
+
+def load_read_outs(model: STCNN, path: str | Path) -> None:
+    """Copy read-outs and indicator time constants of the checkpoint ``path`` into ``model``.
+
+    Raises:
+        InputError: a cell type of ``model`` that the checkpoint has not, or of another shape.
+    """
+    path = resolve_checkpoint(path)
+    config = read_config(path.parent / "config.json")
+    readout = config.get("readout", "legacy")
+    if readout != model.readout:
+        raise InputError(f"{path}: its read-outs were trained with readout={readout}; set it here")
+    types = list(config["L_config"]["lc_types"])
+    unknown = [name for name in model.cell_types if name not in types]
+    if unknown:
+        raise InputError(
+            f"{path}: has no read-out of {', '.join(unknown)} that could be kept; its cell types "
+            f"are {', '.join(types)}"
+        )
+    own, state = model.state_dict(), model_state(path)
+    for i, kind in enumerate(model.cell_types):
+        theirs = f"lc_layers.{types.index(kind)}."
+        pairs = {n: n.replace(f"lc_layers.{i}.", theirs) for n in own if f"lc_layers.{i}." in n}
+        tau = f"ca_param.{parameter_name(kind)}.ca_tau"
+        pairs |= {name: name for name in (tau, "global_ca_tau") if name in own}
+        for name, source in pairs.items():
+            if source not in state or state[source].shape != own[name].shape:
+                raise InputError(
+                    f"{path}: {source} is absent or of another shape; use the same model config"
+                )
+            own[name] = state[source]
     model.load_state_dict(own)
 
 

@@ -109,7 +109,7 @@ class Photoreceptor(nn.Module):
         A Gaussian is a product of a row and a column profile, so two small matrix products replace
         the convolution. A loaded kernel that is no such product is convolved.
         """
-        matrices = self._profile_matrices(contrast.shape[-2:])
+        matrices = self.profiles(contrast.shape[-2:])
         if matrices is not None:
             down, across = matrices
             return down @ (contrast @ across)
@@ -117,7 +117,7 @@ class Photoreceptor(nn.Module):
         y = functional.conv2d(flat, self.x_weight, stride=self.stride, padding=self.padding)
         return y.reshape(*contrast.shape[:-2], *y.shape[-2:])
 
-    def _profile_matrices(self, size):
+    def profiles(self, size):
         """Return matrices (H, rows) and (columns, W) that sample frames of ``size``, or None.
 
         None is a kernel that is no product. They are kept until the kernel or the size changes.

@@ -60,6 +60,7 @@ class STCNN(nn.Module):
         shared = calcium["global_tau"]
         self.global_ca_tau = None if shared is None else nn.Parameter(torch.tensor([float(shared)]))
         self.neuron_uids = {}
+        self.positions = None  # see positions.py
         self.ca_param = nn.ModuleDict(
             {
                 parameter_name(name): nn.ParameterDict(
@@ -108,6 +109,13 @@ class STCNN(nn.Module):
             parameter.requires_grad_(False)
         self.trunk_frozen = True
         self.norm_layers.eval()
+
+    def freeze_read_outs(self) -> None:
+        """Keep the read-outs and the indicator's time constants: gain, offset and place train."""
+        kept = [*self.lc_layers.parameters(), *(e["ca_tau"] for e in self.ca_param.values())]
+        for parameter in [*kept, self.global_ca_tau]:
+            if parameter is not None:
+                parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "STCNN":
         """Switch between training and evaluation; a frozen trunk always evaluates."""

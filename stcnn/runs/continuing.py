@@ -23,6 +23,10 @@ FREE_ON_RESUME = (
 ADDED_KEYS = {
     "temporal_impl": "recursive",
     "prepad": "frames",
+    "position": "recorded",
+    "position_lr": 0.05,
+    "position_sd": 2.0,
+    "read_outs": "trained",
 }  # what runs of older versions did without naming it
 
 

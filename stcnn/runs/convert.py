@@ -52,7 +52,7 @@ def convert(path: Path, out: Path, *, form: str = "safetensors") -> list[Path]:
 
 def _checked_session(tree, path):
     faults = []
-    session = check_session(tree, path, "keep", faults)
+    session = check_session(tree, path, "keep", faults, unplaced=True)
     raise_faults(faults)
     return {f"vstim_{code}": entry for code, entry in session.items()}
 

@@ -11,6 +11,7 @@ from common.hashes import sha256
 from common.locks import visible
 from inputs.ca_dataloader import CalciumDataset, Layout, split_rows
 from inputs.display import Display
+from inputs.places import check_places
 from inputs.recordings import (
     TRACE_SUFFIXES,
     commonest_grey,
@@ -30,8 +31,9 @@ def open_dataset(
     config = settings["dataset"]
     rate = config["sampling_rate"]
     digests = {}
+    learned = settings.get("position") == "learned"
     recordings = read_recordings(
-        config["ca_path"], nan=config.get("nan", "reject"), digests=digests
+        config["ca_path"], nan=config.get("nan", "reject"), digests=digests, unplaced=learned
     )
     say_clocks(recordings, rate)
     needed = {
@@ -44,11 +46,14 @@ def open_dataset(
     layout = Layout.from_config(config)
     if settings.get("prepad") == "settled":
         layout = replace(layout, n_prepad=1)  # one frame stands for all the grey
-    return CalciumDataset(
+    dataset = CalciumDataset(
         recordings, movies, layout, lc_types=lc_types,
         neuron_uids=neuron_uids, display=display_of(config, movies) if movies else None,
         digests=digests,
     )  # fmt: skip
+    if learned:
+        check_places(dataset)
+    return dataset
 
 
 def display_of(config: dict, movies: dict) -> Display:

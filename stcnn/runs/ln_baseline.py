@@ -10,7 +10,7 @@ from common.tables import read_rows, write_rows
 from network.checkpoints import load_model, read_config
 from runs.continuing import check_same_data
 from runs.data import open_dataset, split_of
-from runs.training import sampler_of
+from runs.training import show_through
 
 
 def score_baseline(
@@ -40,7 +40,7 @@ def score_baseline(
     )
     check_same_data(run_dir, dataset.digests)  # the network's scores are those of these data
     network = load_model(run_dir)
-    dataset.sample = sampler_of(network)
+    show_through(dataset, network)
     rows, val_rows = split_of(settings, dataset)
     if not val_rows:
         raise InputError(

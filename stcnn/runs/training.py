@@ -22,10 +22,10 @@ from common.tables import read_rows, write_rows
 from inputs.ca_dataloader import CalciumDataset, EpochOrder, make_loader
 from inputs.dealing import DealtOrder
 from inputs.safe_load import load_tree
-from network.adam import Adam
 from network.checkpoints import (
     checkpoint_epochs,
     load_history,
+    load_read_outs,
     load_trunk,
     model_from_config,
     read_config,
@@ -34,6 +34,7 @@ from network.checkpoints import (
 )
 from network.model_factory import read_out_blocks
 from network.models import STCNN, batch_loss
+from network.positions import sample_moved
 from network.temporal import route_for
 from runs.configuration import check_ranges
 from runs.continuing import (
@@ -44,6 +45,18 @@ from runs.continuing import (
     resume_settings,
 )
 from runs.data import draws_per_epoch, open_dataset, split_of
+from runs.positions import (
+    add_jitter,
+    anchors_of,
+    entries_of,
+    jitters,
+    learned_offsets,
+    make_optimiser,
+    rest_of,
+    sampled_of,
+    start_gains,
+    write_neurons,
+)
 from runs.processes import Place, check_batches, join
 
 log = logging.getLogger(__name__)
@@ -98,6 +111,8 @@ def model_settings(settings: dict, dataset: CalciumDataset) -> dict:
         "readout": settings["readout"],
         "init": settings["init"],
         "prepad": settings["prepad"],
+        "position": settings["position"],
+        "position_sd": settings["position_sd"],
         "seed": settings["seed"],
         "labels": DEALT if settings["shuffle_labels"] else "own",
         "neuron_uids": dataset.neuron_uids,
@@ -143,6 +158,9 @@ def train(
     if settings["trunk"]:
         load_trunk(model, settings["trunk"])
         model.freeze_trunk()
+    if settings["read_outs"] == "kept":
+        load_read_outs(model, settings["trunk"])
+        model.freeze_read_outs()
     model.norm_skip_frames = settings["norm_skip_frames"]
     rows, val_rows = split_of(settings, dataset)
     if not resuming:
@@ -185,7 +203,7 @@ def fit(
     device = next(model.parameters()).device
     place = place or Place(device)
     model.shared = place.world > 1
-    dataset.sample = sampler_of(model)
+    show_through(dataset, model)
     drawn = {
         "seed": settings["seed"],
         "shuffle": settings["shuffle_dataset"],
@@ -196,19 +214,22 @@ def fit(
     else:
         order = EpochOrder(rows, **drawn)
     loader = make_loader(
-        dataset,
+        entries_of(model, dataset),
         order,
         batch_size=settings["batch_size"],
         num_workers=settings["num_workers"],
         pin=device.type == "cuda",
     )
     check_batches(place, len(order), settings["batch_size"])
-    optimiser = Adam(model.parameters(), lr=settings["lr"])
+    optimiser = make_optimiser(model, settings)
+    anchors = anchors_of(model, dataset, rows)
     rules = bounds_of(settings["clip_param"])
     done, history, epochs = restore(run_dir, model, optimiser)
     place.agreed()  # all have looked before the first writes
     if done is None:
         done = 0
+        if settings["read_outs"] == "kept":
+            start_gains(model, dataset, rows)
         if place.first:
             save_checkpoint(run_dir, 0, model, optimiser)
     elif done < settings["n_epochs"]:
@@ -220,14 +241,18 @@ def fit(
         start, liveliness = time.monotonic(), {}
         order.epoch = epoch
         model.train()
+        draws = jitters(settings["seed"], epoch)
         quiet = None if place.first else True
         bar = tqdm(loader, desc=f"epoch {epoch}/{settings['n_epochs']}", disable=quiet, leave=False)
         for i, batch in enumerate(bar):
             rate = learning_rate(settings, (epoch - 1) * len(loader) + i, steps)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("scale", 1.0)
+            add_jitter(batch, draws)
             losses, spread = train_step(model, batch, optimiser, settings, place)
             clip_parameters(model, rules)
+            if model.positions is not None:
+                model.positions.keep_in_bounds(anchors)
             for name, value in losses.items():
                 history[name].append(value)
                 epochs[name].append(epoch)
@@ -243,6 +268,7 @@ def fit(
             save_history(run_dir, history, epochs)
             scores = {}
             if val_rows:
+                show_through(dataset, model)
                 scores, _ = score_rows(model, dataset, val_rows, device=device, seen=seen)
             seconds = time.monotonic() - start
             stop = quality.log_epoch(epoch, model, history, epochs, scores, seconds)
@@ -285,18 +311,18 @@ def train_step(
     device = next(model.parameters()).device
     place = place or Place(device)
     types, neurons = batch["lc_type"], batch["neuron_num"][:, 0]
-    sampled, recorded, scored = (
-        batch[key].to(device, non_blocking=True) for key in ("sampled", "ca_trace", "scored")
-    )
+    recorded, scored = (batch[key].to(device, non_blocking=True) for key in ("ca_trace", "scored"))
     half = settings["mixed_precision"] and device.type == "cuda"
     with torch.autograd.set_detect_anomaly(settings["detect_anomaly"]):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             if place.world == 1:
+                sampled = sampled_of(model, batch, slice(None), device)
                 predicted = model.predict_items(sampled, types, neurons)
             else:
                 own = place.share(len(types))
                 kinds = [types[i] for i in own.tolist()]
-                predicted = model.predict_items(sampled[own.to(device)], kinds, neurons[own])
+                sampled = sampled_of(model, batch, own, device)
+                predicted = model.predict_items(sampled, kinds, neurons[own])
                 predicted = place.whole(predicted, len(types))
         total, losses = batch_loss(predicted.float(), recorded, scored, types)
         if not torch.isfinite(total):
@@ -312,7 +338,7 @@ def train_step(
         total.backward()
         place.sum_gradients(model)
     if settings["clip_max_norm"] is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_max_norm"])
+        torch.nn.utils.clip_grad_norm_(rest_of(model), settings["clip_max_norm"])
     optimiser.step()
     return read_losses(model, losses, predicted.detach(), types, neurons)
 
@@ -427,7 +453,7 @@ def write_scores(
 ) -> None:
     """Write scores.csv (type by score, training and held-out) and items.csv (one line an item)."""
     device = next(model.parameters()).device
-    dataset.sample = sampler_of(model)
+    show_through(dataset, model)
     seen = {dataset.items[row].uid for row in rows}
     summary, table = [], []
     for part, chosen in (("training", rows if score_training else []), ("held_out", val_rows)):
@@ -445,9 +471,24 @@ def write_scores(
         table += [{"part": part, **entry} for entry in items]
     write_rows(Path(run_dir) / "scores.csv", summary)
     write_rows(Path(run_dir) / "items.csv", table)
+    if model.positions is not None:
+        write_neurons(model, dataset, run_dir, rows=rows)
 
 
 def sampler_of(model: STCNN) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that samples contrast frames with the model's lens, on the CPU."""
     lens = copy.deepcopy(model.pr).cpu()
     return torch.no_grad()(lens.sample)
+
+
+def show_through(dataset: CalciumDataset, model: STCNN) -> None:
+    """Show the items of ``dataset`` through the model's lens, from the places it has learned."""
+    dataset.sample = sampler_of(model)
+    if model.positions is not None:
+        lens = copy.deepcopy(model.pr).cpu()
+
+        @torch.no_grad()
+        def sample_at(contrast, shift):
+            return sample_moved(lens, contrast[None], torch.tensor([shift]))[0]
+
+        dataset.move(learned_offsets(model), sample_at)
