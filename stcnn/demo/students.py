@@ -19,7 +19,7 @@ from common.files import InputError, read_json
 from common.tables import read_rows, write_rows
 from demo.planted import peak_agreement, score
 from demo.scenes import FIRST_CODE
-from demo.synthetic import RECIPE, make_synthetic
+from demo.synthetic import RECIPE, make_synthetic, teacher_hash
 from inputs.ca_dataloader import CalciumDataset
 from network.checkpoints import load_model
 from network.models import STCNN
@@ -109,6 +109,10 @@ def check_same_check(out: Path, seed: int, *, teacher: Path | None, epochs: int)
             continue
         record = read_json(path)
         record = record.get("settings", record)
+        if teacher is not None and record.get("teacher_sha256"):
+            # two teachers may have one name, and one teacher two: its content decides
+            asked.pop("teacher")
+            asked["teacher_sha256"] = teacher_hash(teacher)
         for key, value in asked.items():
             if record.get(key) != value:
                 raise InputError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from common.files import InputError, read_json, write_bytes, write_json
+from common.hashes import sha256
 from common.locks import visible
 from demo.scenes import random_scenes
 from demo.teacher import TYPES, analytic_calcium, noisy_trials
@@ -31,7 +32,7 @@ from inputs.stimuli import (
     moving_rectangle,
     shrinking,
 )
-from network.checkpoints import load_model
+from network.checkpoints import load_model, resolve_checkpoint
 from network.predict import predict_movies
 from runs.continuing import is_running
 from runs.data import truth_file
@@ -203,6 +204,15 @@ def remove_unfinished(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def teacher_hash(teacher: str | Path) -> str | None:
+    """Return the SHA-256 of a teacher's checkpoint, which its name does not tell; None: analytic.
+
+    Raises:
+        InputError: no checkpoint there.
+    """
+    return None if teacher == "analytic" else sha256(resolve_checkpoint(teacher))
+
+
 def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg, peak):
     n_pre, n_t = round(PRE_S * hz), round((PRE_S + POST_S) * hz)
     respond, types = (
@@ -223,6 +233,7 @@ def _write_set(out, seed, hz, px, which, teacher, config, *, neurons, shift_deg,
     types = TYPES if types is None else types
     truth = {"recipe": RECIPE, "seed": seed, "hz": hz, "px": px, "stimuli": which,
              "teacher": Path(teacher).name,
+             "teacher_sha256": teacher_hash(teacher),
              "noise": {"trial_gain_sd": 0.1, "white_sd": 0.02, "slow_sd": 0.02, "imaging_hz": 7.5},
              "families": {str(s.barcode): [s.family, s.label] for s in shown},
              "types": {}}  # fmt: skip

@@ -1,5 +1,7 @@
 """The check of a training by a teacher's calcium: its scenes, its verdicts, and the whole of it."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from common.files import InputError, write_json
 from common.tables import write_rows
 from demo.scenes import FIRST_CODE, random_scenes
 from demo.students import check_same_check, check_student, scores_of, student_settings
-from demo.synthetic import RECIPE, synthetic_stimuli
+from demo.synthetic import RECIPE, synthetic_stimuli, teacher_hash
 from inputs.display import Display
+from network.checkpoints import resolve_checkpoint
 from runs.data import expand_barcodes
 
 DISPLAY = Display(30.0, 1.0, 0.498, (51, 51))
@@ -112,6 +115,24 @@ def test_what_was_made_with_the_same_settings_is_used_again(tmp_path):
     record = {"settings": {"seed": 100, "n_epochs": 8}}
     write_json(tmp_path / "student" / "settings.json", record)
     check_same_check(tmp_path, 0, teacher=tmp_path / "run", epochs=8)
+
+
+def test_two_teachers_of_one_name_are_two(tmp_path, tiny_run):
+    """Before, the name of the folder alone was compared: a retrained teacher kept the old set."""
+    teachers = [tmp_path / place / "run" for place in ("a", "b")]
+    for teacher in teachers:
+        shutil.copytree(tiny_run, teacher)
+    (tmp_path / "out" / "set").mkdir(parents=True)
+    record = {"seed": 0, "recipe": RECIPE, "teacher": "other name of it"}
+    record["teacher_sha256"] = teacher_hash(teachers[0])
+    write_json(tmp_path / "out" / "set" / "truth.json", record)
+    check_same_check(tmp_path / "out", 0, teacher=teachers[1], epochs=8)  # the same weights
+    state = torch.load(resolve_checkpoint(teachers[1]), weights_only=True)
+    torch.save({**state, "more": torch.ones(1)}, resolve_checkpoint(teachers[1]))
+    with pytest.raises(InputError, match="made with teacher_sha256"):
+        check_same_check(tmp_path / "out", 0, teacher=teachers[1], epochs=8)
+    with pytest.raises(InputError, match="nothing"):
+        check_same_check(tmp_path / "out", 0, teacher=tmp_path / "nothing", epochs=8)
 
 
 @pytest.mark.slow
