@@ -41,6 +41,11 @@ def readme_commands():
     return list(dict.fromkeys(line.split("  #")[0].strip() for line in lines if line.strip()))
 
 
+def told_elsewhere(command):
+    """Return whether ``command``, with or without more flags, is one that is not run here."""
+    return any(f"{command} ".startswith(f"{known} ") for known in ELSEWHERE)
+
+
 def short_form(command):
     """Return the arguments after ``python`` of the short form of ``command``."""
     keys = [key for key in SHORT if command.startswith(f"python {key}")]
@@ -55,7 +60,7 @@ def test_every_command_runs(tmp_path):
     movie = 100 + np.cumsum(np.random.default_rng(0).normal(size=(140, 72, 91)), axis=0)
     for path in (data / "my.tif", home / "my.tif", home / "other.tif"):
         write_tiff(path, movie.astype(np.float32))
-    commands = [command for command in readme_commands() if command not in ELSEWHERE]
+    commands = [command for command in readme_commands() if not told_elsewhere(command)]
     assert len(commands) > 8
     for command in commands:
         done = subprocess.run(
