@@ -37,6 +37,9 @@ PERMUTATION_TARGET, GRADIENT_TARGET, SPEED_TARGET = 0.80, 0.90, 0.10
 CONTROL_RANGE = (0.25, 0.75)
 ERROR_RATE = 0.05  # of the search for drivers
 GRADIENT_EPOCHS = 4  # of five; chosen on seeds 10 to 14
+# Half the published rate: at that one five epochs may end on a bad step. Seed 3 with AVX2 kernels
+# did: its network read other pixels than the planted ones, AUC 0.64 instead of 0.94.
+LEARNING_RATE = 0.005
 
 
 def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) -> int:
@@ -64,6 +67,7 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
         run_dir=run_dir,
         resume=True,
         gradient_epochs=gradient_epochs(settings),
+        learning_rate=learning_rate(settings),
         error_rate=settings.error_rate or ERROR_RATE,
     )
     if settings.overwrite:
@@ -103,6 +107,12 @@ def run_demo(settings: RunSettings, *, named: bool = False, full: bool = False) 
     )
     write_run_report(run_dir, page)
     return close_run(run_dir)
+
+
+def learning_rate(settings: RunSettings) -> float:
+    """Return the rate of Adam of a demo: the user's where one was given."""
+    default = RunSettings.learning_rate
+    return settings.learning_rate if settings.learning_rate != default else LEARNING_RATE
 
 
 def gradient_epochs(settings: RunSettings) -> int:

@@ -19,6 +19,7 @@ from helpers import FOLDER, SMALL, call, flags, run_script, tiny_movie
 from network.checkpoints import load_network, load_weight_tensor
 from runs import many
 from runs.reloading import reload_run
+from settings import RunSettings
 
 PUBLISHED = (
     "preprocess_data", "da_rnn", "train", "prep_train_data", "adjust_learning_rate",
@@ -350,3 +351,8 @@ def test_interrupt_and_full_disk_are_one_line(monkeypatch, capsys):
         error = capsys.readouterr().err.splitlines()
         assert len(error) == 1
         assert words in error[0]
+
+
+def test_a_demo_trains_at_its_own_rate_unless_one_is_given():
+    assert planted.learning_rate(RunSettings()) == planted.LEARNING_RATE
+    assert planted.learning_rate(RunSettings(learning_rate=0.02)) == 0.02
