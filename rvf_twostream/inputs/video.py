@@ -11,6 +11,9 @@ from inputs.colour import LUMA
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
 HIDDEN = ("vp8", "vp9", "av1")  # codecs whose packets may hold pictures that are never shown
+AVI_INDEX = np.dtype(
+    [("stream", "S2"), ("kind", "S2"), ("flags", "<u4"), ("at", "<u4"), ("length", "<u4")]
+)
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska: head of the file, the rest of it
 
 
@@ -27,7 +30,7 @@ def read_video(path: Path) -> tuple[np.ndarray, float | None]:
     if not Path(path).is_file():
         raise InputError(f"{path}: not found")
     check_whole(path)
-    promised = _pictures(path)
+    promised = max(_pictures(path), _indexed(path))
     video = cv2.VideoCapture(str(path))
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
@@ -65,6 +68,25 @@ def _pictures(path):
             )
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"{path}: not decodable as video ({error}); copy the file again") from None
+
+
+def _indexed(path):
+    """Return how many pictures the index of an AVI file points at; 0 for other files.
+
+    One of which the name is damaged is passed over by every decoder, but not by the index.
+    """
+    with open(path, "rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return 0
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"idx1":
+                data = file.read(size)
+                entries = np.frombuffer(data[: len(data) // 16 * 16], AVI_INDEX)
+                shown = (entries["length"] > 0) & np.isin(entries["kind"], (b"dc", b"db"))
+                return int(shown.sum())
+            file.seek(size + size % 2, 1)
+    return 0
 
 
 def check_whole(path: Path) -> None:
