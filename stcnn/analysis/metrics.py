@@ -230,7 +230,9 @@ def score_rows(
     onset. ceiling_r2 and ceiling_correlation are what a perfect model is expected to reach with
     these noisy traces, by the same sums over the same items: the noise is the variance between
     trials. normalised_correlation is the correlation over all frames, divided by what the noise
-    leaves of it. All are NaN where an item has one trial, the normalised ones also where trials
+    leaves of it; normalised_r2 is r2 / ceiling_r2, the explained share of the variance that can be
+    explained (Cadena et al., PLoS Computational Biology 2019), which falls with a wrong size as
+    well. All are NaN where an item has one trial, the normalised ones also where trials
     share no signal (shared_power).
     """
     predicted = predict_rows(model, dataset, rows, device=device)

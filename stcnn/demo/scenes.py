@@ -12,7 +12,7 @@ from inputs.stimuli import DIRECTIONS, Stimulus, coverage, grating
 
 FIRST_CODE = 2000  # scenes are numbered from here on
 SECONDS = 2.4
-OBJECTS = (3, 7)  # fewest and most, per scene
+OBJECTS = (1, 6)  # fewest and most, per scene
 EXTENT_DEG = (2.0, 45.0)  # widths and heights, drawn evenly by their logarithm
 SPEED_DEG_S = (20.0, 200.0)
 LASTS_S = (0.3, 1.2)

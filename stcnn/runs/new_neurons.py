@@ -28,6 +28,7 @@ REACH_DEG, GRID_DEG = 12.0, 3.0  # positions that are tried first
 STARTS = 4  # positions of the grid that are refined
 SIMPLEX_DEG, FIRST_TRIALS = 1.5, 30  # size of the first triangle, positions tried
 LAST_SIMPLEX_DEG, LAST_TRIALS = 0.3, 30  # of the best one
+REFINEMENTS, LONGEST_STEP_DEG = 5, 1.5  # of a place by more stimuli
 STEP_DEG = 1.0  # over which the slope of the response is taken
 BATCH = 10
 
@@ -159,6 +160,32 @@ def locate(model: STCNN, dataset: CalciumDataset, rows: Sequence[int]) -> Found:
     best = min(roughly, key=lambda one: one.fun)
     place = _refined(neuron, best.x, LAST_SIMPLEX_DEG, LAST_TRIALS).x
     return _told(neuron, place)
+
+
+def refine(
+    model: STCNN, dataset: CalciumDataset, rows: Sequence[int], place: Sequence[float]
+) -> tuple[float, float]:
+    """Return the place of a neuron by all its items ``rows``, from one that a few of them gave.
+
+    Gauss-Newton steps by the slope of the response over a degree, which many stimuli together make
+    smooth; a step that leaves more than the place before it is not taken.
+
+    Args:
+        model, dataset, rows: as in ``locate``.
+        place: (azimuth, elevation), degrees.
+    """
+    neuron = Neuron(model, dataset, rows)
+    at = np.array(place, dtype=np.float64)
+    left = neuron.error(neuron.activity(at))
+    for _ in range(REFINEMENTS):
+        square, target = neuron.normal(at)
+        step = _move(_solve(square.sum(0), target.sum(0)))
+        step = step * min(1.0, LONGEST_STEP_DEG / max(float(np.hypot(*step)), 1e-9))
+        error = neuron.error(neuron.activity(at + step))
+        if error >= left:
+            break
+        at, left = at + step, error
+    return float(at[0]), float(at[1])
 
 
 def _refined(neuron, place, simplex_deg, trials):

@@ -10,7 +10,7 @@ from inputs.ca_dataloader import CalciumDataset, Layout, shift_movie
 from inputs.display import Display
 from network.model_factory import build_model, read_out_blocks
 from runs.configuration import compose_settings
-from runs.new_neurons import Neuron, locate, sample_at
+from runs.new_neurons import Neuron, locate, refine, sample_at
 
 RATE, N_T = 30.0, 90
 DISPLAY = Display(RATE, 1.0, 0.498, (51, 51))
@@ -79,3 +79,15 @@ def test_what_cannot_be_placed_is_refused(network):
     dataset, _ = recorded(network, 0.0, n=3)
     with pytest.raises(InputError, match=r"lc11/a\.pt, neuron 7: 2 stimuli; expected at least 3"):
         locate(network, dataset, range(2))
+
+
+def test_more_stimuli_refine_a_place(network):
+    """From two degrees beside it, and never to a place that leaves more."""
+    dataset, _ = recorded(network, 0.2, n=16)
+    rows = range(len(dataset))
+    beside = (PLACE[0] - 1.5, PLACE[1] + 1.3)
+    found = refine(network, dataset, rows, beside)
+    assert np.hypot(found[0] - PLACE[0], found[1] - PLACE[1]) < 0.5
+    neuron = Neuron(network, dataset, rows)
+    errors = [neuron.error(neuron.activity(place)) for place in (beside, found)]
+    assert errors[1] < errors[0]
