@@ -52,10 +52,10 @@ SLEEP_TRAIN = ("main.py", "--mode", "train", "--data_path", "{w}/shards", "--spl
                "{w}/split.json", "--split", "mouse", "--num_epochs", "2", "--device", "cpu",
                "--num_filters", "4", "--num_blocks", "2", "--num_rnn_units", "4", "--num_frames",
                "24", "--model_savedir", "{w}/run")  # fmt: skip
-# --model_continue refuses a folder in which no training has begun.
+# --model_continue refuses a folder in which no epoch was finished.
 SLEEP_ON = (
     "import sys; sys.path[:0] = ['.']\nfrom pathlib import Path\nimport main\n"
-    "begun = Path(sys.argv[1], 'settings.json').is_file()\n"
+    "begun = Path(sys.argv[1], 'training_state.h5').is_file()\n"
     "sys.exit(main.main(sys.argv[2:] + ['--model_continue'] * begun))"
 )
 SLEEP_SHARDS = ("create_tfrecords.py", "--data_path", "{w}/raw", "--des_path", "{w}/shards")
