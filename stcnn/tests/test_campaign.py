@@ -192,6 +192,7 @@ def test_thousand_damaged_files(name, tmp_path, tiny_run, monkeypatch, limited_t
     path.parent.mkdir(parents=True, exist_ok=True)
     if name == "config.yaml":
         shutil.copytree(configuration.FOLDER / "conf", path.parent, dirs_exist_ok=True)
+        (tmp_path / "demo").mkdir()  # without it a set that is made on first use is refused
         monkeypatch.setattr(configuration, "FOLDER", tmp_path)
     elif write is None:
         shutil.copy(tiny_run / path.name, path)
