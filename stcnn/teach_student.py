@@ -1,12 +1,13 @@
 """Train a student network on a teacher network's calcium, and check what it has learnt.
 
     python teach_student.py --seed 0                   # a teacher of our own: the demo's network
-    python teach_student.py --seed 1 --teacher RUN     # another run: a minute less of nine
+    python teach_student.py --seed 1 --teacher RUN     # another run: a minute less
 
 A test of the training that needs no recordings. The student sees random scenes and is asked about
 families of stimuli that it has never seen, beside LN models and a control on dealt labels; then
-three new neurons get place and gain from twenty scenes. Writes OUT/scores.csv, families.csv,
-new_neurons.csv and the runs student/ and control/; exit code 1 when a target is missed.
+three new neurons get their gain from twenty scenes and their place from all. Half an hour of CPU
+time. Writes OUT/scores.csv, families.csv, new_neurons.csv and the runs student/ and control/; exit
+code 1 when a target is missed.
 """
 
 import sys

@@ -136,12 +136,12 @@ def test_two_teachers_of_one_name_are_two(tmp_path, tiny_run):
 
 @pytest.mark.slow
 def test_a_student_learns_what_its_teacher_knows(tmp_path):
-    """About nine minutes of CPU time: teacher 1, sets 0.5, student and control 3.3 each."""
+    """Half an hour of CPU time, most of it student and control. 0.96, 0.90, 0.97 with seed 0."""
     scores = {entry["name"]: entry for entry in check_student(tmp_path, 0)}
     word = "normalised correlation, held-out families"
-    for kind in ("lc11", "lc12"):
+    for kind in ("lc11", "lc12", "lplc2"):
         student, linear = (scores[f"{who}{word}, {kind}"]["value"] for who in ("", "LN models: "))
-        assert student > 0.8
+        assert student > 0.85
         assert student > linear
     dealt = [entry for name, entry in scores.items()
              if name.startswith("dealt labels") and entry["target"]]  # fmt: skip
