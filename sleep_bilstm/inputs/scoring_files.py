@@ -258,12 +258,12 @@ def write_edf_file(scoring: Scoring, path: Path) -> None:
         edfio.EdfAnnotation(round(e * scoring.epoch_s, 6), scoring.epoch_s, names[int(s)])
         for e, s in enumerate(scoring.states)
     ]
-    whole = scoring.start.replace(microsecond=0) if scoring.start else None
+    start = scoring.start  # edfio keeps its fraction of a second as the standard says
     edf = edfio.Edf(
         [],
         annotations=notes,
-        recording=edfio.Recording(startdate=whole.date()) if whole else None,
-        starttime=whole.time() if whole else time(),
+        recording=edfio.Recording(startdate=start.date()) if start else None,
+        starttime=start.time() if start else time(),
     )
     with atomic_path(path) as temporary:
         edf.write(temporary)
@@ -307,7 +307,22 @@ def _sleepsign_times(texts: list[str], path: Path) -> tuple[list[datetime], str]
 
 
 def write_sleepsign(scoring: Scoring, path: Path) -> None:
-    """Write the text that SleepSign exports, with the columns Time, Epoch No. and Stage."""
+    """Write the text that SleepSign exports, with the columns Time, Epoch No. and Stage.
+
+    Raises:
+        InputError: epochs are no whole seconds long, which its clock cannot hold.
+    """
+    if scoring.epoch_s % 1:
+        raise InputError(
+            f"{path}: SleepSign's rows carry whole seconds, epochs are {scoring.epoch_s:g} s long: "
+            "write .csv or .edf"
+        )
+    if scoring.start.microsecond:
+        log.warning(
+            "warning: %s holds whole seconds: its clock is %g s early",
+            path,
+            scoring.start.microsecond / 1e6,
+        )
     rows = [["Time", "Epoch No.", "Stage", ""], ["", "", "", ""]]
     for epoch, state in enumerate(scoring.states):
         at = scoring.start + timedelta(seconds=epoch * scoring.epoch_s)
@@ -332,7 +347,9 @@ def read_nwb(path: Path, *, key: str = "", codes: str = "") -> Scoring:
             texts = [str(v) for v in table[column][:]]
             starts = np.asarray(table["start_time"][:], float)
             stops = np.asarray(table["stop_time"][:], float)
-            start = held.session_start_time.replace(tzinfo=None)
+            start = held.session_start_time
+            if not start.utcoffset():  # UTC is what writers call a clock whose zone they don't know
+                start = start.replace(tzinfo=None)
     except StopIteration:
         raise InputError(
             f"{path}: no table of intervals with a column of {', '.join(STATE_COLUMNS)}; name it "
@@ -351,19 +368,23 @@ def read_nwb(path: Path, *, key: str = "", codes: str = "") -> Scoring:
 
 
 def write_nwb(scoring: Scoring, path: Path) -> None:
-    """Write the table of intervals sleep_states with the column state; the clock is kept as UTC."""
+    """Write the table of intervals sleep_states with the column state.
+
+    A clock whose zone is not known is written as UTC.
+    """
     pynwb = _pynwb()
+    start = scoring.start
     held = pynwb.NWBFile(
         session_description="sleep states",
         identifier=path.stem,
-        session_start_time=scoring.start.replace(tzinfo=UTC),
+        session_start_time=start if start.tzinfo else start.replace(tzinfo=UTC),
     )
     table = pynwb.epoch.TimeIntervals(name="sleep_states", description="sleep states per epoch")
     table.add_column(name="state", description="wake, NREM, REM, artifact or unscored")
     for epoch, state in enumerate(scoring.states):
-        start = epoch * scoring.epoch_s
+        begin = epoch * scoring.epoch_s
         table.add_row(
-            start_time=start, stop_time=start + scoring.epoch_s, state=WRITTEN[int(state)]
+            start_time=begin, stop_time=begin + scoring.epoch_s, state=WRITTEN[int(state)]
         )
     held.add_time_intervals(table)
     with atomic_path(path) as temporary, pynwb.NWBHDF5IO(str(temporary), "w") as io:

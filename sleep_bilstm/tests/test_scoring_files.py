@@ -1,6 +1,6 @@
 """Hypnograms of other programs: round trips, what a format cannot hold, and faults."""
 
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -44,6 +44,33 @@ def test_real_export_of_sleepsign(real_dir, tmp_path, capsys):
     again = read_scoring(tmp_path / "a.edf")
     assert (again.start, again.states.tolist()) == (scoring.start, scoring.states.tolist())
     assert "80 epochs of 10 s, 800 s in all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named", ["csv", "edf", "nwb"])
+def test_the_clock_keeps_its_fraction_and_its_zone(tmp_path, named):
+    if named == "nwb":
+        pytest.importorskip("pynwb", reason="an extra: requirements-nwb.txt")
+    path = tmp_path / f"a{FORMATS[named].suffix}"
+    start = START.replace(microsecond=750_000)
+    convert_scoring(Scoring(STATES, 2.5, start), path, named)
+    assert read_scoring(path).start == start
+    abroad = start.replace(tzinfo=timezone(timedelta(hours=-5)))
+    convert_scoring(Scoring(STATES, 2.5, abroad), path, named)
+    found = read_scoring(path).start
+    if named == "edf":  # its clock is that of the place, without a zone
+        assert found == start
+    else:
+        assert (found, found.utcoffset()) == (abroad, timedelta(hours=-5))
+
+
+def test_what_whole_seconds_cannot_hold_is_said(tmp_path, caplog):
+    path = tmp_path / "a.txt"
+    convert_scoring(Scoring(STATES, 10.0, START.replace(microsecond=750_000)), path, "sleepsign")
+    assert "its clock is 0.75 s early" in caplog.text
+    assert read_scoring(path).start == START
+    with pytest.raises(InputError, match=r"whole seconds, epochs are 2\.5 s long"):
+        convert_scoring(Scoring(STATES, 2.5, START), tmp_path / "b.txt", "sleepsign")
+    assert not (tmp_path / "b.txt").exists()
 
 
 def test_predictions_keep_their_gaps(tmp_path):
