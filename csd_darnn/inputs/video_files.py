@@ -4,7 +4,9 @@ Source: specification, sections 4.2 and 5.1.
 """
 
 import contextlib
+import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -36,7 +38,8 @@ def open_video(path: Path, gray: bool) -> Movie:
     probe = start("rgb24", 24)
     meta = next(probe)
     probe.close()
-    deep = any(f"gray{bits}" in meta["pix_fmt"] for bits in (9, 10, 12, 14, 16))
+    decoded = decoded_as(meta["pix_fmt"], path)
+    depth, channels = decoded.dtype, decoded.channels
     width, height = meta["size"]
     if abs(int(meta.get("rotate") or 0)) % 180 == 90 and meta["size"] == meta["source_size"]:
         width, height = height, width  # ffmpeg turns the pictures as the file asks
@@ -45,18 +48,18 @@ def open_video(path: Path, gray: bool) -> Movie:
     times = presentation_times(path)
 
     def blocks():
-        frames = start("gray16le", 16) if deep else start("rgb24", 24)
+        frames = start(decoded.pixel_format, 8 * depth.itemsize * channels)
         next(frames)
         step, seen, held = frames_per_block(height, width, 6), 0, []
-        shape = (height, width) if deep else (height, width, 3)
+        shape = (height, width, channels)
 
         def block():
             stack = np.stack(held)
-            return native(stack) if deep else to_gray(stack, path, gray)  # (b, H, W)
+            return to_gray(decoded.counts(native(stack)), path, gray)  # (b, H, W)
 
         with contextlib.closing(frames):
             for raw in frames:
-                held.append(np.frombuffer(raw, "<u2" if deep else np.uint8).reshape(shape))
+                held.append(np.frombuffer(raw, depth).reshape(shape))
                 seen += 1
                 if len(held) == step:
                     yield block()
@@ -69,9 +72,55 @@ def open_video(path: Path, gray: bool) -> Movie:
                 "the file is cut; copy or export it again"
             )
 
-    dtype = np.uint16 if deep else (np.float32 if gray else np.uint8)
+    dtype = np.dtype(np.float32) if gray and channels == 3 else depth.newbyteorder("=")
     scales = video_scales(times, meta["fps"], "presentation times")
-    return Movie(path, None, height, width, np.dtype(dtype), blocks, scales)
+    return Movie(path, None, height, width, dtype, blocks, scales)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """How a video is decoded so that none of its bits is lost.
+
+    Attributes:
+        pixel_format: what ffmpeg is asked for.
+        dtype: of one value in it.
+        channels: 1 (gray) or 3 (red, green, blue).
+        bits: of a value in the file; what ffmpeg spreads over 16 bits is brought back to them.
+    """
+
+    pixel_format: str
+    dtype: np.dtype
+    channels: int
+    bits: int
+
+    def counts(self, stack: np.ndarray) -> np.ndarray:
+        """Return the decoded values in the counts of the file, 0 to 2^bits - 1."""
+        if self.channels == 1 or self.bits == 8 * self.dtype.itemsize:
+            return stack
+        return np.round(stack * ((2**self.bits - 1) / 65535)).astype(stack.dtype)
+
+
+def decoded_as(told: str, path: Path) -> Decoded:
+    """Return how to decode pixels that ffmpeg calls ``told``, such as `gray10le(pc, progressive)`.
+
+    Names that end with a byte order hold more than 8 bits a channel.
+
+    Raises:
+        InputError: the pixels are floating-point numbers, which no integer type holds.
+    """
+    name = told.partition("(")[0].strip()
+    if "f32" in name or "f16" in name:
+        raise InputError(
+            f"{path}: found floating-point pixels ({name}), expected whole numbers; export a TIFF"
+        )
+    two = np.dtype("<u2")
+    bits = int((re.search(r"(9|10|12|14|16)[lb]e$", name) or [0, 16])[1])
+    if re.fullmatch(r"gray\d+[lb]e", name):
+        return Decoded(f"gray{bits}le", two, 1, bits)
+    packed = re.match(r"(rgb|bgr)[45]\d\d[lb]e", name)  # 12 to 16 bits a pixel, not a channel
+    if name.endswith(("le", "be")) and not packed:
+        return Decoded("rgb48le", two, 3, bits)
+    return Decoded("rgb24", np.dtype(np.uint8), 3, 8)
 
 
 def presentation_times(path: Path) -> np.ndarray | None:

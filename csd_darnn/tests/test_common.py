@@ -7,7 +7,14 @@ import pytest
 
 from common.figures import new_figure, save_figure
 from common.files import DATA_DIR, FOLDER, RESULTS_DIR, InputError, open_run, read_json, write_json
-from common.report import needs_row, plain_name, score_table, write_report
+from common.report import (
+    figure_block,
+    needs_row,
+    number_text,
+    plain_name,
+    score_table,
+    write_report,
+)
 from common.tables import read_rows, write_columns, write_rows
 
 
@@ -99,6 +106,29 @@ def test_a_figure_has_a_row_where_half_a_row_would_make_its_letters_tiny(tmp_pat
         assert needs_row(tmp_path / "a.gif") is row
 
 
+def test_no_place_of_a_row_stays_empty_and_a_picture_links_its_file(tmp_path):
+    """Halves fill rows of two; the last of an odd number has a row of its own."""
+    for name, inches in (("a", 5), ("b", 12), ("c", 5), ("d", 5), ("e", 12)):
+        save_figure(new_figure(inches, 1)[0], tmp_path / f"{name}.png", {"x": [1]}, dpi=40)
+
+    def kinds(names):
+        figures = [{"path": f"{name}.png", "caption": "", "alt": name} for name in names]
+        block = figure_block(tmp_path, figures)
+        assert re.findall(r'<a href="(\w\.png)"><img', block) == [f"{name}.png" for name in names]
+        return re.findall(r'<figure(?: class="(\w+)")?>', block)
+
+    assert kinds("abcde") == ["", "wide", "", "alone", "wide"]
+    assert kinds("abce") == ["", "wide", "", "wide"]
+    assert kinds("b") == ["wide"]
+
+
+def test_a_share_has_three_digits_and_a_count_none():
+    shown = {1.0: "1.00", 0.0: "0.00", 0.93954: "0.940", -0.07343: "-0.0734", 84.33: "84.3"}
+    shown |= {1097.4: "1097", 138.2: "138", 1.788e-07: "1.79e-07"}
+    assert {value: number_text(value) for value in shown} == shown
+    assert (number_text(0), number_text(6)) == ("0", "6")
+
+
 def test_columns_have_plain_names_in_a_report():
     names = {
         "rise_ms": "rise (ms)",
@@ -108,6 +138,8 @@ def test_columns_have_plain_names_in_a_report():
         "test_mae": "test MAE",
         "n": "number",
         "precision": "precision",
+        "f1-score": "F1",
+        "pearson_r": "Pearson r",
     }
     assert {name: plain_name(name) for name in names} == names
 

@@ -16,6 +16,7 @@ from inputs.reading import load_film, load_recording
 from inputs.resizing import convert_csv, crop_numpy_width, crop_tiff_time, resize_video
 from inputs.scales import UNKNOWN, Known, Scales
 from inputs.sidecars import sidecar_path
+from inputs.video_files import decoded_as
 from settings import RunSettings
 
 FRAMES = np.random.default_rng(0).integers(90, 200, (24, 6, 8)).astype(np.uint16)
@@ -164,6 +165,47 @@ def video(path, *options, frames=FRAMES):
                *options, str(path)]  # fmt: skip
     subprocess.run(command, input=large.tobytes(), check=True)
     return path
+
+
+@pytest.mark.parametrize(
+    ("pixels", "largest", "factor"),
+    [
+        ("gray10le", 1023, 1),  # a camera's counts, to which --offset belongs
+        ("gray12le", 4095, 1),
+        ("gray16le", 65535, 1),
+        ("gbrp10le", 1023, 64),  # written from 16 bits, read back as counts
+        ("gbrp16le", 65535, 1),
+    ],
+)
+def test_deep_videos_keep_every_bit(tmp_path, pixels, largest, factor):
+    counts = np.random.default_rng(0).integers(0, largest + 1, (5, 24, 32)).astype("<u2")
+    path = tmp_path / "deep.mkv"
+    raw = pixels if pixels.startswith("gray") else "gray16le"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt",
+               raw, "-s", "32x24", "-r", "20", "-i", "-", "-c:v", "ffv1", "-pix_fmt", pixels,
+               str(path)]  # fmt: skip
+    subprocess.run(command, input=(counts * factor).astype("<u2").tobytes(), check=True)
+    found = open_movie(path).read()
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, counts)
+
+
+def test_pixel_formats_of_videos(tmp_path):
+    kinds = {
+        "yuv420p10le(tv, progressive)": ("rgb48le", 10),
+        "p010le": ("rgb48le", 10),
+        "rgb48le": ("rgb48le", 16),
+        "gray12be": ("gray12le", 12),
+        "rgb565le": ("rgb24", 8),
+        "yuv420p(tv)": ("rgb24", 8),
+        "gray": ("rgb24", 8),
+        "pal8": ("rgb24", 8),
+    }
+    for name, (pixel_format, bits) in kinds.items():
+        found = decoded_as(name, tmp_path)
+        assert (found.pixel_format, found.bits) == (pixel_format, bits)
+    with pytest.raises(InputError, match="floating-point pixels"):
+        decoded_as("gbrpf32le", tmp_path)
 
 
 def test_video_in_mkv_and_turned_video(tmp_path):
