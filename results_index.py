@@ -45,11 +45,21 @@ def read_summary(path):
     return summary if isinstance(summary, dict) else None
 
 
+def number_text(value):
+    """Return a score as its report shows it: a whole number as it is, any other with three digits.
+
+    The same rule as in ``common/report.py`` of every folder, which this page does without.
+    """
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+
+
 def score_text(score):
     """Return one line for a score of the convention (name, value, unit, target), or ''."""
     if not score:
         return ""
-    value = "not available" if score.get("value") is None else f"{score['value']:.3g}"
+    value = "not available" if score.get("value") is None else number_text(score["value"])
     unit = f" {score['unit']}" if score.get("unit") else ""
     target = f" (target {score['target']})" if score.get("target") else ""
     return f"{score.get('name', 'score')} {value}{unit}{target}"

@@ -47,6 +47,12 @@ def results(tmp_path):
     return tmp_path
 
 
+def test_a_share_has_three_digits_and_a_count_none():
+    shown = {1.0: "1.00", 0.93954: "0.940", 0: "0", 138.2: "138", 1097.4: "1097"}
+    for value, text in shown.items():
+        assert results_index.score_text({"name": "x", "value": value}) == f"x {text}"
+
+
 def test_page_shows_runs_and_escapes_text(results):
     page = results_index.write_index(results).read_text()
     assert page.count("<td>AUC</td><td>0.912 (target &gt;= 0.8)") == 1

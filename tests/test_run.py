@@ -141,7 +141,7 @@ def test_demos_run_side_by_side(house):
     assert ends == ["right: ended with exit code 3", "left: ended with exit code 1"]
     rows = [line.split()[:2] for line in lines if re.match(r"(left|right)  ", line)]
     assert rows == [["left", "missed"], ["right", "failed"]]
-    assert "missed in left: truth found 0.9 (target >= 0.8)" in lines
+    assert "missed in left: truth found 0.900 (target >= 0.8)" in lines
     assert (house / "results" / "logs" / "demo" / "right.log").read_text() == "right begins\n"
 
 

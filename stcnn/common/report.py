@@ -8,6 +8,8 @@ from pathlib import Path
 
 from common.files import FOLDER, RESULTS_DIR, InputError, atomic_path, read_json, write_json
 
+# On a phone a wide picture keeps the size of its letters and is moved sideways; a shade at the
+# right edge says that a table goes on there.
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;
 --card:#f6f8fa;--good:#067a3c;--bad:#b42318;--link:#0550ae}
@@ -18,16 +20,22 @@ background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;over
 h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:32px 0 8px}
 p{margin:8px 0}.soft{color:var(--soft)}.passed{color:var(--good)}.failed{color:var(--bad)}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;
-grid-auto-flow:dense;align-items:start}.wide{grid-column:1/-1}
+grid-auto-flow:dense;align-items:start}.wide,.alone{grid-column:1/-1}
+.alone img{max-height:480px;width:auto}
 summary{cursor:pointer;margin:8px 0}nav a{display:inline-block;margin-right:16px}
 a{color:var(--link)}
 figure{margin:0;padding:12px;border:1px solid var(--line);border-radius:8px;background:var(--card)}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff}
 figcaption{margin-top:8px;color:var(--soft);font-size:.9rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+.picture{overflow-x:auto}.scroll{overflow-x:auto;background:
+linear-gradient(90deg,var(--paper) 30%,transparent) 0 0/40px 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 30%,transparent) 100% 0/40px 100% no-repeat local,
+linear-gradient(270deg,var(--line),transparent) 100% 0/14px 100% no-repeat scroll}
+table{border-collapse:collapse;font-size:.9rem}
 td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
 vertical-align:top;overflow-wrap:normal}
-@media(max-width:600px){.scores tr{display:flex;flex-wrap:wrap;gap:0 12px;padding:6px 0;
+@media(max-width:600px){.wide img{min-width:720px}.scroll table{width:max-content;max-width:600px}
+.scores .scroll table{width:auto}.scores tr{display:flex;flex-wrap:wrap;gap:0 12px;padding:6px 0;
 border-bottom:1px solid var(--line)}.scores th{display:none}.scores td{border:0;padding:0}
 .scores td:first-child{flex-basis:100%;font-weight:600}}
 """
@@ -54,6 +62,8 @@ WORDS = {  # short names of columns -> what a reader calls them
     "mape": "MAPE",
     "r2": "R2",
     "auc": "AUC",
+    "f1-score": "F1",
+    "pearson": "Pearson",
     "fwhm": "FWHM",
     "fdhm": "FDHM",
 }
@@ -102,18 +112,26 @@ def plain_name(column: str) -> str:
 def figure_block(run_dir: str | os.PathLike, figures: Iterable[dict]) -> str:
     """Return the grid of ``figures``: dicts with path (in ``run_dir``), caption and alt.
 
-    A wide picture spans the row; the table behind a picture, a CSV of its name, is linked.
+    A wide picture spans the row, and so does the last of an odd number of others: no place stays
+    empty. A picture links its file; the table behind it, a CSV of its name, is linked below.
     """
-    blocks = []
-    for figure in figures:
+    blocks, figures = [], list(figures)
+    in_row = [needs_row(Path(run_dir) / figure["path"]) for figure in figures]
+    if in_row.count(False) % 2:
+        in_row[len(in_row) - 1 - in_row[::-1].index(False)] = True
+    for figure, row in zip(figures, in_row, strict=True):
         path = Path(run_dir) / figure["path"]
         caption = html.escape(figure["caption"])
         if path.with_suffix(".csv").is_file():
             table = Path(figure["path"]).with_suffix(".csv").as_posix()
             caption += f' <a href="{html.escape(table)}">numbers</a>'
-        kind = ' class="wide"' if needs_row(path) else ""
-        picture = image_tag(path, figure["alt"])
-        blocks.append(f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>")
+        kind = ' class="wide"' if needs_row(path) else ' class="alone"' if row else ""
+        place = html.escape(Path(figure["path"]).as_posix())
+        picture = f'<a href="{place}">{image_tag(path, figure["alt"])}</a>'
+        blocks.append(
+            f'<figure{kind}><div class="picture">{picture}</div>'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
     return f'<div class="figures">{"".join(blocks)}</div>'
 
 
@@ -138,6 +156,16 @@ def paragraph(text: str, *, links: Iterable[str] = ()) -> str:
     return f"<p>{html.escape(text)} {anchors}</p>"
 
 
+def number_text(value: float) -> str:
+    """Return a score as a reader sees it: a whole number as it is, any other with three digits.
+
+    1.0 is 1.00: a share that was measured, not a count.
+    """
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+
+
 def score_table(scores: Iterable[dict]) -> str:
     """Return the table of planted-truth and quality scores (see write_summary).
 
@@ -145,7 +173,7 @@ def score_table(scores: Iterable[dict]) -> str:
     """
     scores, rows = list(scores), []
     for score in scores:
-        value = "not available" if score["value"] is None else f"{score['value']:.4g}"
+        value = "not available" if score["value"] is None else number_text(score["value"])
         verdict = {True: "passed", False: "failed", None: ""}[score.get("passed")]
         rows.append(
             (score["name"], f"{value} {score.get('unit', '')}", score.get("target", ""), verdict)
