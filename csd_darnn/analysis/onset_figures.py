@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from common.figures import BLUE, ORANGE, new_figure, save_figure
 from inputs.scales import Scales
@@ -71,5 +72,7 @@ def draw_onset(path: Path, result: dict, scales: Scales, title: str) -> Path:
         xlabel="column (pixel)", ylabel="row (pixel)",
         title=f"local speed, planes over {side} pixels",
     )  # fmt: skip
+    for axis in (left, axes[2]):
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))  # there is no row 2.5
     figure.suptitle(title, fontsize=10)
     return save_figure(figure, path, table)

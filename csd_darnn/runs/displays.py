@@ -362,8 +362,8 @@ def draw_small_movie(
         name, own = "permutation", shown["permutation"][0]
         image = to_image(own, prepared.feature_pixels, prepared.recording.shape)
         maps = np.broadcast_to(image, maps.shape)
-        look |= {"clim": "global", "diverging": False}
-        look["title"] = f"{MAP_LABELS[name]}\none map for all frames, one scale"
+        look |= {"clim": "global", "diverging": True}  # gray is 0: no rise of the error
+        look["title"] = f"{MAP_LABELS[name]}; gray: none\none map for all frames, one scale"
     if outline is not None:
         look["title"] += "\nframe: planted driver; hatched: target"
     path = write_movie(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.heatmap import MAP_LABELS
 from analysis.onset import describe
 from common.files import RESULTS_DIR, InputError, read_json
 from common.locks import hold, visible
@@ -158,31 +159,42 @@ def map_table(maps: dict) -> str:
 
 
 def training_table(path: Path) -> str:
-    """Return the table of log.csv: the first and the last three epochs."""
+    """Return the table of log.csv: the first and the last three epochs, the numbers taken."""
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
-    head, body = rows[0], [[as_number(cell) for cell in row] for row in rows[1:]]
+    body = [[as_number(cell) for cell in row] for row in rows[1:]]
+    used = [i for i in range(len(rows[0])) if any(row[i] for row in body)]  # taken in some epoch
+    head = ["learning rate" if rows[0][i] == "rate" else rows[0][i] for i in used]
+    body = [[row[i] for i in used] for row in body]
     if len(body) > 6:
         body = [*body[:3], ["..."] * len(head), *body[-3:]]
     return table_block(head, body)
 
 
-def movie_block(run_dir: Path, main_picture: str | None, shown_map: str | None = None) -> str:
+def movie_block(
+    run_dir: Path,
+    main_picture: str | None,
+    shown_map: str | None = None,
+    full_map: str | None = None,
+) -> str:
     """Return the small GIF inline and links to the full movies.
 
     Args:
-        shown_map: name of the map that the GIF shows.
+        shown_map: name of the map that the small GIF shows.
+        full_map: name of the map of the full movies, --map.
     """
     what = MOVIE_WORDS.get(shown_map, "Heat map of --map over the recording")
     links = [path.name for path in visible(run_dir, "heatmap*") if path.is_file()]
     blocks = []
     if main_picture and (Path(run_dir) / main_picture).stat().st_size <= LARGEST_INLINE:
         alt = f"{what}, as a movie"
-        caption = f"{what}; the target is hatched. The MP4 holds every frame of --map."
+        caption = f"{what}; the target is hatched."
         blocks.append(
             figure_block(run_dir, [{"path": main_picture, "caption": caption, "alt": alt}])
         )
-    blocks.append(paragraph("Files of the movie in the folder of this run:", links=links))
+    full = MAP_LABELS.get(full_map, "the map of --map")
+    text = f"Movies in the folder of this run; heatmap.mp4 has every frame of {full}:"
+    blocks.append(paragraph(text, links=links))
     return "".join(blocks)
 
 
@@ -233,11 +245,13 @@ def write_run_report(run_dir: Path, page: Page) -> Path:
         elif heading == "Training" and (run_dir / "log.csv").is_file():
             block += training_table(run_dir / "log.csv")
         sections.append((heading, block))
+    kept = run_dir / "settings.json"
+    record = read_json(kept) if kept.is_file() else {}
     if visible(run_dir, "heatmap*"):
         picture = main_picture if main_picture and main_picture.endswith(".gif") else None
-        sections.insert(2, ("Movie", movie_block(run_dir, picture, metrics.get("picture_map"))))
-    if (run_dir / "settings.json").is_file():
-        record = read_json(run_dir / "settings.json")
+        named = metrics.get("picture_map"), record.get("settings", {}).get("map")
+        sections.insert(2, ("Movie", movie_block(run_dir, picture, *named)))
+    if record:
         record.get("settings", {}).pop("identity", None)  # repeats some of the settings
         sections.append(("Settings", settings_table(record)))
     facts = f"Data: {page.data}; seed {page.seed}; {page.seconds:.0f} s."

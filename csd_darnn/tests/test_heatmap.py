@@ -24,7 +24,7 @@ from analysis.heatmap import (
     unpermute,
     write_movie,
 )
-from analysis.map_figures import draw_bars, draw_size, draw_stills
+from analysis.map_figures import draw_bars, draw_size, draw_stills, edges
 from common.files import InputError
 from inputs.movie_files import read_movie
 from inputs.scales import NO_SCALES, Known, Scales
@@ -174,6 +174,18 @@ def test_movie_needs_no_ffmpeg_on_the_path(tmp_path):
     )  # fmt: skip
     assert done.stdout.split() == ["h.mp4", "h.gif"], done.stderr
     assert read_movie(tmp_path / "h.mp4", gray=True).shape[0] == 3
+
+
+def test_an_outline_runs_along_its_pixels():
+    mask = np.zeros((6, 7), bool)
+    mask[2:4, 0:3] = True
+    lines = edges(mask)
+    assert lines.shape == (10, 2, 2)
+    assert np.abs(np.diff(lines, axis=1)).sum((1, 2)).tolist() == [1.0] * 10  # one pixel each
+    assert lines[..., 0].min() == -0.5
+    assert lines[..., 0].max() == 2.5
+    assert (lines[..., 1].min(), lines[..., 1].max()) == (1.5, 3.5)
+    assert {tuple(end) for end in lines.reshape(-1, 2)} >= {(-0.5, 1.5), (2.5, 1.5), (2.5, 3.5)}
 
 
 def test_still_pictures_have_their_numbers_beside_them(tmp_path):

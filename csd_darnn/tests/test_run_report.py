@@ -1,6 +1,7 @@
 """The page of a run: every figure, the verdict, the control beside the attention."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from helpers import FOLDER, call, run_script
 from inputs.windows import WindowRule
 from runs import run_report
 from runs.displays import frame_maps
-from runs.run_report import Page, write_run_report
+from runs.run_report import Page, movie_block, training_table, write_run_report
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,30 @@ def test_the_whole_record_is_shown_with_the_trained_network_alone(run_dir):
     assert (run_dir / "plots" / "pred_5.png").is_file()
     figures = json.loads((run_dir / "summary.json").read_text())["figures"]
     assert [f["path"] for f in figures if "pred_" in f["path"]] == ["plots/pred_final.png"]
+
+
+def test_the_training_table_holds_what_was_taken(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,rate,validation,test_mae\n0,0.5,0.01,,2.25\n1,0.25,0.01,,\n")
+    table = training_table(path)
+    assert re.findall("<th>(.*?)</th>", table) == ["epoch", "loss", "learning rate", "test MAE"]
+    assert re.findall("<td>(.*?)</td>", table) == [
+        "0",
+        "0.5",
+        "0.01",
+        "2.25",
+        "1",
+        "0.25",
+        "0.01",
+        "",
+    ]
+
+
+def test_the_movies_say_which_map_they_show(tmp_path):
+    (tmp_path / "heatmap.mp4").write_bytes(b"")
+    block = movie_block(tmp_path, None, "permutation", "reference")
+    assert "heatmap.mp4 has every frame of |alpha x| at step 1 (published map):" in block
+    assert 'href="heatmap.mp4"' in block
 
 
 def test_the_metric_table_calls_a_target_by_its_place(run_dir):
