@@ -154,7 +154,11 @@ def metric_table(rows: list[dict]) -> str:
 
 def map_table(maps: dict) -> str:
     """Return the table: how far each map agrees with the control map."""
-    rows = [(name, number(m.get("correlation")), number(m.get("auc"))) for name, m in maps.items()]
+    called = {"reference": "published"}
+    rows = [
+        (called.get(name, name), number(m.get("correlation")), number(m.get("auc")))
+        for name, m in maps.items()
+    ]
     return table_block(("map", "correlation with the control", "AUC for bright pixels"), rows)
 
 

@@ -31,6 +31,7 @@ MOST_TICKS = 10
 GAP_COLOUR = "0.85"
 ROW_INCHES = 1.7
 AXES_POINTS = 640  # width of the axes in points (1/72 inch)
+OVERLAP_POINTS = 0.3  # of neighbouring strokes: without it a line of the background shines through
 
 
 def hour_axis(axes: Axes, count: int, epoch_seconds: float, *, gaps: bool) -> None:
@@ -41,7 +42,8 @@ def hour_axis(axes: Axes, count: int, epoch_seconds: float, *, gaps: bool) -> No
     unit_s, steps = (MINUTE_S, TICK_MINUTES) if short else (HOUR_S, TICK_HOURS)
     length = count * epoch_seconds / unit_s
     step = next((s for s in steps if length / s <= MOST_TICKS), steps[-1])
-    numbers = np.arange(1, int(length / step + 1e-9) + 1)
+    # Faithful: hours begin with the first tick after 0; minutes, which are ours, with 0.
+    numbers = np.arange(0 if short else 1, int(length / step + 1e-9) + 1)
     # Differs: the published script puts the tick of 3.0 h at epoch 1060 instead of 1080.
     names = [f"{n * step:g}" if short else f"{n * step:.1f}" for n in numbers]
     axes.set_xticks(numbers * step * unit_s / epoch_seconds, names)
@@ -84,7 +86,7 @@ def plot_hypnogram(
         scored = np.isfinite(labels) & (labels >= 0)
         x, y = np.flatnonzero(scored) + 1, labels[scored]
         # Strokes of short recordings are widened until neighbours touch.
-        width_pt = max(1, AXES_POINTS / (labels.size + 20))
+        width_pt = max(1, OVERLAP_POINTS + AXES_POINTS / labels.size)
         strokes = np.stack([np.stack([x, y], 1), np.stack([x, y + 1], 1)], axis=1)
         axes.add_collection(
             LineCollection(strokes, colors=[STATE_RGB[int(s)] for s in y], linewidths=width_pt)
@@ -94,7 +96,9 @@ def plot_hypnogram(
         # Differs: wakefulness is on top, as hypnograms have it; the published script has REM there.
         axes.set_ylim(num_classes, 0)
         axes.set_yticks(np.arange(num_classes) + 0.5, STATE_NAMES[num_classes], fontweight="bold")
-        axes.set_xlim(0, labels.size + 20)  # Faithful: room for 20 epochs on the right
+        # Faithful: room for 20 epochs on the right. Differs: at most a fiftieth of the recording,
+        # as 20 epochs of a short one look like a part without data.
+        axes.set_xlim(0, labels.size + max(0.5, min(20, labels.size / 50)))
         axes.set_title(title, fontsize=10)
     hour_axis(grid[-1, 0], max(labels.size for labels in series), epoch_seconds, gaps=any_gap)
     return figure

@@ -167,13 +167,13 @@ def mouse_block(metrics: dict) -> str:
     shown = "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
     totals = ", ".join(
         (
-            f"accuracy {metrics['accuracy']:.3f}",
+            f"Accuracy {metrics['accuracy']:.3f}",
             f"kappa {metrics['kappa']:.3f} (95 % interval {shown}, blocks of 5 minutes)",
             f"weighted F1 {metrics['f1_weighted']:.3f}",
             f"expected calibration error {metrics['expected_calibration_error']:.3f}",
         )
     )
-    return table_block(("state", "epochs", "precision", "recall", "F1"), rows) + f"<p>{totals}</p>"
+    return table_block(("state", "epochs", "precision", "recall", "F1"), rows) + f"<p>{totals}.</p>"
 
 
 def bouts_block(run_dir: Path, name: str) -> str:

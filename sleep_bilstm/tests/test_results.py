@@ -146,21 +146,24 @@ def test_hypnogram_has_one_collection_per_row():
             [4, 2],
         ]
         assert axes.get_ylim() == (3, 0)  # wakefulness on top
-        assert axes.get_xlim() == (0, 24)
+        assert axes.get_xlim() == (0, 4.5)  # the whole last stroke
     three_hours = plot_hypnogram([np.zeros(1080)], ["a"]).axes[0]
     assert three_hours.get_xticks()[-1] == 1080
     assert three_hours.get_xticklabels()[-1].get_text() == "3.0"
     assert three_hours.get_xlabel() == "Time (hr)"
+    assert three_hours.get_xlim() == (0, 1100)  # 20 epochs on the right, as published
     minutes = plot_hypnogram([np.zeros(150)], ["a"]).axes[0]  # 25 minutes
     assert minutes.get_xlabel() == "Time (min)"
     labels = [label.get_text() for label in minutes.get_xticklabels()]
     assert dict(zip(minutes.get_xticks().tolist(), labels, strict=True)) == {
+        0: "0",
         30: "5",
         60: "10",
         90: "15",
         120: "20",
         150: "25",
     }
+    assert minutes.get_xlim() == (0, 153)  # no more than a fiftieth
     with pytest.raises(InputError):
         plot_hypnogram([np.array([])], ["a"])
 
