@@ -4,6 +4,8 @@ A picture is (values, opacity): values (rows, columns) or (rows, columns, 3) of 
 opacity (rows, columns) 0..1 or None.
 """
 
+import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def count_pictures(path: Path) -> int:
     if path.suffix.lower() not in TIFFS:
         return 1
     try:
-        with tifffile.TiffFile(path) as file:
+        with _complaints(path), tifffile.TiffFile(path) as file:
             return len(_movie_pages(file, path))
     except DAMAGE as error:
         raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
@@ -95,9 +97,35 @@ def _movie_pages(file, path):
     return list(file.pages)
 
 
+@contextlib.contextmanager
+def _complaints(path):
+    """Refuse a TIFF that tifffile complains about.
+
+    It only logs a broken chain of pages and then shows a shorter movie.
+    """
+    texts = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logger = logging.getLogger("tifffile")
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+    if texts:
+        raise InputError(
+            f"{path}: the TIFF is damaged or cut ({texts[0].splitlines()[0]}); copy or export it "
+            "again"
+        )
+
+
 def _tiff_pages(path):
-    with tifffile.TiffFile(path) as file:
-        pages = _movie_pages(file, path)
+    with contextlib.ExitStack() as opened:
+        with _complaints(path):
+            file = opened.enter_context(tifffile.TiffFile(path))
+            pages = _movie_pages(file, path)
         single = len(pages) == 1 and len(file.series[0].shape) == 3
         if single and "S" not in file.series[0].axes:
             # one page that holds all frames, as ImageJ writes large stacks
@@ -111,7 +139,9 @@ def _tiff_pages(path):
                 plain = False  # compressed in a way that asks for imagecodecs; PIL knows the common
         if plain:
             for i, page in enumerate(pages):
-                yield _of_page(page, first if i == 0 else page.asarray(), path)
+                with _complaints(path):
+                    values = first if i == 0 else page.asarray()
+                yield _of_page(page, values, path)
             return
     with Image.open(path) as image:
         for i in range(len(pages)):

@@ -16,6 +16,7 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 DAMAGED = (*DAMAGE, av.error.FFmpegError)
 LAST_STEPS = 5  # where a file does not say how long its last frame stays, these do
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+GIF_PICTURE, GIF_EXTENSION, GIF_END = 0x2C, 0x21, 0x3B
 HEAD_BYTES = 4096  # of a file; what says how long it should be lies in them
 
 
@@ -162,6 +163,8 @@ def _check_whole(path):
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         stated = _stated_size(head) if head[4:8] != b"ftyp" else _end_of_boxes(file, size)
+        if head[:3] == b"GIF" and not _gif_ends(head + file.read()):
+            raise InputError(f"{path}: broken off video: a GIF without its end; copy it again")
     if stated and size < stated:
         raise InputError(
             f"{path}: broken off video: {size} bytes, by what it says itself {stated}; copy it "
@@ -195,6 +198,29 @@ def _end_of_boxes(file, size):
             return None
         at += length
     return at
+
+
+def _gif_ends(data):
+    """Return whether the blocks of a GIF lead to the byte that marks its end."""
+
+    def colours(flags):
+        return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+    try:
+        at = 13 + colours(data[10])
+        while data[at] != GIF_END:
+            if data[at] == GIF_PICTURE:
+                at += 11 + colours(data[at + 9])
+            elif data[at] == GIF_EXTENSION:
+                at += 2
+            else:
+                return False
+            while data[at]:  # blocks of that many bytes, the last of none
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        return False
+    return True
 
 
 def _first_size(path):

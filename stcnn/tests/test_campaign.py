@@ -9,12 +9,15 @@ import time
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from common.files import InputError
 from convert_checkpoint import main as convert
+from inputs.csv_traces import write_long_csv
 from inputs.display import Display
+from inputs.nwb_files import write_nwb
 from inputs.recordings import read_movies, read_recordings
 from inputs.safe_load import read_pickled_history
 from inputs.user_movies import UserMovie
@@ -27,8 +30,8 @@ HANG_S = 30  # a reader that takes longer is stopped and fails
 MEMORY_MB = 300  # growth of the process over one reader's campaign
 
 
-def session(path):
-    """Write a recording of one neuron, one stimulus."""
+def session_tree():
+    """Return a recording of one neuron, one stimulus, two trials."""
     generator = torch.Generator().manual_seed(0)
     neuron = {
         "traces": torch.rand(2, 40, generator=generator),
@@ -36,16 +39,31 @@ def session(path):
         "ele_shift": torch.tensor(0.0),
     }
     t_axis = (torch.arange(40) - 20) / 60
-    save(path, {"vstim_5": {"t_axis": t_axis, "Hz": torch.tensor(60), "neuron": {7: neuron}}})
+    return {"vstim_5": {"t_axis": t_axis, "Hz": torch.tensor(60), "neuron": {7: neuron}}}
+
+
+def film_tree():
+    """Return a stimulus movie."""
+    frames = torch.rand(8, 6, 7, generator=torch.Generator().manual_seed(0))
+    return {"vstim_5": {"rect_mov": frames, "t_axis": torch.arange(8) / 60}}
+
+
+def session(path):
+    save(path, session_tree())
 
 
 def film(path):
-    """Write a stimulus movie."""
-    frames = torch.rand(8, 6, 7, generator=torch.Generator().manual_seed(0))
-    save(path, {"vstim_5": {"rect_mov": frames, "t_axis": torch.arange(8) / 60}})
+    save(path, film_tree())
 
 
 def save(path, tree):
+    if path.suffix == ".csv":
+        write_long_csv(path, tree)
+        return
+    if path.suffix == ".nwb":
+        pytest.importorskip("pynwb", reason="an extra: requirements-nwb.txt")
+        write_nwb(path, session_tree(), film_tree(), identifier="campaign")
+        return
     torch.save(tree, path.with_suffix(".pt"))
     if path.suffix != ".pt":
         convert([str(path.with_suffix(".pt")), "--out", str(path.parent)]
@@ -87,6 +105,17 @@ def write_images(path):
     for name in ("image0.png", path.name):
         pixels = random.integers(0, 255, (9, 12, 4), dtype=np.uint8)
         Image.fromarray(pixels).save(path.with_name(name))
+
+
+def write_pages(path):
+    """Write a TIFF of six pages, or a GIF of six pictures with delays of their own."""
+    frames = np.random.default_rng(0).integers(0, 255, (6, 9, 12), dtype=np.uint8)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, frames, photometric="minisblack")
+        return
+    first, *others = map(Image.fromarray, frames)
+    delays = [40, 60, 100, 40, 40, 200]
+    first.save(path, save_all=True, append_images=others, duration=delays)
 
 
 def write_array(path):
@@ -144,12 +173,19 @@ READERS = {  # name: (file, writer, reader)
     "traces .pt": (f"{TRACES}.pt", session, read_traces),
     "traces .npz": (f"{TRACES}.npz", session, read_traces),
     "traces .safetensors": (f"{TRACES}.safetensors", session, read_traces),
+    "traces .csv": (f"{TRACES}.csv", session, read_traces),
+    "traces .nwb": (f"{TRACES}.nwb", session, read_traces),
+    "movie .nwb": (f"{FILM}.nwb", film, read_films),
     "movie .pt": (f"{FILM}.pt", film, read_films),
     "movie .npz": (f"{FILM}.npz", film, read_films),
     "movie .safetensors": (f"{FILM}.safetensors", film, read_films),
     "array .npy": ("a.npy", write_array, read_user_movie),
     "array .npz": ("a.npz", write_array, read_user_movie),
     "video": ("a.mp4", write_video, read_user_movie),
+    "video .mkv": ("a.mkv", write_video, read_user_movie),
+    "video .avi": ("a.avi", write_video, read_user_movie),
+    "animation .gif": ("a.gif", write_pages, read_user_movie),
+    "pages .tif": ("a.tif", write_pages, read_user_movie),
     "image folder": ("images/image1.png", write_images, read_images),
     "history .pkl": ("avg_loss_hist.pkl", write_pickle, read_pickle),
     "history .npz": ("loss_hist.npz", write_history, read_history),
@@ -160,7 +196,12 @@ READERS = {  # name: (file, writer, reader)
 }
 CHECKSUM = ("traces .pt", "traces .npz", "movie .pt", "movie .npz", "array .npz", "image folder",
             "history .npz", "checkpoint .pt")  # fmt: skip
-TEXT = ("history .pkl", "config.json", "config.yaml")  # a flipped letter is another text
+TEXT = (
+    "traces .csv",
+    "history .pkl",
+    "config.json",
+    "config.yaml",
+)  # a flipped letter is another text
 
 
 def damaged(whole, copy, random):
@@ -223,7 +264,9 @@ def test_thousand_damaged_files(name, tmp_path, tiny_run, monkeypatch, limited_t
         assert name not in CHECKSUM, f"copy {copy}: changed values were not noticed"
         if name not in TEXT:
             # a video knows its length only to about one frame, and a cut one shows the rest grey
-            assert copy % 2 == 1 or name == "video", f"copy {copy}: a cut file was read as whole"
+            assert copy % 2 == 1 or name.startswith("video"), (
+                f"copy {copy}: a cut file was read as whole"
+            )
             numbers = [array for array in arrays if array.dtype.kind == "f"]
             assert all(np.isfinite(array).all() for array in numbers)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024

@@ -237,7 +237,11 @@ def concat_by_ffmpeg(path, *, last_s):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm", "gif"])
 def test_the_last_frame_of_a_video_stays_as_long_as_the_file_says(tmp_path, suffix):
-    """MP4 with frames stored out of order said 0.2 s, the step between two of them; it is 0.04."""
+    """MP4 with frames stored out of order said 0.2 s, the step between two of them; it is 0.04.
+
+    A list that names its last picture once more, as ffmpeg's manual asks for, makes a film that is
+    one step longer than the durations add up to: its last frame begins at their sum.
+    """
     path = tmp_path / f"m.{suffix}"
     concat_by_ffmpeg(path, last_s=0.04)
     movie = UserMovie(path)
@@ -336,6 +340,22 @@ def test_our_own_videos_play_everywhere(tmp_path):
     animate_maps(tmp_path / "m.mp4", np.random.default_rng(0).random((8, 2, 9, 9)), "x", rate_hz=60)
     with av.open(str(tmp_path / "m.mp4")) as container:
         assert container.streams.video[0].format.name == "yuv420p"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.7, 0.97])
+@pytest.mark.parametrize("suffix", ["gif", "tif"])
+def test_a_cut_animation_or_stack_is_no_shorter_movie(tmp_path, suffix, share):
+    path = tmp_path / f"m.{suffix}"
+    frames = [Image.fromarray(picture(20 * i, np.uint8)) for i in range(12)]
+    more = {"duration": 40} if suffix == "gif" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **more)
+    assert UserMovie(path, rate_hz=60.0).n_frames == 12
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(
+        InputError, match=r"broken off video|damaged or cut|no readable (image|video)"
+    ):
+        contrast(path)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "avi", "mp4", "mov"])
