@@ -14,7 +14,7 @@ from network.model_factory import build_model, read_out_blocks
 from network.predict import predict_long
 from network.temporal import route_for
 from runs.configuration import compose_settings
-from runs.excite import excite
+from runs.excite import Ascent, excite
 from runs.predictions import How, family_stimuli, layer_maps, predict_family, predict_user_movie
 from runs.training import train_step
 from shadow_cuda import Shadow, ShadowCuda
@@ -76,7 +76,7 @@ JOBS = {
     "long": lambda d, path: next(
         iter(predict_long(small_model(d), [torch.zeros(2, 41, 41)], (41, 41)))
     )["lc11"],
-    "excite": lambda d, path: excite(small_model(d), "lc11", seconds=0.1, steps=1)[0],
+    "excite": lambda d, path: excite(small_model(d), "lc11", Ascent(0.1, 1))[0],
     "step": lambda d, path: one_step(d),
     "settled step": lambda d, path: one_step(d, settled=True),
 }  # fmt: skip
