@@ -28,6 +28,8 @@ OUTCOMES = ("found", "missed", "false")
 ANNOTATION = (0.3, 0.9, 1.0)
 EACH = 6  # pictures of every outcome
 HALF_UM = 6.0  # half the side of a picture
+BAR_UM = 2.0  # pictures at the edge of a movie are cut, so that each has a scale of its own
+PANEL_INCHES = 1.6  # width of a picture
 IN_CELL = 0.3  # of the median resting light: darker columns lie beside the cell
 REST_FRAMES = 20  # before an event, whose mean is its resting picture
 NAMES = {CLASSES[name]: name for name in EVENT_CLASSES}
@@ -111,11 +113,14 @@ def plot_outcomes(
     for movie_id, movie, labels, outcomes in movies:
         for one in outcomes:
             every[one.outcome].append((movie_id, movie, labels, one))
-    figure = Figure(figsize=(1.6 * EACH + 0.8, 6.2), dpi=SCREEN_DPI, layout="constrained")
-    panels = figure.subplots(len(OUTCOMES), EACH, squeeze=False)
+    chosen_of = {name: [found[i] for i in _spread(found)] for name, found in every.items()}
+    heights = [_row_inches(chosen, calibration) for chosen in chosen_of.values()]
+    size = PANEL_INCHES * EACH + 0.8, sum(heights) + 0.5
+    figure = Figure(figsize=size, dpi=SCREEN_DPI, layout="constrained")
+    panels = figure.subplots(len(OUTCOMES), EACH, squeeze=False, height_ratios=heights)
     rows = []
     for line, (name, found) in enumerate(every.items()):
-        chosen = [found[i] for i in _spread(found)]
+        chosen = chosen_of[name]
         for axes in panels[line]:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -132,7 +137,8 @@ def plot_outcomes(
         for kind in EVENT_CLASSES
     ]
     handles += panels[0, 0].plot([], [], color=ANNOTATION, label="annotation")
-    figure.legend(handles=handles, frameon=False, ncols=4, loc="outside lower center", fontsize=8)
+    handles += panels[0, 0].plot([], [], color="0.5", linewidth=3, label=f"bar: {BAR_UM:g} um")
+    figure.legend(handles=handles, frameon=False, ncols=5, loc="outside lower center", fontsize=8)
     return save_figure(figure, path, (("outcome", "movie", "class", "frame", "y", "x"), rows))
 
 
@@ -143,14 +149,29 @@ def _spread(found):
     return turns[:EACH]
 
 
+def _surroundings(shape, one, calibration):
+    """Return the slices (y, x) of at most twice HALF_UM around an event, inside (T, H, W)."""
+    half = [round(HALF_UM / size) for size in (calibration.pixel_y_um, calibration.pixel_x_um)]
+    return tuple(
+        slice(max(0, p - h), min(n, p + h + 1))
+        for p, h, n in zip((one.y, one.x), half, shape[1:], strict=True)
+    )
+
+
+def _row_inches(chosen, calibration):
+    """Return the height of a row of pictures: that of its tallest, and its heading."""
+    tallest = 0.3  # of the width; a row without pictures keeps its name
+    for _, movie, _, one in chosen:
+        rows, columns = (s.stop - s.start for s in _surroundings(movie.shape, one, calibration))
+        shape = rows * calibration.pixel_y_um / (columns * calibration.pixel_x_um)
+        tallest = max(tallest, min(shape, 1.5))
+    return PANEL_INCHES * tallest + 0.35
+
+
 def _draw_event(axes, movie, labels, one, calibration):
     """Draw the surroundings of an event with the outlines of (predicted, annotated) classes."""
     predicted, annotated = labels
-    half = [round(HALF_UM / size) for size in (calibration.pixel_y_um, calibration.pixel_x_um)]
-    box = tuple(
-        slice(max(0, p - h), min(n, p + h + 1))
-        for p, h, n in zip((one.y, one.x), half, movie.shape[1:], strict=True)
-    )
+    box = _surroundings(movie.shape, one, calibration)
     before = slice(max(0, one.frame - REST_FRAMES), max(one.frame - 3, 1))
     rest = movie[before][(slice(None), *box)].mean(axis=0, dtype=np.float64)
     picture = ndimage.gaussian_filter(movie[one.frame][box] - rest, 1.0)
@@ -164,6 +185,11 @@ def _draw_event(axes, movie, labels, one, calibration):
         mask = (predicted[one.frame][box] == CLASSES[kind])[None]
         shown[class_contour(mask)[0]] = (*(np.array(COLOURS[kind]) / 255), 1.0)
     axes.imshow(shown, extent=sides)
+    _, right, low, _ = sides
+    bar = [0.04 * right, 0.04 * right + BAR_UM]
+    axes.plot(bar, [0.93 * low] * 2, color="black", linewidth=4, solid_capstyle="butt")
+    axes.plot(bar, [0.93 * low] * 2, color="white", linewidth=2, solid_capstyle="butt")
+    axes.set(xlim=(0, right), ylim=(low, 0))
 
 
 def matched_truth(
@@ -255,8 +281,9 @@ def plot_space_time(
     axes.set_ylabel("time (ms)")
     speed = event["speed_um_s"]
     told = f"{speed:.0f} um/s" if np.isfinite(speed) else "speed undetermined"
-    axes.set_title(f"mean over the rows; event {event['id']}, {told}", fontsize=9)
-    figure.colorbar(image, label=r"$\Delta F/F_0$ over the 20th percentile of each column")
+    words = r"mean over the rows; $F_0$: 20th percentile of each column"
+    axes.set_title(f"event {event['id']}, {told}; {words}", fontsize=9)
+    figure.colorbar(image, label=r"$\Delta F/F_0$")
     header = ("time_ms", *(f"x={x * calibration.pixel_x_um:.4g} um" for x in range(len(rest))))
     rows = [
         (f"{time:.6g}", *("" if np.isnan(v) else f"{v:.4g}" for v in line))

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis.event_traces import Trace, read_traces, traces_block, write_traces
 from analysis.kinetics import event_table
@@ -68,6 +69,9 @@ def test_found_missed_and_false_events(case, tmp_path):
     labels = prediction.classes, classes
     path = plot_outcomes(tmp_path / "o.png", [("01", movie, labels, outcomes)], **SCALE)
     assert path.stat().st_size > 10_000
+    with Image.open(path) as picture:
+        white = (np.asarray(picture.convert("L")) == 255).all(axis=1)
+    assert white.mean() < 0.25  # rows as high as their pictures (one height for all: 0.39 in the demo)
     table = pd.read_csv(path.with_suffix(".csv"))
     assert sorted(table["outcome"]) == sorted(names)
 
