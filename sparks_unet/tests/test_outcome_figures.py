@@ -71,7 +71,7 @@ def test_found_missed_and_false_events(case, tmp_path):
     assert path.stat().st_size > 10_000
     with Image.open(path) as picture:
         white = (np.asarray(picture.convert("L")) == 255).all(axis=1)
-    assert white.mean() < 0.25  # rows as high as their pictures (one height for all: 0.39 in the demo)
+    assert white.mean() < 0.25  # rows as high as their pictures; of one height: 0.39 in the demo
     table = pd.read_csv(path.with_suffix(".csv"))
     assert sorted(table["outcome"]) == sorted(names)
 
