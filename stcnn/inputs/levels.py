@@ -69,7 +69,7 @@ def find_levels(
         path: named in errors.
         wanted: of parse_levels.
     """
-    low, high, kind = _extent(frames, stop=wanted == "auto")
+    low, high, kind = _extent(frames, path, stop=wanted == "auto")
     if wanted == "bits":
         if kind.kind != "u" or kind.itemsize not in FULL_RANGE:
             raise InputError(
@@ -106,14 +106,18 @@ def find_levels(
     )
 
 
-def _extent(frames, *, stop):
+def _extent(frames, path, *, stop):
     """Return (lowest, highest, dtype); with ``stop`` no further than the type needs."""
     low, high, kind = np.inf, -np.inf, None
     for frame in frames:
         kind = frame.dtype if kind is None else kind
+        if kind.kind not in "buif":
+            raise InputError(
+                f"{path}: holds {kind.name}; expected one grey or three colours a pixel"
+            )
+        if not np.isfinite(frame).all():  # comparisons would pass a NaN by
+            raise InputError(f"{path}: holds NaN or infinity; give every pixel a number")
         low, high = min(low, float(frame.min())), max(high, float(frame.max()))
-        if not (np.isfinite(low) and np.isfinite(high)):  # a NaN: comparisons would pass it by
-            return float("nan"), float("nan"), kind
         if stop and kind.kind == "u" and high > SHALLOW.get(kind.itemsize, np.inf):
             break
     return low, high, kind

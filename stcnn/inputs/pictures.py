@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +22,7 @@ TIFFS = (".tif", ".tiff")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", *TIFFS)
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 MINISWHITE, MINISBLACK, RGB = 0, 1, 2  # photometric interpretations of TIFF
+PLANAR = 2  # planar configuration of TIFF: a plane per colour
 PLAIN_MODES = ("1", "L", "RGB", "I", "F")
 Picture = tuple[np.ndarray, np.ndarray | None]
 
@@ -34,7 +36,12 @@ def read_pictures(path: Path) -> Iterator[Picture]:
     """Yield the pictures of one file: one, or the pages of a TIFF in their order."""
     try:
         yield from (_tiff_pages(path) if path.suffix.lower() in TIFFS else [_pil_picture(path)])
-    except (*DAMAGE, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (
+        *DAMAGE,
+        av.error.FFmpegError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:
         raise InputError(f"{path}: no readable image ({type(error).__name__})") from None
 
 
@@ -56,7 +63,25 @@ def _pil_picture(path):
                 f"{path}: an animation of {image.n_frames} pictures; expected one picture a file, "
                 "or convert it to a video"
             )
+        if _is_deep_colour(image):
+            return _of_deep_colour(path)
         return _of_pil(ImageOps.exif_transpose(image), path)
+
+
+def _is_deep_colour(image):
+    """Return whether PIL would keep the upper half only of 16-bit numbers, as of colour PNGs."""
+    raw = image.tile[0].args if image.tile else ""
+    raw = raw[0] if isinstance(raw, tuple) else raw
+    return image.mode in ("RGB", "RGBA", "LA") and str(raw).endswith(";16B")
+
+
+def _of_deep_colour(path):
+    """Return the Picture of a PNG of 16 bits a colour, read with PyAV."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    values = frame.to_ndarray(format="rgba64le")
+    opacity = values[..., 3].astype(np.float32) / 65535.0
+    return values[..., :3], None if (opacity == 1.0).all() else opacity
 
 
 def _of_pil(image, path):
@@ -132,7 +157,7 @@ def _tiff_pages(path):
             yield from ((frame, None) for frame in file.series[0].asarray())
             return
         plain = {int(page.photometric) for page in pages} <= {MINISWHITE, MINISBLACK, RGB}
-        if plain and all(page.planarconfig == 1 for page in pages):
+        if plain:
             try:
                 first = pages[0].asarray()
             except (ValueError, ImportError, KeyError):
@@ -159,6 +184,8 @@ def _of_page(page, values, path):
         values = ~values if values.dtype == bool else np.iinfo(values.dtype).max - values
     if values.ndim == 2:
         return values, None
+    if page.planarconfig == PLANAR:
+        values = np.moveaxis(values, 0, -1)  # (rows, columns, colours)
     colours = 3 if int(page.photometric) == RGB else 1
     opacity = None
     if values.shape[-1] > colours and page.extrasamples:

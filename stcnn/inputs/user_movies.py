@@ -13,7 +13,7 @@ import torch
 
 from common.files import InputError
 from common.locks import visible
-from inputs.clocks import on_ticks
+from inputs.clocks import TOLERANCE_S, axis_fault, hold_fault, on_ticks, rate_of
 from inputs.display import TOLERANCE, Display
 from inputs.levels import Levels, find_levels
 from inputs.pictures import IMAGES, TIFFS, count_pictures, grey, read_pictures
@@ -22,6 +22,7 @@ from inputs.safe_load import DAMAGE, load_arrays
 from inputs.videos import VIDEOS, VideoClock, video_frames
 
 PIECE_FRAMES = 60
+KEYS = ("rate_hz", "deg_per_px", "t_axis")  # beside the movie of an .npz
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class UserMovie:
         """Open ``path``.
 
         Args:
-            path: .npy or .npz (key movie, or its only 3-D array; optional rate_hz and
-                deg_per_px), a TIFF of several pages, a video or GIF, or a folder of images.
+            path: .npy or .npz (key movie, or its only 3-D array; optional rate_hz, t_axis (times
+                of the frames, s) and deg_per_px), a TIFF of several pages, a video or GIF, or a
+                folder of images.
             rate_hz, deg_per_px: of View, for short.
             view: View.
         """
@@ -78,6 +80,7 @@ class UserMovie:
         self.deg_per_px = self.view.deg_per_px or own_scale
         if not self.rate_hz:
             raise InputError(f"{path}: holds no frame rate; give it with --movie-rate HZ")
+        self.aspect = self.clock.aspect if self.clock else 1.0
         if self.view.rate_hz:
             self.clock = None
         self.origin = {
@@ -98,13 +101,16 @@ class UserMovie:
         if suffix in TIFFS:
             return None, None, *self._open_pictures([self.path])
         if suffix in (".npy", ".npz"):
-            array, rate, scale = _read_array(self.path)
+            array, rate, scale, times = _read_array(self.path)
             if array.ndim != 3 or not array.size:
                 raise InputError(
                     f"{self.path}: shape {array.shape}; expected (frames, rows, columns)"
                 )
             self.levels = find_levels(array, self.path, self.view.levels)
             self._frames = lambda: ((self.levels.unit(frame), None) for frame in array)
+            if times is not None:
+                self.clock = _clock_of(times, array.shape, rate, self.path)
+                rate = self.clock.rate_hz
             return rate, scale, len(array), array.shape[1:]
         if suffix in VIDEOS:
             self.clock = VideoClock.of(self.path)
@@ -179,6 +185,7 @@ class UserMovie:
     def describe(self, display: Display) -> str:
         """Return one line that says how the movie is resampled, and what lies off the field."""
         scale = self._scale(display)
+        wide = "" if self.aspect == 1.0 else f" high and {scale * self.aspect:.3g} wide"
         degrees = [n * display.deg_per_px for n in display.field]
         rate = f"at {self.rate_hz:g} Hz"
         if self.clock and self.clock.varies:
@@ -189,24 +196,29 @@ class UserMovie:
             f"{self.path.name}: {self.n_frames} frames of {self.size[0]} x {self.size[1]} px "
             f"{rate} ({self.origin['rate_hz']}), {self.seconds:.3f} s, {self.levels.describe()}, "
             f"resampled to {display.rate_hz:g} Hz "
-            f"and {display.deg_per_px:g} degree per pixel ({scale:.3g} degrees per file pixel, "
-            f"{self.origin['deg_per_px']}) on a field of {degrees[0]:g} x {degrees[1]:g} degrees"
+            f"and {display.deg_per_px:g} degree per pixel ({scale:.3g} degrees per file pixel"
+            f"{wide}, {self.origin['deg_per_px']}) on a field of "
+            f"{degrees[0]:g} x {degrees[1]:g} degrees"
         )
         text += f"; {self.view.describe()}"
-        for matrix, own, name in zip(
-            self._matrices(display), self.size, ("height", "width"), strict=True
+        for matrix, covers, name in zip(
+            self._matrices(display), self._degrees(scale), ("height", "width"), strict=True
         ):
-            off = 1.0 - float(matrix.sum()) / (own * scale / display.deg_per_px)
+            off = 1.0 - float(matrix.sum()) / (covers / display.deg_per_px)
             if off > 0.005:
                 text += f"; {off:.0%} of its {name} lies off the field and is not seen"
         return text
 
     def _scale(self, display):
-        """Return degrees per pixel of the file."""
+        """Return degrees per pixel of the file, along its height."""
         if self.deg_per_px:
             return self.deg_per_px
-        sides = zip(display.field, self.size, strict=True)
+        sides = zip(display.field, self._degrees(1.0), strict=True)
         return min(n * display.deg_per_px / own for n, own in sides)
+
+    def _degrees(self, scale):
+        """Return the degrees that the picture is high and wide."""
+        return self.size[0] * scale, self.size[1] * scale * self.aspect
 
     def _matrices(self, display):
         """Return the (rows, file rows) and (columns, file columns) matrices of area averaging.
@@ -214,12 +226,13 @@ class UserMovie:
         The middle of the picture lies on the middle of the field, or on the display's own
         placement. Pixels of the model's size are laid pixel on pixel, none is smeared over two.
         """
-        scale = self._scale(display) / display.deg_per_px  # pixels of the field per file pixel
+        high = self._scale(display) / display.deg_per_px  # pixels of the field per file pixel
         moved = (-self.view.elevation / display.deg_per_px, self.view.azimuth / display.deg_per_px)
         overlaps = []
         for axis, (n, own, centre) in enumerate(
             zip(display.field, self.size, display.centre, strict=True)
         ):
+            scale = high * self.aspect if axis else high
             middle = centre if display.placement else (n - 1) / 2
             start = middle - own * scale / 2
             if abs(scale - 1.0) < 1e-6:
@@ -249,17 +262,34 @@ def _read_array(path):
         raise InputError(
             f"{path}: no readable {path.suffix} file ({type(error).__name__})"
         ) from None
-    if not all(
-        isinstance(value, np.ndarray) and value.dtype.kind in "fiub" for value in arrays.values()
-    ):
+    arrays = {
+        key: value for key, value in arrays.items()
+        if key in (*KEYS, "movie") or value.ndim == 3
+    }  # fmt: skip
+    if not all(value.dtype.kind in "fiub" for value in arrays.values()):
         raise InputError(f"{path}: expected arrays of numbers")
     movies = [value for value in arrays.values() if value.ndim == 3]
     if "movie" not in arrays and len(movies) != 1:
         raise InputError(f"{path}: no array called movie; expected (frames, rows, columns)")
     movie = arrays["movie"] if "movie" in arrays else movies[0]
-    return movie, *(
-        _positive(arrays.get(key), f"{path}: {key}") for key in ("rate_hz", "deg_per_px")
-    )
+    rate, scale = (_positive(arrays.get(key), f"{path}: {key}") for key in KEYS[:2])
+    return movie, rate, scale, arrays.get("t_axis")
+
+
+def _clock_of(times, shape, rate, path):
+    """Return the clock of frames that appear at ``times`` (T,), s; ``rate`` must agree, or None."""
+    times = torch.from_numpy(np.asarray(times, dtype=np.float64))
+    fault = axis_fault(times)
+    if fault is None and len(times) != shape[0]:
+        fault = f"t_axis has {len(times)} entries for {shape[0]} frames"
+    fault = fault or hold_fault(times)
+    own = rate_of(times) if fault is None else None
+    if rate and own and abs(own - rate) > TOLERANCE * rate:
+        fault = f"t_axis runs at {own:g} Hz, rate_hz is {rate:g}; keep the right one"
+    if fault:
+        raise InputError(f"{path}: {fault}")
+    starts = (times - times[0]).numpy()
+    return VideoClock.of_times(starts, 0.0, rate or own, shape[1:], tick=TOLERANCE_S)
 
 
 def _positive(value, what):

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -30,6 +30,7 @@ class VideoClock:
     rate_hz: float  # frames per second, on the mean where it varies
     varies: bool
     last_known: bool = True  # the file says how long the last frame stays
+    aspect: float = 1.0  # width of a pixel over its height, as shown
 
     @classmethod
     def of(cls, path: Path) -> "VideoClock":
@@ -44,7 +45,7 @@ class VideoClock:
                     if packet.size and not packet.is_discard
                 ]
                 end = _stated_end(container, stream)
-            size = _first_size(path)
+            size, aspect = _first_look(path)
         except DAMAGED as error:
             raise InputError(f"{path}: no readable video ({type(error).__name__})") from None
         _check_whole(path)
@@ -62,16 +63,16 @@ class VideoClock:
             last_s = float(packets[-1][2] * base)
         else:
             last_s = 0.0 if end is None else end - float(max(stored) * base)
-        clock = cls._of_times(starts, last_s, average, size, tick=float(base))
+        clock = cls.of_times(starts, last_s, average, size, tick=float(base))
         if clock.varies and "avi" in kind and _reordered(path):
             raise InputError(
                 f"{path}: an AVI file whose rate varies and whose frames are stored out of order; "
                 "it does not say when they appear: save the movie as MP4 or MKV"
             )
-        return clock
+        return replace(clock, aspect=aspect)
 
     @classmethod
-    def _of_times(cls, starts, last_s, average, size, *, tick):
+    def of_times(cls, starts, last_s, average, size, *, tick):
         """Return the clock of frames that appear at ``starts``, s, in units of ``tick`` s."""
         n, steps = len(starts), np.diff(starts)
         known = last_s >= 0.5 * (float(steps.min()) if n > 1 else 1e-3)
@@ -223,11 +224,14 @@ def _gif_ends(data):
     return True
 
 
-def _first_size(path):
-    """Return the size of the first frame as it is shown, turned where the file says so."""
+def _first_look(path):
+    """Return the size of the first frame and the aspect of its pixels, turned as the file says."""
     with av.open(str(path)) as container:
-        for frame in container.decode(_video_stream(container, path)):
-            return _turned(frame, np.empty((frame.height, frame.width), np.bool_)).shape
+        stream = _video_stream(container, path)
+        for frame in container.decode(stream):
+            size = _turned(frame, np.empty((frame.height, frame.width), np.bool_)).shape
+            aspect = float(stream.sample_aspect_ratio or 1)
+            return size, aspect if size == (frame.height, frame.width) else 1.0 / aspect
     raise InputError(f"{path}: no readable video (its first frame cannot be decoded)")
 
 

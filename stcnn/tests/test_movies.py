@@ -1,6 +1,7 @@
 """User movies of every kind: their numbers, their times, their place on the field."""
 
 import subprocess
+from fractions import Fraction
 
 import av
 import imageio_ffmpeg
@@ -55,6 +56,22 @@ def save_lzw(path):
     Image.fromarray(picture(102, np.uint8)).save(path, compression="tiff_lzw")
 
 
+def save_deep_colour(path):
+    """Write a PNG of 48 bits a pixel: PIL shows the upper half of its numbers."""
+    codec = av.CodecContext.create("png", "w")
+    codec.width, codec.height, codec.pix_fmt = 40, 40, "rgb48be"
+    codec.time_base = Fraction(1, 1)
+    pixels = np.full((40, 40, 3), 32768 + 77, np.uint16)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le").reformat(format="rgb48be")
+    packets = [*codec.encode(frame), *codec.encode(None)]
+    path.write_bytes(b"".join(map(bytes, packets)))
+
+
+def save_planes(path):
+    planes = np.full((3, 40, 40), 51, np.uint8)
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+
+
 KINDS = {
     "bit.png": (lambda p: Image.fromarray(picture(1, bool)).save(p), 1.0),
     "bit.tif": (lambda p: Image.fromarray(picture(1, bool)).save(p), 1.0),
@@ -70,6 +87,12 @@ KINDS = {
     "lzw.tif": (save_lzw, 0.4),
     "half.png": (save_opaque_half, 0.2 * 1.0 + 0.8 * 0.498),
     "rgb.png": (lambda p: Image.fromarray(np.full((40, 40, 3), 51, np.uint8)).save(p), 0.2),
+    "deep.png": (save_deep_colour, (32768 + 77) / 65535),
+    "planes.tif": (save_planes, 0.2),
+    "big_endian.tif": (
+        lambda p: tifffile.imwrite(p, picture(32768, np.uint16), byteorder=">"), 0.5,
+    ),
+    "tiles.tif": (lambda p: tifffile.imwrite(p, picture(51, np.uint8), tile=(16, 16)), 0.2),
     "rgb.tif": (
         lambda p: tifffile.imwrite(p, np.full((40, 40, 3), 51, np.uint8), photometric="rgb"), 0.2,
     ),
@@ -81,6 +104,43 @@ def test_pictures_of_every_kind(tmp_path, name):
     save, grey = KINDS[name]
     save(tmp_path / name)
     np.testing.assert_allclose(greys(tmp_path), grey, atol=0.004)
+
+
+def test_twelve_bits_of_a_colour_png_are_asked_for(tmp_path):
+    """PIL's bytes of such a picture reach 15: it was read as black."""
+    path = tmp_path / "a.png"
+    save_deep_colour(path)
+    np.testing.assert_allclose(greys(tmp_path, levels=(0.0, 65535.0)), 32845 / 65535, atol=1e-6)
+    with pytest.raises(InputError, match=r"values from 32845 to 32845 lie outside --levels 0,4095"):
+        greys(tmp_path, levels=(0.0, 4095.0))
+
+
+def test_what_is_no_grey_level_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", picture(0.25, np.complex64))
+    with pytest.raises(InputError, match=r"holds complex64; expected one grey or three colours"):
+        UserMovie(tmp_path / "a.tif", rate_hz=60.0)
+    np.save(tmp_path / "a.npy", np.full((2, 9, 9), np.nan))
+    for levels in ("auto", (0.0, 1.0)):
+        with pytest.raises(InputError, match=r"a\.npy: holds NaN or infinity"):
+            UserMovie(tmp_path / "a.npy", view=View(60.0, levels=levels))
+
+
+def test_frames_of_an_npz_appear_at_its_times(tmp_path):
+    path, times = tmp_path / "m.npz", np.array([0.0, 0.1, 0.15, 0.3, 0.35]) - 0.5
+    frames = np.linspace(0, 1, 5, dtype=np.float32)[:, None, None] * np.ones((1, 9, 9), np.float32)
+    np.savez(path, movie=frames, t_axis=times, note="a word")
+    shown = contrast(path, Display(20, 1.0, 0.498, (9, 9)), rate_hz=None)[:, 4, 4] + 0.498
+    np.testing.assert_allclose(shown, np.array([0, 0, 1, 2, 2, 2, 3, 4, 4]) / 4, atol=1e-6)
+    assert UserMovie(path, rate_hz=10.0).seconds == 0.5  # the flag wins over the file's times
+    for more, reason in (
+        ({"t_axis": times, "rate_hz": 30.0}, "t_axis runs at 20 Hz, rate_hz is 30"),
+        ({"t_axis": times[:4]}, "t_axis has 4 entries for 5 frames"),
+        ({"t_axis": times * 1000}, "divide milliseconds by 1000"),
+        ({"t_axis": [0, 0.1, 0.2, 1.7, 1.8]}, r"t_axis has a gap of 1.5 s after frame 2"),
+    ):
+        np.savez(path, movie=frames, **more)
+        with pytest.raises(InputError, match=reason):
+            UserMovie(path)
 
 
 @pytest.mark.parametrize("writer", ["tifffile", "pil", "imagej"])
@@ -135,7 +195,7 @@ def test_levels_are_said_and_misspelt_ones_refused(tmp_path):
         with pytest.raises(InputError, match=f"--levels {text}: expected"):
             parse_levels(text)
     np.save(tmp_path / "m.npy", np.full((3, 40, 40), np.nan, np.float32))
-    with pytest.raises(InputError, match="values from nan"):
+    with pytest.raises(InputError, match="holds NaN or infinity"):
         UserMovie(tmp_path / "m.npy", rate_hz=60.0)
 
 
@@ -332,6 +392,28 @@ def test_video_greys_are_those_of_the_pictures(tmp_path, span):
     np.testing.assert_allclose(
         shown[:, 20, 20] + 0.498, [0, 64 / 255, 127 / 255, 191 / 255, 1], atol=0.003
     )
+
+
+@pytest.mark.parametrize("rate_hz", [None, 10.0])
+def test_pixels_that_are_wider_than_high_stay_so(tmp_path, rate_hz):
+    """A square of 40 x 40 degrees, stored as 40 x 20 pixels of twice the width."""
+    frame = np.full((40, 20), 255, np.uint8)
+    frame[:, 10:] = 0
+    Image.fromarray(frame).save(tmp_path / "0.png")
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-framerate", "10", "-i",
+         str(tmp_path / "%d.png"), "-vf", "setsar=2/1", "-c:v", "libx264", "-qp", "0",
+         str(tmp_path / "m.mp4")], check=True,
+    )  # fmt: skip
+    for scale in (1.0, None):
+        view = View(rate_hz, scale)
+        movie = UserMovie(tmp_path / "m.mp4", view=view)
+        shown = next(movie.pieces(Display(10, 1.0, 0.5, (40, 40))))[0]
+        assert (shown[:, :20] > 0.49).all()
+        assert (shown[:, 20:] < -0.49).all()
+        said = movie.describe(Display(10, 1.0, 0.5, (40, 40)))
+        assert "1 degrees per file pixel high and 2 wide" in said
+        assert "lies off" not in said
 
 
 def test_our_own_videos_play_everywhere(tmp_path):
