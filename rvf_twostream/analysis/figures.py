@@ -89,18 +89,21 @@ def calibration(curves: list[tuple], path: Path) -> Path:
     """
     figure, axis = new_figure(4.4, 4.2)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
-    for (label, bins), colour in zip(curves, (ORANGE, BLUE, GREEN), strict=False):
+    places = ((0, 5), (0, -11), (6, -3))  # of the numbers, in points: those of curves keep apart
+    inks = (ORANGE, BLUE, GREEN)
+    for (label, bins), colour, place in zip(curves, inks, places, strict=False):
         mean, share, counts = zip(*bins, strict=True)
         axis.plot(mean, share, "o-", color=colour, label=label)
         for x, y, n in zip(mean, share, counts, strict=True):
             axis.annotate(
-                str(n), (x, y), (0, 5), textcoords="offset points", color=colour, fontsize=8
-            )
+                str(n), (x, y), place, textcoords="offset points", ha="center", color=colour,
+                fontsize=8,
+            )  # fmt: skip
     axis.set(
         xlabel="mean predicted probability",
         ylabel="observed share of RV failure",
         xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
+        ylim=(-0.07, 1.07),  # room for numbers above 1 and below 0
         aspect="equal",
     )
     axis.legend(frameon=False)

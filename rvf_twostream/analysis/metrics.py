@@ -194,6 +194,29 @@ def beside_table(result: dict, beside: dict) -> tuple[tuple, list[tuple]]:
     return header, rows
 
 
+def against_baselines(result: dict, beside: dict) -> list[str]:
+    """Return a sentence for each baseline: whether the network tells more of the test patients.
+
+    Args:
+        result: contents of metrics.json.
+        beside: contents of beside.json; what begins with "logistic" is a baseline.
+    """
+    network = result.get("test", {}).get("patients", {})
+    sentences = []
+    for what, sets in beside.items():
+        other = sets.get("test", {}).get("auc")
+        if not what.startswith("logistic") or other is None or network.get("auc") is None:
+            continue
+        told = f"of the test patients (AUC {network['auc']:.3f}) than the {what} ({other:.3f})"
+        if network["auc"] <= other:
+            sentences.append(f"The network does not tell more {told}.")
+        elif other >= network["auc_ci95_bootstrap"][0]:
+            sentences.append(f"The network tells more {told}, which lies within its interval.")
+        else:
+            sentences.append(f"The network tells more {told}, which lies below its interval.")
+    return sentences
+
+
 def calibration_bins(
     y: np.ndarray, score: np.ndarray, n_bins: int = 5
 ) -> list[tuple[float, float, int]]:

@@ -258,7 +258,7 @@ def _print_table(rows, stream=None):
 def _contact_sheet(root, stems):
     """Write the pages with all movies of the data set, and remind of burnt-in text."""
     pages, missing = write_sheets(root, stems)
-    shown = ", ".join(page.name for page in pages)
+    shown = " to ".join(dict.fromkeys(page.name for page in [*pages[:1], *pages[-1:]]))
     print(f"text burnt into the picture is not found by tags: look at {shown} in {root}")
     if missing:
         print(f"note: {len(missing)} movies of an older version are on no page; -r makes them anew")

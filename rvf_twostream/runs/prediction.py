@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from analysis.figures import CALIBRATION, calibration, roc
-from analysis.metrics import beside_table, calibration_bins, decisions, summarise, text
+from analysis.metrics import (
+    SETS,
+    beside_table,
+    calibration_bins,
+    decisions,
+    summarise,
+    text,
+)
 from common.files import atomic_path, write_json
 from common.locks import hold
 from common.report import figure_block, paragraph, table_block, write_report
@@ -145,9 +152,10 @@ def write_results(
             y, score, numbers = numbers_of([r for r in table if r["set"] == name], seed=seed)
             result[name][level] = numbers
             if level == "patients":
-                label = name if numbers["auc"] is None else f"{name}: AUC {numbers['auc']:.3f}"
+                words = SETS.get(name, name)
+                label = words if numbers["auc"] is None else f"{words}: AUC {numbers['auc']:.3f}"
                 curves.append((f"{label} ({numbers['n']} patients)", y, score))
-                bins.append((name, calibration_bins(y, score)))
+                bins.append((name, calibration_bins(y, score)))  # of the file's name: for the CSV
     write_json(folder / "metrics.json", result)
     if beside:
         write_json(folder / "beside.json", beside)
@@ -160,7 +168,9 @@ def write_results(
     ]
     write_table(folder / "calibration.csv", table, tuple(table[0]))
     roc(curves, folder / "roc.png")
-    calibration(bins, folder / "calibration.png")
+    calibration(
+        [(SETS.get(name, name), groups) for name, groups in bins], folder / "calibration.png"
+    )
     figures = [
         {
             "path": "roc.png",

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from analysis.figures import CALIBRATION
-from analysis.metrics import beside_table, decisions
+from analysis.metrics import against_baselines, beside_table, decisions
 from common.files import DATA_DIR as DATA
 from common.files import read_json
 from common.report import (
@@ -121,7 +121,11 @@ def number_sections(results: dict) -> list[tuple[str, str]]:
     """Return the sections of every report: beside the network, decisions, gradient outside."""
     metrics = results["metrics"]
     return [
-        ("Beside the network", table_block(*beside_table(metrics, results["beside"]))),
+        (
+            "Beside the network",
+            table_block(*beside_table(metrics, results["beside"]))
+            + "".join(map(paragraph, against_baselines(metrics, results["beside"]))),
+        ),
         ("Decisions at probability 0.5", table_block(*decisions(metrics))),
         ("Gradient outside the fan", outside_section(results)),
     ]

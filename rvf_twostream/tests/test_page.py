@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.figures import calibration, roc
-from analysis.metrics import beside_table, decisions, summarise
+from analysis.metrics import against_baselines, beside_table, decisions, summarise
 from common.files import InputError
 from common.tables import read_rows
 from demo.phantom import draw_movie, screen
@@ -128,6 +128,21 @@ def test_decisions_and_what_stands_beside():
         ("the network", "test", 7, "0.833"),
         ("motion", "test", 7, "0.167"),
     ]
+
+
+def test_a_network_that_adds_nothing_to_a_baseline_is_told():
+    def told(network, interval, other):
+        own = {"test": {"patients": {"auc": network, "auc_ci95_bootstrap": interval}}}
+        what = "logistic regression on motion numbers"
+        beside = {"the network, blanked": {"test": {"auc": 0.99}}, what: {"test": {"auc": other}}}
+        return against_baselines(own, beside)
+
+    tail = "of the test patients (AUC 0.885) than the logistic regression on motion numbers (0.886)"
+    assert told(0.885, (0.81, 0.95), 0.886) == [f"The network does not tell more {tail}."]
+    assert told(0.885, (0.81, 0.95), 0.85)[0].endswith("(0.850), which lies within its interval.")
+    assert told(0.885, (0.81, 0.95), 0.70)[0].endswith("(0.700), which lies below its interval.")
+    assert told(None, None, 0.7) == []
+    assert against_baselines({}, {}) == []
 
 
 def test_calibration_shows_the_patients_of_each_point(tmp_path, monkeypatch):
