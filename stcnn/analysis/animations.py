@@ -36,7 +36,7 @@ def animate_row(
         path: .mp4 or .gif.
         panels: list of dicts with title, movie (T, rows, columns) contrast, seconds (T,), traces
             (neurons, T) dF/F, and colours and labels of the traces or neither (recorded neurons);
-            no movie leaves an empty panel.
+            no movie leaves an empty panel. Labels of the first stand for all.
         step: every how many frames is drawn.
         fps: drawn frames shown per second.
         y: trace limits.
@@ -99,13 +99,16 @@ def _animate(path, figure, pairs, panels, step, y, fps):
         lines = [bottom.plot([], [], lw=0.8, color=colour)[0] for colour in colours]
         bottom.set(xlim=(panel["seconds"][0], panel["seconds"][-1]), ylim=y, xlabel="time (s)")
         bottom.spines[["top", "right"]].set_visible(False)
-        if "labels" in panel:
-            # The best place changes while the traces grow: the legend would jump.
-            bottom.legend(lines, panel["labels"], frameon=False, fontsize=8, loc="upper right")
         parts.append((panel, image, lines))
         n_frames = max(n_frames, len(panel["movie"]))
     pairs[0][1].set_ylabel("dF/F")
-    figure.tight_layout()
+    below = 0.0
+    if parts and "labels" in panels[0]:  # below the axes: within them a trace grows into it
+        below = 0.06
+        figure.legend(
+            parts[0][2], panels[0]["labels"], frameon=False, fontsize=9, ncols=2, loc="lower center"
+        )
+    figure.tight_layout(rect=(0, below, 1, 1))
     figure.set_layout_engine(None)  # the engine that tight_layout leaves draws every frame twice
 
     def draw(frame):

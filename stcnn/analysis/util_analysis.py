@@ -213,12 +213,21 @@ def plot_movie_traces(
     return save_figure(figure, path, tight=True)
 
 
+def loss_limits(values: list[float]) -> tuple[float, float]:
+    """Return the published range of a loss, widened where 1 % of the values lie beyond an end."""
+    low, high = LOSS_RANGE
+    if not values:
+        return low, high
+    least, most = np.percentile(values, [1, 99])
+    return min(low, float(least)), max(high, float(most))
+
+
 def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int) -> Path:
     """Draw the loss per batch and its rolling mean over a quarter epoch, log scale, with CSV."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     raw, smooth = (bare(axis) for axis in figure.subplots(2, 1, sharex=True))
     values = [v for losses in history.values() for v in losses if v > 0]
-    rows = []
+    rows, means_drawn = [], []
     for i, (name, losses) in enumerate(history.items()):
         if not losses:
             continue
@@ -229,14 +238,14 @@ def plot_loss_history(path: Path, history: dict[str, list[float]], n_epochs: int
         window = min(max(1, per_epoch // 4), len(losses))
         mean = np.convolve(losses, np.ones(window) / window, mode="valid")
         smooth.plot(epoch[window - 1 :], mean, lw=1.2, color=colour, label=name)
+        means_drawn += mean.tolist()
         means = [""] * (window - 1) + mean.tolist()
         rows += [(name, *row) for row in zip(epoch.tolist(), losses, means, strict=True)]
-    low, high = LOSS_RANGE
-    if values and not low < np.median(values) < high:  # a young run lies above the published range
-        low, high = np.percentile(values, [1, 99])
-    for axis, label in ((raw, "loss per batch"), (smooth, "rolling mean, quarter epoch")):
-        axis.set(yscale="log", ylim=(low, high), ylabel=f"{label} ((dF/F)²)")
-        axis.legend(frameon=False)
+    drawn = (raw, "loss per batch", values), (smooth, "rolling mean,\nquarter epoch", means_drawn)
+    for axis, label, heights in drawn:
+        limits = loss_limits([height for height in heights if height > 0])
+        axis.set(yscale="log", ylim=limits, ylabel=f"{label} ((dF/F)²)")
+    raw.legend(frameon=False, ncols=len(history), loc="upper right")
     smooth.set_xlabel("epoch")
     table = (("cell_type", "epoch", "loss", "rolling_mean"), rows)
     return save_figure(figure, path, table, tight=True)
@@ -265,6 +274,8 @@ def plot_kernels(path: Path, weights: np.ndarray, name: str, degrees: tuple[floa
                             extent=(-wide, wide, -high, high))  # fmt: skip
         axis.set_title(f"{name}_{i}_{j}", fontsize=9)
         axis.tick_params(labelsize=7)
+        axis.set_xticks(_three_ticks(wide))  # more would reach into the next panel
+        axis.set_yticks(_three_ticks(high))
         place = axis.get_subplotspec()
         if not (place.is_first_col() or place.is_last_row()):
             axis.set_axis_off()
@@ -281,6 +292,12 @@ def plot_kernels(path: Path, weights: np.ndarray, name: str, degrees: tuple[floa
     )
     header = ("output", "input", "row", "column", "weight", "up_deg", "right_deg")
     return save_figure(figure, path, (header, cells), tight=True)
+
+
+def _three_ticks(half):
+    """Return ticks at 0 and at a round number on both sides, for an axis of -half to half."""
+    tick = float(f"{0.6 * half:.1g}")
+    return [-tick, 0.0, tick]
 
 
 def plot_parameter_histograms(path: Path, groups: dict[str, dict[str, np.ndarray]]) -> Path:

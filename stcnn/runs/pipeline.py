@@ -16,6 +16,7 @@ import torch
 from common.device import describe_device
 from common.files import atomic_path, read_json
 from common.hashes import check_hashes, sha256
+from common.report import number_text
 from common.tables import read_rows
 from runs import story
 from runs.data import data_digests, is_synthetic, truth_file
@@ -141,4 +142,5 @@ def tell(run_dir: Path, settings: dict, planted, *, begun: float) -> None:
     )  # fmt: skip
     story.write_story(run_dir, told)
     for entry in scores:
-        print(f"{entry['name']}: {entry['value']} ({entry['target'] or 'no target'})")
+        value = "not available" if entry["value"] is None else number_text(entry["value"])
+        print(f"{entry['name']}: {value} ({entry['target'] or 'no target'})")

@@ -25,6 +25,7 @@ from analysis.util_analysis import (
 from common.files import read_json
 from common.report import (
     figure_block,
+    paragraph,
     score_table,
     settings_table,
     table_block,
@@ -43,7 +44,12 @@ from runs.training import show_through
 
 SHOWN_TRACES = 6
 TRACES_A_ROW = 3  # more would be unreadable on a narrow page
-PICTURE_HZ = 5  # frames of the stimulus drawn per second of it
+PICTURE_HZ = 10  # drawn per second of a stimulus: more than twice the fastest flicker, 4 Hz
+FIT_NOTE = (
+    "Errors in (dF/F)². Correlations are means over traces; their ceiling is what a perfect model "
+    "would reach with this noise. Normalised values take all traces as one recording and its noise "
+    "out: 1 is perfect; an empty cell: what trials share is not surely above the noise."
+)
 
 
 def read_items(run_dir: Path) -> list[dict]:
@@ -223,7 +229,8 @@ def write_story(run_dir: Path, told: Told) -> None:
     sections.append(("Figures", figure_block(run_dir, told.figures)))
     rows = [[cell.replace("held_out", "held out") for cell in row] for row in rows]
     names = {"mse": "mean squared error", "r2": "R2"}
-    sections.append((fit, table_block([names.get(name, name) for name in header], rows)))
+    table = table_block([names.get(name, name) for name in header], rows)
+    sections.append((fit, table + paragraph(FIT_NOTE)))
     record = read_json(Path(run_dir) / "settings.json", remedy="use --fresh")
     sections.append(("Settings", settings_table(record)))
     lead = "What do visual neurons of the fly answer to a movie that the model has never seen? "

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
+from PIL import Image
 
-from analysis.util_analysis import plot_kernels
+from analysis.util_analysis import loss_limits, plot_kernels
 from common.report import pixel_width
 from common.tables import read_rows
 from inputs.display import Display
@@ -12,7 +14,14 @@ from network.checkpoints import load_model
 from runs.configuration import compose_settings
 from runs.data import open_dataset, stimulus_names
 from runs.model_figures import kernel_degrees
-from runs.story import Told, draw_traces, draw_tuning, write_story
+from runs.story import (
+    Told,
+    draw_picture,
+    draw_traces,
+    draw_tuning,
+    strongest,
+    write_story,
+)
 from runs.training import sampler_of
 
 
@@ -39,6 +48,14 @@ def test_the_table_of_kernels_places_every_weight(tmp_path):
     assert places[5] == [3.0, -2.0, 2.0]
 
 
+def test_the_axis_of_a_loss_holds_it():
+    assert loss_limits([]) == (1e-3, 1e-1)  # the published range
+    assert loss_limits([0.002, 0.05]) == (1e-3, 1e-1)
+    low, high = loss_limits(np.geomspace(1e-6, 3.0, 1000).tolist())
+    assert 1e-6 < low < 2e-6
+    assert 2.0 < high < 3.0
+
+
 def test_synthetic_traces_are_called_so_and_stimuli_by_name(tiny_run, tiny_args, tmp_path):
     settings = compose_settings(tiny_args)
     dataset, model = open_dataset(settings), load_model(tiny_run)
@@ -55,6 +72,21 @@ def test_synthetic_traces_are_called_so_and_stimuli_by_name(tiny_run, tiny_args,
     assert pixel_width(path) < 1000  # three panels in a row: six would be tiny on a telephone
     elsewhere = compose_settings([*tiny_args, f"dataset.ca_path={tmp_path}/ca_traces"])
     assert stimulus_names(elsewhere) == {}
+
+
+def test_the_main_picture_plays_at_its_real_speed(tiny_run, tiny_args, tmp_path):
+    settings = compose_settings(tiny_args)
+    dataset, model = open_dataset(settings), load_model(tiny_run)
+    dataset.sample = sampler_of(model)
+    held = {item.barcode for item in dataset.items}
+    path = draw_picture(tmp_path / "p.gif", dataset, model, held, {}, "synthetic")
+    seconds = []
+    for kind in model.cell_types:
+        item = dataset.items[strongest(dataset, kind, held)[0]]
+        seconds.append((dataset.window(item)[1] - dataset.onset(item)) * model.dt)
+    with Image.open(path) as picture:
+        assert picture.n_frames * 0.1 == pytest.approx(max(seconds), abs=0.11)
+        assert picture.info["duration"] == 100  # of a flicker of 4 Hz both halves are seen
 
 
 def test_tuning_leads_the_report(tiny_run, tmp_path):
