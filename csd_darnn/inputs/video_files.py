@@ -19,6 +19,7 @@ from inputs.movie import Movie, frames_per_block, native, to_gray
 from inputs.scales import Scales
 from inputs.video_sizes import check_whole
 
+CHECKSUMS = ("ffv1",)  # codecs whose pictures carry one
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
 
 
@@ -38,6 +39,8 @@ def open_video(path: Path, gray: bool) -> Movie:
     probe = start("rgb24", 24)
     meta = next(probe)
     probe.close()
+    if meta["codec"].rstrip(",") in CHECKSUMS:
+        check_pictures(path)
     decoded = decoded_as(meta["pix_fmt"], path)
     depth, channels = decoded.dtype, decoded.channels
     width, height = meta["size"]
@@ -121,6 +124,19 @@ def decoded_as(told: str, path: Path) -> Decoded:
     if name.endswith(("le", "be")) and not packed:
         return Decoded("rgb48le", two, 3, bits)
     return Decoded("rgb24", np.dtype(np.uint8), 3, 8)
+
+
+def check_pictures(path: Path) -> None:
+    """Raise InputError when the decoder complains about a picture.
+
+    It guesses a picture whose checksum is wrong, ends well, and tells so only in words.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-map", "0:v:0",
+               "-f", "null", "-"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if complaints := done.stderr.splitlines():
+        words = complaints[0].rpartition("] ")[2]
+        raise InputError(f"{path}: a picture is damaged ({words}); copy or export the file again")
 
 
 def presentation_times(path: Path) -> np.ndarray | None:

@@ -152,6 +152,8 @@ def test_thousand_damaged_files(name, tmp_path, record_testsuite_property):
             lost = len(expected) - len(values)
             assert not cut or lost <= int(name in VIDEOS), copy
             assert cut or name in SIZE_TOLD_ONCE or values.shape == expected.shape, copy
+    if name == "deep video":  # FFV1: each picture has a checksum
+        assert not counts["other values"]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert grown < MEMORY_MB
     row = f"{name}: {counts}, longest {longest:.2f} s, memory +{grown:.0f} MB"

@@ -190,6 +190,15 @@ def test_deep_videos_keep_every_bit(tmp_path, pixels, largest, factor):
     np.testing.assert_array_equal(found, counts)
 
 
+def test_a_picture_with_a_wrong_checksum_is_not_guessed(tmp_path):
+    path = video(tmp_path / "movie.mkv", "-c:v", "ffv1", "-level", "3", "-slicecrc", "1")
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 4
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="a picture is damaged"):
+        open_movie(path)
+
+
 def test_pixel_formats_of_videos(tmp_path):
     kinds = {
         "yuv420p10le(tv, progressive)": ("rgb48le", 10),
