@@ -17,6 +17,7 @@ from scipy import ndimage
 from analysis.event_traces import Trace
 from analysis.overlays import COLOURS, blend, grey_movie
 from common.figures import save_figure
+from common.report import plain_name
 from inputs.calibration import Calibration
 from inputs.data_processing import class_contour, moving_average
 from settings.config import CLASSES, EVENT_CLASSES
@@ -75,7 +76,7 @@ def plot_class_bars(
         names = [f"{group}/{metric}" for group in groups]
         values = [metrics[name] for name in names]
         at = np.arange(len(groups)) + (index - (len(SHOWN_METRICS) - 1) / 2) * width
-        label = metric.replace("_", " ")
+        label = plain_name(metric)
         axes.bar(at, values, width, label=label, color=BAR_COLOURS[index])
         for place, name, value in zip(at, names, values, strict=True):
             low, high = (intervals or {}).get(name, (None, None))
