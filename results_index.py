@@ -100,8 +100,16 @@ def score_rows(scores):
 
 
 def score_block(scores):
-    """Return three scores, those that failed first, then controls, and the rest folded."""
-    scores = sorted(scores, key=lambda s: (s.get("passed") is not False, not s.get("control")))
+    """Return three scores and the rest folded: those that failed first, then controls.
+
+    Of both those with a target come first: a control without one says little by itself.
+    """
+
+    def place(score):
+        passed = score.get("passed")
+        return passed is not False, not score.get("control"), passed is None
+
+    scores = sorted(scores, key=place)
     rest = score_rows(scores[SHOWN_SCORES:])
     folded = f"<details><summary>{len(scores) - SHOWN_SCORES} more scores</summary>{rest}</details>"
     return score_rows(scores[:SHOWN_SCORES]) + (folded if rest else "")
@@ -121,7 +129,8 @@ def card(results, path):
     summary = read_summary(path)
     if summary is None:
         heading = f"<h2>{html.escape(name)}</h2>"
-        return f'<article>{heading}<p class="bad">summary.json is broken</p></article>'
+        fault = "summary.json is broken; run it again with --fresh"
+        return f'<article>{heading}<p class="bad">{fault}</p></article>'
     main = {
         "path": summary.get("main_picture") or "",
         "alt": summary.get("main_picture_alt") or f"main picture of {name}",

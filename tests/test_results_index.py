@@ -62,7 +62,7 @@ def test_page_shows_runs_and_escapes_text(results):
     assert "loss &lt; 1" in page
     assert "absent" not in page
     assert 'alt="a &quot;map&quot;"' in page
-    assert "summary.json is broken" in page
+    assert "summary.json is broken; run it again with --fresh" in page
     assert page.count("data:image/png;base64,") == 2
     assert "<script" not in page
 
@@ -91,6 +91,17 @@ def test_a_control_stands_among_the_scores_shown_and_figures_are_folded(results)
     assert "negative control: score 5" in page.split("3 more scores")[0]
     assert "<details open" not in page
     assert "<details><summary>figures (1)</summary>" in page
+
+
+def test_of_several_controls_the_one_with_a_target_comes_first(results):
+    controls = [{"name": f"control {i}", "value": 0.6, "control": True} for i in range(4)]
+    controls[3] |= {"target": "< 0.3", "passed": True}
+    rest = [{"name": "told", "value": 1.0}, {"name": "asked", "value": 1.0, "passed": True}]
+    block = results_index.score_block([*controls, *rest])
+    places = [
+        block.index(name) for name in ("control 3", "control 0", "control 2", "asked", "told")
+    ]
+    assert places == sorted(places)
 
 
 def test_page_without_runs_says_what_to_do(tmp_path):
