@@ -7,7 +7,6 @@ edfio reads and writes EDF+, pynwb (requirements-nwb.txt) reads and writes NWB.
 import csv
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
@@ -21,89 +20,19 @@ from common.files import InputError, atomic_path
 from common.tables import read_rows
 from common.tables import write_table as write_csv
 from inputs.mat_writer import save_mat
-from inputs.scores import WORDS, parse_codes, texts_of
-from inputs.states import ARTIFACT, ARTIFACT_CODE, NREM, RAW_TO_LABEL, REM, UNSCORED, WAKE
+from inputs.scores import texts_of
+from inputs.scoring import WRITTEN, Scoring, as_states, on_axis, regular
+from inputs.states import ARTIFACT, NREM, REM, UNSCORED, WAKE
 
 log = logging.getLogger(__name__)
-WRITTEN = {WAKE: "wake", NREM: "NREM", REM: "REM", ARTIFACT: "artifact", UNSCORED: "unscored"}
 ACCUSLEEP = {1: REM, 2: WAKE, 3: NREM}
 ACCUSLEEP_UNDEFINED = {"accusleep": 4, "accusleep-csv": -1}  # of the MATLAB and the Python program
 SLEEPSIGN = {WAKE: "W", NREM: "NR", REM: "R", ARTIFACT: "A", UNSCORED: ""}
 EDF = {WAKE: "W", NREM: "N", REM: "R", UNSCORED: "?"}
 EDF_STAGE = "Sleep stage "
-SCORES_MORE = {  # beside the words of inputs/scores.py
-    "sleepsign": {"rw": WAKE, "s": NREM, "m": ARTIFACT},
-    "edf": {**dict.fromkeys(("n1", "n2", "n3", "n4", "1", "2", "3", "4"), NREM), "mt": ARTIFACT},
-}
+CLOCK, LENGTH = "its clock", "the length of an epoch"
 DATES = {"day/month/year": "%d/%m/%Y", "month/day/year": "%m/%d/%Y", "year/month/day": "%Y/%m/%d"}
 STATE_COLUMNS = ("state", "stage", "sleep_stage", "sleep_state", "label")  # of an NWB table
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """A hypnogram without holes.
-
-    Attributes:
-        states: (T,) 0 wake, 1 NREM, 2 REM, -1 not scored, -2 artifact.
-        epoch_s: length of an epoch in s; None when the file does not say.
-        start: clock time of the first epoch; None when the file does not say.
-    """
-
-    states: np.ndarray
-    epoch_s: float | None = None
-    start: datetime | None = None
-
-
-def _state(text: str, known: dict[str, int], where: str) -> int:
-    key = "".join(c for c in text.strip().lower() if c not in " -_")
-    if key not in known:
-        raise InputError(
-            f"{where}: state {text!r} is not known; say what it means with --codes {text}=wake"
-        )
-    return known[key]
-
-
-def as_states(texts: Iterable[str], codes: str, path: Path, kind: str) -> np.ndarray:
-    """Return the states (T,) of words and letters, and say how each was read."""
-    raw = {
-        word: {**RAW_TO_LABEL, ARTIFACT_CODE: ARTIFACT}.get(v, UNSCORED)
-        for word, v in WORDS.items()
-    }
-    own = {
-        word: {**RAW_TO_LABEL, ARTIFACT_CODE: ARTIFACT}.get(v, UNSCORED)
-        for word, v in parse_codes(codes).items()
-    }
-    known = {**raw, **SCORES_MORE.get(kind, {}), **own}
-    texts = list(texts)
-    states = {text: _state(text, known, str(path)) for text in dict.fromkeys(texts)}
-    counts = Counter(texts)
-    read = ", ".join(
-        f"{text or 'nothing'} ({counts[text]}) as {WRITTEN[s]}" for text, s in states.items()
-    )
-    log.info("%s: read %s", path, read)
-    return np.array([states[text] for text in texts], int)
-
-
-def _regular(times: np.ndarray, path: Path) -> tuple[np.ndarray, float | None]:
-    """Return the place (N,) of every time (N,) in s on a regular axis, and its step."""
-    if len(times) < 2:
-        return np.zeros(len(times), int), None
-    steps = np.diff(times)
-    if (steps <= 0).any():
-        raise InputError(f"{path}: times do not rise from row to row; expected time order")
-    step = float(np.min(steps))
-    places = (times - times[0]) / step
-    if np.abs(places - np.round(places)).max() > 0.02:
-        raise InputError(
-            f"{path}: epochs do not lie {step:g} s apart; expected epochs of equal length"
-        )
-    return np.round(places).astype(int), step
-
-
-def _on_axis(places: np.ndarray, states: np.ndarray) -> np.ndarray:
-    axis = np.full(int(places.max()) + 1 if len(places) else 0, UNSCORED)
-    axis[places] = states
-    return axis
 
 
 def read_csv_file(path: Path, *, key: str = "", codes: str = "") -> Scoring:
@@ -137,16 +66,42 @@ def read_csv_file(path: Path, *, key: str = "", codes: str = "") -> Scoring:
         states = np.array(numbers, int)
     if "mouse" in names and len({row["mouse"] for row in rows}) > 1:
         raise InputError(f"{path}: holds several mice; give the CSV of one mouse")
-    start = None
-    if "clock" in names:
-        start = datetime.fromisoformat(rows[0]["clock"])
+    start = _clock_of(rows[0]["clock"], path) if "clock" in names else None
     if "time_s" not in names:
         return Scoring(states, None, start)
     try:
-        places, step = _regular(np.array([float(row["time_s"]) for row in rows]), path)
+        times = np.array([float(row["time_s"]) for row in rows])
     except ValueError as error:
         raise InputError(f"{path}: column time_s holds no numbers ({error})") from error
-    return Scoring(_on_axis(places, states), step, start)
+    places, step = regular(times, path)
+    before = _epochs_before(times[0], step, path)
+    if before and start is not None:
+        start -= timedelta(seconds=before * step)
+    return Scoring(on_axis(places + before, states), step, start)
+
+
+def _clock_of(text, path):
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{path}: clock is {text!r}; expected a time such as 2018-10-18T11:05:10"
+        ) from None
+
+
+def _epochs_before(first_s, step, path):
+    """Return how many epochs lie between 0 s and the first row: artifacts that have no row."""
+    if not first_s or step is None:
+        return 0
+    before = first_s / step
+    if before < 0 or abs(before - round(before)) > 0.02:
+        log.warning(
+            "warning: %s: its first epoch begins at %g s, which is called 0 s here", path, first_s
+        )
+        return 0
+    return round(before)
 
 
 def write_csv_file(scoring: Scoring, path: Path) -> None:
@@ -286,11 +241,11 @@ def read_sleepsign(path: Path, *, key: str = "", codes: str = "") -> Scoring:
     body = [row for row in rows[head + 1 :] if len(row) > columns.index(wanted) and row[0].strip()]
     times, order = _sleepsign_times([row[0].strip() for row in body], path)
     log.info("%s: dates read as %s, starting %s", path, order, times[0])
-    places, step = _regular(np.array([(t - times[0]).total_seconds() for t in times]), path)
+    places, step = regular(np.array([(t - times[0]).total_seconds() for t in times]), path)
     states = as_states(
         [row[columns.index(wanted)].strip() for row in body], codes, path, "sleepsign"
     )
-    return Scoring(_on_axis(places, states), step, times[0])
+    return Scoring(on_axis(places, states), step, times[0])
 
 
 def _sleepsign_times(texts: list[str], path: Path) -> tuple[list[datetime], str]:
@@ -409,6 +364,7 @@ class Format:
         read, write: functions; two formats may share a reader.
         drops: states that come back as not scored.
         needs_start: its rows carry the clock.
+        loses: what of the clock and the length of an epoch it has no place for, in words.
     """
 
     suffix: str
@@ -416,13 +372,16 @@ class Format:
     write: Callable
     drops: tuple[int, ...] = ()
     needs_start: bool = False
+    loses: tuple[str, ...] = ()
 
 
 FORMATS = {
     "csv": Format(".csv", read_csv_file, write_csv_file),
-    "accusleep": Format(".mat", read_mat_file, write_accusleep, (ARTIFACT,)),
-    "accusleep-csv": Format(".csv", read_csv_file, write_accusleep_csv, (ARTIFACT,)),
-    "labchart": Format(".mat", read_mat_file, write_labchart),
+    "accusleep": Format(".mat", read_mat_file, write_accusleep, (ARTIFACT,), loses=(CLOCK,)),
+    "accusleep-csv": Format(
+        ".csv", read_csv_file, write_accusleep_csv, (ARTIFACT,), loses=(CLOCK, LENGTH)
+    ),
+    "labchart": Format(".mat", read_mat_file, write_labchart, loses=(CLOCK,)),
     "edf": Format(".edf", read_edf_file, write_edf_file),
     "sleepsign": Format(".txt", read_sleepsign, write_sleepsign, needs_start=True),
     "nwb": Format(".nwb", read_nwb, write_nwb, needs_start=True),
@@ -474,6 +433,15 @@ def convert_scoring(scoring: Scoring, path: Path, named: str = "") -> None:
     if lost:
         log.warning(
             "warning: %s cannot hold artifacts: %d epochs are written as not scored", path, lost
+        )
+    gone = [word for word in chosen.loses if word != CLOCK or scoring.start is not None]
+    if gone:
+        log.warning(
+            "warning: %s has no place for %s (epochs of %g s%s): keep it beside the file",
+            path,
+            " and ".join(gone),
+            scoring.epoch_s,
+            f", from {scoring.start.isoformat()}" if scoring.start else "",
         )
     chosen.write(scoring, path)
 

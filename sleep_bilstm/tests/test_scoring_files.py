@@ -8,7 +8,8 @@ import scipy.io
 
 from common.files import InputError
 from hypnogram import main
-from inputs.scoring_files import FORMATS, Scoring, convert_scoring, read_scoring
+from inputs.scoring import Scoring
+from inputs.scoring_files import FORMATS, convert_scoring, read_scoring
 from test_main import fails
 
 START = datetime(2018, 10, 18, 23, 59, 40)
@@ -73,6 +74,32 @@ def test_what_whole_seconds_cannot_hold_is_said(tmp_path, caplog):
     assert not (tmp_path / "b.txt").exists()
 
 
+def test_a_table_that_begins_late_keeps_its_clock(tmp_path):
+    """Four epochs of artifacts before the first row are part of the axis."""
+    path = tmp_path / "a.csv"
+    path.write_text("time_s,state,clock\n40,wake,2024-03-25T11:00:40\n50,REM,2024-03-25T11:00:50\n")
+    scoring = read_scoring(path)
+    assert scoring.states.tolist() == [-1, -1, -1, -1, 0, 2]
+    assert (scoring.epoch_s, scoring.start) == (10, datetime(2024, 3, 25, 11))
+
+
+def test_a_first_epoch_off_the_grid_is_said(tmp_path, caplog):
+    path = tmp_path / "a.csv"
+    path.write_text("time_s,state\n3,wake\n13,REM\n")
+    assert read_scoring(path).states.tolist() == [0, 2]
+    assert "its first epoch begins at 3 s, which is called 0 s here" in caplog.text
+
+
+@pytest.mark.parametrize("named", ["accusleep", "accusleep-csv", "labchart"])
+def test_what_has_no_place_for_the_clock_is_said(tmp_path, caplog, named):
+    states = np.where(np.isin(STATES, FORMATS[named].drops), -1, STATES)
+    path = tmp_path / f"a{FORMATS[named].suffix}"
+    convert_scoring(Scoring(states, 10.0, START), path, named)
+    assert "has no place for its clock" in caplog.text
+    assert "(epochs of 10 s, from 2018-10-18T23:59:40)" in caplog.text
+    assert ("the length of an epoch" in caplog.text) == (named == "accusleep-csv")
+
+
 def test_predictions_keep_their_gaps(tmp_path):
     """Artifacts between predicted epochs are gaps of the axis, not fewer epochs."""
     path = tmp_path / "200128_10s.csv"
@@ -126,6 +153,7 @@ def test_what_is_not_known_is_asked_for(tmp_path, capsys):
         ("a.csv", "brain_state\n7\n", "label 7"),
         ("a.txt", "hello", "expected a SleepSign export"),
         ("a.edf", "hello", "cannot be read as EDF"),
+        ("a.csv", "state,clock\nwake,25.3.2024 11:00\n", "clock is '25.3.2024 11:00'; expected"),
         ("a.mat", "hello", "cannot be read as .mat"),
     ],
 )
