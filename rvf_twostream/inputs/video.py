@@ -11,6 +11,7 @@ from inputs.colour import LUMA
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
 HIDDEN = ("vp8", "vp9", "av1")  # codecs whose packets may hold pictures that are never shown
+CHECKSUMS = ("ffv1",)  # codecs whose pictures carry one
 AVI_INDEX = np.dtype(
     [("stream", "S2"), ("kind", "S2"), ("flags", "<u4"), ("at", "<u4"), ("length", "<u4")]
 )
@@ -61,6 +62,8 @@ def _pictures(path):
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            if stream.codec_context.name in CHECKSUMS:
+                return _checked(container, path)
             if stream.codec_context.name in HIDDEN:
                 return 0
             return sum(
@@ -68,6 +71,25 @@ def _pictures(path):
             )
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"{path}: not decodable as video ({error}); copy the file again") from None
+
+
+def _checked(container, path):
+    """Return the number of pictures of a codec with checksums, each of them right.
+
+    A decoder guesses a picture whose checksum is wrong and tells so only in its log.
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as complaints:
+            count = sum(1 for _ in container.decode(video=0))
+    finally:
+        av.logging.set_level(level)
+    if complaints:
+        raise InputError(
+            f"{path}: a picture is damaged ({complaints[0][2].strip()}); copy the file again"
+        )
+    return count
 
 
 def _indexed(path):

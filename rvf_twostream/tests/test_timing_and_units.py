@@ -177,6 +177,23 @@ def test_a_cut_video_is_told_by_its_container(tmp_path, codec, container):
         read_video(path)
 
 
+def test_a_picture_with_a_wrong_checksum_is_not_guessed(tmp_path):
+    path = tmp_path / "a.mkv"
+    movie = texture(12, 64, 80)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=Fraction(30), options={"level": "3", "slicecrc": "1"})
+        stream.height, stream.width, stream.pix_fmt = 64, 80, "gray"
+        for frame in movie:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        out.mux(stream.encode())
+    np.testing.assert_allclose(read_video(path)[0], movie, atol=0.01)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a picture is damaged"):
+        read_video(path)
+
+
 def test_a_video_whose_sound_is_longer_is_whole(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as out:
