@@ -1,11 +1,13 @@
 """Calcium traces as a CSV in long form: one row per sample, as spreadsheets and R have it.
 
-Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff,
-azi_shift and ele_shift (degrees, empty or NaN where a neuron's place is not known); trial where
-there are several. Others are left alone. Cells are separated by commas, or by semicolons or tabs,
-then with decimal points or commas (spreadsheets.py).
+Columns: stimulus (5 or vstim_5), neuron (whole number), seconds (stimulus onset at 0), dff; trial
+where there are several; azi_shift and ele_shift (degrees; without them a neuron's place is not
+known). Empty cells, NA and NaN are values that are not known; other columns are left alone. Cells
+are separated by commas, or by semicolons or tabs, then with decimal points or commas
+(spreadsheets.py).
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +15,41 @@ import torch
 
 from common.files import InputError
 from common.tables import write_rows
+from inputs.clocks import TOLERANCE_S
 from inputs.spreadsheets import read_cells
 
-NEEDED = ("stimulus", "neuron", "seconds", "dff", "azi_shift", "ele_shift")
+NEEDED = ("stimulus", "neuron", "seconds", "dff")
+PLACE = ("azi_shift", "ele_shift")
+UNKNOWN = ("", "na", "n/a", "#n/a", "nan", "null", "none")  # as spreadsheets, R and pandas write it
 
 
 def read_long_csv(path: Path) -> dict:
     """Return the nested dict of a session, as the .pt files hold it, from a CSV in long form."""
     samples, shifts = {}, {}
-    for i, row in enumerate(read_cells(path, NEEDED, numbers=NEEDED[2:]), start=2):
-        cut = [name for name in NEEDED if row[name] is None]
+    named = (*NEEDED, *PLACE)
+    rows = read_cells(path, NEEDED, numbers=named[2:], known=(*PLACE, "trial"))
+    for i, row in enumerate(rows, start=2):
+        cut = [name for name in named if row.get(name, "") is None]
         if cut:
             raise InputError(f"{path}: row {i}: ends before {cut[0]}; export the file again")
-        numbers = [_number(path, i, name, row[name]) for name in NEEDED[2:4]]
-        place = [_number(path, i, name, row[name].strip() or "nan") for name in NEEDED[4:]]
-        stimulus = row["stimulus"].strip().removesuffix(".0")  # as a table of floats has it
-        stimulus = stimulus if stimulus.startswith("vstim_") else f"vstim_{stimulus}"
-        neuron = row["neuron"].strip().removesuffix(".0")
+        second, value = (_number(path, i, name, row[name]) for name in NEEDED[2:])
+        if not math.isfinite(second):
+            raise InputError(f"{path}: row {i}: seconds is {row['seconds']!r}; expected a number")
+        place = [_number(path, i, name, row.get(name, "")) for name in PLACE]
+        stimulus = f"vstim_{_plain(row['stimulus'].strip().removeprefix('vstim_'))}"
+        neuron = _plain(row["neuron"].strip())
         before = shifts.setdefault((stimulus, neuron), place)
         if str(before) != str(place):  # NaN equals no number, not even itself
             raise InputError(
                 f"{path}: row {i}: neuron {neuron} of {stimulus} has shifts {place}, before "
                 f"{before}; expected the same in all its rows"
             )
-        trial = (row.get("trial") or "1").strip()
+        trial = _plain((row.get("trial") or "1").strip())
         trials = samples.setdefault(stimulus, {}).setdefault(neuron, {})
-        trials.setdefault(trial, []).append((numbers[0], numbers[1]))
+        trials.setdefault(trial, []).append((second, value, i))
     if not samples:
         raise InputError(
-            f"{path}: holds a header and no row; expected a row per sample ({', '.join(NEEDED)})"
+            f"{path}: holds a header and no row; expected a row per sample ({', '.join(named)})"
         )
     return {
         stimulus: _stimulus(path, stimulus, neurons, shifts)
@@ -78,7 +86,15 @@ def _digits(value):
     return str(np.float32(value))
 
 
+def _plain(text):
+    """Return 5 of 5.0, as a table of floats has it, or of 05; other texts as they are."""
+    text = text.removesuffix(".0")
+    return str(int(text)) if text.isdecimal() else text
+
+
 def _number(path, row, column, text):
+    if text.strip().lower() in UNKNOWN:
+        return float("nan")
     try:
         return float(text)
     except ValueError:
@@ -90,19 +106,28 @@ def _stimulus(path, stimulus, neurons, shifts):
     axis, entries = None, {}
     for neuron, trials in neurons.items():
         for trial, rows in trials.items():
-            rows.sort()
-            seconds = [second for second, _ in rows]
-            axis = axis or seconds
-            if seconds != axis:
+            where = f"{path}: {stimulus}, neuron {neuron}, trial {trial}"
+            rows.sort(key=lambda row: row[0])
+            seconds = np.array([second for second, _, _ in rows])
+            again = np.flatnonzero(np.diff(seconds) == 0)
+            if len(again):
+                one, other = rows[again[0]], rows[again[0] + 1]
                 raise InputError(
-                    f"{path}: {stimulus}, neuron {neuron}, trial {trial}: other times than the "
-                    "trials before it; expected one time axis per stimulus, put others into files "
-                    "of their own"
+                    f"{where}: two samples at {one[0]:g} s (rows {one[2]} and {other[2]}); keep "
+                    "one, or tell trials apart in a column trial"
+                )
+            axis = seconds if axis is None else axis
+            if len(seconds) != len(axis) or np.abs(seconds - axis).max() > TOLERANCE_S:
+                raise InputError(
+                    f"{where}: other times than the trials before it ({len(seconds)} samples from "
+                    f"{seconds[0]:g} to {seconds[-1]:g} s, not {len(axis)} from {axis[0]:g} to "
+                    f"{axis[-1]:g}); expected one time axis per stimulus, put others into files of "
+                    "their own"
                 )
         azimuth, elevation = shifts[stimulus, neuron]
         entries[neuron] = {
-            "traces": torch.tensor([[value for _, value in rows] for rows in trials.values()]),
+            "traces": torch.tensor([[value for _, value, _ in rows] for rows in trials.values()]),
             "azi_shift": torch.tensor(azimuth),
             "ele_shift": torch.tensor(elevation),
         }
-    return {"t_axis": torch.tensor(axis), "neuron": entries}
+    return {"t_axis": torch.from_numpy(axis).float(), "neuron": entries}

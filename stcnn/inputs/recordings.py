@@ -1,6 +1,6 @@
 """Read calcium traces and stimulus movies from disk and check every one of them.
 
-Formats (specification 4.1): ``<ca_path>/<cell_type>/*.pt|npz|safetensors|csv|nwb`` and
+Formats (specification 4.1): ``<ca_path>/<cell_type>/*.pt|npz|safetensors|csv|tsv|nwb`` and
 ``<mov_path>/vstim_*.pt|npz|safetensors`` or ``*.nwb``. The .pt files are torch-saved nested dicts;
 the twins hold the same arrays under keys such as ``vstim_5/neuron/2019010101/traces`` and
 ``vstim_5/rect_mov``.
@@ -23,7 +23,8 @@ from inputs.safe_load import load_hashed, load_tree
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".pt", ".npz", ".safetensors")
-TRACE_SUFFIXES = (*SUFFIXES, ".csv", ".nwb")  # see csv_traces.py and nwb_files.py
+TABLES = (".csv", ".tsv")
+TRACE_SUFFIXES = (*SUFFIXES, *TABLES, ".nwb")  # see csv_traces.py and nwb_files.py
 
 
 def natural_key(text: str | int) -> list:
@@ -77,7 +78,7 @@ def read_recordings(
     faults += _same_names(folders)
     for folder in sorted(folders, key=lambda p: natural_key(p.name.lower())):
         files = sorted(
-            (p for p in visible(folder, "*") if p.suffix in TRACE_SUFFIXES),
+            (p for p in visible(folder, "*") if p.suffix.lower() in TRACE_SUFFIXES),
             key=lambda p: natural_key(p.name),
         )
         if not files:
@@ -85,13 +86,15 @@ def read_recordings(
                 f"{folder}: no {', '.join(TRACE_SUFFIXES)} file; add recordings or remove it"
             )
             continue
-        sessions = recordings[folder.name.lower()] = {}
+        sessions, seen = {}, {}
+        recordings[folder.name.lower()] = sessions
         for path in files:
             try:
                 trees = load_hashed(path, f"{folder.name}/{path.name}", digests, read_sessions)
                 for k, tree in enumerate(trees, start=1):
                     name = path.name if k == 1 else f"{path.name} {k}"
                     sessions[name] = check_session(tree, path, nan, faults, unplaced=unplaced)
+                    faults += _read_before(sessions[name], path, seen)
             except InputError as error:
                 if str(error) not in faults:  # a missing package is missing for every file
                     faults.append(str(error))
@@ -101,9 +104,25 @@ def read_recordings(
 
 def read_sessions(path: Path) -> list[dict]:
     """Return the sessions of a file of traces; only NWB files hold more than one."""
-    if path.suffix == ".nwb":
+    suffix = path.suffix.lower()
+    if suffix == ".nwb":
         return read_nwb_sessions(path)
-    return [read_long_csv(path) if path.suffix == ".csv" else load_tree(path)]
+    return [read_long_csv(path) if suffix in TABLES else load_tree(path)]
+
+
+def _read_before(session, path, seen):
+    """Return the fault of a session whose traces another file of its cell type holds as well."""
+    twins = {}
+    for barcode, entry in session.items():
+        for uid, neuron in entry["neuron"].items():
+            for other, traces in seen.setdefault((barcode, uid), []):
+                if other != path and torch.equal(traces, neuron["traces"]):
+                    twins.setdefault(other.name, f"vstim_{barcode}, neuron {uid}")
+            seen[barcode, uid].append((path, neuron["traces"]))
+    return [
+        f"{path}: {where}: the very traces that {name} holds; keep one of the two files"
+        for name, where in twins.items()
+    ]
 
 
 def _same_names(folders):
@@ -151,6 +170,8 @@ def check_session(
         neurons = {}
         for uid in sorted(entry["neuron"], key=int):
             neuron = entry["neuron"][uid]
+            if int(uid) in neurons:
+                faults.append(f"{where}: neuron {int(uid)} is there twice; keep one")
             try:
                 neurons[int(uid)] = _check_neuron(neuron, len(t_axis), nan, unplaced)
             except InputError as error:
@@ -160,6 +181,8 @@ def check_session(
         except InputError as error:
             faults.append(f"{path}: {error}")
             continue
+        if barcode in session:
+            faults.append(f"{where}: stimulus {barcode} is there twice, under two names; keep one")
         session[barcode] = {"t_axis": t_axis, "neuron": neurons}
     return session
 
@@ -239,7 +262,7 @@ def read_movies(
     faults, stored = [], {}
     for path in files:
         try:
-            reader = read_nwb_movies if path.suffix == ".nwb" else load_tree
+            reader = read_nwb_movies if path.suffix.lower() == ".nwb" else load_tree
             tree = load_hashed(path, path.name, digests, reader)
         except InputError as error:
             if str(error) not in faults:  # a missing package is missing for every file
@@ -270,8 +293,13 @@ def read_movies(
 
 def movie_files(mov_path: Path) -> list[Path]:
     """Return the files of movies in a folder, vstim_9 before vstim_10."""
-    twins = [p for p in visible(mov_path, "vstim_*") if p.suffix in SUFFIXES]
-    return sorted([*twins, *visible(mov_path, "*.nwb")], key=lambda p: natural_key(p.name))
+    kinds = {path: path.suffix.lower() for path in visible(mov_path, "*")}
+    movies = [
+        path
+        for path, kind in kinds.items()
+        if kind == ".nwb" or (kind in SUFFIXES and path.name.startswith("vstim_"))
+    ]
+    return sorted(movies, key=lambda p: natural_key(p.name))
 
 
 def _same(one, other):

@@ -49,14 +49,15 @@ def load_tree(path: Path) -> dict:
     """Return the nested dict held by a .pt, .npz or .safetensors file; tensors only, never code."""
     path = Path(path)
     try:
-        if path.suffix == ".pt":
+        suffix = path.suffix.lower()
+        if suffix == ".pt":
             return _load_torch(path)
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             return _nest({key: torch.from_numpy(a) for key, a in load_arrays(path).items()})
         return _nest(load_file(path))
     except DAMAGE as error:
         reason = f"it is truncated or no {path.suffix} file ({type(error).__name__})"
-        if path.suffix not in (".pt", ".npz", ".safetensors"):
+        if suffix not in (".pt", ".npz", ".safetensors"):
             reason = "its name ends in none of .pt, .npz, .safetensors"
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             reason = "it holds more than tensors, dicts and numbers (refused by the safe loader)"

@@ -16,14 +16,19 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 def read_cells(
-    path: Path, needed: Sequence[str], *, numbers: Collection[str] = ()
+    path: Path,
+    needed: Sequence[str],
+    *,
+    numbers: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> list[dict[str, str | None]]:
     """Return the rows of a table with a header as {column: text}, None where a row ends before it.
 
     Args:
         path: text in UTF-8, UTF-16 with its mark, or an 8-bit code; names of columns in any case.
         needed: columns that must be there, lower case.
-        numbers: those of them that hold decimals; theirs come back with a point.
+        numbers: those that hold decimals; theirs come back with a point.
+        known: others that are read where they are there; no name may head two columns.
     """
     lines = _text(path).splitlines()
     if lines and lines[0].lower().startswith("sep=") and len(lines[0]) == 5:
@@ -31,6 +36,9 @@ def read_cells(
     if not lines:
         raise InputError(f"{path}: is empty; expected a header with {', '.join(needed)}")
     separator, names = _header(path, lines[0], needed)
+    twice = [name for name in (*needed, *known) if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: two columns are called {twice[0]}; rename or remove one")
     try:
         rows = [row for row in csv.reader(lines[1:], delimiter=separator) if row]
     except csv.Error as error:
@@ -47,7 +55,7 @@ def read_cells(
         cells = [plain_cell(cell) for cell in row] + [None] * (len(names) - len(row))
         table.append(dict(zip(names, cells, strict=False)))
     if separator != ",":
-        _with_points(path, table, numbers)
+        _with_points(path, table, [name for name in numbers if name in names])
     return table
 
 

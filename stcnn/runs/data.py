@@ -128,7 +128,7 @@ def data_digests(settings: dict) -> dict[str, str]:
     """Return {file: SHA-256} of the recordings and movies, named as read_recordings names them."""
     config = settings["dataset"]
     traces = {f"{p.parent.name}/{p.name}": p for p in visible(Path(config["ca_path"]), "*/*")}
-    traces = {name: path for name, path in traces.items() if path.suffix in TRACE_SUFFIXES}
+    traces = {name: path for name, path in traces.items() if path.suffix.lower() in TRACE_SUFFIXES}
     movies = {path.name: path for path in movie_files(Path(config["mov_path"]))}
     return {name: sha256(path) for name, path in (traces | movies).items() if path.is_file()}
 

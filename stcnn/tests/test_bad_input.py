@@ -14,6 +14,7 @@ from inputs.display import Display
 from inputs.recordings import read_movies, read_recordings
 from inputs.safe_load import load_tree, read_pickled_history
 from network.checkpoints import load_model, read_config
+from runs.convert import convert_all
 from runs.data import open_dataset
 from runs.dataset_figures import load_dataset
 from runs.predictions import data_stimuli
@@ -82,6 +83,31 @@ def test_faulty_traces(folder, case):
     folder[1](change)
     with pytest.raises(InputError, match=message):
         read_recordings(folder[0] / "ca")
+
+
+def test_what_is_there_twice_is_named(folder):
+    """A twin doubled the weight of its neurons; of two names of one stimulus the last one won."""
+    place, write = folder
+    write()
+    convert_all([place / "ca"], place / "ca", form="npz")
+    with pytest.raises(InputError, match=r"a\.pt: vstim_5, neuron 7: the very traces that a\.npz"):
+        read_recordings(place / "ca")
+    (place / "ca" / "lc11" / "a.npz").unlink()
+    write(lambda s: s.update(vstim_05=s["vstim_5"]))
+    with pytest.raises(InputError, match="stimulus 5 is there twice, under two names; keep one"):
+        read_recordings(place / "ca")
+    write(lambda s: s["vstim_5"]["neuron"].update({"07": neuron_of(s)}))
+    with pytest.raises(InputError, match="vstim_5: neuron 7 is there twice; keep one"):
+        read_recordings(place / "ca")
+
+
+def test_endings_in_capitals_are_read(folder):
+    place, write = folder
+    write()
+    for path in (place / "ca" / "lc11" / "a.pt", place / "mov" / "vstim_5.pt"):
+        path.rename(path.with_suffix(".PT"))
+    assert list(read_recordings(place / "ca")["lc11"]) == ["a.PT"]
+    assert list(read_movies(place / "mov", rate_hz=60)) == [5]
 
 
 def test_a_session_without_anything_is_no_session(tmp_path):
@@ -160,7 +186,9 @@ def test_unreadable_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"a\.pt: cannot be read, it is truncated"):
         read_recordings(folder[0] / "ca")
     path.unlink()
-    with pytest.raises(InputError, match=r"lc11: no \.pt, \.npz, \.safetensors, \.csv, \.nwb file"):
+    with pytest.raises(
+        InputError, match=r"lc11: no \.pt, \.npz, \.safetensors, \.csv, \.tsv, \.nwb file"
+    ):
         read_recordings(folder[0] / "ca")
     with pytest.raises(InputError, match="folder of calcium traces not found"):
         read_recordings(folder[0] / "nowhere")
