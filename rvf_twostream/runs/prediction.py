@@ -14,6 +14,7 @@ import numpy as np
 from analysis.figures import CALIBRATION, calibration, roc
 from analysis.metrics import (
     SETS,
+    against_baselines,
     beside_table,
     calibration_bins,
     decisions,
@@ -185,7 +186,8 @@ def write_results(
         ("Figures", figure_block(folder, figures)),
     ]
     if beside:
-        text_block = table_block(*beside_table(result, beside)) + "".join(map(paragraph, notes))
+        said = [*against_baselines(result, beside), *notes]
+        text_block = table_block(*beside_table(result, beside)) + "".join(map(paragraph, said))
         sections.insert(1, ("Beside the network", text_block))
     if skipped:
         table = [(s["set"], s["file"], s["reason"]) for s in skipped]
@@ -211,7 +213,7 @@ def numbers_table(result: dict) -> tuple[tuple, list[tuple]]:
     )
     table = [
         (
-            name,
+            SETS.get(name, name),
             level,
             m["n"],
             m["n_positive"],

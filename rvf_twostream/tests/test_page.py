@@ -16,6 +16,7 @@ from inputs.resize import resize_frame
 from inputs.storage import Scaling, stored_flow, stored_grey
 from inputs.utils import save_array
 from runs.pictures import KINDS, beside_gradient, choose_kinds, known_rows
+from runs.prediction import numbers_table
 from runs.run_report import result_figures
 
 SCALING = {"grey": Scaling.zscore(0.2, 0.25), "of": Scaling.zscore(-0.1, 2.0)}
@@ -123,6 +124,7 @@ def test_decisions_and_what_stands_beside():
     assert row["others called none"] == 3
     assert (row["sensitivity"], row["specificity"]) == ("0.667", "0.750")
     result = {"test": {"patients": numbers, "movies": numbers}}
+    assert [row[0] for row in numbers_table({"val": result["test"]})[1]] == ["validation"] * 2
     _, rows = beside_table(result, {"motion": {"test": summarise(y, -score)}})
     assert [row[:4] for row in rows] == [
         ("the network", "test", 7, "0.833"),
