@@ -1,8 +1,9 @@
 """Recordings and movies in NWB files (pynwb, an extra), in and out.
 
-What is read: dF/F in a container DfOverF, whose ROI table has the columns azi_shift and ele_shift
-(degrees) and perhaps neuron (whole number, else the row's id); a table of trials with start_time,
-stop_time, onset_time (seconds of the session's clock) and stimulus; movies called vstim_<number>
+What is read: dF/F in a container DfOverF (or a series whose unit says dF/F), whose ROI table has
+the columns azi_shift and ele_shift (degrees) and perhaps neuron (whole number, else the row's id);
+a table of trials with start_time, stop_time, onset_time (seconds of the session's clock, within
+the trial) and stimulus; movies called vstim_<number>
 as templates, their times counted from stimulus onset, or as stimuli, whose times are the session's
 and count from the onset of their trial. NWB stores pictures as (frames, x, y).
 Letters: T samples, N neurons.
@@ -23,7 +24,7 @@ from common.limits import check_shape
 log = logging.getLogger(__name__)
 TOLERANCE_S = 1e-4  # trials whose samples lie closer than this share a time axis
 GAP_S = 1.0  # between trials that are written one after the other
-PERCENT = ("%", "percent", "%df/f", "% df/f", "percent df/f")
+DFF_UNITS = ("df/f", "df/f0", "dff", "ratio", "fraction", "1")
 NEEDED = ("stimulus", "start_time", "stop_time", "onset_time")
 UNKNOWN_START = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 CLOCK = (
@@ -46,6 +47,12 @@ def read_nwb_sessions(path: Path) -> list[dict]:
         series, table = _dff_of(path, held)
         numbers, shifts = _neurons_of(path, table, series)
         times = _times_of(path, series)
+        shape = series.data.shape
+        if (shape[1] if len(shape) > 1 else 1) != len(numbers):
+            raise InputError(
+                f"{path}: dF/F of {' x '.join(map(str, shape))} values; expected (times, neurons), "
+                f"and its rows of the ROI table are {len(numbers)}"
+            )
         check_shape((len(times), len(numbers)), 8, f"{path}: dF/F")
         values = np.asarray(series.data[:], dtype=np.float64).reshape(len(times), len(numbers))
         values = (values * series.conversion + (series.offset or 0.0)) * _share(path, series)
@@ -249,11 +256,18 @@ def _dff_of(path, held):
         if type(container).__name__ == "DfOverF"
         for one in container.roi_response_series.values()
     ]
+    if not series:  # a series of its own counts where its unit says what it is
+        series = [
+            one
+            for module in held.processing.values()
+            for one in module.data_interfaces.values()
+            if type(one).__name__ == "RoiResponseSeries" and re.search("df/f|dff", _unit_of(one))
+        ]
     if len(series) != 1:
         named = ", ".join(one.name for one in series) or "none"
         raise InputError(
-            f"{path}: {len(series)} series of dF/F in containers DfOverF ({named}); expected one: "
-            "fluorescence has no unit that a model could be fitted to"
+            f"{path}: {len(series)} series of dF/F ({named}), in containers DfOverF or of the unit "
+            "dF/F; expected one: fluorescence has no unit that a model could be fitted to"
         )
     return series[0], series[0].rois.table
 
@@ -287,12 +301,16 @@ def _neurons_of(path, table, series):
 
 def _share(path, series):
     """Return what turns a series into dF/F: its container says dF/F, its unit may say percent."""
-    unit = str(series.unit).strip().lower()
-    share = 0.01 if unit in PERCENT else 1.0
-    if unit not in ("df/f", "dff", "ratio", "1"):
+    unit = _unit_of(series)
+    percent = "%" in unit or "percent" in unit
+    if unit not in DFF_UNITS:
         log.warning("%s: dF/F has the unit %s: read as %s", path, series.unit,
-                    "hundredths" if unit in PERCENT else "dF/F, 1 is a doubling")  # fmt: skip
-    return share
+                    "hundredths" if percent else "dF/F, 1 is a doubling")  # fmt: skip
+    return 0.01 if percent else 1.0
+
+
+def _unit_of(series):
+    return str(series.unit).strip().lower().replace("\N{GREEK SMALL LETTER DELTA}", "d")
 
 
 def _times_of(path, series):
@@ -318,10 +336,19 @@ def _trials_of(path, held):
             f"{', '.join(NEEDED)} (seconds of the session's clock)"
         )
     table = [held.trials[name].data[:] for name in NEEDED]
-    return [
+    trials = [
         (_stimulus_name(path, code), float(start), float(stop), float(onset))
         for code, start, stop, onset in zip(*table, strict=True)
     ]
+    for stimulus, start, stop, onset in trials:
+        # a recording may begin after the onset, but hardly by more than it lasts
+        if not min(start, 2 * start - stop) - TOLERANCE_S <= onset <= stop + TOLERANCE_S:
+            raise InputError(
+                f"{path}: the trial of {stimulus} from {start:g} to {stop:g} s has its onset at "
+                f"{onset:g} s; expected within it, onset_time counts in seconds of the session's "
+                "clock"
+            )
+    return trials
 
 
 def _stimulus_name(path, code):

@@ -12,7 +12,10 @@ from inputs.recordings import read_movies, read_recordings
 from runs.convert import convert_all
 
 pynwb = pytest.importorskip("pynwb", reason="an extra: requirements-nwb.txt")
-pytestmark = pytest.mark.filterwarnings("ignore:The linked table for DynamicTableRegion")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The linked table for DynamicTableRegion"),
+    pytest.mark.filterwarnings("ignore:.*Data is oriented incorrectly"),
+]
 TOLERANCE_S = 1e-6
 UTC = datetime.UTC
 
@@ -82,10 +85,12 @@ def test_pictures_are_stored_as_nwb_has_them(converted):
 
 
 def write_by_hand(path, *, onsets=(10.0, 20.0), container="DfOverF", columns=("azi", "ele"),
-                  onset_column="onset_time", unit="dF/F", numbers=None):  # fmt: skip
+                  onset_column="onset_time", unit="dF/F", numbers=None, late=0.0,
+                  turned=False):  # fmt: skip
     """Write a file of a free-running microscope at 8 Hz, 30 s, conversion 0.5: dff is 0.5 t.
 
-    It holds the second neuron of the table, or both under their ``numbers``.
+    It holds the second neuron of the table, or both under their ``numbers``. ``late`` is added to
+    the onsets of the table of trials, ``turned`` lays neurons before times.
     """
     held = pynwb.NWBFile("hand", "hand", datetime.datetime(2020, 1, 1, tzinfo=UTC))
     plane = held.create_imaging_plane(
@@ -108,18 +113,19 @@ def write_by_hand(path, *, onsets=(10.0, 20.0), container="DfOverF", columns=("a
     region = table.create_roi_table_region(region=shown, description="those recorded")
     times = np.arange(240) / 8
     series = pynwb.ophys.RoiResponseSeries(
-        name="r", data=np.stack([times] * len(shown), 1), rois=region, unit=unit, conversion=0.5,
-        starting_time=0.0, rate=8.0,
+        name="r", data=np.stack([times] * len(shown), 0 if turned else 1), rois=region, unit=unit,
+        conversion=0.5, starting_time=0.0, rate=8.0,
     )  # fmt: skip
     seg = pynwb.ophys.ImageSegmentation(name="seg", plane_segmentations=[table])
     module = held.create_processing_module("ophys", "o")
     module.add(seg)
-    module.add(getattr(pynwb.ophys, container)(roi_response_series=series))
+    wrap = getattr(pynwb.ophys, container) if container else None
+    module.add(wrap(roi_response_series=series) if wrap else series)
     held.add_trial_column("stimulus", "s")
     held.add_trial_column(onset_column, "o")
     for onset in onsets:
         held.add_trial(start_time=onset - 1, stop_time=onset + 2, stimulus="5",
-                       **{onset_column: onset})  # fmt: skip
+                       **{onset_column: onset + late})  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with pynwb.NWBHDF5IO(str(path), "w") as io:
         io.write(held)
@@ -148,6 +154,8 @@ def test_a_free_running_clock_keeps_every_trial_at_its_own_times(tmp_path):
         ("dF/F", 1.0, ""),
         ("percent", 0.01, "has the unit percent: read as hundredths"),
         ("%", 0.01, "has the unit %: read as hundredths"),
+        ("dF/F0 (%)", 0.01, r"has the unit dF/F0 (%): read as hundredths"),
+        ("\N{GREEK CAPITAL LETTER DELTA}F/F", 1.0, ""),
         ("lumens", 1.0, "has the unit lumens: read as dF/F"),
     ],
 )
@@ -158,6 +166,13 @@ def test_percent_are_hundredths_and_other_units_are_said(tmp_path, unit, share, 
     torch.testing.assert_close(entry["neuron"][1]["traces"][0], expected, rtol=1e-5, atol=1e-6)
     assert said in caplog.text
     assert bool(caplog.text) == bool(said)
+
+
+def test_a_series_of_its_own_counts_where_its_unit_is_dff(tmp_path):
+    write_by_hand(tmp_path / "lc11" / "a.nwb", onsets=(10.0,), container=None, unit="percent dF/F")
+    entry = read_recordings(tmp_path)["lc11"]["a.nwb"][5]
+    expected = 0.01 * 0.5 * (entry["t_axis"] + 10.0)
+    torch.testing.assert_close(entry["neuron"][1]["traces"][0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pictures_as_bytes_are_grey_by_their_conversion(tmp_path):
@@ -246,7 +261,12 @@ def test_faults_of_movies_name_the_file(converted):
         ({"numbers": ("a", "b")}, r"a\.nwb: neuron a; expected whole numbers in column neuron"),
         ({"numbers": (11.5, 12.0)}, "neuron 11.5; expected whole numbers"),
         ({"numbers": (11, 11)}, "2 columns of dF/F are neuron 11; expected numbers of their own"),
-        ({"container": "Fluorescence"}, r"0 series of dF/F in containers DfOverF \(none\)"),
+        ({"container": "Fluorescence"}, r"0 series of dF/F \(none\), in containers DfOverF"),
+        ({"container": None, "unit": "lumens"}, r"0 series of dF/F \(none\)"),
+        ({"late": -9.0}, "from 9 to 12 s has its onset at 1 s; expected within it"),
+        ({"late": 9990.0}, "has its onset at 10000 s; .* in seconds of the session's clock"),
+        ({"late": float("nan")}, "has its onset at nan s"),
+        ({"turned": True, "numbers": (3, 4)}, r"dF/F of 2 x 240 values; expected \(times, neurons"),
         ({"columns": ("azi",)}, "the table s has no column ele_shift"),
         ({"onset_column": "begin"}, "the table of trials has no column onset_time"),
         ({"onsets": (100.0,)}, "holds no sample of dF/F, which runs from 0 to 29.875 s"),
