@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.files import RESULTS_DIR, InputError, atomic_path, read_json, write_settings
+from common.files import RESULTS_DIR, InputError, atomic_path, read_json, write_json, write_settings
 from common.locks import hold
 from inputs.custom_types import DaRnnNet, TrainConfig
 from inputs.prepare import Prepared
@@ -16,8 +16,9 @@ from network.build import Progress, shuffled, slot_tensor, to_device
 from network.checkpoints import save_network
 from network.prediction import window_batches
 from runs.pipeline import save_array
-from runs.reloading import reload_run
+from runs.reloading import reading_settings, record_of, reload_run
 from runs.training import Course, train
+from settings import SCALE_NAMES
 
 
 def freeze_parameters(net: DaRnnNet, text: str) -> list[str]:
@@ -88,12 +89,14 @@ def train_on(
         progress=Progress(record["permutation"], chosen.seed),
     )
     record_of_run = read_json(Path(run_dir) / "settings.json")["settings"]
+    # The identity of the run before: main.py would take this one for it.
+    record_of_run.pop("identity", None)
     record_of_run |= {name: getattr(chosen, name) for name in ("n_epochs", "learning_rate", "seed")}
-    record_of_run |= {
-        "data": prepared.recording.source,
-        "trained_from": str(run_dir),
-        "frozen": frozen,
-    }
+    settings = reading_settings(run_dir, chosen.data, chosen, quiet=True)
+    record_of_run |= {name: getattr(settings, name) for name in SCALE_NAMES}
+    record_of_run |= record_of(prepared)
+    record_of_run |= {"run": out.name, "run_dir": str(out), "device": chosen.device}
+    record_of_run |= {"trained_from": str(run_dir), "frozen": frozen}
     write_settings(
         out, record_of_run, inputs=[prepared.recording.source], libraries=("torch", "numpy")
     )
@@ -107,10 +110,12 @@ def train_on(
 
 def encode_or_train(run_dir: Path, chosen: argparse.Namespace) -> None:
     """Encode, or train on with --freeze; ``chosen`` holds the flags of encoder_train.py."""
-    net, record, prepared = reload_run(run_dir, chosen.data, "run", chosen.device)
+    net, record, prepared = reload_run(run_dir, chosen.data, "run", chosen.device, chosen=chosen)
     if not chosen.freeze:
         hold(run_dir)
-        print(encode(net, record, prepared, run_dir / "encoded"))
+        path = encode(net, record, prepared, run_dir / "encoded")
+        write_json(path.with_name("recording.json"), record_of(prepared))
+        print(path)
         return
     out = RESULTS_DIR / (chosen.out or f"{Path(run_dir).name}_trained")
     if (out / "network.json").exists():

@@ -231,6 +231,46 @@ def test_encoder_train_freezes_by_name(finished, tmp_path):
     assert net.encoder.steps == 4
 
 
+def test_another_recording_keeps_its_own_scales(finished, tmp_path):
+    run_dir, movie = finished  # 2 Hz, 100 um, by flags
+    other = tmp_path / "other.npy"
+    np.save(other, np.load(movie))
+    told = {"rate_hz": 8, "row_um": 25, "column_um": 25, "offset": 3}
+    (tmp_path / "other.npy.json").write_text(json.dumps({"F": 120, "H": 4, "W": 5, "scales": told}))
+    done = call("main_predict.py", "--run", run_dir, "--data", other)
+    assert done.returncode == 0, done.stderr
+    assert "frame rate of 8 Hz (file: other.npy.json), that of the training" in done.stderr
+    record = json.loads((run_dir / "reloaded/recording.json").read_text())
+    assert (record["data"], record["recording"]["rate_hz"]["value"]) == (str(other), 8)
+    out = tmp_path / "trained"
+    done = call("encoder_train.py", "--run", run_dir, "--data", other, "--freeze", "hh_l0",
+                "--n_epochs", 1, "--out", out, "--pixel_um", 40)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((out / "settings.json").read_text())["settings"]
+    assert "identity" not in saved
+    assert (saved["run_dir"], saved["frame_rate_hz"], saved["pixel_um"]) == (str(out), 0, 40)
+    kept = {name: known["value"] for name, known in saved["recording"].items()}
+    assert (kept["rate_hz"], kept["column_um"], kept["offset"]) == (8, 40, 3)
+    done = call("main_predict.py", "--run", out)
+    assert "frame rate 8 Hz (file: other.npy.json); pixel 40 um (flag)" in done.stdout
+
+
+def test_another_recording_is_read_like_that_of_the_run_or_a_line_says_so(tmp_path):
+    pair = np.repeat(np.load(tiny_movie(tmp_path / "m.npy")), 2, axis=0)
+    pair[1::2] *= 0.3
+    np.save(tmp_path / "pair.npy", pair)
+    run_dir, small = tmp_path / "run", SMALL | {"n_epochs": 0, "maps": False, "save_plots": False}
+    main.run_all(tmp_path / "pair.npy", **small, target="2,3", channel="1/2", run_dir=run_dir)
+    np.save(tmp_path / "other.npy", pair[:, ::-1])
+    given = "--run", run_dir, "--data", tmp_path / "other.npy", "--scaler", "own"
+    done = call("main_predict.py", *given, "--channel", "1/2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "120 frames" in done.stdout
+    np.save(tmp_path / "single.npy", pair[::2])
+    done = call("main_predict.py", "--run", run_dir, "--data", tmp_path / "single.npy")
+    assert "is read without the --channel 1/2 of" in done.stderr
+
+
 def test_the_gradient_map_of_several_epochs_comes_from_their_states(tmp_path):
     settings = SMALL | {"data": tiny_movie(tmp_path / "a.npy"), "target": "1,1"}
     with pytest.raises(InputError, match="--gradient_epochs: found 3 with 2 epochs, expected at"):
