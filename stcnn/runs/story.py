@@ -47,8 +47,8 @@ TRACES_A_ROW = 3  # more would be unreadable on a narrow page
 PICTURE_HZ = 10  # drawn per second of a stimulus: more than twice the fastest flicker, 4 Hz
 FIT_NOTE = (
     "Errors in (dF/F)². Correlations are means over traces; their ceiling is what a perfect model "
-    "would reach with this noise. Normalised values take all traces as one recording and its noise "
-    "out: 1 is perfect; an empty cell: what trials share is not surely above the noise."
+    "would reach with this noise. Normalised values count all traces as one recording and take its "
+    "noise out: 1 is perfect; an empty cell: what trials share is not surely above the noise."
 )
 
 
