@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from network.grey import knot_weights, knots_of, still_frames
 from network.layers import (
     Photoreceptor,
     SpatioTemporalLayer,
@@ -23,8 +24,9 @@ from network.layers import (
     output_sizes,
     scale_activity,
 )
-from network.norms import SLOPES, NormConvolution, SettledNorm, settled_moments
+from network.norms import SLOPES, NormConvolution, SettledNorm, settled_moments, take_moments
 from network.shared_norm import shared_norm
+from network.streamed import can_stream, stream
 
 __all__ = (
     "STCNN",
@@ -79,6 +81,7 @@ class STCNN(nn.Module):
         self.impl = "recursive"
         self.norm_skip_frames = 0  # leading frames left out of the batch statistics in training
         self.settled_frames = 0  # see settle
+        self.grey_at_knots = False  # prepad=thinned: see network/grey.py
         self.trunk_frozen = False
         self.shared = False  # batch statistics of all processes of torchrun
         for layer in network:
@@ -133,7 +136,11 @@ class STCNN(nn.Module):
         return self.ca_param[parameter_name(cell_type)]
 
     def trunk(
-        self, sampled: torch.Tensor, window: tuple | None = None, n_first: int | None = None
+        self,
+        sampled: torch.Tensor,
+        window: tuple | None = None,
+        n_first: int | None = None,
+        knots: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the map that all read-outs see, before their activation.
 
@@ -143,15 +150,22 @@ class STCNN(nn.Module):
                 all; where the batch statistics allow it, only what they need is computed.
             n_first: frames that the first one of a settled movie stands for, default those of
                 ``settle``.
+            knots: of ``knots_of``: the frames at which the grey before is looked at.
 
         Returns:
-            (B, T, C, H, W), cut to ``window``.
+            (B, T, C, H, W), cut to ``window``; frames of the grey at its knots only.
         """
         n_first = self.settled_frames if n_first is None else n_first
         x = self.pr(sampled)  # (B, T, 1, H, W)
         training = [norm.training for norm in self.norm_layers]
-        if all(training) and n_first and self._fusible() and not self.shared:
-            return self._settled_trunk(x, window, n_first)
+        if all(training) and not self.shared:
+            if can_stream(self.network, x, settled=n_first > 0):
+                return stream(
+                    self.network, self.norm_layers, x,
+                    window=window, n_first=n_first, skip=self.norm_skip_frames, knots=knots,
+                )  # fmt: skip
+            if n_first and self._fusible():
+                return self._settled_trunk(x, window, n_first)
         if window is not None and not any(training):
             return self._cut_trunk(x, window)
         overwrite = False  # the first layer's input may belong to the caller
@@ -177,6 +191,11 @@ class STCNN(nn.Module):
             x = layer.temporal(layer.spatial(x, weight, inplace=overwrite, pads=pads), shift)
             overwrite = not torch.is_grad_enabled()
         return x
+
+    def _knows_knots(self, sampled):
+        """Return whether this is a training step that ``stream`` does with plain statistics."""
+        plain = all(norm.training for norm in self.norm_layers) and not self.norm_skip_frames
+        return plain and not self.shared and can_stream(self.network, sampled, settled=False)
 
     def _fusible(self):
         """Return whether every activation between the layers is one that NormConvolution knows."""
@@ -208,9 +227,7 @@ class STCNN(nn.Module):
         """Return the moments of ``y`` and take them into the running statistics of ``norm``."""
         mean, var = settled_moments(y, n_first)
         n = y.shape[0] * (y.shape[1] - 1 + n_first) * y.shape[3] * y.shape[4]
-        norm.running_mean.lerp_(mean + bias, norm.momentum)
-        norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
-        norm.num_batches_tracked += 1
+        take_moments(norm, mean, var, bias, n)
         return mean, var
 
     def _normalise(self, y, norm, bias, n_first=0):
@@ -290,10 +307,12 @@ class STCNN(nn.Module):
         *,
         window: tuple | None = None,
         map_size: Sequence[int] | None = None,
+        knots: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the voltage of ``cell_type`` (B, T) from the trunk's map (B, T, C, H, W).
 
-        ``window`` is what trunk was asked for; ``map_size`` is then the size of its input.
+        ``window`` and ``knots`` are what trunk was asked for; ``map_size`` is then the size of its
+        input.
         """
         layer = self.read_out_of(cell_type)
         if window is None:
@@ -301,7 +320,11 @@ class STCNN(nn.Module):
         else:
             whole = self.start_of(cell_type, output_sizes(self.network, map_size)[-1])
             start = [at - low for at, (low, _) in zip(whole, window, strict=True)]
-        return layer.temporal(layer.patch_drive(features, start), layer.bias)[..., 0]
+        drive = layer.patch_drive(features, start)
+        if knots is not None:
+            grey = knot_weights(knots).to(drive.dtype) @ drive[:, : len(knots)]
+            drive = torch.cat([grey, drive[:, len(knots) :]], 1)
+        return layer.temporal(drive, layer.bias)[..., 0]
 
     def voltages(self, movie: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {type: (B, T)} for contrast movies (B, T, 1, rows, columns), from zero history."""
@@ -381,16 +404,21 @@ class STCNN(nn.Module):
             neurons: (N,) int64 neuron numbers inside the types.
         """
         window = self.read_window(dict.fromkeys(types), sampled.shape[3:])
-        lead = still_frames(sampled) if self.settled_frames and not sampled.is_cuda else 0
-        n_first = self.settled_frames + lead if lead else None
-        features = self.trunk(sampled[:, lead:], window, n_first)
+        lead, n_first, knots = 0, None, None
+        if self.settled_frames and not sampled.is_cuda:
+            lead = still_frames(sampled)
+            n_first = self.settled_frames + lead if lead else None
+        elif self.grey_at_knots and self._knows_knots(sampled):
+            knots = knots_of(still_frames(sampled) + 1)
+        features = self.trunk(sampled[:, lead:], window, n_first, knots)
         device = features.device
         neurons = neurons.cpu()
         curves, order = [], []
         for name in dict.fromkeys(types):
             rows = torch.tensor([i for i, kind in enumerate(types) if kind == name])
             chosen = features if len(rows) == len(types) else features[_on(rows, device)]
-            v = self.voltage(chosen, name, window=window, map_size=sampled.shape[3:])
+            size = sampled.shape[3:]
+            v = self.voltage(chosen, name, window=window, map_size=size, knots=knots)
             curves.append(self.calcium(v, name, neurons=_on(neurons[rows], device)))
             order.append(rows)
         whole = torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]
@@ -409,17 +437,6 @@ class STCNN(nn.Module):
         for name, layer in zip(self.cell_types, self.lc_layers, strict=True):
             maps[name] = layer(x)
         return maps
-
-
-def still_frames(sampled: torch.Tensor) -> int:
-    """Return how many of the first frames of ``sampled`` (B, T, ...) the next one repeats.
-
-    Settled filters answer them all alike, so that one frame may stand for them: exact, and a
-    recording begins with a second or two of grey. On a GPU the host would have to wait for it.
-    """
-    moved = (sampled != sampled[:, :1]).flatten(2).any(2).any(0)  # (T,)
-    first = int(moved.int().argmax()) if bool(moved.any()) else len(moved)
-    return max(min(first - 1, len(moved) - 2), 0)
 
 
 def _on(index, device):

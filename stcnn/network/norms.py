@@ -7,6 +7,7 @@ and columns of the map.
 """
 
 import torch
+from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
@@ -33,6 +34,16 @@ def settled_moments(y: torch.Tensor, n_first: int) -> tuple[torch.Tensor, torch.
     n = y.shape[0] * y.shape[3] * y.shape[4] * (y.shape[1] - 1 + n_first)
     shift = first / n
     return (near + shift).to(y.dtype), (square / n - shift**2).clamp_(min=0).to(y.dtype)
+
+
+@torch.no_grad()
+def take_moments(
+    norm: nn.BatchNorm2d, mean: torch.Tensor, var: torch.Tensor, bias: torch.Tensor, n: float
+) -> None:
+    """Take mean and variance (C,) of ``n`` values, less ``bias``, into the running statistics."""
+    norm.running_mean.lerp_((mean + bias).to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((var * n / (n - 1)).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked += 1
 
 
 def _pieces(n, length):
