@@ -157,9 +157,13 @@ def test_a_report_tells_missed_targets_first_and_links_what_exists(monkeypatch, 
         {"name": "good", "value": 1.0, "target": "> 0", "passed": True},
         {"name": "bad", "value": 0.0, "target": "> 0", "passed": False},
         {"name": "told", "value": 0.0},
+        {"name": "without truth", "value": 0.0, "control": True},
+        {"name": "the control", "value": 0.0, "control": True},
     ]
     page = write_report(run, "T", "L", [("Scores", score_table(scores))]).read_text()
     assert page.index("1 of 2 targets reached; missed: bad.") < page.index("<table>")
+    assert "<td>negative control: without truth</td>" in page
+    assert "<td>the control</td>" in page
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == 3
     assert all((run / link).is_file() for link in links), links

@@ -175,9 +175,10 @@ def score_table(scores: Iterable[dict]) -> str:
     for score in scores:
         value = "not available" if score["value"] is None else number_text(score["value"])
         verdict = {True: "passed", False: "failed", None: ""}[score.get("passed")]
-        rows.append(
-            (score["name"], f"{value} {score.get('unit', '')}", score.get("target", ""), verdict)
-        )
+        name = score["name"]
+        if score.get("control") and "control" not in name:
+            name = f"negative control: {name}"  # as the page of all runs calls it
+        rows.append((name, f"{value} {score.get('unit', '')}", score.get("target", ""), verdict))
     table = table_block(("score", "value", "target", "verdict"), rows)
     judged = [score for score in scores if score.get("passed") is not None]
     missed = [score["name"] for score in judged if not score["passed"]]
