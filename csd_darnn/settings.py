@@ -393,4 +393,5 @@ SCALE_NAMES = (
 
 def given_scales(chosen: argparse.Namespace) -> RunSettings:
     """Return RunSettings with the scales of a command line that has SCALE_NAMES as flags."""
-    return RunSettings(**{name: getattr(chosen, name) for name in SCALE_NAMES})
+    names = [name for name in SCALE_NAMES if hasattr(chosen, name)]  # resize.py has some of them
+    return RunSettings(**{name: getattr(chosen, name) for name in names})

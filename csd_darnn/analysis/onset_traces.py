@@ -205,7 +205,8 @@ def find_events(grid: Grid, lengths: Lengths, recipe: OnsetSettings) -> Events:
         needed = (2 * lengths.hold + lengths.smooth) * lengths.frames
         raise InputError(
             f"onset map: found {grid.n_frames} frames, expected at least {needed} (moving average,"
-            " and the hold before and behind a rise); check --frame_rate_hz"
+            " and the hold before and behind a rise); check --frame_rate_hz and --hold_s, or"
+            " --hold_frames where the rate is unknown"
         )
     cells = np.flatnonzero(np.isfinite(grid.traces[0]))
     sign = -1 if recipe.polarity == "fall" else 1

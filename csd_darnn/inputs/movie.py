@@ -6,8 +6,9 @@ exceptions and, worse, sometimes only log that frames are missing.
 
 import contextlib
 import logging
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from common.limits import check_shape
 from inputs.scales import NO_SCALES, Scales
 
 BLOCK_BYTES = 32 << 20  # size of one block of frames handed on by a reader
+ROUNDED = 0.01  # share of the standard deviation by which float32 may round
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,29 @@ def to_gray(block: np.ndarray, path: Path, gray: bool) -> np.ndarray:
             "the imaging program or give --gray for the mean of the channels"
         )
     return colour.mean(axis=-1, dtype=np.float32)  # (b, H, W)
+
+
+def held_in_float32(blocks: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    """Yield blocks; refuse values beyond float32, and say once where it rounds what varies."""
+    said = False
+    for block in blocks:
+        if np.result_type(block.dtype, np.float32) != np.float32:
+            exact = np.asarray(block, np.float64)
+            with np.errstate(over="ignore"):
+                rounded = exact.astype(np.float32)
+            if (np.isfinite(exact) & ~np.isfinite(rounded)).any():
+                raise InputError(
+                    f"{path}: found values up to {np.nanmax(np.abs(exact)):.3g}, expected what a"
+                    " float32 holds (3.4e38), the type of a resized movie; divide them first"
+                )
+            with np.errstate(invalid="ignore"):
+                lost = np.abs(rounded - exact).max()
+            if not said and lost > ROUNDED * exact.std():
+                print(
+                    f"warning: {path}: found {block.dtype} values that a resized movie, float32,"
+                    f" rounds by up to {lost:.3g}, more than {100 * ROUNDED:g} % of what they vary"
+                    " by; subtract their level first",
+                    file=sys.stderr,
+                )
+                said = True
+        yield block

@@ -101,7 +101,11 @@ def with_sidecar(movie: Movie) -> Movie:
         field: getattr(beside, field) for field in SIDECAR_FIELDS
         if getattr(beside, field).value is not None and getattr(movie.scales, field).value is None
     }  # fmt: skip
-    return replace(movie, scales=replace(movie.scales, **missing))
+    scales = replace(movie.scales, **missing)
+    if isinstance(part := told.get("part"), dict):  # of crop_tiff_time
+        text = f"frames from {part.get('first_frame')} of {part.get('of')} on ({name})"
+        scales = replace(scales, note="; ".join(filter(None, (scales.note, text))))
+    return replace(movie, scales=scales)
 
 
 def read_movie(path: str | Path, *, gray: bool = False) -> np.ndarray:
@@ -109,8 +113,12 @@ def read_movie(path: str | Path, *, gray: bool = False) -> np.ndarray:
     return open_movie(path, gray=gray).read()
 
 
-def write_tiff(path: str | Path, movie: np.ndarray, scales: Scales = NO_SCALES) -> None:
+def write_tiff(
+    path: str | Path, movie: np.ndarray, scales: Scales = NO_SCALES, part: dict | None = None
+) -> None:
     """Write ``movie`` (F, H, W) as one contiguous TIFF, atomically.
+
+    ``part`` tells which frames of another movie these are: {"of": its name, "first_frame": 8700}.
 
     ImageJ's format keeps rate and size, but holds three types, no file above 4 GB and no width of
     1; every other movie becomes a plain TIFF (BigTIFF above 2 GB). What the TIFF itself cannot tell
@@ -138,7 +146,8 @@ def write_tiff(path: str | Path, movie: np.ndarray, scales: Scales = NO_SCALES) 
             metadata=metadata,
             **options,
         )
-    if scales.frame_times_s.value is not None or (not imagej and scales.known()):
-        write_sidecar(path, movie.shape, scales)
+    beside = scales.frame_times_s.value is not None or scales.offset.value is not None
+    if beside or part or (not imagej and scales.known()):
+        write_sidecar(path, movie.shape, scales, **({"part": part} if part else {}))
     else:
         remove_sidecar(path)

@@ -6,6 +6,7 @@ Source: specification, sections 5.1, 5.3 and 5.4.
 
 import argparse
 import contextlib
+import gzip
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -21,12 +22,23 @@ from common.limits import check_free_space
 from common.locks import hold, writing
 from inputs.csv_files import number_labels
 from inputs.film import with_bar
-from inputs.movie_files import Movie, open_movie, read_movie, write_tiff
-from inputs.scales import NO_SCALES, Known, Scales, scales_of_sidecar, sidecar_of_scales
+from inputs.movie import held_in_float32
+from inputs.movie_files import MOVIE_SUFFIXES, Movie, open_movie, read_movie, write_tiff
+from inputs.scales import (
+    NO_SCALES,
+    Known,
+    Scales,
+    check_times_fit,
+    give,
+    scales_of_sidecar,
+    sidecar_of_scales,
+)
 from inputs.sidecars import write_sidecar
+from settings import RunSettings, given_scales
 
 MOST_OPEN = 200  # files that are held open while they are read: systems allow 256 or more
 ROWS_AT_ONCE = 256  # frames written to a CSV at once
+READING = ("channel", "haemodynamic", "crop", "axes", "dataset")  # change what is resized
 
 
 def reader(video_dir: str | Path, *, gray: bool = False) -> np.ndarray:
@@ -67,6 +79,7 @@ def resize_video(
     new_height: int,
     *,
     gray: bool = False,
+    given: RunSettings | None = None,
 ) -> np.ndarray:
     """Resize a movie, or reuse the files of an earlier call with the same input and size.
 
@@ -75,14 +88,16 @@ def resize_video(
         output_dir: name of the TIFF to write; NPY and JSON go beside it (names kept from the
             published function, although both are files).
         new_width, new_height: pixels, width first.
+        given: settings with the scales, channel, crop, axes and dataset of the movie.
 
     Returns:
         (F, new_height, new_width) float32, memory mapped from the NPY file.
     """
     video_dir = Path(video_dir)
     tiff, npy, record = resized_names(output_dir)
-    movie = open_movie(video_dir, gray=gray)
+    movie = open_given(video_dir, gray, given)
     files = movie.files or (video_dir,)
+    keep_source(files, (tiff, npy, record))
     with contextlib.ExitStack() as opened:
         opened.enter_context(writing(tiff.parent))
         digests = [opened.enter_context(hashed_file(f)).sha256 for f in files[:MOST_OPEN]]
@@ -94,8 +109,32 @@ def resize_video(
             "new_height": new_height,
             "gray": gray,
             "libraries": {name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
+            "source_scales": sidecar_of_scales(movie.scales),
         }
+        key |= {name: value for name in READING if (value := getattr(given, name, ""))}
         return resize_opened(movie, (tiff, npy, record), (new_height, new_width), key)
+
+
+def open_given(video_dir: Path, gray: bool, given: RunSettings | None) -> Movie:
+    """Open the movie that is resized, with the scales that were given for it."""
+    movie = open_movie(video_dir, gray=gray, given=given)
+    if given is None:
+        return movie
+    scales = give(movie.scales, given, video_dir, (movie.height, movie.width))
+    if movie.n_frames is not None:
+        check_times_fit(scales, movie.n_frames, video_dir)
+    return replace(movie, scales=scales)
+
+
+def keep_source(files: Sequence[Path], results: Sequence[Path]) -> None:
+    """Refuse results that would take the place of what they are made from."""
+    sources = {Path(file).resolve() for file in files}
+    for result in results:
+        if Path(result).resolve() in sources:
+            raise InputError(
+                f"{result}: is the movie itself, which the result of that name would replace; give"
+                " another folder (--output_dir) or name"
+            )
 
 
 def resize_opened(
@@ -125,6 +164,7 @@ def resize_opened(
     record.unlink(missing_ok=True)
     with atomic_path(npy) as temporary:
         n_frames = write_resized(movie, temporary, new_width, new_height)
+        check_times_fit(movie.scales, n_frames, movie.path)
     video = np.load(npy, mmap_mode="r", allow_pickle=False)
     scales = resized_scales(movie, video.shape)
     write_tiff(tiff, video, scales)
@@ -154,12 +194,14 @@ def resized_scales(movie: Movie, shape: tuple[int, ...]) -> Scales:
 def write_resized(movie: Movie, path: Path, new_width: int, new_height: int) -> int:
     """Resize block by block into the NPY file ``path``; return the number of frames."""
     if movie.n_frames is None:  # a video file: only decoding tells the number of frames
-        done = np.concatenate([resize_block(b, new_width, new_height) for b in movie.blocks()])
+        blocks = held_in_float32(movie.blocks(), movie.path)
+        done = np.concatenate([resize_block(b, new_width, new_height) for b in blocks])
         np.save(path, done)
         return len(done)
     shape = (movie.n_frames, new_height, new_width)
     out, start = np.lib.format.open_memmap(path, "w+", np.float32, shape), 0
-    for block in with_bar(movie.blocks(), movie.n_frames, "resize"):
+    blocks = held_in_float32(movie.blocks(), movie.path)
+    for block in with_bar(blocks, movie.n_frames, "resize"):
         out[start : start + len(block)] = resize_block(block, new_width, new_height)
         start += len(block)
     out.flush()
@@ -201,7 +243,11 @@ def write_matrix(path: Path, matrix: np.ndarray, last: np.ndarray | None = None)
     count = matrix.shape[1] + (last is not None)
     number = "%d" if matrix.dtype.kind in "iu" else "%.9g"
     line = ",".join([number] * count) + "\n"
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as out:
+    packed = path.name.lower().endswith(".gz")
+    with (
+        atomic_path(path) as temporary,
+        (gzip.open if packed else open)(temporary, "wt", encoding="ascii", newline="\n") as out,
+    ):
         out.write(",".join(number_labels(count)) + "\n")
         for start in range(0, len(matrix), ROWS_AT_ONCE):
             rows = np.asarray(matrix[start : start + ROWS_AT_ONCE])
@@ -233,6 +279,7 @@ def crop_tiff_time(
     The default start is int(0.7 F), the first frame of the test part (8,700 of 29,000 frames).
     """
     movie = open_movie(video_path)
+    keep_source(movie.files or (video_path,), (output_path,))
     video = movie.read()
     n_frames = len(video)
     start = int(n_frames * 0.7) if start is None else start
@@ -242,7 +289,8 @@ def crop_tiff_time(
             f"{video_path}: frames {start} to {stop} asked for, expected 0 <= start < stop <= "
             f"{n_frames}"
         )
-    write_tiff(output_path, video[start:stop], part_of(movie.scales, start, stop))
+    part = {"of": Path(video_path).name, "first_frame": start}
+    write_tiff(output_path, video[start:stop], part_of(movie.scales, start, stop), part)
     return Path(output_path)
 
 
@@ -373,6 +421,35 @@ def row_column(parts: Sequence[str]) -> tuple[int, int]:
     return row, column
 
 
+def check_further_files(chosen: argparse.Namespace) -> None:
+    """Refuse, before anything is written, names and frames of further files that cannot be."""
+    out = Path(chosen.output_dir)
+    results = [out / "test_part.tiff"] if chosen.crop_time else []
+    if chosen.csv_path:
+        path = out / chosen.csv_path
+        in_splits = path.parent.resolve() == (out / "splits").resolve()
+        if in_splits or path.suffix.lower() in (*MOVIE_SUFFIXES, ".json"):
+            raise InputError(
+                f"--csv_path: found {chosen.csv_path}, expected the name of a CSV that is none of"
+                " the other results, such as resized.csv or resized.csv.gz"
+            )
+        results.append(path)
+    keep_source((chosen.video_dir,), results)
+    if Path(chosen.video_dir).resolve().parent == (out / "splits").resolve():
+        raise InputError(
+            f"{chosen.video_dir}: lies in the folder of the splits, which are made anew; give"
+            " another folder (--output_dir)"
+        )
+    if {"start", "stop"} & chosen.given and not chosen.crop_time:
+        print(
+            "warning: --start and --stop: without --crop_time no part is cut out", file=sys.stderr
+        )
+    if chosen.crop_time and chosen.start >= 0 and -1 < chosen.stop <= chosen.start:
+        raise InputError(
+            f"--start {chosen.start} --stop {chosen.stop}: expected a stop behind the start"
+        )
+
+
 def resize_and_split(chosen: argparse.Namespace) -> None:
     """Resize one movie and write its splits; ``chosen`` holds the flags of resize.py."""
     target = row_column(chosen.target)
@@ -383,10 +460,12 @@ def resize_and_split(chosen: argparse.Namespace) -> None:
         )
     split_borders(chosen.new_width, chosen.number_splits)
     out = chosen.output_dir
+    check_further_files(chosen)
     hold(out)
     tiff = out / "resized_video.tiff"
     size = chosen.new_width, chosen.new_height
-    video = resize_video(chosen.video_dir, tiff, *size, gray=chosen.gray)
+    given = given_scales(chosen)
+    video = resize_video(chosen.video_dir, tiff, *size, gray=chosen.gray, given=given)
     scales = scales_of_sidecar(read_json(out / "resized.json"), "resized.json")
     splits = crop_numpy_width(
         video, out / "splits", None, chosen.number_splits, target_rc=target, scales=scales

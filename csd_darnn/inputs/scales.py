@@ -195,7 +195,10 @@ class Scales:
             return f"frame rate unknown (--frame_rate_hz){more}"
         text = f"frame rate {self.rate_hz.value:.6g} Hz ({self.rate_hz.origin})"
         if self.frame_times_s.value is not None:
+            times = self.frame_times_s.value
             text += f", time of every frame ({self.frame_times_s.origin})"
+            if abs(times[0]) >= np.median(np.diff(times)):
+                text += f", the first at {times[0]:.6g} s, from which results count"
         return text
 
     def _size_words(self):
@@ -237,7 +240,10 @@ def scales_of_sidecar(told: dict, name: str) -> Scales:
             known[key] = Known(float(value), f"file: {name}")
     times = scales.get("frame_times_s")
     if isinstance(times, list):
-        known["frame_times_s"] = Known(check_times(np.asarray(times, float), name), f"file: {name}")
+        # Times of playback stay such: they tell proportions only.
+        played = str(scales.get("frame_times_origin")).startswith(PLAYED)
+        origin = f"{PLAYED}, {name}" if played else f"file: {name}"
+        known["frame_times_s"] = Known(check_times(np.asarray(times, float), name), origin)
     if ("row_um" in known) != ("column_um" in known):
         known.pop("row_um", None)
         known.pop("column_um", None)
@@ -248,8 +254,9 @@ def sidecar_of_scales(scales: Scales) -> dict:
     """Return what ``scales_of_sidecar`` reads."""
     names = ("rate_hz", "row_um", "column_um", "offset")
     told = {name: getattr(scales, name).value for name in names}
-    times = scales.frame_times_s.value
-    return told | {"frame_times_s": None if times is None else np.asarray(times).tolist()}
+    times, origin = scales.frame_times_s
+    told["frame_times_s"] = None if times is None else np.asarray(times).tolist()
+    return told | ({} if times is None else {"frame_times_origin": origin})
 
 
 def give(
@@ -292,6 +299,15 @@ def give(
                 f" ({told.origin}); the flag is used",
                 file=sys.stderr,
             )
+    if chosen.frame_times and chosen.frame_rate_hz:
+        rate_hz = 1 / float(np.median(np.diff(given["frame_times_s"].value)))
+        if abs(chosen.frame_rate_hz / rate_hz - 1) > DIFFERENT:
+            print(
+                f"warning: {source}: --frame_rate_hz {chosen.frame_rate_hz:g} differs from"
+                f" {rate_hz:g}, the middle rate of {chosen.frame_times}; times are those of the"
+                " file, lengths in s become frames by the flag",
+                file=sys.stderr,
+            )
     return replace(scales, **given)
 
 
@@ -327,14 +343,17 @@ def check_times(times: np.ndarray, source: str | Path) -> np.ndarray:
 def read_mask(path: str | Path, shape: tuple[int, int] | None) -> np.ndarray:
     """Return the mask (H, W) bool of a picture or NPY file: True where it is not 0."""
     path = Path(path)
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".npy":
+        if suffix == ".npy":
             mask = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as picture:
                 mask = np.asarray(picture.convert("L") if picture.mode == "P" else picture)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: found no mask ({error}), expected a picture or NPY") from None
+    if mask.ndim == 3 and suffix != ".npy":
+        mask = mask[..., : {2: 1, 4: 3}.get(mask.shape[-1], 3)]  # how opaque a pixel is counts not
     mask = mask.any(axis=-1) if mask.ndim == 3 else mask != 0
     if shape is None or mask.shape != tuple(shape):
         wanted = "an image" if shape is None else f"{shape[0]} x {shape[1]} pixels"
@@ -357,7 +376,10 @@ def frame_numbers(text: str) -> np.ndarray:
     try:
         for part in text.split(","):
             low, _, high = part.partition("-")
-            numbers |= set(range(int(low), int(high or low) + 1))
+            between = range(int(low), int(high or low) + 1)
+            if not between:
+                raise ValueError(f"{part} runs backwards")
+            numbers |= set(between)
     except ValueError:
         raise InputError(
             f"--bad_frames: found {text[:60]!r}, expected frame numbers such as 3,17-20, a file of"

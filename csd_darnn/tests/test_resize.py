@@ -3,12 +3,14 @@
 import json
 import os
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from common.files import InputError
 from helpers import call, run_script
-from inputs.movie_files import read_movie, write_tiff
+from inputs.movie_files import open_movie, read_movie, write_tiff
 from inputs.reading import load_recording
 from inputs.recording import resolve_targets
 from inputs.resizing import (
@@ -21,6 +23,7 @@ from inputs.resizing import (
     resize_video,
     split_borders,
 )
+from inputs.scales import Known, Scales
 
 
 @pytest.fixture
@@ -170,3 +173,122 @@ def test_script_refuses_in_one_line(tmp_path, movie, arguments, word):
     assert word in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def scaled(path, frames, **scales):
+    """Write an NPY movie with the JSON file of its scales; return its path."""
+    np.save(path, frames)
+    told = dict(zip("FHW", frames.shape, strict=True)) | {"scales": scales}
+    path.with_name(f"{path.name}.json").write_text(json.dumps(told))
+    return path
+
+
+SMALLER = ("--new_width", 9, "--new_height", 6, "--number_splits", 2, "--target", "1,1")
+
+
+def test_scales_and_their_origin_go_with_every_result(tmp_path, movie):
+    times = [40 + 0.5 * k for k in range(10)]
+    told = {"rate_hz": 2, "row_um": 10, "column_um": 10, "offset": 7}
+    for name, more in (("even", {}), ("timed", {"frame_times_s": times})):
+        source = scaled(tmp_path / f"{name}.npy", movie.astype(np.float32), **told, **more)
+        given = "--video_dir", source, "--output_dir", tmp_path / name, *SMALLER, "--crop_time"
+        done = call("resize.py", *given)
+        assert done.returncode == 0, done.stderr
+        for file in ("resized.npy", "resized_video.tiff", "splits/video_1.tiff", "test_part.tiff"):
+            scales = open_movie(tmp_path / name / file).scales
+            assert (scales.rate_hz.value, scales.offset.value) == (2, 7), file
+            assert scales.row_um.value == pytest.approx(20)
+            if more:
+                assert scales.frame_times_s.value[0] == (43.5 if file[0] == "t" else 40)
+                assert f"the first at {43.5 if file[0] == 't' else 40:g} s" in scales.words()
+        note = open_movie(tmp_path / name / "test_part.tiff").scales.note
+        assert note == "frames from 7 of resized_video.tiff on (test_part.tiff.json)"
+
+
+def test_times_of_playback_stay_such(tmp_path, movie):
+    times = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]  # proportions only
+    scales = {"frame_times_s": times, "frame_times_origin": "file: played, GIF"}
+    source = scaled(tmp_path / "a.npy", movie.astype(np.float32), **scales)
+    resize_video(source, tmp_path / "out" / "resized_video.tiff", 9, 6)
+    told = open_movie(tmp_path / "out" / "resized.npy").scales
+    assert told.frame_times_s.origin == "file: played, resized.json"
+    stretched = told.at_rate(Known(4.0, "flag")).frame_times_s.value
+    np.testing.assert_allclose(stretched, np.array(times) / 4)
+
+
+def test_new_scales_of_the_same_movie_are_taken(tmp_path, movie):
+    source, out = tmp_path / "a.npy", tmp_path / "out"
+    scaled(source, movie.astype(np.float32), rate_hz=10)
+    given = "--video_dir", source, "--output_dir", out, *SMALLER
+    assert call("resize.py", *given).returncode == 0
+    scaled(source, movie.astype(np.float32), rate_hz=20)
+    assert call("resize.py", *given).returncode == 0
+    assert open_movie(out / "resized_video.tiff").scales.rate_hz.value == 20
+    done = call("resize.py", *given, "--frame_rate_hz", 5, "--pixel_um", 3)
+    assert "--frame_rate_hz 5 differs from 20" in done.stderr
+    scales = load_recording(out / "splits" / "crop_0.csv").scales
+    assert (scales.rate_hz.value, scales.row_um.value) == (5, 6)
+    assert "reused" in call("resize.py", *given, "--frame_rate_hz", 5, "--pixel_um", 3).stdout
+
+
+def test_channel_axes_and_dataset_are_chosen_as_elsewhere(tmp_path, movie):
+    pair = np.stack((movie, movie // 3), axis=1)  # (F, 2, H, W)
+    tifffile.imwrite(tmp_path / "two.tif", pair, imagej=True, metadata={"axes": "TCYX"})
+    np.save(tmp_path / "turned.npy", movie.transpose(1, 2, 0))
+    with h5py.File(tmp_path / "both.h5", "w") as file:
+        file["a"], file["b"] = movie // 3, movie
+    wanted = resize_block(movie, 9, 6)
+    for name, *flags in (
+        ("two.tif", "--channel", "1/2"),
+        ("turned.npy", "--axes", "HWF"),
+        ("both.h5", "--dataset", "b"),
+    ):
+        out = tmp_path / "out"  # one folder: another choice is another result
+        given = "--video_dir", tmp_path / name, "--output_dir", out, *SMALLER
+        done = call("resize.py", *given, *flags)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(np.load(out / "resized.npy"), wanted)
+    assert call("resize.py", *given, "--dataset", "a").returncode == 0
+    np.testing.assert_array_equal(np.load(out / "resized.npy"), resize_block(movie // 3, 9, 6))
+
+
+def test_no_result_replaces_the_movie_or_another_result(tmp_path, movie):
+    out = tmp_path / "out"
+    given = "--output_dir", out, *SMALLER
+    assert call("resize.py", "--video_dir", tmp_path / "movie.tif", *given).returncode == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for source, *flags in (
+        ("out/resized.npy",),
+        ("out/resized_video.tiff",),
+        ("out/splits/video_0.tiff", "--new_width", 4),
+        ("movie.tif", "--csv_path", "resized.npy"),
+        ("movie.tif", "--csv_path", "splits/crop_0.csv"),
+        ("movie.tif", "--csv_path", "resized.json"),
+        ("movie.tif", "--crop_time", "--start", 5, "--stop", 2),
+    ):
+        done = call("resize.py", "--video_dir", tmp_path / source, *given, *flags)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), source
+        assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(InputError, match="is the movie itself"):
+        crop_tiff_time(tmp_path / "movie.tif", tmp_path / "movie.tif", 0, 3)
+
+
+def test_a_packed_csv_is_packed_and_read_again(tmp_path, movie):
+    path = convert_csv(movie, tmp_path / "movie.csv.gz", scales=Scales(rate_hz=Known(5, "flag")))
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    recording = load_recording(path)
+    np.testing.assert_array_equal(recording.values.reshape(movie.shape), movie)
+    assert recording.scales.rate_hz.value == 5
+
+
+def test_values_that_float32_does_not_hold_are_named(tmp_path, movie, capsys):
+    out = tmp_path / "out" / "resized_video.tiff"
+    np.save(tmp_path / "high.npy", 2**31 + (movie % 100).astype(np.uint32))
+    resize_video(tmp_path / "high.npy", out, 9, 6)
+    assert "rounds by up to 99, more than 1 % of what they vary by" in capsys.readouterr().err
+    np.save(tmp_path / "large.npy", movie * 1e40)
+    with pytest.raises(InputError, match="expected what a float32 holds"):
+        resize_video(tmp_path / "large.npy", out, 9, 6)
+    np.save(tmp_path / "plain.npy", movie.astype(np.float64) / 7)
+    resize_video(tmp_path / "plain.npy", out, 9, 6)
+    assert "rounds" not in capsys.readouterr().err

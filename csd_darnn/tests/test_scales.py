@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from analysis.onset import onset_map, write_onset
 from common.files import InputError
@@ -15,7 +16,18 @@ from inputs.film import open_film
 from inputs.movie_files import open_movie, write_tiff
 from inputs.reading import load_recording
 from inputs.resizing import resize_video
-from inputs.scales import SECONDS, UM, UNKNOWN, Known, Scales, frame_numbers, plain_unit
+from inputs.scales import (
+    NO_SCALES,
+    SECONDS,
+    UM,
+    UNKNOWN,
+    Known,
+    Scales,
+    frame_numbers,
+    give,
+    plain_unit,
+    read_mask,
+)
 from runs.many import run_all
 from settings import DemoMovie, OnsetSettings, RunSettings
 
@@ -363,3 +375,27 @@ def test_a_tiff_that_counts_from_white_is_read_as_light(tmp_path, dtype, compres
     assert word in recording.scales.note
     tifffile.imwrite(path, light, photometric="minisblack")
     assert "white" not in load_recording(path).scales.note
+
+
+def test_a_mask_of_colours_is_what_is_not_black_however_opaque(tmp_path):
+    levels = np.array([[0, 255], [7, 0]], np.uint8)
+    solid = np.full_like(levels, 255)
+    for name, planes in (("LA", (levels, solid)), ("RGBA", (levels, levels, levels, solid)),
+                         ("RGB", (levels, levels, levels))):  # fmt: skip
+        Image.fromarray(np.dstack(planes), name).save(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png", (2, 2)), levels > 0)
+
+
+def test_frame_numbers_that_run_backwards_are_refused():
+    np.testing.assert_array_equal(frame_numbers("3,5-7"), [3, 5, 6, 7])
+    with pytest.raises(InputError, match="found '9-5'"):
+        frame_numbers("9-5")
+
+
+def test_times_and_a_rate_that_differ_are_said(tmp_path, capsys):
+    np.savetxt(tmp_path / "times.txt", 40 + np.arange(5) / 10)
+    given = RunSettings(frame_times=str(tmp_path / "times.txt"), frame_rate_hz=20.0)
+    scales = give(NO_SCALES, given, tmp_path / "a.tif", (2, 2))
+    assert "--frame_rate_hz 20 differs from 10" in capsys.readouterr().err
+    np.testing.assert_allclose(scales.times(np.array([0.0, 4.0])), [0, 0.4])
+    assert "the first at 40 s, from which results count" in scales.words()
