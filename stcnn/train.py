@@ -31,9 +31,9 @@ def main(argv=None):
         return
     import hydra
 
+    from runs.arguments import split_arguments
     from runs.configuration import (
         config_folder_overrides,
-        is_override,
         plain_booleans,
         plain_settings,
         root_override,
@@ -42,8 +42,8 @@ def main(argv=None):
 
     if "--debug" in arguments:
         arguments[arguments.index("--debug")] = "debug=true"
-    overrides = plain_booleans([argument for argument in arguments if is_override(argument)])
-    flags = [argument for argument in arguments if not is_override(argument)]
+    overrides, flags = split_arguments(arguments)
+    overrides = plain_booleans(overrides)
     settings = plain_settings([*config_folder_overrides(flags), *overrides])
     if settings["dataset"].get("make") and "--cfg" not in flags:
         from demo.synthetic import make_on_first_use
