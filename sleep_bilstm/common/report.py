@@ -32,6 +32,7 @@ linear-gradient(90deg,var(--paper) 30%,transparent) 0 0/40px 100% no-repeat loca
 linear-gradient(270deg,var(--paper) 30%,transparent) 100% 0/40px 100% no-repeat local,
 linear-gradient(270deg,var(--line),transparent) 100% 0/14px 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.9rem}
+.figures+.scroll{margin-top:12px}
 td,th{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;
 vertical-align:top;overflow-wrap:normal}
 @media(max-width:600px){.wide img{min-width:720px}.scroll table{width:max-content;max-width:600px}
