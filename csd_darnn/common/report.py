@@ -180,7 +180,9 @@ def score_table(scores: Iterable[dict]) -> str:
         if score.get("control") and "control" not in name:
             name = f"negative control: {name}"  # as the page of all runs calls it
         rows.append((name, f"{value} {score.get('unit', '')}", score.get("target", ""), verdict))
-    table = table_block(("score", "value", "target", "verdict"), rows)
+    header = ("score", "value", "target", "verdict")
+    shown = len(header) if any(row[2] or row[3] for row in rows) else 2  # own data have no target
+    table = table_block(header[:shown], [row[:shown] for row in rows])
     judged = [score for score in scores if score.get("passed") is not None]
     missed = [score["name"] for score in judged if not score["passed"]]
     told = f"{len(judged) - len(missed)} of {len(judged)} targets reached"

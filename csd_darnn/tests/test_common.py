@@ -167,6 +167,8 @@ def test_a_report_tells_missed_targets_first_and_links_what_exists(monkeypatch, 
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == 3
     assert all((run / link).is_file() for link in links), links
-    assert "targets reached" not in score_table(scores[2:])
+    own_data = score_table(scores[2:])
+    assert "targets reached" not in own_data
+    assert re.findall("<th>(.*?)</th>", own_data) == ["score", "value"]
     elsewhere = write_report(tmp_path, "T", "L", []).read_text()  # a page to be passed on
     assert ".." not in elsewhere
