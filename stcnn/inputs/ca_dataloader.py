@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.files import InputError, raise_faults
-from inputs.clocks import TOLERANCE_S, sample_ticks
+from inputs.clocks import TOLERANCE_S, check_overlap, sample_ticks
 from inputs.display import Display
 from inputs.recordings import Movies
 
@@ -119,9 +119,9 @@ class CalciumDataset(Dataset):
         unknown = sorted(set(recordings) ^ set(self.cell_types))
         if unknown:
             raise InputError(
-                f"cell types {', '.join(unknown)} are in the data or in the configuration, "
-                "but not in "
-                f"both (data: {', '.join(recordings)}; configuration: {', '.join(self.cell_types)})"
+                f"cell types {', '.join(unknown)} are in the data or in the configuration, but not "
+                f"in both (data: {', '.join(recordings)}; configuration: "
+                f"{', '.join(self.cell_types)})"
             )
         self.recordings = {name: recordings[name] for name in self.cell_types}
         self.neuron_uids = {
@@ -148,6 +148,7 @@ class CalciumDataset(Dataset):
                         self._first_scored(entry["t_axis"])
                         if place.each:
                             last_index_before(entry["t_axis"], 0.0)
+                        self._check_shown(barcode, place)
                     except InputError as error:
                         faults.append(f"{name}/{file}, vstim_{barcode}: {error}")
                     for uid, neuron in entry["neuron"].items():
@@ -155,8 +156,7 @@ class CalciumDataset(Dataset):
                             if fixed:
                                 faults.append(
                                     f"{name}/{file}: neuron {uid} is unknown to the trained "
-                                    "model (it "
-                                    f"has {len(uids)} neurons of {name})"
+                                    f"model (it has {len(uids)} neurons of {name})"
                                 )
                                 continue
                             number[uid] = len(uids)
@@ -167,20 +167,23 @@ class CalciumDataset(Dataset):
         for barcode, places in sorted(missing.items()):
             faults.append(
                 f"vstim_{barcode}: no movie of this stimulus, needed by "
-                f"{', '.join(sorted(set(places)))}; "
-                "add the movie or remove the traces"
+                f"{', '.join(sorted(set(places)))}; add the movie or remove the traces"
             )
         raise_faults(faults)
+
+    def _check_shown(self, barcode, place):
+        first = place.onset + self.movies.first.get(barcode, 0)
+        movie = range(first, first + len(self.movies.get(barcode, ())))
+        if movie:
+            item = range(-self.layout.n_prepad, place.length)
+            rate_hz = self.display.rate_hz if self.display else 1.0
+            check_overlap(movie, item, place.onset, rate_hz)
 
     def _add(self, item):
         row = len(self.items)
         self.items.append(item)
-        for key in (
-            (item.cell_type, item.barcode),
-            ("any", item.barcode),
-            (item.uid, item.barcode),
-        ):
-            self._rows.setdefault(key, []).append(row)
+        for who in (item.cell_type, "any", item.uid):
+            self._rows.setdefault((who, item.barcode), []).append(row)
 
     def __len__(self):
         return len(self.items)
@@ -374,9 +377,8 @@ def last_index_before(t_axis: torch.Tensor, seconds: float) -> int:
     index = bisect.bisect_right(t_axis.tolist(), seconds + TOLERANCE_S) - 1
     if index < 0:
         raise InputError(
-            f"t_axis starts at {float(t_axis[0]):.3f} s, after the requested {seconds} s; "
-            "shorten the "
-            "window (dataset.loss_meas_t_start) or record earlier"
+            f"t_axis starts at {float(t_axis[0]):.3f} s, after the requested {seconds} s; shorten "
+            "the window (dataset.loss_meas_t_start) or record earlier"
         )
     return index
 

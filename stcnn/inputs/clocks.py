@@ -94,6 +94,26 @@ def hold_fault(t_axis: torch.Tensor) -> str | None:
     )
 
 
+def check_overlap(movie: range, item: range, onset: int, rate_hz: float) -> None:
+    """Refuse a movie that nobody was recorded on: its ticks all lie before or after the item's.
+
+    Args:
+        movie, item: ticks from first to last, on one clock.
+        onset: tick of the stimulus onset on that clock.
+        rate_hz: ticks per second.
+    """
+    if movie.start < item.stop and item.start < movie.stop:
+        return
+    shown, recorded = (
+        f"{(ticks.start - onset) / rate_hz:.3g} to {(ticks.stop - onset) / rate_hz:.3g} s"
+        for ticks in (movie, item)
+    )
+    raise InputError(
+        f"its movie runs from {shown}, the traces (and the grey before them) from {recorded}, both "
+        "from stimulus onset; look at both t_axis"
+    )
+
+
 def begin_and_end(t_axis: torch.Tensor, rate_hz: float) -> list[tuple[float, float]]:
     """Return when each frame of a movie appears and vanishes; the last stays for a median step."""
     begins = t_axis.double().tolist()

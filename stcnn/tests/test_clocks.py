@@ -185,6 +185,20 @@ def test_a_movie_that_starts_late_or_early_lies_there_in_its_item(first):
     assert dark.nonzero()[:, 0].tolist() == list(range(94 + first, 154 + first))
 
 
+@pytest.mark.parametrize(
+    ("start_s", "said"), [(50.0, "from 50 to 52 s"), (-9.0, "from -9 to -7 s")]
+)
+def test_a_movie_that_nobody_was_recorded_on_is_refused(start_s, said):
+    """Its frames were all cut, and grey was learnt."""
+    entry = session((torch.arange(45) - 15) / 7.5, lambda t: 0 * t)
+    movies = Movies({5: torch.zeros(360, 9, 9)}, first={5: round(start_s * 180)}, rate_hz=180.0)
+    display = Display(180.0, 1.0, 0.498, (9, 9))
+    recordings = {"lc11": {"a.pt": {5: entry}}}
+    line = rf"vstim_5: its movie runs {said}, the traces .* from -4 to 3.87 s"
+    with pytest.raises(InputError, match=line):
+        CalciumDataset(recordings, movies, Layout(), display=display)
+
+
 def test_files_of_other_clocks_are_read_and_said(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     (tmp_path / "ca" / "lc11").mkdir(parents=True)
