@@ -28,6 +28,7 @@ from runs.configuration import compose_settings
 from runs.data import open_dataset
 from runs.ln_baseline import score_baseline
 from runs.new_neurons import MOST_STIMULI, Neuron, locate, refine
+from runs.place_calibration import calibrate
 from runs.story import read_items
 from runs.training import sampler_of, train
 
@@ -87,7 +88,7 @@ def check_student(
     score_baseline(out / "student")
     families = [{"model": name, **row} for name in ("student", "control")
                 for row in family_scores(out / name, out / "set")]  # fmt: skip
-    found = new_neurons(out / "student", out / "new")
+    found = new_neurons(out / "student", out / "new", out / "set")
     write_rows(out / "families.csv", families)
     write_rows(out / "new_neurons.csv", found)
     scores = scores_of(out, found)
@@ -230,46 +231,54 @@ def _normalised(dataset, rows, curves):
     return normalised_correlation(traces, own, trials), float(np.concatenate(traces).std())
 
 
-def new_neurons(run: Path, data: Path) -> list[dict]:
+def new_neurons(run: Path, data: Path, trained: Path) -> list[dict]:
     """Return where a run's network places the neurons of the set ``data``, unseen by it.
 
     Gain and a first place from the first twenty scenes (``error_20_deg``), the place then from all
-    scenes. ``gain_ratio`` is 1 by the factor that brings the calcium
-    predicted for the held-out families, from that place with that gain, nearest to the recorded.
+    scenes (``error_raw_deg``), less what the neurons of the set ``trained`` are off by, whose
+    places the network was told (``error_deg``). ``gain_ratio`` is 1 by the factor that brings the
+    calcium predicted for the held-out families, with that gain, nearest to the recorded.
     """
-    dataset, model = _opened(run, data)
+    calibration = calibrate(*_scenes_of(run, trained)[:3])
+    model, dataset, scenes, held_out = _scenes_of(run, data)
     truth = read_json(data / "truth.json")["types"]
-    own = {}
-    for row, item in enumerate(dataset.items):
-        own.setdefault((item.cell_type, item.uid), {})[item.barcode] = row
     table = []
-    for (kind, uid), rows in own.items():
-        scenes = [rows[code] for code in sorted(rows) if code >= FIRST_CODE]
-        first = locate(model, dataset, scenes[:MOST_STIMULI])
-        azimuth, elevation = refine(
-            model, dataset, scenes, (first.azimuth_deg, first.elevation_deg)
-        )
-        found = replace(first, azimuth_deg=azimuth, elevation_deg=elevation)
+    for (kind, uid), rows in scenes.items():
+        first = locate(model, dataset, rows[:MOST_STIMULI])
+        raw = refine(model, dataset, rows, first.place)
+        azimuth, elevation = np.array(raw.place) - calibration.off_at(kind, raw.place)
         planted = truth[kind]["neurons"][str(uid)]
         place = np.rint([planted["azi_shift"], planted["ele_shift"]])  # as its movies were moved
-        error, error_20 = (
-            float(np.hypot(one.azimuth_deg - place[0], one.elevation_deg - place[1]))
-            for one in (found, first)
+        error, error_raw, error_20 = (
+            float(np.hypot(*(np.array(one) - place)))
+            for one in ((azimuth, elevation), raw.place, first.place)
         )
-        held_out = [rows[code] for code in rows if code < FIRST_CODE]
-        ratio, reached = _judged(model, dataset, held_out, found)
+        found = replace(raw, gain=first.gain, gain_sd=first.gain_sd, offset=first.offset)
+        ratio, reached = _judged(model, dataset, held_out[kind, uid], found)
+        told_of = vars(found) | {"azimuth_deg": azimuth, "elevation_deg": elevation,
+                                 "chance": first.chance}  # fmt: skip
         table.append({"cell_type": kind, "uid": uid, "azimuth_planted": place[0],
-                      "elevation_planted": place[1], **vars(found), "error_deg": error,
-                      "error_20_deg": error_20,
+                      "elevation_planted": place[1], **told_of, "error_deg": error,
+                      "error_raw_deg": error_raw, "error_20_deg": error_20,
                       "gain_ratio": ratio, "normalised_correlation": reached})  # fmt: skip
     return table
+
+
+def _scenes_of(run, data):
+    """Return model, set, and {(type, uid): items} of the scenes and of the held-out families."""
+    dataset, model = _opened(run, data)
+    scenes, held_out = {}, {}
+    for row in sorted(range(len(dataset)), key=lambda row: dataset.items[row].barcode):
+        item = dataset.items[row]
+        part = scenes if item.barcode >= FIRST_CODE else held_out
+        part.setdefault((item.cell_type, item.uid), []).append(row)
+    return model, dataset, scenes, held_out
 
 
 def _judged(model, dataset, rows, found):
     """Return (gain_ratio, normalised correlation) of a placed neuron on the items ``rows``."""
     neuron = Neuron(model, dataset, rows)
-    place = found.azimuth_deg, found.elevation_deg
-    curves = [found.offset + found.gain * curve for curve in neuron.activity(place)]
+    curves = [found.offset + found.gain * curve for curve in neuron.activity(found.place)]
     trials = [scored_trials(dataset, item) for item in neuron.items]
     a, b = np.concatenate(curves), np.concatenate(neuron.recorded)
     spread = float(((a - a.mean()) ** 2).sum())

@@ -2,8 +2,11 @@
 
 The network stays as it is. A grid of positions is tried, the best ones are refined, with gain and
 offset fitted at each position, and the one that leaves least is taken: with few stimuli another
-place can look right from close by. How sure it is comes from leaving out one stimulus at a time
-(jackknife, by the slope of the response).
+place can look right from close by. What is left is measured on a scale on which large answers count
+by their logarithm: a trained network is off by a share of its answer, and the few largest would
+decide alone. How sure a place is comes from leaving out one stimulus at a time (jackknife, by the
+slope of the response); whether there is evidence of one at all, from dealing the recordings to the
+stimuli anew.
 
 Letters: S stimuli, T frames, H and W the coarse grid.
 """
@@ -11,7 +14,7 @@ Letters: S stimuli, T frames, H and W the coarse grid.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
@@ -28,9 +31,12 @@ REACH_DEG, GRID_DEG = 12.0, 3.0  # positions that are tried first
 STARTS = 4  # positions of the grid that are refined
 SIMPLEX_DEG, FIRST_TRIALS = 1.5, 30  # size of the first triangle, positions tried
 LAST_SIMPLEX_DEG, LAST_TRIALS = 0.3, 30  # of the best one
-REFINEMENTS, LONGEST_STEP_DEG = 5, 1.5  # of a place by more stimuli
+REFINEMENTS, LONGEST_STEP_DEG, LEAST_STEP_DEG = 5, 1.5, 0.02  # of a place by more stimuli
 STEP_DEG = 1.0  # over which the slope of the response is taken
 BATCH = 10
+LOUD = 0.5  # of the sd of the recordings: beyond it answers count by their logarithm
+DEALS, CHANCE, DEAL_SEED = 999, 0.01, 0  # recordings dealt anew; below this share it is no chance
+MOST_SD_DEG = 3.0  # of a place: the distance of the grid
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,35 @@ class Found:
 
     azimuth_deg: float
     elevation_deg: float
+    azimuth_sd_deg: float
+    elevation_sd_deg: float
     position_sd_deg: float
     gain: float  # of the type's activity, dF/F
     gain_sd: float
     offset: float  # dF/F
     fit_correlation: float
     stimuli: int
+    chance: float = math.nan  # of a fit as good, recordings dealt to the stimuli at random
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Return (azimuth, elevation), degrees."""
+        return self.azimuth_deg, self.elevation_deg
+
+    def doubt(self) -> str:
+        """Return why this is no evidence of a place, or nothing.
+
+        The tests: dealt to the stimuli at random, the recordings fit as well in less than 1 % of
+        999 deals, at the best position of the grid; the place lies inside the grid; its sd is at
+        most the grid's distance.
+        """
+        if not self.chance < CHANCE:
+            return f"recordings of other stimuli fit as well (p = {self.chance:.3f})"
+        if max(abs(self.azimuth_deg), abs(self.elevation_deg)) >= REACH_DEG:
+            return f"beyond the {REACH_DEG:g} degrees that were searched"
+        if not self.position_sd_deg <= MOST_SD_DEG:
+            return f"sd of the place {self.position_sd_deg:.1f} degrees, above {MOST_SD_DEG:g}"
+        return ""
 
 
 def sample_at(
@@ -79,6 +108,8 @@ class Neuron:
             dataset.trace(item).numpy()[frames].astype(np.float64)
             for item, frames in zip(self.items, self.frames, strict=True)
         ]
+        self.whole = np.concatenate(self.recorded)
+        self.loud = LOUD * float(self.whole.std()) or 1.0  # of a flat recording nothing is loud
 
     @torch.no_grad()
     def activity(self, place: Sequence[float]) -> list[np.ndarray]:
@@ -91,36 +122,60 @@ class Neuron:
         curves = []
         for start in range(0, len(self.items), BATCH):
             chosen = self.shown[start : start + BATCH]
+            # settled filters answer all grey before the movies as its last frame
+            still = max(min(first for first, _ in chosen) - 1, 0)
+            still = still if self.model.settled_frames else 0
             sampled = []
             for first, contrast in chosen:
                 small = sample_at(self.model.pr, contrast, shift)
-                whole = torch.zeros(self.dataset.n_frames, 1, *small.shape[1:])
-                whole[first : first + len(small), 0] = small
+                whole = torch.zeros(self.dataset.n_frames - still, 1, *small.shape[1:])
+                whole[first - still : first - still + len(small), 0] = small
                 sampled.append(whole)
             stack = torch.stack(sampled)  # (S, T, 1, H, W)
             window = self.model.read_window([kind], stack.shape[3:])
             v = self.model.voltage(
                 self.model.trunk(stack, window), kind, window=window, map_size=stack.shape[3:]
             )
-            curves.extend(self.model.activity(v, kind).numpy().astype(np.float64))
+            answer = self.model.activity(v, kind)
+            answer = torch.cat([answer[:, :1].expand(-1, still), answer], 1)  # (S, T)
+            curves.extend(answer.numpy().astype(np.float64))
         return [curve[frames] for curve, frames in zip(curves, self.frames, strict=True)]
 
+    def gain(self, curves: list[np.ndarray]) -> tuple[float, float]:
+        """Return the gain, at least 0, and the offset that leave the least squared error."""
+        a = np.concatenate(curves)
+        rise = a - a.mean()
+        spread = float(rise @ rise)
+        gain = max(float(rise @ (self.whole - self.whole.mean())) / spread, 0.0) if spread else 0.0
+        return gain, float(self.whole.mean() - gain * a.mean())
+
+    def heard(self, values: np.ndarray) -> np.ndarray:
+        """Return dF/F on the scale on which large answers count by their logarithm."""
+        return np.arcsinh(values / self.loud)
+
     def error(self, curves: list[np.ndarray]) -> float:
-        """Return the squared error that the best gain of at least 0 and offset leave."""
-        a, b = np.concatenate(curves), np.concatenate(self.recorded)
+        """Return the squared error that the best gain and offset leave, large answers damped."""
+        gain, offset = self.gain(curves)
+        a = self.heard(offset + gain * np.concatenate(curves))
+        b = self.heard(self.whole)
         a, b = a - a.mean(), b - b.mean()
         spread = float(a @ a)
-        gain = max(float(a @ b) / spread, 0.0) if spread > 0 else 0.0
-        return float(((b - gain * a) ** 2).sum())
+        slope = max(float(a @ b) / spread, 0.0) if spread > 0 else 0.0
+        return float(((b - slope * a) ** 2).sum())
 
     def slopes(self, place: np.ndarray) -> list[np.ndarray]:
-        """Return of each item the columns (T, 4): 1, activity, its slope by azimuth, elevation."""
+        """Return of each item the columns (T, 4): 1, answer, its slope by azimuth, elevation."""
         here = self.activity(place)
-        columns = [[np.ones_like(curve), curve] for curve in here]
+        gain, offset = self.gain(here)
+
+        def heard(curves):
+            return [self.heard(offset + gain * curve) for curve in curves]
+
+        columns = [[np.ones_like(curve), curve] for curve in heard(here)]
         for axis in range(2):
             step = np.zeros(2)
             step[axis] = STEP_DEG
-            ahead, behind = self.activity(place + step), self.activity(place - step)
+            ahead, behind = heard(self.activity(place + step)), heard(self.activity(place - step))
             for own, late, early in zip(columns, ahead, behind, strict=True):
                 own.append((late - early) / (2 * STEP_DEG))
         return [np.stack(own, 1) for own in columns]
@@ -129,7 +184,9 @@ class Neuron:
         """Return the normal equations of each item, (S, 4, 4) and (S, 4)."""
         columns = self.slopes(place)
         square = np.stack([own.T @ own for own in columns])
-        target = [own.T @ trace for own, trace in zip(columns, self.recorded, strict=True)]
+        target = [
+            own.T @ self.heard(trace) for own, trace in zip(columns, self.recorded, strict=True)
+        ]
         return square, np.stack(target)
 
 
@@ -152,20 +209,59 @@ def locate(model: STCNN, dataset: CalciumDataset, rows: Sequence[int]) -> Found:
             "least 3 to find position and gain"
         )
     steps = np.arange(-REACH_DEG, REACH_DEG + GRID_DEG / 2, GRID_DEG)
-    tried = {
-        place: neuron.error(neuron.activity(place)) for place in itertools.product(steps, steps)
-    }
+    answers = {place: neuron.activity(place) for place in itertools.product(steps, steps)}
+    tried = {place: neuron.error(curves) for place, curves in answers.items()}
     starts = sorted(tried, key=tried.get)[:STARTS]
     roughly = [_refined(neuron, np.array(start), SIMPLEX_DEG, FIRST_TRIALS) for start in starts]
     best = min(roughly, key=lambda one: one.fun)
     place = _refined(neuron, best.x, LAST_SIMPLEX_DEG, LAST_TRIALS).x
-    return _told(neuron, place)
+    found = _told(neuron, place, *neuron.normal(place))
+    return replace(found, chance=chance_of(neuron.recorded, list(answers.values())))
+
+
+def chance_of(recorded: list[np.ndarray], answers: Sequence[list[np.ndarray]]) -> float:
+    """Return how often recordings dealt to the stimuli at random fit an answer as well.
+
+    The fit is the largest correlation over the positions, of the frames that all stimuli have, in
+    which large answers count by their logarithm as well: one stimulus may answer more than all
+    others. The share counts the true deal, so that of few stimuli it can't be small.
+
+    Args:
+        recorded: (T,) of each stimulus.
+        answers: of each position, (T,) of each stimulus.
+    """
+    n = min(map(len, recorded))
+    traces = _loudness(np.stack([trace[:n] for trace in recorded]).reshape(1, -1))
+    fits = _loudness(np.stack([np.concatenate([curve[:n] for curve in own]) for own in answers]))
+    if not len(fits) or not len(traces):
+        return 1.0
+    traces = traces.reshape(len(recorded), n)
+    generator = np.random.default_rng(DEAL_SEED)
+    own = float((fits @ traces.ravel()).max())
+    dealt = [
+        float((fits @ traces[generator.permutation(len(traces))].ravel()).max())
+        for _ in range(DEALS)
+    ]
+    return (1 + sum(fit >= own * (1 - 1e-9) for fit in dealt)) / (1 + DEALS)
+
+
+def _loudness(curves):
+    """Return curves (m, n) around their medians, by their logarithm, at a norm of 1.
+
+    Those that never move are left out.
+    """
+    curves = curves - np.median(curves, axis=1, keepdims=True)
+    sizes = curves.std(1)
+    curves = curves[sizes > 1e-9 * max(float(np.abs(curves).max()), 1e-300)]
+    curves = np.arcsinh(curves / (LOUD * curves.std(1, keepdims=True)))
+    curves = curves - curves.mean(1, keepdims=True)
+    return curves / np.linalg.norm(curves, axis=1, keepdims=True)
 
 
 def refine(
     model: STCNN, dataset: CalciumDataset, rows: Sequence[int], place: Sequence[float]
-) -> tuple[float, float]:
-    """Return the place of a neuron by all its items ``rows``, from one that a few of them gave.
+) -> Found:
+    """Return what all items ``rows`` of a neuron say, from a place that a few of them gave.
 
     Gauss-Newton steps by the slope of the response over a degree, which many stimuli together make
     smooth; a step that leaves more than the place before it is not taken.
@@ -176,16 +272,18 @@ def refine(
     """
     neuron = Neuron(model, dataset, rows)
     at = np.array(place, dtype=np.float64)
-    left = neuron.error(neuron.activity(at))
+    left, (square, target) = neuron.error(neuron.activity(at)), neuron.normal(at)
     for _ in range(REFINEMENTS):
-        square, target = neuron.normal(at)
         step = _move(_solve(square.sum(0), target.sum(0)))
         step = step * min(1.0, LONGEST_STEP_DEG / max(float(np.hypot(*step)), 1e-9))
         error = neuron.error(neuron.activity(at + step))
         if error >= left:
             break
         at, left = at + step, error
-    return float(at[0]), float(at[1])
+        square, target = neuron.normal(at)
+        if np.hypot(*step) < LEAST_STEP_DEG:
+            break
+    return _told(neuron, at, square, target)
 
 
 def _refined(neuron, place, simplex_deg, trials):
@@ -207,25 +305,33 @@ def _refined(neuron, place, simplex_deg, trials):
     )
 
 
-def _told(neuron, place):
+def _told(neuron, place, square, target):
     """Return what was found at ``place``, with the jackknife's standard deviations."""
-    square, target = neuron.normal(place)
-    left_out = np.array([
+    n = len(square)
+    moves = np.array([_move(values) for values in _left_out(square, target)])
+    sds = np.sqrt((n - 1) / n * ((moves - moves.mean(0)) ** 2).sum(0))
+    curves = neuron.activity(place)
+    flat = [np.stack([np.ones_like(curve), curve], 1) for curve in curves]
+    gains = _left_out(
+        np.stack([own.T @ own for own in flat]),
+        np.stack([own.T @ trace for own, trace in zip(flat, neuron.recorded, strict=True)]),
+    )[:, 1]
+    gain, offset = neuron.gain(curves)
+    return Found(
+        azimuth_deg=float(place[0]), elevation_deg=float(place[1]),
+        azimuth_sd_deg=float(sds[0]), elevation_sd_deg=float(sds[1]),
+        position_sd_deg=float(np.hypot(*sds)), gain=gain,
+        gain_sd=math.sqrt((n - 1) / n * ((gains - gains.mean()) ** 2).sum()), offset=offset,
+        fit_correlation=correlation(neuron.whole, np.concatenate(curves)), stimuli=n,
+    )  # fmt: skip
+
+
+def _left_out(square, target):
+    """Return the solutions (S, n) of the summed equations without each stimulus in turn."""
+    return np.array([
         _solve(square.sum(0) - one, target.sum(0) - other)
         for one, other in zip(square, target, strict=True)
     ])  # fmt: skip
-    n = len(square)
-    moves = np.array([_move(values) for values in left_out])
-    place_sd = math.sqrt((n - 1) / n * ((moves - moves.mean(0)) ** 2).sum())
-    gain_sd = math.sqrt((n - 1) / n * ((left_out[:, 1] - left_out[:, 1].mean()) ** 2).sum())
-    curves = neuron.activity(place)
-    flat = np.stack([np.ones(sum(map(len, curves))), np.concatenate(curves)], 1)
-    offset, gain = np.linalg.lstsq(flat, np.concatenate(neuron.recorded), rcond=None)[0]
-    return Found(
-        azimuth_deg=float(place[0]), elevation_deg=float(place[1]), position_sd_deg=place_sd,
-        gain=max(float(gain), 0.0), gain_sd=gain_sd, offset=float(offset),
-        fit_correlation=correlation(np.concatenate(neuron.recorded), flat[:, 1]), stimuli=n,
-    )  # fmt: skip
 
 
 def _solve(square, target):
@@ -233,5 +339,5 @@ def _solve(square, target):
 
 
 def _move(values):
-    """Return the step (azimuth, elevation) of fitted (offset, gain, slopes)."""
+    """Return the step (azimuth, elevation) of fitted (level, answer, slopes)."""
     return values[2:] / values[1] if values[1] > 0 else np.zeros(2)

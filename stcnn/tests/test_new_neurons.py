@@ -87,7 +87,7 @@ def test_more_stimuli_refine_a_place(network):
     rows = range(len(dataset))
     beside = (PLACE[0] - 1.5, PLACE[1] + 1.3)
     found = refine(network, dataset, rows, beside)
-    assert np.hypot(found[0] - PLACE[0], found[1] - PLACE[1]) < 0.5
+    assert np.hypot(found.azimuth_deg - PLACE[0], found.elevation_deg - PLACE[1]) < 0.5
     neuron = Neuron(network, dataset, rows)
-    errors = [neuron.error(neuron.activity(place)) for place in (beside, found)]
+    errors = [neuron.error(neuron.activity(place)) for place in (beside, found.place)]
     assert errors[1] < errors[0]

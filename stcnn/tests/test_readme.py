@@ -39,6 +39,7 @@ SHORT = {  # a part of the command -> what makes it short; later keys overrule e
     "convert_checkpoint.py": "",
     "ln_baseline.py": "",
     "excite_stimulus.py": "--steps 2 --seconds 0.2 --out {out}",
+    "locate_neurons.py": "--stimuli 3 --calibration none --out {out}",
     "make_synthetic.py": "--stimuli tiny --neurons 1",
     "benchmark.py": "--only item",
 }
@@ -48,6 +49,7 @@ NAMES = {  # placeholders of the README
     "DIR": "{out}",
     "SET": "{home}/set",
     "SET/ca_traces": "{set}/ca_traces",
+    "SET/movies": "{set}/movies",
     "CLONE/experiments/lc_small_3": "{run}",
 }
 MISSES_TARGETS = ("main.py --demo",)  # one epoch need not find the planted truth: exit code 1
