@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 from common.files import one_line_faults
 from settings.config import EVENT_CLASSES
 from settings.flags import base_parser, configured
+from settings.recording import WHOLE
 
 
 def make_parser():
@@ -27,7 +28,7 @@ def make_parser():
     parser.add_argument("--checkpoint", type=Path, help="network file; else run name and epoch")
     parser.add_argument("--load-epoch", type=int, help="iteration to load")
     parser.add_argument("--ids", nargs=1, required=True, help="movie of the data folder")
-    parser.add_argument("--start", type=int, default=0, help="first frame of the chunk")
+    parser.add_argument("--start", type=WHOLE, default=0, help="first frame of the chunk")
     parser.add_argument("--class-name", choices=EVENT_CLASSES, default="sparks")
     parser.add_argument("--layer", help="layer of Grad-CAM; default: the last block")
     return parser

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults, seed_number
+from settings.recording import COUNT
 
 STANDARD = (904, 64, 512)
 
@@ -23,7 +24,7 @@ STANDARD = (904, 64, 512)
 def main(argv=None):
     """Print the comparison."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=STANDARD[0], help="length of the movie")
+    parser.add_argument("--frames", type=COUNT, default=STANDARD[0], help="length of the movie")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of the movie")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)

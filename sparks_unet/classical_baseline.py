@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import RESULTS_DIR, Parser, one_line_faults
-from settings.recording import add_recording_flags, given_by_flags
+from settings.recording import POSITIVE, add_recording_flags, given_by_flags
 
 THRESHOLD_SD = 2.5  # noise standard deviations of the smoothed movie
 
@@ -30,7 +30,7 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("movie", type=Path, help="movie (TIFF)")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "classical", help="folder")
-    parser.add_argument("--threshold-sd", type=float, default=THRESHOLD_SD, help="in noise SD")
+    parser.add_argument("--threshold-sd", type=POSITIVE, default=THRESHOLD_SD, help="in noise SD")
     parser.add_argument("--detrend", action="store_true", help="remove slow bleaching first")
     parser.add_argument("--whole-frame", action="store_true", help="search outside the cell too")
     add_recording_flags(parser)

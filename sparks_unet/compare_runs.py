@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, atomic_path, one_line_faults, seed_number
+from settings.recording import COUNT
 
 
 @one_line_faults
@@ -21,7 +22,7 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("first", type=Path, help="metrics.json of the first run")
     parser.add_argument("second", type=Path, help="metrics.json of the other run")
-    parser.add_argument("--draws", type=int, default=1000, help="resamplings of the movies")
+    parser.add_argument("--draws", type=COUNT, default=1000, help="resamplings of the movies")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of the resampling")
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")

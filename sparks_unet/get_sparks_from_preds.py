@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
-from settings.recording import add_recording_flags, given_by_flags
+from settings.recording import NOT_NEGATIVE, WHOLE, add_recording_flags, given_by_flags
 
 
 def make_parser():
@@ -28,11 +28,15 @@ def make_parser():
     parser.add_argument("--movie", type=Path, required=True, help="movie of the prediction (TIFF)")
     parser.add_argument("--out", type=Path, help="CSV; default <prediction>_locations.csv")
     parser.add_argument("--threshold", type=float, default=0.9, help="probability above it: spark")
-    parser.add_argument("--min-radius", type=int, default=3, help="objects below (2r)^3 voxels go")
     parser.add_argument(
-        "--ignore-frames", type=int, default=6, help="first and last frames to skip"
+        "--min-radius", type=WHOLE, default=3, help="objects below (2r)^3 voxels go"
     )
-    parser.add_argument("--sigma", type=float, default=3.0, help="smoothing before the peak search")
+    parser.add_argument(
+        "--ignore-frames", type=WHOLE, default=6, help="first and last frames to skip"
+    )
+    parser.add_argument(
+        "--sigma", type=NOT_NEGATIVE, default=3.0, help="smoothing before the peak search"
+    )
     parser.add_argument("--classes", type=Path, help="annotated class mask to compare with")
     parser.add_argument("--events", type=Path, help="annotated event mask to compare with")
     parser.add_argument("--bandstop", action="store_true", help="remove oscillations first")

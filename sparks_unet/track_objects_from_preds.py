@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
+from settings.recording import WHOLE
 
 
 @one_line_faults
@@ -22,9 +23,11 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("prediction", type=Path, help="probabilities of one class (TIFF)")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability of an event")
-    parser.add_argument("--min-radius", type=int, default=4, help="objects below (2r)^3 voxels go")
     parser.add_argument(
-        "--ignore-frames", type=int, default=0, help="first and last frames to skip"
+        "--min-radius", type=WHOLE, default=4, help="objects below (2r)^3 voxels go"
+    )
+    parser.add_argument(
+        "--ignore-frames", type=WHOLE, default=0, help="first and last frames to skip"
     )
     parser.add_argument("--out", type=Path, help="TIFF; default <prediction>_events.tif")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")

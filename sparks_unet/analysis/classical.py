@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from analysis.disc_output_tools import write_prediction, write_table
+from analysis.disc_output_tools import own_name, write_prediction, write_table
 from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import Prediction, calibrated_post, instances_from_classes
 from common.locks import writing
@@ -137,6 +137,7 @@ def _write_classical(path, out, given, options):
     physical = {"calibration": post.calibration}
     table = event_table(movie.data, prediction, **physical, **seen)
     frequency = event_frequency(table, movie.data, **physical, **seen)
+    own_name(out, path.stem, movie, post.calibration, given, **options)
     write_table(out / f"{path.stem}_frequency.csv", frequency)
     write_prediction(out, path.stem, movie.data, prediction, None, table=table, **physical)
     return prediction.counts()

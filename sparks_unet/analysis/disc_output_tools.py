@@ -11,19 +11,53 @@ from numpy import ndarray
 from scipy import ndimage
 
 from analysis.preds_processing_tools import Prediction
-from common.files import InputError, atomic_path
+from common.files import InputError, atomic_path, read_json, write_json
 from common.tables import safe_frame
 from common.tables import write_table as write_rows
 from inputs.calibration import Calibration
-from inputs.movie_io import write_stack
+from inputs.movie_io import Movie, write_stack
 from inputs.stack_writer import write_deflated
 from settings.config import CLASSES, EVENT_CLASSES
+from settings.recording import Given
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FULL_BITS = 24  # of the significand of a float32
 SAMPLE_FRAMES = 16  # looked at for the steps of saved probabilities
+
+
+def own_name(
+    out: Path, stem: str, movie: Movie, calibration: Calibration, given: Given | None, **how: Any
+) -> None:
+    """Write <stem>_source.json: the movie that results of this name belong to, scale and settings.
+
+    Args:
+        out: folder.
+        stem: beginning of the names.
+        movie: Movie with its digest.
+        calibration: of the movie, as it is used.
+        given: which of its axes, channels and planes were read.
+        how: settings that the results depend on.
+
+    Raises:
+        InputError: there are results of another movie, or of another part of it, of this name.
+    """
+    path = Path(out) / f"{stem}_source.json"
+    before = read_json(path) if path.is_file() else {}
+    read = {name: getattr(given or Given(), name) for name in ("axes", "channel", "z", "linescan")}
+    now = {"sha256": movie.sha256, "read": read}
+    if before and {name: before.get(name) for name in now} != now:
+        what = "another movie of this name"
+        if before.get("sha256") == movie.sha256:
+            what = "read with another --axes, --channel, --z or --linescan"
+        raise InputError(
+            f"{out}: holds results {stem} of {before.get('movie')}, {what}, now {movie.source}; "
+            "give another --out, or remove them"
+        )
+    mask = None if movie.cell_mask is None else str(movie.cell_mask)
+    told = {"movie": str(movie.source), "cell_mask": mask} | now
+    write_json(path, told | {"calibration": calibration.record(), "settings": how})
 
 
 def write_prediction(

@@ -25,7 +25,7 @@ from inputs.data_processing import (
     renumber,
 )
 from inputs.movie_io import Movie
-from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams
+from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX, PostParams, logger
 
 OTSU_BINS = 256
 CHANNELS = ("background", *EVENT_CLASSES)  # order of the network's output channels
@@ -262,6 +262,14 @@ def threshold_mask(
         labels, _ = ndimage.label(mask)  # 6-connected
         mask = mask & (np.bincount(labels.ravel())[labels] >= (2 * min_radius) ** 3)
     return blank_margins(mask, ignore_frames)
+
+
+def tell_skipped(path: object, n_frames: int, ignore_frames: int) -> None:
+    """Say when the first and last frames that are skipped are all frames of a movie."""
+    if 2 * ignore_frames >= n_frames:
+        logger.warning(
+            "%s: --ignore-frames %d skips all of its %d frames", *(path, ignore_frames, n_frames)
+        )
 
 
 def convex_mask(mask: np.ndarray) -> np.ndarray:

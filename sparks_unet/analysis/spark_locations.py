@@ -13,13 +13,14 @@ from scipy import signal
 from analysis.disc_output_tools import saved_steps, write_locations
 from analysis.location_metrics import location_metrics, match_sparks
 from analysis.overlays import spark_check_frames, write_view
-from analysis.preds_processing_tools import calibrated_post, threshold_mask
+from analysis.preds_processing_tools import calibrated_post, tell_skipped, threshold_mask
 from common.files import InputError, atomic_path
 from common.locks import writing
 from inputs.calibration import ScaledPost
 from inputs.data_processing import annotated_spark_peaks, drop_marginal_points, spark_peaks
 from inputs.movie_io import (
     Movie,
+    keep_inputs,
     read_class_labels,
     read_event_labels,
     read_movie,
@@ -30,6 +31,7 @@ from settings.recording import Given
 
 SAMPLING_HZ = 150.0
 BANDSTOP_ORDER = 4
+PADDING = 6 * BANDSTOP_ORDER + 3  # frames that the filter needs before and behind a movie
 FIRST_BIN = 7  # slower peaks of the spectrum are signal
 PROMINENCE = 2.0  # counts
 HALF_WIDTH_BINS = 2
@@ -70,8 +72,15 @@ def bandstop_filter(movie: np.ndarray, sampling_hz: float = SAMPLING_HZ) -> np.n
 
     Returns:
         (T, H, W) float64, filtered forwards and backwards at every stop band.
+
+    Raises:
+        InputError: the movie has no more frames than PADDING.
     """
     filtered = movie.astype(float)
+    if len(movie) <= PADDING:
+        raise InputError(
+            f"--bandstop: found {len(movie)} frames, expected at least {PADDING + 1}; leave it out"
+        )
     for limits in band_limits(filtered.mean(axis=(1, 2)), sampling_hz):
         sections = signal.butter(
             BANDSTOP_ORDER, limits, btype="bandstop", fs=sampling_hz, output="sos"
@@ -163,6 +172,7 @@ def write_spark_locations(
     """
     search = search or SparkSearch()
     out = out or prediction_path.with_name(f"{prediction_path.stem}_locations.csv")
+    keep_inputs([out], [prediction_path, movie_path, *annotation])
     # the comparison lies beside the prediction, the table where the user wants it
     with writing(out.parent), writing(prediction_path.parent if annotation[0] else out.parent):
         return _written(prediction_path, movie_path, out, search, annotation, given)
@@ -194,6 +204,7 @@ def _written(prediction_path, movie_path, out, search, annotation, given):
         distance_frames=post.spark_distance_frames,
     )
     peaks = drop_marginal_points(peaks, len(data), search.ignore_frames)
+    tell_skipped(prediction_path, len(data), search.ignore_frames)
     write_locations(out, peaks)
     lines = [f"{len(peaks)} sparks in {out}"]
     if bits := saved_steps(prediction.data):

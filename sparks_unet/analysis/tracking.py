@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis.disc_output_tools import sixteen_bit
-from analysis.preds_processing_tools import threshold_mask
+from analysis.preds_processing_tools import tell_skipped, threshold_mask
+from common.files import InputError
 from common.locks import writing
 from inputs.data_processing import connected_components
-from inputs.movie_io import read_stack, write_stack
+from inputs.movie_io import keep_inputs, read_probabilities, write_stack
 
 
 def track_objects(
@@ -36,8 +37,12 @@ def write_tracks(
 ) -> tuple[Path, int]:
     """Write the labelled movie of the probabilities at ``path``; return (path, events)."""
     out = out or path.with_name(f"{path.stem}_events.tif")
+    if not 0 <= threshold <= 1:
+        raise InputError(f"--threshold {threshold}: expected a number from 0 to 1")
+    keep_inputs([out], [path])
     with writing(out.parent):
-        movie = read_stack(path)
+        movie = read_probabilities(path)
+        tell_skipped(path, len(movie.data), ignore_frames)
         events = track_objects(
             movie.data.astype(np.float32),
             threshold,

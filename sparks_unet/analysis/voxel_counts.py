@@ -28,7 +28,7 @@ from inputs.movie_io import (
     read_class_labels,
     read_event_labels,
     read_movie,
-    read_stack,
+    read_probabilities,
     same_shape,
 )
 from settings.config import CLASSES, EVENT_CLASSES, IGNORE_INDEX
@@ -191,7 +191,7 @@ def _read(preds, data, movie_id, given):
     events = read_event_labels(movie_file(data, movie_id, "event_label"), shape)
     probabilities = {}
     for name, path in find_predictions(preds, movie_id, movie_ids(data)).items():
-        stack = read_stack(path)
+        stack = read_probabilities(path)
         same_shape(stack, movie)
         probabilities[name] = stack.data.astype(np.float32)
     peaks = annotated_spark_peaks(movie.data, classes, events)

@@ -92,11 +92,9 @@ class Calibration:
         """Return this calibration; raise InputError that names the flag of what is unknown."""
         missing = []
         if pixel and not self.pixel_um:
-            missing.append(
-                "pixel size: give --pixel-um UM or --set postprocessing.pixel_size_um=UM"
-            )
+            missing.append("pixel size: give --pixel-um UM (an INI file: pixel_size_um)")
         if frame and not self.frame_ms:
-            missing.append("frame interval: give --frame-ms MS or --set postprocessing.frame_ms=MS")
+            missing.append("frame interval: give --frame-ms MS (an INI file: frame_ms)")
         if missing:
             raise InputError(f"{source}: the file does not say its {'; nor its '.join(missing)}")
         return self

@@ -10,10 +10,12 @@ Files written: TIFF (T, H, W) or (T, H, W, 3) that opens in ImageJ and napari wi
 and frame interval.
 """
 
+import dataclasses
 import logging
 import struct
 import threading
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from inputs.vendors import VENDOR_SUFFIXES, read_vendor
 from settings.recording import Given
 
 CLASS_VALUES = (0, 1, 2, 3, 4)
+ROUNDING = 1e-3  # by which a sum of rounded probabilities may exceed 1
 ENDINGS = (".tif", ".tiff", ".TIF", ".TIFF")  # of the movies in a data folder
 MASK_ENDINGS = (".roi", ".zip", ".tif", ".tiff")
 READ_ERRORS = (
@@ -145,16 +148,33 @@ def read_stack(path: str | Path) -> Movie:
 
 
 def read_probabilities(path: str | Path) -> Movie:
-    """Read the probabilities of a class, or a mask, (T, H, W); refuse what is negative."""
+    """Read the probabilities of a class, or a mask, (T, H, W); refuse what is neither.
+
+    A mask holds one value beside 0, whichever: ImageJ writes 255. It is returned as 0 and 1.
+    """
     stack = read_stack(path)
     lowest, highest = extremes(stack.data)
-    if lowest < 0:
+    if lowest < 0 or highest > 1 + ROUNDING:
+        if lowest == 0 and all(np.isin(frame, (0, highest)).all() for frame in stack.data):
+            return dataclasses.replace(stack, data=(stack.data > 0).astype(np.float32))
+        damage = "the file is damaged or holds something else; predict the movie again"
+        scaled = "are they percent or grey levels? divide them by 100, 255 or 65535"
         raise InputError(
             f"{path}: values from {float(lowest):.6g} to {float(highest):.6g}; expected "
-            "probabilities from 0 to 1: the file is damaged or holds something else; predict the "
-            "movie again"
+            f"probabilities from 0 to 1, or a mask: {damage if lowest < 0 else scaled}"
         )
     return stack
+
+
+def keep_inputs(results: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Refuse results that would take the place of a file that they are made from."""
+    sources = {Path(path).resolve() for path in inputs if path is not None}
+    for result in results:
+        if Path(result).resolve() in sources:
+            raise InputError(
+                f"{result}: is read, and the result of that name would replace it; give another "
+                "--out"
+            )
 
 
 def _read_stack(path, given, *, mask=False):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.disc_output_tools import write_prediction, write_table
+from analysis.disc_output_tools import own_name, write_prediction, write_table
 from analysis.event_rois import read_event_rois, write_event_rois
 from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import Prediction, calibrated_post
@@ -84,7 +84,8 @@ def events_of_labels(
             write_deflated(path, edited[kind].astype(highest))
         movie = read_movie(movie_path, given)
         instances, class_of_id = _named(edited["instances"], edited["classes"], movie_path)
-        return _write_events(movie, movie_path.stem, (instances, class_of_id), out)
+        found = instances, class_of_id
+        return _write_events(movie, movie_path.stem, found, out, given, labels="edited")
 
 
 def _named(instances, classes, movie_path):
@@ -128,14 +129,15 @@ def _measured_again(rois_path, movie_path, out, given):
     """Measure and write while the folder is held; return {class: events}."""
     movie = read_movie(movie_path, given)
     events = read_event_rois(rois_path, movie.data.shape)
-    return _write_events(movie, movie_path.stem, events, out)
+    return _write_events(movie, movie_path.stem, events, out, given, rois=str(rois_path))
 
 
-def _write_events(movie, stem, events, out):
+def _write_events(movie, stem, events, out, given, **how):
     """Measure and write (ids, class of every id) of a movie; return {class: events}."""
     instances, class_of_id = events
     post = calibrated_post(movie)
     print(post.calibration.line())
+    own_name(out, stem, movie, post.calibration, given, **how)
     prediction = Prediction(
         class_of_id[instances], instances, class_of_id, np.empty((0, 3), np.int64)
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.disc_output_tools import saved_steps, write_event_lists, write_prediction
+from analysis.disc_output_tools import own_name, saved_steps, write_event_lists, write_prediction
 from analysis.kinetics import event_table
 from analysis.overlays import instance_frames, overlay_frames, write_overlay, write_view
 from analysis.preds_processing_tools import calibrated_post, process_predictions
@@ -54,6 +54,8 @@ def separate(
     seen = {"state": movie.state, "cell": cell_of(movie)}
     table = event_table(movie.data, prediction, probabilities=channels, **physical, **seen)
     stem = movie_path.stem
+    how = {f"probabilities_{name}": str(path) for name, path in stacks.items()}
+    own_name(out, stem, movie, post.calibration, given, fill_holes=fill_holes, **how)
     write_prediction(out, stem, movie.data, prediction, None, table=table, raw=False, **physical)
     write_event_lists(out, stem, prediction.classes, prediction.instances)
     if overlay:

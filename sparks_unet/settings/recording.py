@@ -5,6 +5,7 @@ The same values are flags of every script that reads a movie (flags.py) and keys
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,34 @@ def parse_index(text: str) -> int:
     return value
 
 
+def parse_count(text: str) -> int:
+    """Return a whole number above 0; raise ValueError."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def parse_not_negative(text: str) -> float:
+    """Return a finite number of 0 or more; raise ValueError."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def flag_type(parse: Callable, expected: str) -> Callable:
+    """Return the type of a flag whose text ``parse`` reads; a ValueError tells what is expected."""
+
+    def checked(text):
+        try:
+            return parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text}: expected {expected}") from None
+
+    return checked
+
+
 PARSERS = {  # flag: (parser, what it expects, help)
     "pixel_um": (
         parse_pixel,
@@ -101,25 +130,19 @@ PARSERS = {  # flag: (parser, what it expects, help)
     "channel": (parse_index, "a whole number >= 0", "channel to read, counted from 0"),
     "z": (parse_index, "a whole number >= 0", "plane of depth to read, counted from 0"),
 }
+WHOLE = flag_type(parse_index, "a whole number >= 0")
+COUNT = flag_type(parse_count, "a whole number > 0")
+NOT_NEGATIVE = flag_type(parse_not_negative, "a number >= 0")
+POSITIVE = flag_type(parse_positive, "a number > 0")
 FIELDS = {"offset": "offset_counts"}  # flags whose value has another name in Given
 LINESCAN = ("rows", "columns")
-
-
-def _flag_type(parse, expected):
-    def checked(text):
-        try:
-            return parse(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text}: expected {expected}") from None
-
-    return checked
 
 
 def add_recording_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what the file of a movie does not say."""
     for name, (parse, expected, text) in PARSERS.items():
         flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=_flag_type(parse, expected), metavar=name.upper(), help=text)
+        parser.add_argument(flag, type=flag_type(parse, expected), metavar=name.upper(), help=text)
     parser.add_argument(
         "--linescan",
         nargs="?",

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+import classical_baseline
 import get_sparks_from_preds
 import save_results_to_json
 import separate_events
 import track_objects_from_preds
 from analysis.spark_locations import bandstop_filter
+from common.files import InputError
 from demo.synthetic import SMALL, make_demo_data
-from inputs.movie_io import read_movie, write_stack
+from inputs.calibration import Calibration
+from inputs.movie_io import read_movie, read_probabilities, write_stack
 from make_demo_data import main as make_demo_main
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -207,3 +210,83 @@ def test_bandstop_takes_out_an_oscillation():
     movie = 300 + 20 * np.sin(2 * np.pi * 20 * t / 150)[:, None, None] * np.ones((1, 3, 4))
     middle = bandstop_filter(movie)[100:200]
     assert np.abs(middle - 300).max() < 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [(np.float32, 100), (np.uint8, 255), (np.uint16, 65535)]
+)
+def test_percent_and_grey_levels_are_no_probabilities(case, tmp_path, capsys, kind, factor):
+    whole = read_movie(case / "run_10_01_overlap_raw_sparks.tif").data
+    path = write_stack(tmp_path / "a_sparks.tif", (whole * factor).astype(kind))
+    movie = case / "01_video.tif"
+    for script, *arguments in (
+        (get_sparks_from_preds, path, "--movie", movie),
+        (track_objects_from_preds, path),
+        (separate_events, "--movie", movie, *(f"--{name}={path}" for name in NAMES)),
+    ):
+        told = fault(script.main, capsys, *arguments, "--out", tmp_path / "out.tif")
+        assert "divide them by 100, 255 or 65535" in told
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_mask_is_one_whatever_its_value(case, tmp_path):
+    whole = read_movie(case / "run_10_01_overlap_raw_sparks.tif").data
+    mask = whole > 0.5
+    for value, kind in ((1, np.uint8), (255, np.uint8), (65535, np.uint16), (7, np.float32)):
+        path = write_stack(tmp_path / "mask.tif", (mask * value).astype(kind))
+        read = read_probabilities(path)
+        np.testing.assert_array_equal(read.data, mask)
+    sure = write_stack(tmp_path / "sure.tif", np.minimum(whole * 1.04, 1.0002).astype(np.float32))
+    assert read_probabilities(sure).data.max() > 1  # rounding
+
+
+def test_no_result_replaces_what_it_is_made_from(case, tmp_path, capsys):
+    movie = case / "01_video.tif"
+    path = tmp_path / "p_sparks.tif"
+    path.write_bytes((case / "run_10_01_overlap_raw_sparks.tif").read_bytes())
+    before = path.read_bytes(), movie.read_bytes()
+    get = path, "--movie", movie
+    assert "would replace it" in fault(get_sparks_from_preds.main, capsys, *get, "--out", path)
+    assert "would replace it" in fault(get_sparks_from_preds.main, capsys, *get, "--out", movie)
+    assert "would replace it" in fault(track_objects_from_preds.main, capsys, path, "--out", path)
+    assert (path.read_bytes(), movie.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--min-radius", "-2"), ("--ignore-frames", "-1"), ("--sigma", "nan"), ("--sigma", "-1")],
+)
+def test_impossible_numbers_are_one_line(case, capsys, flags):
+    path = case / "run_10_01_overlap_raw_sparks.tif"
+    told = fault(get_sparks_from_preds.main, capsys, path, "--movie", case / "01_video.tif", *flags)
+    assert f"{flags[0]}: {flags[1]}: expected" in told.replace("argument ", "")
+
+
+def test_a_movie_too_short_for_what_is_asked_is_said(tmp_path, caplog):
+    movie = np.random.default_rng(0).poisson(100, (12, 8, 9)).astype(np.uint16)
+    with pytest.raises(InputError, match="found 12 frames, expected at least 28"):
+        bandstop_filter(movie)
+    write_stack(tmp_path / "m.tif", movie, calibration=Calibration.of(0.2, 5.0))
+    write_stack(tmp_path / "p.tif", np.zeros(movie.shape, np.float32))
+    get_sparks_from_preds.main([str(tmp_path / "p.tif"), "--movie", str(tmp_path / "m.tif")])
+    assert "--ignore-frames 6 skips all of its 12 frames" in caplog.text
+
+
+def test_results_of_two_movies_of_one_name_never_mix(tmp_path, capsys):
+    random = np.random.default_rng(1)
+    out = tmp_path / "out"
+    for folder in ("a", "b"):
+        movie = random.poisson(100, (20, 8, 9)).astype(np.uint16)
+        write_stack(tmp_path / folder / "05.tif", movie, calibration=Calibration.of(0.2, 5.0))
+    given = "--out", out, "--threshold-sd", "9"
+    for _ in range(2):  # again for the same movie
+        classical_baseline.main([str(tmp_path / "a" / "05.tif"), *map(str, given)])
+    kept = {path.name: path.read_bytes() for path in out.iterdir()}
+    told = json.loads(kept["05_source.json"])
+    assert told["settings"]["threshold_sd"] == 9
+    assert (told["calibration"]["frame_ms"], told["calibration"]["frame_origin"][:4]) == (5, "file")
+    told = fault(classical_baseline.main, capsys, tmp_path / "b" / "05.tif", *given)
+    assert "another movie of this name" in told
+    again = tmp_path / "a" / "05.tif", *given, "--axes", "TYX"
+    assert "read with another --axes, --channel" in fault(classical_baseline.main, capsys, *again)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
