@@ -175,21 +175,28 @@ def clear_displays(settings: RunSettings, run_dir: Path) -> None:
 def finish(prepared: Prepared, settings: RunSettings, run_dir: Path, began: float) -> None:
     """Show a finished run and write its report; ``summary.json`` comes last."""
     shown = show_run(prepared, settings, run_dir, load_results(settings, run_dir))
-    best = next(row for row in shown["rows"] if row["model"] == "network")
-    score = {
-        "name": "test RMSE of the network",
-        "value": best["rmse"],
-        "unit": "z",
-        "target": "",
-        "passed": None,
-        "control": False,
-    }
+    errors = {}
+    for row in shown["rows"]:
+        errors.setdefault(row["model"], row["rmse"])  # the first row of a model: test, in z
+    words = {"network": "the network", "persistence": "the last value again (persistence)"}
+    scores = [
+        {
+            "name": f"test RMSE of {what}",
+            "value": errors[model],
+            "unit": "z",
+            "target": "",
+            "passed": None,
+            "control": False,
+        }
+        for model, what in words.items()
+        if model in errors
+    ]
     page = Page(
         title=f"csd_darnn: {run_dir.name}",
         data=str(prepared.recording.source.name),
         seconds=time.perf_counter() - began,
         seed=settings.seed,
-        scores=[score],
+        scores=scores,
         planted_truth=None,
         main_picture=shown["picture"] and shown["picture"].name,
         lead=shown["verdict"],

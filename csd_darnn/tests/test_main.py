@@ -71,6 +71,13 @@ def test_run_writes_what_the_readme_lists(finished):
     with open(run_dir / "metrics.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert {(row["target"], row["target_place"]) for row in rows} == {("13", "row 2, column 3")}
+    told = {
+        row["model"]: row["rmse"] for row in rows if (row["part"], row["units"]) == ("test", "z")
+    }
+    scores = json.loads((run_dir / "summary.json").read_text())["scores"]
+    assert [score["value"] for score in scores] == pytest.approx(
+        [float(told[model]) for model in ("network", "persistence")], rel=1e-6
+    )  # the predictor to beat beside the network
     assert load_weight_tensor(run_dir / "weight_tensor_rs.pt").shape == (36, 4, 19)
 
 
