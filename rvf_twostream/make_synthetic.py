@@ -59,16 +59,35 @@ def build_parser():
     return parser
 
 
+def check_kind(args):
+    """Raise an InputError for flags of the cohort with --echonet, and the other way round."""
+    if args.echonet:
+        names = ("two_class", "jpeg", "rgb", "hard")
+        given = [name for name in names if getattr(args, name)]
+        tables = ("n_patients", "effect", "rows", "cols")
+    else:
+        given, tables = [], ("n_videos",)
+    given += [name for name in tables if getattr(args, name) != globals()[name.upper()]]
+    if given:
+        kind = "does not describe videos of --echonet" if args.echonet else "is of --echonet only"
+        raise InputError(f"--{given[0]} {kind}; leave it out")
+
+
 @one_line_faults
 def main(argv=None):
     """Write the cohort or the EchoNet look-alike asked for."""
     args = build_parser().parse_args(argv)
     if args.max_frames < args.min_frames:
         raise InputError(f"--max_frames {args.max_frames} is below --min_frames {args.min_frames}")
+    check_kind(args)
     from demo.synthetic import write_cohort, write_echonet
 
     if args.echonet:
-        write_echonet(args.out, n_videos=args.n_videos, seed=args.seed, workers=args.workers)
+        lengths = (args.min_frames, args.max_frames)
+        given = {} if lengths == (MIN_FRAMES, MAX_FRAMES) else {"frames": lengths}
+        write_echonet(
+            args.out, n_videos=args.n_videos, seed=args.seed, workers=args.workers, **given
+        )
         print(f"{args.n_videos} videos in {args.out}")
         return 0
     truth = write_cohort(

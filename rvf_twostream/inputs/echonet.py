@@ -5,7 +5,7 @@ The body of ``prepare_echonet.py``, whose docstring lists the files.
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from common.cluster import run_jobs
 from common.files import InputError, raise_faults, write_json
 from common.locks import visible
+from common.names import file_name
 from common.tables import write_table
 from inputs.flow import farneback_defaults, video2OF
 from inputs.frames import movie_from_frames
@@ -69,15 +70,20 @@ def read_file_list(
     table, faults = {}, []
     for number_, row in enumerate(rows, start=2):
         name = (row["FileName"] or "").strip()
-        for suffix in VIDEO_SUFFIXES:
-            name = name.removesuffix(suffix)
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            name = name[: -len(Path(name).suffix)]
         split = SPLITS.get((row["Split"] or "").strip().upper())
         try:
             ef = float(row["EF"])
         except (TypeError, ValueError):
             ef = float("nan")
-        if not name:
-            faults.append(f"row {number_}: FileName is empty")
+        try:
+            file_name(name, f"row {number_}: FileName")
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if row["EF"] is None:
+            faults.append(f"row {number_}: is shorter than the header")
         elif not 0 <= ef <= 100:
             faults.append(f"row {number_}: EF '{row['EF']}' is no number from 0 to 100")
         elif split is None:
@@ -89,16 +95,43 @@ def read_file_list(
     raise_faults([f"{path}: {fault}" for fault in faults])
     if not table:
         raise InputError(f"{path}: no rows")
+    if all(ef <= 1 for ef, _ in table.values()):
+        highest = max(ef for ef, _ in table.values())
+        raise InputError(
+            f"{path}: EF is at most {highest:g}: these are fractions; write percent, 55 for 0.55"
+        )
     return table
 
 
-def find_video(root: Path, name: str) -> Path:
-    """Return the path of a video: Videos/<name> with the first known suffix that exists."""
-    for suffix in VIDEO_SUFFIXES:
-        path = Path(root) / "Videos" / f"{name}{suffix}"
-        if path.exists():
-            return path
-    return Path(root) / "Videos" / f"{name}.avi"
+def find_videos(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return {name: path below Videos}, with a known suffix in small or capital letters; .avi where
+    there is none.
+
+    Raises:
+        InputError: several files have one of the names.
+    """
+    folder, found = Path(root) / "Videos", {}
+    for path in visible(folder) if folder.is_dir() else []:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(path.stem, []).append(path)
+    names = list(names)
+    raise_faults(
+        [
+            f"{folder}: {' and '.join(p.name for p in found[name])} have one name; FileList.csv "
+            "means one of them: take the other away"
+            for name in names
+            if len(found.get(name, ())) > 1
+        ]
+    )
+    return {name: found.get(name, [folder / f"{name}.avi"])[0] for name in names}
+
+
+def stale_movies(root: Path, table: dict, kinds: Sequence[str]) -> list[Path]:
+    """Return the movies in the folders of the sets that ``table`` puts elsewhere or nowhere."""
+    wanted = {f"{split}_{kind}/{name}.npy" for kind in kinds for name, (_, split) in table.items()}
+    folders = [root / f"{split}_{kind}" for kind in kinds for split in SPLITS.values()]
+    present = [path for one in folders if one.is_dir() for path in visible(one, "*.npy")]
+    return [path for path in present if f"{path.parent.name}/{path.name}" not in wanted]
 
 
 def prepare_video(
@@ -181,9 +214,10 @@ def make_unscaled(root: Path, todo: dict, settings: Settings) -> tuple[list[str]
         kinds = [kind for kind in settings.kinds if (kind, name) in todo]
         targets = {kind: _waiting(root, kind, name) for kind in kinds}
         jobs.append({kind: path for kind, path in targets.items() if not path.exists()})
+    videos = find_videos(root, names)
     calls = (
         delayed(prepare_video)(
-            find_video(root, name),
+            videos[name],
             targets,
             nframes=settings.nframes,
             nrows=settings.nrows,
@@ -216,12 +250,20 @@ def prepare(root: Path, settings: Settings) -> int:
     table = read_file_list(root, make_split=settings.make_split, seed=settings.seed)
     if settings.limit:
         table = dict(list(table.items())[: settings.limit])
+    stale = stale_movies(root, table, settings.kinds)
+    if stale and not settings.recalculate:
+        raise InputError(
+            f"{stale[0]}: FileList.csv has this movie in another set, or not at all ({len(stale)} "
+            "such movies): a training would see it twice; -r makes all sets anew"
+        )
     options = recipes(settings.kinds, settings.nrows, settings.ncols)
     todo = missing_movies(root, table, options, recalculate=settings.recalculate)
     fresh = sorted({kind for kind, _ in todo})
     for kind in fresh:
         check_options(root, f"unscaled_{kind}", options[kind], recalculate=True)
     names, skipped = make_unscaled(root, todo, settings)
+    for path in stale:
+        path.unlink()
     usable = {name: entry for name, entry in table.items() if name not in skipped}
     if not any(split == "train" for _, split in usable.values()):
         first = next(iter(skipped.values()), "the list has none")

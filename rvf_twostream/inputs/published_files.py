@@ -4,7 +4,9 @@ The body of ``convert_reference.py``. This is the only module that reads pickles
 builds nothing but numpy data.
 """
 
+import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,8 @@ def checked(path: Path, value: object) -> object:
                 f"{path}: array {value.shape} {value.dtype}, expected a movie (n, rows, columns, "
                 "channels) of finite numbers"
             )
+        if np.abs(value).max(initial=0) > np.finfo(np.float32).max:
+            raise InputError(f"{path}: its largest value does not fit into float32")
         return value.astype(np.float32)
     if isinstance(value, dict) and value:
         if all(isinstance(key, str) and _is_number(v) for key, v in value.items()):
@@ -89,11 +93,19 @@ def _plain(value):
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
-def stats_of_pair(name: str, pair: list[float]) -> dict:
+def stats_of_pair(name: str, pair: list[float], where: str = "") -> dict:
     """Return the content of data_mean_std.json for a published [mean, std] pair.
 
     The published grey values have the weights of green and blue swapped, so the options say so.
+
+    Raises:
+        InputError: a deviation that is not above 0.
     """
+    if not pair[1] > 0:
+        raise InputError(
+            f"{where or name}: holds mean {pair[0]:g} and deviation {pair[1]:g}; expected a "
+            "deviation above 0: movies cannot be scaled with it"
+        )
     options = {
         "crop": "none",
         "grey": "reference",
@@ -111,19 +123,39 @@ def convert_file(path: Path) -> Path | None:
     value = checked(path, read_pickle(path))
     if isinstance(value, np.ndarray):
         target = path.with_suffix(".npy")
+        _say_replaced(target, lambda: np.array_equal(np.load(target), value))
         save_array(target, value)
         return target
     if isinstance(value, int | float):
         return None
     target = path.with_suffix(".json")
-    write_json(target, stats_of_pair(path.stem, value) if isinstance(value, list) else value)
+    if path.stem == "filename2class" and isinstance(value, dict):
+        outside = [key for key, v in value.items() if not 0 <= v <= 100]
+        if outside:
+            raise InputError(
+                f"{path}: {outside[0]} is {value[outside[0]]:g}; expected ejection fractions in "
+                "percent or classes, 0 to 100"
+            )
+    held = stats_of_pair(path.stem, value, str(path)) if isinstance(value, list) else value
+    _say_replaced(target, lambda: json.loads(target.read_bytes()) == held)
+    write_json(target, held)
     return target
+
+
+def _say_replaced(target, is_equal):
+    """Warn when ``target`` is there already and holds something else."""
+    try:
+        if not target.exists() or is_equal():
+            return
+    except (OSError, ValueError):  # damaged: replaced anyway
+        pass
+    print(f"warning: {target} held something else and is replaced", file=sys.stderr)
 
 
 @one_writer
 def convert_root(root: Path) -> None:
     """Convert all pickles below ``root``; good ones are written even when others are refused."""
-    paths = visible(root, "*.pkl", recursive=True)
+    paths = [p for p in visible(root, "*", recursive=True) if p.suffix.lower() == ".pkl"]
     if not paths:
         raise InputError(
             f"{root}: no *.pkl files; --root names a data set of the published project"

@@ -1,12 +1,14 @@
 """convert_reference.py: the restricted reader of published pickles. Check 9."""
 
 import json
+import pickle
 import struct
 
 import numpy as np
 import pytest
 
 from common.files import InputError
+from convert_reference import main as convert
 from inputs.published_files import checked, read_pickle
 from little import FOLDER, assert_one_line, call_script, run_script
 
@@ -85,3 +87,31 @@ def test_no_other_module_reads_pickles():
         assert "pickle.load(" not in text
         assert jobs or "pickle.load" not in text
         assert ("import pickle" in text) == (jobs or path.name == "published_files.py")
+
+
+def test_published_numbers_that_cannot_be_are_refused(tmp_path, capsys):
+    (tmp_path / "data_mean_std.pkl").write_bytes(number_list(10.0, -2.0))
+    (tmp_path / "data_mean_std_OF.pkl").write_bytes(number_list(10.0, 0.0))
+    (tmp_path / "filename2class.pkl").write_bytes(pickle.dumps({"a": 155.0}, protocol=2))
+    huge = np.full((2, 3, 3, 1), 1e300)
+    (tmp_path / "huge.pkl").write_bytes(pickle.dumps(huge, protocol=2))
+    with pytest.raises(SystemExit) as stop:
+        convert(["--root", str(tmp_path)])
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert shown.count("expected a deviation above 0") == 2
+    assert "a is 155; expected ejection fractions in percent" in shown
+    assert "does not fit into float32" in shown
+    assert not [*tmp_path.glob("*.npy"), *tmp_path.glob("*.json")]
+
+
+def test_capital_suffix_and_a_file_that_is_replaced(tmp_path, capsys):
+    movie = np.arange(18, dtype=np.uint8).reshape(2, 3, 3, 1)
+    (tmp_path / "a.PKL").write_bytes(pickle.dumps(movie, protocol=2))
+    convert(["--root", str(tmp_path)])
+    assert np.load(tmp_path / "a.npy").ravel().tolist() == list(range(18))
+    convert(["--root", str(tmp_path)])
+    assert "replaced" not in capsys.readouterr().err
+    np.save(tmp_path / "a.npy", movie + 1)
+    convert(["--root", str(tmp_path)])
+    assert "a.npy held something else and is replaced" in capsys.readouterr().err

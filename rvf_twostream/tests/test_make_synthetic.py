@@ -149,3 +149,14 @@ def test_flow_of_the_right_half_follows_tapse():
     spearman = np.corrcoef(rankdata(paths), rankdata(tapse))[0, 1]
     print(f"Spearman correlation of |flow| per beat and TAPSE: {spearman:.2f}")
     assert spearman >= 0.6
+
+
+def test_flags_that_do_not_apply_are_refused(tmp_path):
+    out = tmp_path / "x"
+    for flags, words in (
+        (("--echonet", "--rows", "128"), "--rows does not describe videos"),
+        (("--echonet", "--jpeg"), "--jpeg does not describe videos"),
+        (("--n_videos", "5"), "--n_videos is of --echonet only"),
+    ):
+        assert_one_line(call_script("make_synthetic.py", "--out", out, *flags), words)
+    assert not out.exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 
 from common.files import InputError
 from demo.synthetic import write_echonet
-from inputs.echonet import prepare, read_file_list
+from inputs.echonet import find_videos, prepare, read_file_list
 from inputs.video import read_video
 from little import assert_one_line, call_script, run_script
 from settings import echonet_settings
@@ -128,3 +129,56 @@ def test_a_picture_whose_name_is_damaged_is_missed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="7 of 8 pictures"):
         read_video(path)
+
+
+def video_list(root, text):
+    """Write a FileList.csv and an empty folder of videos."""
+    (root / "Videos").mkdir(exist_ok=True)
+    (root / "FileList.csv").write_text(f"FileName,EF,Split\n{text}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,0.55,TRAIN\nb,0.6,VAL\n", "EF is at most 0.6: these are fractions"),
+        ("a,55,TRAIN\n../../b,60,VAL\n", "it holds /"),
+        ("a,55,TRAIN\n.b,60,VAL\n", "begins with ."),
+        ("a,55,TRAIN\nb\n", "shorter than the header"),
+    ],
+)
+def test_lists_that_mislead_are_refused(tmp_path, text, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_file_list(video_list(tmp_path, text))
+
+
+def test_a_name_means_one_video_in_any_case(tmp_path):
+    video_list(tmp_path, "a.AVI,55,TRAIN\n")
+    assert list(read_file_list(tmp_path)) == ["a"]
+    (tmp_path / "Videos" / "a.AVI").write_bytes(b"x")
+    assert find_videos(tmp_path, ["a", "b"]) == {
+        "a": tmp_path / "Videos" / "a.AVI",
+        "b": tmp_path / "Videos" / "b.avi",
+    }
+    (tmp_path / "Videos" / "a.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"a\.AVI and a\.mp4 have one name"):
+        find_videos(tmp_path, ["a"])
+
+
+def test_a_video_in_another_set_does_not_stay_in_both(root):
+    made = echonet_settings(kinds=("norm1",), nrows=32, ncols=32)
+    prepare(root, made)
+    listed = (root / "FileList.csv").read_text()
+    name = next((root / "train_norm1").glob("*.npy")).stem
+    lines = [
+        line.replace("TRAIN", "VAL") if line.startswith(name) else line
+        for line in listed.splitlines()
+    ]
+    (root / "FileList.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="in another set"):
+        prepare(root, made)
+    assert not (root / "val_norm1" / f"{name}.npy").exists()
+    prepare(root, echonet_settings(kinds=("norm1",), nrows=32, ncols=32, recalculate=True))
+    assert (root / "val_norm1" / f"{name}.npy").is_file()
+    assert not (root / "train_norm1" / f"{name}.npy").exists()
+    assert json.loads((root / "data_mean_std.json").read_text())["n_movies"] == 2
