@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 from common.faults import add_cluster_flag
 from common.files import InputError, one_line_faults
 from settings.flags import base_parser, configured
+from settings.recording import COUNT
 
 METHODS = ("overlap", "average", "gaussian", "max")
 
@@ -32,13 +33,13 @@ def make_parser():
     parser.add_argument("--ids", nargs="+", help="movies of the data folder; default the test set")
     parser.add_argument("--movie", nargs="+", type=Path, help="TIFF files instead of --ids")
     parser.add_argument("--inference", nargs="+", choices=METHODS, help="ways of assembly")
-    parser.add_argument("--stride", type=int, help="frames between chunks; larger is faster")
+    parser.add_argument("--stride", type=COUNT, help="frames between chunks; larger is faster")
     parser.add_argument(
         "--compare-strides",
         action="store_true",
         help="also predict with the stride of the configuration and print the mean difference",
     )
-    parser.add_argument("--batch-size", type=int, help="chunks at a time")
+    parser.add_argument("--batch-size", type=COUNT, help="chunks at a time")
     parser.add_argument("--workers", type=int, default=1, help="movies at a time, one a process")
     add_cluster_flag(parser)
     parser.add_argument("--out", type=Path, help="folder for the results; default the run's own")

@@ -17,7 +17,7 @@ from common.tables import write_table as write_rows
 from inputs.calibration import Calibration
 from inputs.movie_io import Movie, write_stack
 from inputs.stack_writer import write_deflated
-from settings.config import CLASSES, EVENT_CLASSES
+from settings.config import CLASSES, EVENT_CLASSES, logger
 from settings.recording import Given
 
 if TYPE_CHECKING:
@@ -28,7 +28,14 @@ SAMPLE_FRAMES = 16  # looked at for the steps of saved probabilities
 
 
 def own_name(
-    out: Path, stem: str, movie: Movie, calibration: Calibration, given: Given | None, **how: Any
+    out: Path,
+    stem: str,
+    movie: Movie,
+    calibration: Calibration,
+    given: Given | None,
+    *,
+    network: str = "",
+    **how: Any,
 ) -> None:
     """Write <stem>_source.json: the movie that results of this name belong to, scale and settings.
 
@@ -38,10 +45,11 @@ def own_name(
         movie: Movie with its digest.
         calibration: of the movie, as it is used.
         given: which of its axes, channels and planes were read.
+        network: digest of the network that found them, if any.
         how: settings that the results depend on.
 
     Raises:
-        InputError: there are results of another movie, or of another part of it, of this name.
+        InputError: there are results of another movie, or of another part of it.
     """
     path = Path(out) / f"{stem}_source.json"
     before = read_json(path) if path.is_file() else {}
@@ -55,8 +63,11 @@ def own_name(
             f"{out}: holds results {stem} of {before.get('movie')}, {what}, now {movie.source}; "
             "give another --out, or remove them"
         )
+    if before and before.get("network_sha256", "") != network:
+        logger.warning("%s: the results %s of another network are replaced", out, stem)
     mask = None if movie.cell_mask is None else str(movie.cell_mask)
     told = {"movie": str(movie.source), "cell_mask": mask} | now
+    told |= {"network_sha256": network} if network else {}
     write_json(path, told | {"calibration": calibration.record(), "settings": how})
 
 

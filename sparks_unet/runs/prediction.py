@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from analysis.disc_output_tools import rounding_words, write_prediction, write_table
+from analysis.disc_output_tools import own_name, rounding_words, write_prediction, write_table
 from analysis.event_traces import write_traces
 from analysis.kinetics import event_frequency, event_table
 from analysis.metrics_tools import metrics_from_counts, sample_counts, sweep_metrics
@@ -21,6 +21,7 @@ from analysis.overlays import write_overlay
 from analysis.preds_processing_tools import Prediction, calibrated_post, process_predictions
 from analysis.resampling import bootstrap_intervals
 from common.files import InputError, atomic_path, write_json
+from common.hashes import sha256
 from common.locks import hold
 from common.names import file_name
 from inputs.calibration import Calibration, scaled_post
@@ -82,7 +83,7 @@ def read_inputs(
         if len(set(names)) < len(names):
             raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
     else:
-        ids = ids or list(own_split(params).ids("test"))
+        ids = list(dict.fromkeys(ids or own_split(params).ids("test")))
         options = {"labels": None, "events": None, "sparks_type": params.sparks_type}
         options["given"] = params.given
         samples = read_samples(params.data_dir, ids, **options)
@@ -166,6 +167,18 @@ def predict_and_write(
     if sample.classes is not None and sample.events is not None:
         counts = sample_counts(sample, prediction, params, post)
     return prediction, table, counts
+
+
+def target_of(begin: Path, sample: Sample, method: str) -> Path:
+    """Return the folder and first part of the names of a recording's results."""
+    return begin.with_name(f"{begin.name}_{sample.id}_{method}")
+
+
+def claim(target: Path, sample: Sample, params: Params, checkpoint: Path, **how: Any) -> None:
+    """Record what the results at ``target`` belong to; refuse those of another movie."""
+    settings = {"checkpoint": str(checkpoint), "postprocessing": vars(params.postprocessing)} | how
+    known = sample.movie, sample.movie.calibration, params.given
+    own_name(target.parent, target.name, *known, network=sha256(checkpoint), **settings)
 
 
 def predict_one(
@@ -351,18 +364,22 @@ def predict_data(
         out_dir = (wanted.out or params.output_dir) / f"inference_{method}"
         hold(out_dir)
         own = samples[place.rank :: place.world]
+        begin = out_dir / f"{params.run_name}_{iteration}"
+        targets = [target_of(begin, one, method) for one in own]
+        for one, target in zip(own, targets, strict=True):
+            claim(target, one, params, path, method=method, stride=wanted.stride or stride)
         work = [
             delayed(predict_one)(
                 *(model, sample, params),
                 compare=wanted.compare_strides,
                 threads=max(1, torch.get_num_threads() // wanted.workers),
-                target=out_dir / f"{params.run_name}_{iteration}_{sample.id}_{method}",
+                target=target,
                 files=wanted.files,
                 method=method,
                 stride=wanted.stride,
                 batch_size=wanted.batch_size,
             )
-            for sample in own
+            for sample, target in zip(own, targets, strict=True)
         ]
         counts = {}
         results = Parallel(n_jobs=wanted.workers)(work)

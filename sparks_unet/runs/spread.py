@@ -15,7 +15,16 @@ from common.cluster import run_jobs
 from common.files import InputError
 from common.locks import hold
 from network.checkpoints import load_network
-from runs.prediction import Wanted, change_text, movie_id, predict_one, read_inputs, write_scores
+from runs.prediction import (
+    Wanted,
+    change_text,
+    claim,
+    movie_id,
+    predict_one,
+    read_inputs,
+    target_of,
+    write_scores,
+)
 from runs.train import own_split
 from runs.training_tools import seeded_model
 from settings.config import Params
@@ -30,7 +39,7 @@ def sources_of(
         InputError: two files give the same id.
     """
     if not movies:
-        return [{"ids": [one]} for one in ids or own_split(params).ids("test")]
+        return [{"ids": [one]} for one in dict.fromkeys(ids or own_split(params).ids("test"))]
     names = [movie_id(path) for path in movies]
     if len(set(names)) < len(names):
         raise InputError(f"--movie: two files give the same name: {', '.join(names)}")
@@ -56,7 +65,9 @@ def predict_source(
     load_network(model, checkpoint)
     found = []
     for sample in read_inputs(params, **source):
-        stem = target.with_name(f"{target.name}_{sample.id}_{options['method']}")
+        stem = target_of(target, sample, options["method"])
+        how = {"method": options["method"], "stride": options["stride"] or params.chunk[1]}
+        claim(stem, sample, params, checkpoint, **how)
         result = predict_one(model, sample, params, threads=1, target=stem, **options)
         found.append((sample.id, *result))
     return found

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.files import InputError
+from common.hashes import sha256
 from compare_runs import main as compare_main
 from helpers import make_tiny_data, script, write_ini
 from inputs.calibration import Calibration
@@ -188,6 +190,32 @@ def test_prediction_of_a_file_without_labels(trained, tmp_path):
         assert next(csv.reader(handle)) == ["frame", "x", "y"]
     assert not (out / "inference_overlap" / "metrics.json").exists()
     assert run_dir.is_dir()
+
+
+def test_two_movies_of_one_name_do_not_mix(trained, tmp_path, capsys):
+    path, data, run_dir = trained
+    for folder, number in (("a", "03"), ("b", "02")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(data / f"{number}_video.tif", tmp_path / folder / "03_video.tif")
+    wanted = [str(path), "--raw-only", "--out", str(tmp_path / "out"), "--movie"]
+    for _ in range(2):  # again for the same movie
+        assert main([*wanted, str(tmp_path / "a" / "03_video.tif")]) == 0
+    out = tmp_path / "out" / "inference_overlap"
+    told = json.loads((out / "tiny_6_03_overlap_source.json").read_text())
+    assert told["movie"] == str(tmp_path / "a" / "03_video.tif")
+    assert told["sha256"] == sha256(data / "03_video.tif")
+    assert told["network_sha256"] == sha256(run_dir / "network_000006.pth")
+    assert (told["calibration"]["frame_ms"], told["settings"]["stride"]) == (6.8, 4)
+    kept = {file.name: file.read_bytes() for file in out.iterdir()}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main([*wanted, str(tmp_path / "b" / "03_video.tif")])
+    assert caught.value.code == 2
+    assert "another movie of this name" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == kept
+    with pytest.raises(SystemExit):
+        main([*wanted, str(tmp_path / "a" / "03_video.tif"), "--batch-size", "0"])
+    assert "--batch-size: 0: expected a whole number > 0" in capsys.readouterr().err
 
 
 def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
