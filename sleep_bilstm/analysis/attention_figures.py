@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.io
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.hypnogram_figures import grey_gaps, hour_axis
+from analysis.label_files import epoch_length, held_in, read_labels, with_classes
 from common.figures import BLUE, ORANGE, PRINT_DPI, new_figure, save_figure
 from common.files import InputError
-from inputs.hypnogram import stretches
 from inputs.states import EPOCH_S, STATE_NAMES, STATE_RGB
 
 GAP = 30  # samples on each side of a transition
 BINS = 100
+NO_STATE_RGB = (0.6, 0.6, 0.6)  # of epochs without a predicted state
 RELATIVE = "Attention weight x steps (1 = even)"
 
 
@@ -123,7 +123,10 @@ def attention_statistics(
     pooled = []
     for part in parts or [slice(0, len(y_true))]:
         first, last = part.start * n_frames, part.stop * n_frames
-        for epoch in part.start + np.flatnonzero(np.diff(y_true[part]) != 0) + 1:
+        true = y_true[part]
+        # An epoch that nobody scored is no other state.
+        changes = (np.diff(true) != 0) & (true[:-1] >= 0) & (true[1:] >= 0)
+        for epoch in part.start + np.flatnonzero(changes) + 1:
             centre = epoch * n_frames - 1
             around = slice(max(first, centre - gap), min(last, centre + gap + 1))
             pooled.append(flat[around])
@@ -138,7 +141,9 @@ def mark_even(axes: Axes, rescaled: bool) -> None:
         axes.axhline(1, color="0.3", linewidth=0.8, linestyle="--")
 
 
-def plot_means(statistics: AttentionStatistics, *, rescaled: bool = False) -> Figure:
+def plot_means(
+    statistics: AttentionStatistics, epoch_seconds: float = EPOCH_S, *, rescaled: bool = False
+) -> Figure:
     """Return bar charts of the mean weight per time step, one per predicted state.
 
     Differs: weight times number of steps. With ``rescaled`` rows are rescaled to 0..1, as
@@ -154,7 +159,7 @@ def plot_means(statistics: AttentionStatistics, *, rescaled: bool = False) -> Fi
         if statistics.counts[state]:
             title += f", spread over {statistics.effective[state]:.0f} of {mean.size} steps"
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("Time steps")
+        axes.set_xlabel(f"Time step ({mean.size} in {epoch_seconds:g} s)")
     row[0].set_ylabel("Average attention weights" if rescaled else RELATIVE)
     return figure
 
@@ -179,7 +184,7 @@ def plot_in_time(
     x = (place[:, None] + np.arange(n_frames) / n_frames).ravel()
     height = weights.ravel()
     bars = np.stack([np.stack([x, np.zeros_like(x)], 1), np.stack([x, height], 1)], axis=1)
-    colours = np.array(STATE_RGB)[np.repeat(y_pred, n_frames)]
+    colours = np.array([*STATE_RGB, NO_STATE_RGB])[np.repeat(y_pred, n_frames)]  # the last is -1
     axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.5, rasterized=True))
     gap = ~np.isin(np.arange(count), place)
     grey_gaps(axes, gap, 0.0)
@@ -190,7 +195,9 @@ def plot_in_time(
     axes.set_ylabel("Attention weights" if rescaled else RELATIVE)
     for state, name in enumerate(statistics.names):
         axes.plot([], [], color=STATE_RGB[state], linewidth=4, label=name)
-    figure.legend(frameon=False, loc="outside upper right", ncols=3)
+    if (np.asarray(y_pred) < 0).any():
+        axes.plot([], [], color=NO_STATE_RGB, linewidth=4, label="no state")
+    figure.legend(frameon=False, loc="outside upper right", ncols=4)
     return figure
 
 
@@ -231,6 +238,7 @@ def save_attention_figures(
     mouse: str,
     *,
     rescaled: bool = False,
+    epoch_s: float = EPOCH_S,
 ) -> list[Path]:
     """Draw and save all figures of one mouse, PNG and PDF, with their CSV; return the pictures.
 
@@ -254,13 +262,13 @@ def save_attention_figures(
         in_time.insert(0, "time_s", statistics.time_s)
     saved = [
         save_figure(
-            plot_means(statistics, rescaled=rescaled),
+            plot_means(statistics, epoch_s, rescaled=rescaled),
             out / f"{mouse}_attention_means.png",
             steps,
             **look,
         ),
         save_figure(
-            plot_in_time(statistics, y_pred, rescaled=rescaled),
+            plot_in_time(statistics, y_pred, epoch_s, rescaled=rescaled),
             out / f"{mouse}_attention_in_time.png",
             in_time,
             **look,
@@ -294,10 +302,12 @@ class Weights:
 
     Attributes:
         weights: (N, F).
-        y_pred, y_true: (N,) states; y_true None when not known.
+        y_pred, y_true: (N,) states, -1 none; y_true None when not known.
         parts: stretches of epochs that follow each other; None when not known.
         time_s: (N,) start of every epoch; None when not known.
         num_classes: number of states.
+        epoch_s: length of an epoch in s.
+        notes: where it comes from, in words.
     """
 
     weights: np.ndarray
@@ -306,33 +316,57 @@ class Weights:
     parts: list[slice] | None
     time_s: np.ndarray | None
     num_classes: int
+    epoch_s: float = EPOCH_S
+    notes: tuple[str, ...] = ()
 
 
-def read_weights(path: Path, states: Path | None) -> Weights:
+def read_weights(path: Path, states: Path | None, num_classes: int | None = None) -> Weights:
     """Read weights, predicted and true states, and the stretches of epochs that follow each other.
 
     The states may lie in another result file; files without run and epoch have no stretches.
+
+    Args:
+        path: .mat with att_weights (N, F).
+        states: .mat or CSV with y_preds and y_trues; None when they lie in ``path``.
+        num_classes: 2 joins NREM and REM; as the file says when None.
+
+    Raises:
+        InputError: unreadable files, weights that are no numbers of 0 or more, or other lengths.
     """
-    try:
-        held = scipy.io.loadmat(path)
-        other = scipy.io.loadmat(states) if states else held
-        weights = np.asarray(held["att_weights"], float)
-        numbers = {
-            key: np.ravel(other[key]).astype(int)
-            for key in ("y_preds", "y_trues", "run", "epoch", "time_s", "num_classes")
-            if key in other
-        }
-        y_pred, y_true = numbers["y_preds"], numbers.get("y_trues")
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    held = held_in(path)
+    if "att_weights" not in held:
+        raise InputError(f"{path}: has no att_weights; found {', '.join(held)}")
+    weights = held["att_weights"]
+    if weights.ndim != 2 or weights.dtype.kind not in "iuf":
+        raise InputError(f"{path}: att_weights is {weights.shape}; expected numbers N x F")
+    other = held_in(states) if states else held
+    if not {"y_preds", "pred"} & set(other):
         raise InputError(
-            f"{path}: holds no attention weights with states ({error}); give --states FILE"
-        ) from error
-    if weights.ndim != 2 or len(y_pred) != len(weights):
+            f"{states or path}: holds no y_preds, the states of the weights; give --states FILE"
+        )
+    known = bool({"y_trues", "true"} & set(other))
+    read = read_labels(states or path, ["y_preds", "y_trues"] if known else ["y_preds"])
+    (file,), classes = with_classes([read], num_classes)
+    if file.count != len(weights):
         raise InputError(
-            f"{path}: att_weights is {weights.shape}, there are {len(y_pred)} states; expected N "
+            f"{path}: att_weights is {weights.shape}, there are {file.count} states; expected N "
             "x F and N"
         )
-    known = {"run", "epoch"} <= set(numbers)
-    parts = stretches(numbers["run"], numbers["epoch"]) if known else None
-    classes = int(numbers["num_classes"][0]) if "num_classes" in numbers else 3
-    return Weights(weights, y_pred, y_true, parts, numbers.get("time_s"), classes)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        row = int(np.flatnonzero((~np.isfinite(weights) | (weights < 0)).any(axis=1))[0])
+        raise InputError(
+            f"{path}: att_weights of row {row} (from 0) are negative or no numbers; leave the row "
+            "out of weights and states"
+        )
+    epoch_s, notes = epoch_length([file], None)
+    parts = file.stretches(np.ones(file.count, bool)) if file.run is not None else None
+    return Weights(
+        weights=weights.astype(float),
+        y_pred=file.states[0],
+        y_true=file.states[1] if known else None,
+        parts=parts,
+        time_s=file.time_s,
+        num_classes=classes,
+        epoch_s=epoch_s,
+        notes=(*file.notes, *notes),
+    )
