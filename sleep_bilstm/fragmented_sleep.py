@@ -3,8 +3,9 @@
 Python port of the published fragmented_sleep.m; specification section 8.5.
     python fragmented_sleep.py ../results/sleep_bilstm/run/200128_10s.csv
     python fragmented_sleep.py 200128_10s.mat --key y_trues --ignore_gaps
-Reads a CSV (columns epoch, run, and pred or true) or .mat (y_preds, y_trues 1 x N; run, epoch).
-Prints the table and writes `<file>_bouts.csv` and `<file>_bouts.json` into --out.
+Reads a CSV (columns epoch, run, and pred or true) or .mat (y_preds, y_trues 1 x N; run, epoch). The
+length of an epoch is that of time_s or epoch_s of the file, or else 10 s, which is said. Prints the
+table and writes `<file>_bouts.csv` and `<file>_bouts.json` into --out.
 """
 
 import importlib
@@ -15,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAF
 
 from common.files import Parser, atomic_path, one_line_faults, write_json
 from common.tables import safe_frame
-from inputs.hypnogram import stretches
-from inputs.states import EPOCH_S
+from inputs.scoring import positive_seconds
 
 KEY = "pred"  # column or variable with the states
 IGNORE_GAPS = (
@@ -39,7 +39,10 @@ def build_parser() -> Parser:
         "--key", default=KEY, help="pred, true, or the name of a column or variable"
     )
     parser.add_argument(
-        "--epoch_seconds", type=float, default=EPOCH_S, help="length of an epoch in s"
+        "--epoch_seconds",
+        type=positive_seconds,
+        default=None,
+        help="length of an epoch in s; as the file says when absent",
     )
     parser.add_argument(
         "--num_classes",
@@ -62,31 +65,25 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Print and write the statistics of one hypnogram."""
     args = build_parser().parse_args(argv)
-    from analysis.bouts import (
-        as_json,
-        first_line,
-        read_states,
-        sleep_statistics,
-        statistics_table,
-    )
-    from analysis.utils import classes_in
+    from analysis.bouts import as_json, first_line, sleep_statistics, statistics_table
+    from analysis.label_files import epoch_length, read_labels, with_classes
 
-    labels, run, epoch = read_states(args.file, args.key)
+    (file,), classes = with_classes([read_labels(args.file, [args.key])], args.num_classes)
+    epoch_s, notes = epoch_length([file], args.epoch_seconds)
+    labels = file.states[0]
     scored = labels >= 0
-    parts = None
-    if run is not None and not args.ignore_gaps:
-        parts = stretches(run[scored], epoch[scored])
-    classes = args.num_classes or classes_in(args.file)
-    statistics = sleep_statistics(
-        labels[scored], parts, epoch_s=args.epoch_seconds, num_classes=classes
-    )
+    parts = None if args.ignore_gaps else file.stretches(scored)
+    statistics = sleep_statistics(labels[scored], parts, epoch_s=epoch_s, num_classes=classes)
     table = statistics_table(statistics)
     print(first_line(statistics))
     print(table.to_string(index=False, na_rep="-", float_format="%.1f"))
+    notes = [*file.notes, *notes]
+    print("\n".join(notes))
+    origin = {"file": args.file.name, "key": args.key, "epoch_s": epoch_s, "notes": notes}
     out = args.out or args.file.parent
     with atomic_path(out / f"{args.file.stem}_bouts.csv") as temporary:
         safe_frame(table).to_csv(temporary, index=False)
-    write_json(out / f"{args.file.stem}_bouts.json", as_json(statistics))
+    write_json(out / f"{args.file.stem}_bouts.json", {**origin, **as_json(statistics)})
 
 
 if __name__ == "__main__":

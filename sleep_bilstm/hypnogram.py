@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
+from inputs.scoring import positive_seconds
 
 FORMATS = ("csv", "accusleep", "accusleep-csv", "labchart", "edf", "sleepsign", "nwb")
 
@@ -29,7 +30,7 @@ def build_parser() -> Parser:
     convert.add_argument("--key", default="", help="column or variable with the states")
     convert.add_argument("--codes", default="", help="meaning of the states, such as 1=REM,2=wake")
     convert.add_argument(
-        "--epoch_seconds", type=float, default=None, help="length of an epoch in s"
+        "--epoch_seconds", type=positive_seconds, default=None, help="length of an epoch in s"
     )
     convert.add_argument(
         "--start", default="", help="clock of the first epoch, 2018-10-18T11:05:10"

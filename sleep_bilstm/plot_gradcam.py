@@ -31,7 +31,12 @@ def build_parser() -> Parser:
     parser.add_argument("--folder", type=Path, required=True, help="folder with the .mat maps")
     parser.add_argument("--mice", nargs="+", required=True, help="date codes, one row each")
     parser.add_argument("--frame", type=int, default=FRAME, help="1-based background frame")
-    parser.add_argument("--opacity", type=float, default=OPACITY, help="opacity of the map")
+    parser.add_argument("--opacity", type=float, default=OPACITY, help="opacity of the map, 0 to 1")
+    parser.add_argument(
+        "--hemisphere",
+        choices=("yes", "no"),
+        help="maps of half a frame, where both kinds lie there",
+    )
     parser.add_argument(
         "--colour_map", default=COLOUR_MAP, help="matplotlib colour map; published: jet"
     )
@@ -53,11 +58,17 @@ def main(argv: list[str] | None = None) -> None:
     """Draw the maps of the given mice."""
     args = build_parser().parse_args(argv)
     from analysis.figure_scripts import present
-    from analysis.map_figures import read_maps, save_maps_figure
+    from analysis.map_figures import check_colour_map, read_maps, save_maps_figure
 
     if args.frame < 1:
         raise InputError(f"frame is {args.frame}: expected 1 or more")
-    maps, examples = read_maps(args.folder, args.mice)
+    if not 0 <= args.opacity <= 1:
+        raise InputError(f"opacity is {args.opacity:g}: expected 0 to 1")
+    check_colour_map(args.colour_map)
+    if not args.folder.is_dir():
+        raise InputError(f"{args.folder}: no such folder; expected maps of main.py --mode gradcam")
+    half = None if args.hemisphere is None else args.hemisphere == "yes"
+    maps, examples = read_maps(args.folder, args.mice, hemisphere=half)
     outlines = None
     if args.atlas:
         from analysis.atlas import fit_to, read_atlas

@@ -3,8 +3,9 @@
 Python port of the published plot_hypnogram.m; specification section 8.5.
     python plot_hypnogram.py ../results/sleep_bilstm/run/200128_10s.mat --keys y_preds y_trues
     python plot_hypnogram.py 200128_10s.csv --keys pred --titles "Network" --show
-Reads label vectors (N,) from .mat or CSV, 0 wake, 1 NREM, 2 REM, -1 or NaN a gap. Writes PNG, PDF
-and CSV.
+Reads label vectors (N,) from .mat or CSV, 0 wake, 1 NREM, 2 REM, -1 or NaN a gap. Rows stand where
+time_s, or run and epoch, of their file put them (--ignore_gaps: one after another, as published).
+Writes PNG, PDF and CSV.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from common.files import Parser, one_line_faults
-from inputs.states import EPOCH_S
+from inputs.scoring import positive_seconds
 
 
 def __getattr__(name):
@@ -38,14 +39,20 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--titles", nargs="+", default=None, help="one title per row")
     parser.add_argument(
-        "--epoch_seconds", type=float, default=EPOCH_S, help="length of an epoch in s"
+        "--epoch_seconds",
+        type=positive_seconds,
+        default=None,
+        help="length of an epoch in s; as the files say when absent",
     )
     parser.add_argument(
         "--num_classes",
         type=int,
         choices=(2, 3),
         default=None,
-        help="2 joins NREM and REM; as the first file says when absent",
+        help="2 joins NREM and REM; as the files say when absent",
+    )
+    parser.add_argument(
+        "--ignore_gaps", action="store_true", help="rows follow each other, as published"
     )
     parser.add_argument(
         "--out", type=Path, default=None, help="PNG to write; `<file>_hypnogram.png` when absent"
@@ -59,13 +66,25 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from analysis.figure_scripts import present
     from analysis.hypnogram_figures import TITLES, save_hypnogram
-    from analysis.utils import classes_in, read_label_vectors
+    from analysis.label_files import epoch_length, read_labels, with_classes
 
-    series = [vector for path in args.file for vector in read_label_vectors(path, args.keys)]
-    titles = args.titles or [TITLES.get(key, key) for _ in args.file for key in args.keys]
+    files, classes = with_classes([read_labels(p, args.keys) for p in args.file], args.num_classes)
+    epoch_s, notes = epoch_length(files, args.epoch_seconds)
+    series = [
+        file.states[i] if args.ignore_gaps else file.on_axis(i)
+        for file in files
+        for i in range(len(args.keys))
+    ]
+    several = len(files) > 1
+    titles = args.titles or [
+        TITLES.get(key, key) + (f", {path.stem}" if several else "")
+        for path in args.file
+        for key in args.keys
+    ]
     out = args.out or args.file[0].with_name(f"{args.file[0].stem}_hypnogram.png")
-    classes = args.num_classes or classes_in(args.file[0])
-    path = save_hypnogram(series, titles, out, args.epoch_seconds, num_classes=classes)
+    path = save_hypnogram(series, titles, out, epoch_s, num_classes=classes)
+    for note in [*(note for file in files for note in file.notes), *notes]:
+        print(note)
     present([path], args.show)
 
 

@@ -40,11 +40,18 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Run one of the commands."""
     args = build_parser().parse_args(argv)
+    from analysis.label_files import read_labels, with_classes
     from analysis.tables import write_table
-    from analysis.utils import compare_two_raters, count_folder, read_label_vectors, text_of
+    from analysis.utils import compare_two_raters, count_folder, text_of
 
     if args.command == "compare":
-        print(text_of(compare_two_raters(*read_label_vectors(args.file, args.keys), args.out)))
+        (file,), classes = with_classes([read_labels(args.file, args.keys)], None)
+        result = compare_two_raters(*file.states, args.out, num_classes=classes)
+        print(text_of(result))
+        if result["left_out"]:
+            print(f"{result['left_out']} epochs without a state of both are left out")
+        for note in file.notes:
+            print(note)
         return
     table = count_folder(args.data_path)
     print(table.to_string(index=False))

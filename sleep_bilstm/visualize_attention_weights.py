@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
-from common.files import Parser, one_line_faults
+from common.files import InputError, Parser, one_line_faults
 
 
 def __getattr__(name):
@@ -64,13 +64,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     from analysis.figure_scripts import present
 
-    held = read_weights(args.file, args.states)
+    if args.gap < 0:
+        raise InputError(f"gap is {args.gap}: expected 0 samples or more")
+    held = read_weights(args.file, args.states, args.num_classes)
     statistics = attention_statistics(
         held.weights,
         held.y_pred,
         held.y_true,
         args.gap,
-        num_classes=args.num_classes or held.num_classes,
+        num_classes=held.num_classes,
         parts=held.parts,
         time_s=held.time_s,
     )
@@ -84,7 +86,9 @@ def main(argv: list[str] | None = None) -> None:
         )
     mouse = args.file.stem.removesuffix("_attention_weights")
     out = args.out or args.file.parent
-    paths = save_attention_figures(statistics, held.y_pred, out, mouse, rescaled=args.rescaled)
+    look = {"rescaled": args.rescaled, "epoch_s": held.epoch_s}
+    paths = save_attention_figures(statistics, held.y_pred, out, mouse, **look)
+    print("\n".join(held.notes))
     present(paths, args.show)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.io
 
-from analysis.utils import read_label_vectors
+from analysis.label_files import read_labels
 from common.files import InputError
 from inputs.states import EPOCH_S, STATE_NAMES
 
@@ -108,16 +107,5 @@ def read_states(path: Path, key: str) -> tuple[np.ndarray, np.ndarray | None, np
     """Read states, run and epoch numbers from a CSV or .mat result; run and epoch are None when
     absent.
     """
-    names = {"pred": "y_preds", "true": "y_trues"}
-    column = names.get(key, key) if path.suffix.lower() == ".mat" else key
-    labels = read_label_vectors(path, [column])[0]
-    try:
-        if path.suffix.lower() == ".mat":
-            held = scipy.io.loadmat(path)
-            run, epoch = (np.ravel(held[k]).astype(int) for k in ("run", "epoch"))
-        else:
-            table = pd.read_csv(path)
-            run, epoch = table["run"].to_numpy(), table["epoch"].to_numpy()
-    except KeyError:
-        return labels, None, None
-    return labels, run, epoch
+    file = read_labels(path, [key])
+    return file.states[0], file.run, file.epoch

@@ -124,8 +124,10 @@ def save_hypnogram(
     if index is None:
         axis = np.arange(max(len(labels) for labels in series))
         index = pd.DataFrame({"epoch": axis, "time_s": axis * epoch_seconds})
-    columns = {
-        title: pd.Series(np.asarray(labels, float))
-        for title, labels in zip(titles, series, strict=True)
-    }
+    columns = {}
+    for title, labels in zip(titles, series, strict=True):
+        name, number = title, 2
+        while name in columns or name in index:  # two rows may be called alike
+            name, number = f"{title} ({number})", number + 1
+        columns[name] = pd.Series(np.asarray(labels, float))
     return save_figure(figure, path, index.assign(**columns), dpi=PRINT_DPI, pdf=True)

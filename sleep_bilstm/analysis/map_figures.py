@@ -4,18 +4,22 @@ Python port of the published plot_gradcam.m and overlay_heatmap_gradcam.m; speci
 8.5.
 """
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.io
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from common.figures import PRINT_DPI, new_figure, save_figure
 from common.files import InputError
+from common.locks import visible
 from inputs.states import STATE_NAMES
 
 FRAME = 64  # 1-based number of the background frame
@@ -23,6 +27,14 @@ OPACITY = 0.5
 SIGNED_LOOK = {"signed": True, "colour_map": "coolwarm"}  # of occlusion maps
 COLOUR_MAP = "viridis"  # safe for colour-blind readers; Differs: the published figure has jet
 PANEL_INCHES = 2.4
+
+
+def check_colour_map(name: str) -> None:
+    """Raise an InputError unless matplotlib knows the colour map ``name``."""
+    if name not in colormaps:
+        near = difflib.get_close_matches(name, list(colormaps), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ", such as viridis or jet"
+        raise InputError(f"colour_map is {name}: expected a colour map of matplotlib{hint}")
 
 
 def rescale(heatmap: np.ndarray) -> np.ndarray | None:
@@ -147,22 +159,79 @@ def save_maps_figure(
     return save_figure(figure, path, table, dpi=PRINT_DPI, pdf=True)
 
 
-def read_maps(folder: Path, mice: list[str]) -> tuple[dict, dict]:
-    """Read the maps and example epochs of ``mice`` from ``folder``."""
-    maps, examples = {}, {}
+def read_maps(folder: Path, mice: list[str], *, hemisphere: bool | None = None) -> tuple:
+    """Read the maps and example epochs of ``mice`` from ``folder``.
+
+    Args:
+        folder: with `<mouse>_avg[_hemis]_label<c>.mat`.
+        mice: date codes.
+        hemisphere: maps of whole frames (False) or of half of them (True); what is there when None.
+
+    Returns:
+        mouse -> state -> map (H, W), and mouse -> state -> example (F, H, W), with the same states.
+
+    Raises:
+        InputError: no maps, no such states, other shapes, or both kinds of maps.
+    """
+    maps, examples, classes = {}, {}, {}
     for mouse in mice:
-        paths = sorted(folder.glob(f"{mouse}_avg*_label*.mat"))
+        kinds = {half: _paths_of(folder, mouse, half) for half in (False, True)}
+        if hemisphere is None and all(kinds.values()):
+            raise InputError(
+                f"{folder}: holds maps of {mouse} of whole frames and of halves "
+                f"({mouse}_avg_hemis_label<state>.mat): give --hemisphere yes or no"
+            )
+        paths = kinds[bool(kinds[True]) if hemisphere is None else hemisphere]
         if not paths:
             raise InputError(
                 f"{folder}: holds no {mouse}_avg_label<state>.mat; run main.py --mode gradcam first"
             )
-        for path in paths:
-            try:
-                held = scipy.io.loadmat(path)
-                classes = int(np.ravel(held.get("num_classes", 3))[0])
-                state = STATE_NAMES[classes][int(path.stem.rsplit("label", 1)[1])]
-                maps.setdefault(mouse, {})[state] = held["subject_avg_gradcam"]
-                examples.setdefault(mouse, {})[state] = held["example_data"]
-            except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-                raise InputError(f"{path}: holds no subject map ({error})") from error
+        for state, path in paths.items():
+            found, example, classes[path] = _read_map(path)
+            if len(set(classes.values())) > 1:
+                raise InputError(f"{path}: holds {classes[path]} states, another map others")
+            names = STATE_NAMES[classes[path]]
+            if state >= len(names):
+                raise InputError(f"{path}: label {state}; expected one of 0 to {len(names) - 1}")
+            maps.setdefault(mouse, {})[names[state]] = found
+            examples.setdefault(mouse, {})[names[state]] = example
+    states = [
+        s for s in STATE_NAMES[max(classes.values())] if any(s in own for own in maps.values())
+    ]
+    for mouse, own in maps.items():
+        shape = next(iter(own.values())).shape
+        if any(one.shape != shape for one in own.values()):
+            raise InputError(f"{folder}: maps of {mouse} have unequal shapes")
+        # A state without a file is drawn as a state without epochs.
+        maps[mouse] = {state: own.get(state, np.full(shape, np.nan)) for state in states}
     return maps, examples
+
+
+def _paths_of(folder, mouse, half):
+    """Return state -> path of the maps of one mouse, of whole frames or of halves."""
+    name = re.compile(re.escape(mouse) + ("_avg_hemis" if half else "_avg") + r"_label(\d+)\.mat")
+    places = {path: name.fullmatch(path.name) for path in visible(folder, "*.mat")}
+    return {int(match[1]): path for path, match in sorted(places.items()) if match}
+
+
+def _read_map(path):
+    """Return the map (H, W), the example (F, H, W) or None, and the number of states of a file."""
+    try:
+        held = scipy.io.loadmat(path)
+        found, example = held["subject_avg_gradcam"], held["example_data"]
+        classes = int(np.ravel(held.get("num_classes", 3))[0])
+    except Exception as error:  # damaged bytes make scipy raise almost any kind
+        raise InputError(f"{path}: holds no subject map ({error})") from error
+    if found.ndim != 2 or found.dtype.kind not in "iuf" or classes not in STATE_NAMES:
+        raise InputError(
+            f"{path}: subject_avg_gradcam is {found.shape} of {classes} states; expected numbers "
+            "H x W of 2 or 3"
+        )
+    if example.ndim != 3 or example.shape[1:] != found.shape:
+        if example.size > 1:
+            raise InputError(
+                f"{path}: example_data is {example.shape}; expected F x {found.shape[0]} x "
+                f"{found.shape[1]}"
+            )
+        example = None
+    return found.astype(float), example, classes

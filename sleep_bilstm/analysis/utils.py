@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.io
 from sklearn import metrics
 
+from analysis.label_files import classes_in, read_label_vectors  # noqa: F401 (imported from here)
 from common.figures import new_figure, save_figure
 from common.files import InputError, write_json
 from inputs.hypnogram import mouse_names
@@ -220,58 +220,20 @@ def count_folder(folder: Path) -> pd.DataFrame:
     return count_sleep_state(labels, mouse_names(records)).reset_index()
 
 
-def classes_in(path: Path) -> int:
-    """Return the number of states of a result file: 2 where its probabilities say so, else 3."""
-    if Path(path).suffix.lower() == ".mat":
-        held = scipy.io.loadmat(path)
-        if "num_classes" in held:
-            return int(np.ravel(held["num_classes"])[0])
-        scores = np.asarray(held.get("y_scores", np.zeros((1, 3))))
-        return 2 if scores.ndim == 2 and scores.shape[1] == 1 and scores.size > 1 else 3
-    return 2 if "p_sleep" in pd.read_csv(path, nrows=0) else 3
-
-
-def read_label_vectors(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
-    """Read label vectors from a .mat file or the columns of a CSV.
+def compare_two_raters(
+    first: np.ndarray, second: np.ndarray, out: Path, *, num_classes: int = 3
+) -> dict:
+    """Compare two label vectors (N,) like truth and prediction; write metrics.json and the
+    confusion figure. Epochs that one of them leaves without a state are counted in ``left_out``.
 
     Raises:
-        InputError: unreadable file, missing key, or values that are no whole numbers.
-    """
-    try:
-        if Path(path).suffix.lower() == ".mat":
-            held = {
-                k: np.ravel(v) for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")
-            }
-        else:
-            held = {column: values.to_numpy() for column, values in pd.read_csv(path).items()}
-    except (OSError, ValueError, NotImplementedError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: cannot be read as .mat (version 5) or CSV ({error})") from error
-    absent = [key for key in keys if key not in held]
-    if absent:
-        raise InputError(f"{path}: has no {', '.join(absent)}; found {', '.join(held)}")
-    vectors = []
-    for key in keys:
-        values = np.asarray(held[key])
-        if values.dtype.kind not in "iufb":
-            raise InputError(f"{path}: {key} holds text; expected state numbers 0, 1, 2")
-        values = np.where(np.isfinite(values), values, -1)
-        if (values % 1).any() or values.min(initial=0) < -1 or values.max(initial=0) > 2:
-            raise InputError(f"{path}: {key} holds values other than 0, 1, 2 (-1 or NaN for none)")
-        vectors.append(values.astype(int))
-    if len({len(v) for v in vectors}) > 1:
-        raise InputError(
-            f"{path}: {', '.join(keys)} have lengths {[len(v) for v in vectors]}; expected equal "
-            "lengths"
-        )
-    return vectors
-
-
-def compare_two_raters(first: np.ndarray, second: np.ndarray, out: Path) -> dict:
-    """Compare two label vectors like truth and prediction; write metrics.json and the confusion
-    figure.
+        InputError: no epoch has a state of both.
     """
     both = (first >= 0) & (second >= 0)
-    result = class_metrics(first[both], second[both])
-    confusion_figure(result["confusion"], out / "confusion.png")
+    if not both.any():
+        raise InputError(f"none of {both.size} epochs has a state in both vectors")
+    result = class_metrics(first[both], second[both], num_classes)
+    result["left_out"] = int((~both).sum())
+    confusion_figure(result["confusion"], out / "confusion.png", num_classes=num_classes)
     write_json(out / "metrics.json", result)
     return result

@@ -3,6 +3,7 @@
 T epochs, N rows.
 """
 
+import argparse
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -67,6 +68,17 @@ def as_states(texts: Iterable[str], codes: str, path: Path, kind: str) -> np.nda
     )
     log.info("%s: read %s", path, read)
     return np.array([states[text] for text in texts], int)
+
+
+def positive_seconds(text: str) -> float:
+    """Return a length in s given on a command line; argparse tells what is wrong with others."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no length in s; expected a number above 0")
+    return seconds
 
 
 def regular(times: np.ndarray, path: Path) -> tuple[np.ndarray, float | None]:
