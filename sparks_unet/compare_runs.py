@@ -28,7 +28,10 @@ def main(argv=None):
     parser.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     args = parser.parse_args(argv)
     from analysis.run_comparison import comparison_lines
+    from inputs.movie_io import keep_inputs
 
+    if args.out:
+        keep_inputs([args.out], [args.first, args.second])
     lines = comparison_lines(args.first, args.second, draws=args.draws, seed=args.seed)
     print("\n".join(lines))
     if args.out:

@@ -39,7 +39,7 @@ def main(argv=None):
             raise InputError("--preds needs --ids: the ids of the movies to count")
         given = given_by_flags(args)
         write_counts(args.preds, args.data, args.ids, results, given=given)
-        print(f"counts of {len(args.ids)} movies in {results}")
+        print(f"counts of {len(set(args.ids))} movies in {results}")
     write_count_metrics(results, args.out)
     print(f"metrics in {args.out}")
 

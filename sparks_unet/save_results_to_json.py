@@ -44,7 +44,7 @@ def main(argv=None):
     write_counts(
         *(args.preds, args.data, args.ids, args.out), thresholds=args.thresholds, given=given
     )
-    print(f"counts of {len(args.ids)} movies in {args.out}")
+    print(f"counts of {len(set(args.ids))} movies in {args.out}")
 
 
 if __name__ == "__main__":

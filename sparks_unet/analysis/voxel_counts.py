@@ -219,8 +219,14 @@ def write_counts(
         given: settings.recording.Given, what the user says about the movies, or None.
     """
     thresholds = list(thresholds)
-    if sorted(set(thresholds)) != thresholds or thresholds[0] < 0 or thresholds[-1] > 1:
-        raise InputError(f"--thresholds {thresholds}: expected rising numbers from 0 to 1")
+    ids = list(dict.fromkeys(ids))
+    # the names of the results, of six digits, must differ as well
+    rising = len({f"{t:g}" for t in thresholds}) == len(thresholds)
+    rising &= sorted(set(thresholds)) == thresholds
+    if not rising or not all(0 <= t <= 1 for t in thresholds):
+        raise InputError(
+            f"--thresholds {thresholds}: expected rising numbers from 0 to 1 of at most six digits"
+        )
     with writing(out):
         _count(preds, data, ids, out, thresholds, given)
 

@@ -15,8 +15,8 @@ from scipy import ndimage
 from common.files import InputError, write_json
 from common.tables import write_table
 from inputs.calibration import Calibration
-from inputs.movie_io import write_stack
-from settings.config import CLASSES, IGNORE_INDEX
+from inputs.movie_io import movie_ids, write_stack
+from settings.config import CLASSES, IGNORE_INDEX, logger
 
 STANDARD_VOXELS = 500 * 64 * 512  # movie for which the rates below are given
 RATES = (23.0, 5.0, 0.6)  # sparks, puffs, waves expected in such a movie
@@ -96,8 +96,15 @@ def make_demo_data(out_dir: str | Path, **settings: Any) -> list[str]:
         counts = {name: kept.count(name) for name in ("sparks", "waves", "puffs")}
         records.append({"id": movie_id, "frames": len(data), "ignored": len(truths) - len(kept)})
         records[-1] |= counts
+    own = [record["id"] for record in records]
+    if left := sorted(set(movie_ids(out_dir)) - set(own)):
+        logger.warning(
+            "%s: holds movies of an earlier call (%s), of which truth.json does not tell; remove "
+            "them, or write into another folder",
+            *(out_dir, ", ".join(left)),
+        )
     write_json(truth_path, {"settings": asdict(settings), "movies": records})
-    return [record["id"] for record in records]
+    return own
 
 
 def make_movie(
@@ -323,9 +330,16 @@ def _check(settings):
         if getattr(settings, name) < 1:
             raise InputError(f"--{name} {getattr(settings, name)}: expected at least 1")
     for name in ("pixel_um", "frame_ms", "gain"):
-        if not getattr(settings, name) > 0:
-            raise InputError(f"--{name} {getattr(settings, name)}: expected a positive number")
-    if len(settings.rates) != 3 or min(settings.rates) < 0:
+        if not 0 < getattr(settings, name) < math.inf:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {getattr(settings, name)}: expected a positive number")
+    for name in ("seed", "first_id", "empty", "read_noise", "offset"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {getattr(settings, name)}: expected a number >= 0")
+    if min(settings.waves or (0,)) < 0:
+        raise InputError(f"--waves {settings.waves}: expected numbers >= 0")
+    if len(settings.rates) != 3 or not all(0 <= rate < math.inf for rate in settings.rates):
         raise InputError(
             f"--rates {settings.rates}: expected three numbers >= 0: sparks puffs waves"
         )

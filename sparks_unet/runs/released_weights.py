@@ -63,8 +63,12 @@ def _member(names, wanted, listed):
     members = [name for name in networks if wanted in (None, name)]
     if len(members) == 1:
         return members[0]
-    inside = ", ".join(networks) if networks else "no file network_<iteration>.pth"
-    raise InputError(f"{listed}: holds {inside}; expected one, or --member NAME")
+    if not networks:
+        raise InputError(
+            f"{listed}: holds no file network_<iteration>.pth; expected an archive with one (all "
+            "parts, in their order), or a network file of that name"
+        )
+    raise InputError(f"{listed}: holds {', '.join(networks)}; expected one, or --member NAME")
 
 
 def import_network(path: Path, params: Params) -> tuple[torch.nn.Module, Path]:

@@ -290,3 +290,12 @@ def test_results_of_two_movies_of_one_name_never_mix(tmp_path, capsys):
     again = tmp_path / "a" / "05.tif", *given, "--axes", "TYX"
     assert "read with another --axes, --channel" in fault(classical_baseline.main, capsys, *again)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
+
+
+@pytest.mark.parametrize("thresholds", [("nan",), ("0.5", "0.5000001"), ("0.5", "0.2"), ("1.5",)])
+def test_thresholds_that_share_a_name_are_refused(case, tmp_path, capsys, thresholds):
+    given = "--preds", case, "--data", case, "--ids", "01", "--out", tmp_path, "--thresholds"
+    assert "expected rising numbers" in fault(
+        save_results_to_json.main, capsys, *given, *thresholds
+    )
+    assert not list(tmp_path.rglob("*.json"))

@@ -232,6 +232,9 @@ def test_prediction_with_labels_is_measured(trained, tmp_path, capsys):
             (stack,) = tmp_path.glob(f"inference_{method}/*_{kind}.tif")
             assert tifffile.imread(stack).shape == (24, 16, 80)
     files = [str(tmp_path / f"inference_{method}" / "metrics.json") for method in ("max", "max")]
+    with pytest.raises(SystemExit):  # the table would replace what it is made from
+        compare_main([*files, "--draws", "20", "--out", files[0]])
+    assert "would replace it" in capsys.readouterr().err
     assert compare_main([*files, "--draws", "20"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert "average/detected,0.0000,0.0000,0.0000" in table

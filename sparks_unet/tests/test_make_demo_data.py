@@ -95,3 +95,25 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     main(["--out", str(tmp_path), "--preset", "small", "--movies", "1"])
     assert not left.exists()
     assert (tmp_path / "truth.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--rates", "nan", "0", "0"), ("--seed", "-1"), ("--waves", "-1"), ("--pixel-um", "inf")],
+)
+def test_impossible_numbers_are_one_line(tmp_path, capsys, flags):
+    with pytest.raises(SystemExit) as caught:
+        main(["--out", str(tmp_path / "d"), "--preset", "small", "--movies", "1", *flags])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert flags[0] in told
+    assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_movies_of_an_earlier_call_are_named(tmp_path, caplog):
+    settings = {"frames": 8, "height": 8, "width": 16, "rates": (0, 0, 0)}
+    make_demo_data(tmp_path, movies=2, **settings)
+    assert not caplog.text
+    make_demo_data(tmp_path, movies=1, **settings)
+    assert "movies of an earlier call (02)" in caplog.text
