@@ -10,7 +10,7 @@ from common.files import InputError, read_json
 from common.hashes import sha256
 from common.locks import visible
 from inputs.ca_dataloader import CalciumDataset, Layout, split_rows
-from inputs.display import Display
+from inputs.display import TOLERANCE, Display
 from inputs.places import check_places
 from inputs.recordings import (
     TRACE_SUFFIXES,
@@ -29,6 +29,7 @@ def open_dataset(
 ) -> CalciumDataset:
     """Return the configured data set."""
     config = settings["dataset"]
+    check_lens(settings)
     rate = config["sampling_rate"]
     digests = {}
     learned = settings.get("position") == "learned"
@@ -54,6 +55,18 @@ def open_dataset(
     if learned:
         check_places(dataset)
     return dataset
+
+
+def check_lens(settings: dict) -> None:
+    """Refuse a lens that counts in other pixels than the movies have: its blur would be another."""
+    lens = settings.get("model", {}).get("pr", {}).get("ds_input")
+    res = settings["dataset"]["mov_res"]
+    if lens and any(abs(own - res) > TOLERANCE * res for own in lens):
+        raise InputError(
+            f"dataset.mov_res={res:g}, but the lens takes pixels of {' x '.join(map(str, lens))} "
+            f"degrees; set model.pr.ds_input=[{res:g},{res:g}] (and see its x_kernel_size and "
+            "x_stride, which count pixels)"
+        )
 
 
 def display_of(config: dict, movies: dict) -> Display:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 BEFORE_S = 2.0  # grey shown left of the onset
 AFTER_S = 4.0  # predicted after the onset
 PEAK_S = 2.1  # 378 frames at 180 Hz: the peak is taken over this long after the onset
+UNSEEN = 0.01  # contrast of less is none
 STILLS = 8  # frames of a user's movie drawn above its traces
 
 
@@ -258,7 +259,14 @@ def layer_maps(model: STCNN, movie: UserMovie, layers: Sequence[str]) -> dict[st
 
 
 def family_stimuli(model: STCNN, family: str) -> Shown:
-    """Return a family made for the model's display."""
+    """Return a family made for the model's display; what cannot be seen on its grey is said."""
+    display = model.display
+    for what, contrast in (("dark", display.dark), ("bright", display.bright)):
+        if abs(contrast) < UNSEEN:
+            log.warning(
+                "the background of this model is %.3g: %s stimuli cannot be seen on it, and their "
+                "predictions are those of no stimulus", display.background, what,
+            )  # fmt: skip
     return Shown(family, make_family(family, model.display))
 
 

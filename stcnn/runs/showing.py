@@ -152,7 +152,8 @@ def movie_names(movies: list[str], view: View, taken: dict[str, str]) -> dict:
         key = sha256_text(f"{content} {view}")
         stem = file_name(path.resolve().name if path.is_dir() else path.stem, "--stimulus")
         name = stem
-        if stem in (*FAMILIES, "data") or record.get(stem, key) != key:
+        taken = {other.lower(): k for other, k in record.items()}  # one file on many disks
+        if stem.lower() in (*FAMILIES, "data") or taken.get(stem.lower(), key) != key:
             name = f"{stem}_{key[:8]}"
         of[movie], record[name] = name, key
     return {"of": of, "record": record}

@@ -1,6 +1,7 @@
 """The display: from config.json and files into stimuli, movies, predictions and tables."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from inputs.recordings import commonest_grey
 from inputs.stimuli import make_family
 from inputs.user_movies import UserMovie
 from network.checkpoints import model_from_config, read_config
-from runs.data import display_of
+from runs.data import check_lens, display_of
+from runs.predictions import family_stimuli
 from runs.training import train
 
 OLD = {"sampling_rate": 180, "dataset_config": {"mov_res": 1, "mov_bg_int": 0.498}}
@@ -104,6 +106,24 @@ def test_another_background_than_the_configured_one_is_said(caplog):
     display_of({**config, "mov_bg_int": 1.0}, movies)
     assert not caplog.text
     assert commonest_grey(movies) == 1.0
+
+
+@pytest.mark.parametrize(("background", "word"), [(0.0, "dark"), (1.0, "bright"), (0.498, None)])
+def test_stimuli_that_cannot_be_seen_are_said(background, word, caplog):
+    model = SimpleNamespace(display=Display(60.0, 1.0, background, (51, 51)))
+    family_stimuli(model, "looming")
+    assert [record.args[1] for record in caplog.records] == [word][: bool(word)]
+
+
+def test_a_lens_of_other_pixels_is_refused():
+    """Movies of 0.5 degrees per pixel were blurred half as far as the lens does."""
+    settings = {"dataset": {"mov_res": 0.5}, "model": {"pr": {"ds_input": [1, 1]}}}
+    line = r"takes pixels of 1 x 1 degrees; set model\.pr\.ds_input=\[0\.5,0\.5\]"
+    with pytest.raises(InputError, match=line):
+        check_lens(settings)
+    settings["model"]["pr"]["ds_input"] = [0.5, 0.502]
+    check_lens(settings)
+    check_lens({"dataset": {"mov_res": 0.5}})  # of a model's file, which has its own
 
 
 def test_a_trunk_of_another_rate_is_refused(tiny_args, tiny_run, tmp_path):

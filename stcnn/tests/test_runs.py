@@ -209,6 +209,12 @@ def test_names_of_families_are_not_taken_by_movies(tmp_path):
     (tmp_path / "looming.npz").write_bytes(b"a")
     names = movie_names([str(tmp_path / "looming.npz")], View(), {})
     assert next(iter(names["of"].values())).startswith("looming_")
+    (tmp_path / "Looming.NPZ").write_bytes(b"c")
+    names = movie_names([str(tmp_path / "Looming.NPZ")], View(), {})
+    assert next(iter(names["of"].values())).startswith("Looming_")
+    (tmp_path / "M.npz").write_bytes(b"b")  # one file with m on many disks
+    names = movie_names([str(tmp_path / "M.npz")], View(), {"m": "another"})
+    assert next(iter(names["of"].values())).startswith("M_")
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files of something else"):
         claim(tmp_path, {})
