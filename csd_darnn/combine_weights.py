@@ -5,7 +5,8 @@
 Reads ``--root_folder``/results_<i>/ of every split (numbers from 0 or 1, without a gap):
     weight_tensor_rs.pt  (n_test, T-1, N_i) weighted inputs, or attention.npz of a run of main.py
 and the resized movie (F, H, W). Writes into ``--out_dir``: heatmap_final.mp4, heatmap_final.gif,
-mean_map.png with mean_map.csv, combined.npy (n_test, H, W).
+mean_map.png with mean_map.csv, combined.npy (n_test, H, W) with combined.json (which map it is, of
+which frames).
 
 Every split was trained alone and its attention sums to 1 within the split: values of different
 splits do not compare. The full frame trains at once in main.py; splitting is no longer needed.

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.heatmap import write_movie
 from analysis.map_figures import draw_stills
-from common.files import InputError, atomic_path, read_json
+from common.files import InputError, atomic_path, read_json, write_json
 from common.locks import visible, writing
 from inputs.movie_files import read_movie
 from network.checkpoints import load_weight_tensor
@@ -55,6 +55,27 @@ def find_folders(root_folder: str | Path) -> list[Path]:
             f"{', results_'.join(missing)}, expected all splits; train the missing ones"
         )
     return [numbered[i] for i in sorted(numbered)]
+
+
+def check_order(folders: list[Path]) -> None:
+    """Refuse runs that tell that they were trained on other crops than their places say.
+
+    Splits of one width look alike: only the recording in settings.json tells them apart.
+    """
+    crops = []
+    for folder in folders:
+        record = folder / "settings.json"
+        told = read_json(record).get("settings", {}) if record.is_file() else {}
+        match = re.fullmatch(r"crop_(\d+)\.csv(\.gz)?", Path(str(told.get("data", ""))).name)
+        if not match:
+            return  # results of the published project, or of files of other names
+        crops.append(int(match[1]))
+    for place, (folder, crop) in enumerate(zip(folders, crops, strict=True)):
+        if crop != place:
+            raise InputError(
+                f"{folder}: was trained on crop_{crop}.csv, expected crop_{place}.csv at this place"
+                " (settings.json): number the folders like the crops"
+            )
 
 
 def read_attention(folder: Path) -> dict | None:
@@ -103,6 +124,11 @@ def read_strips(
             values = read_step1(folder / "weight_tensor_rs.pt")
         if told is not None:
             (strip_h, strip_w), place = told["shape"], told["target"]
+            if height and height != strip_h:
+                raise InputError(
+                    f"--height: found {height}, expected {strip_h} as {folder / 'attention.npz'}"
+                    " tells; leave it out"
+                )
             total = told["total"]
         else:
             strip_h, strip_w, place = old_shape(
@@ -215,9 +241,9 @@ def concat_weight_tensors(
         dict: maps (F, H, W) float32 with 0 at the target, target_pixels (list of the pixel of the
         full frame), n_total frames of the recording (0 when unknown).
     """
-    strips = read_strips(
-        find_folders(root_folder), kind=kind, height=height, width=width, target_local=target_local
-    )
+    folders = find_folders(root_folder)
+    check_order(folders)
+    strips = read_strips(folders, kind=kind, height=height, width=width, target_local=target_local)
     if splits is not None:
         strips = check_splits(strips, Path(splits))
     if any(strip.height == 0 for strip in strips):
@@ -280,14 +306,21 @@ def show(
     frames: np.ndarray,
     maps: np.ndarray,
     target_pixels: list[int],
+    *,
+    n_total: int,
+    folders: list[Path],
 ) -> list[Path]:
-    """Write combined.npy, the mean map and the movie; return their paths."""
+    """Write combined.npy with what it holds, the mean map and the movie; return their paths."""
     formula = "alpha" if kind == "attention" else "|alpha x| at step 1"
     name = formula if chosen.raw else f"N_i {formula}"
     note = f"{name}; splits trained apart: colours of different splits do not compare"
     out = chosen.out_dir
     with atomic_path(out / "combined.npy") as temporary:
         np.save(temporary, maps)
+    told = {"map": kind, "values": name, "note": note, "axes": "frame, row, column"}
+    told |= {"first_frame": n_total - len(maps) if n_total else None, "clim": chosen.clim}
+    told |= {"target_pixels": target_pixels, "video": str(chosen.video)}
+    write_json(out / "combined.json", told | {"splits": [str(folder) for folder in folders]})
     mean = draw_stills(
         out / "mean_map.png", {name: maps.mean(axis=0)}, target_pixels=target_pixels,
         notes={name: "mean over test frames; splits do not compare"},
@@ -321,5 +354,6 @@ def join_and_show(chosen: argparse.Namespace) -> None:
     maps = joined["maps"] if kind == "attention" else np.abs(joined["maps"])
     frames = background(chosen.video, maps, joined["n_total"])
     with writing(chosen.out_dir):
-        for path in show(chosen, kind, frames, maps, joined["target_pixels"]):
+        more = {"n_total": joined["n_total"], "folders": folders}
+        for path in show(chosen, kind, frames, maps, joined["target_pixels"], **more):
             print(path)

@@ -142,6 +142,7 @@ def test_script_writes_the_movie(results):
     assert read_movie(out / "heatmap_final.mp4", gray=True).shape[0] == N_TEST
     assert np.load(out / "combined.npy").shape == (N_TEST, HEIGHT, WIDTH)
     names = [
+        "combined.json",
         "combined.npy",
         "heatmap_final.gif",
         "heatmap_final.mp4",
@@ -158,3 +159,32 @@ def test_script_refuses_in_one_line(results):
     assert "results_2" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (results / "combined").exists()
+
+
+def test_the_joined_maps_tell_what_they_are(results):
+    assert call("combine_weights.py", *words(results)).returncode == 0
+    told = json.loads((results / "combined" / "combined.json").read_text())
+    assert (told["map"], told["values"]) == ("attention", "N_i alpha")
+    assert (told["first_frame"], told["target_pixels"]) == (F - N_TEST, [2 * WIDTH + 5])
+    done = call("combine_weights.py", *words(results), "--map", "reference", "--raw")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((results / "combined" / "combined.json").read_text())
+    assert (told["map"], told["values"]) == ("reference", "|alpha x| at step 1")
+    done = call("combine_weights.py", *words(results), "--height", HEIGHT + 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"--height: found {HEIGHT + 1}, expected {HEIGHT}" in done.stderr
+
+
+def test_splits_of_one_width_in_another_order_are_refused(results):
+    def tell(crops):
+        for index, crop in enumerate(crops, start=1):
+            told = {"settings": {"data": f"splits/crop_{crop}.csv"}}
+            (results / f"results_{index}" / "settings.json").write_text(json.dumps(told))
+
+    tell((0, 1, 2))
+    whole = concat_weight_tensors(results, raw=True)["maps"]
+    assert whole.shape == (N_TEST, HEIGHT, WIDTH)
+    for crops in ((2, 1, 0), (0, 0, 2)):
+        tell(crops)
+        with pytest.raises(InputError, match=f"was trained on crop_{crops[0] or crops[1]}.csv"):
+            concat_weight_tensors(results, raw=True)
