@@ -6,6 +6,7 @@ A recording holds `data` (rows x columns x 168 frames x E epochs), `scoringindex
 Source: specification section 4.2.
 """
 
+import logging
 from pathlib import Path
 
 import h5py
@@ -18,9 +19,19 @@ from common.limits import check_shape
 from inputs.frames import EpochReader
 from inputs.names import Name, find_recordings, parse_name, size_faults
 from inputs.scores import parse_codes, read_scores
-from inputs.states import ARTIFACT_CODE, FRAMES_PER_EPOCH, RAW_TO_LABEL, UNKNOWN_CODE, UNSCORED
+from inputs.states import (
+    ARTIFACT_CODE,
+    EPOCH_S,
+    FRAMES_PER_EPOCH,
+    RAW_TO_LABEL,
+    UNKNOWN_CODE,
+    UNSCORED,
+)
 
 __all__ = ["Name", "Recording", "find_recordings", "map_labels", "parse_name", "size_faults"]
+log = logging.getLogger(__name__)
+RATES = ("framerate", "samplingrate", "samplerate", "fs", "fps")  # names without _
+RATE_TOLERANCE = 0.01  # the camera of the laboratory ran at 16.8067 Hz
 SIZES = (128, 64, 32, 16)  # pixels per side; the published recordings have 128
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MASK_KEYS = ("xform_mask", "parcelisbrain", "xform_isbrain")  # in the order of preference
@@ -145,8 +156,31 @@ class Recording:
         if self._data.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: data has type {self._data.dtype}; expected numbers")
         self.shape = (shape[0], shape[3], shape[2])
+        self._compare_rate()
         check_shape(shape[:1], 8, f"{self.path}: epochs")
         self.mask = self._read_mask(mask_file)
+
+    def _compare_rate(self) -> None:
+        """Warn of a rate in the file by which 168 frames are no epoch of 10 s."""
+        for key in self._variables:
+            held = self._variables[key]
+            if key.lower().replace("_", "") not in RATES or not hasattr(held, "dtype"):
+                continue
+            if held.size != 1 or held.dtype.kind not in "iuf":
+                continue
+            rate = float(np.ravel(plain_array(held))[0])
+            length_s = FRAMES_PER_EPOCH / rate if rate > 0 else np.nan
+            if not abs(length_s / EPOCH_S - 1) <= RATE_TOLERANCE:
+                log.warning(
+                    "warning: %s: its %s is %g/s, by which %d frames are %.4g s: they are taken as "
+                    "epochs of %g s, as everywhere here",
+                    self.path,
+                    key,
+                    rate,
+                    FRAMES_PER_EPOCH,
+                    length_s,
+                    EPOCH_S,
+                )
 
     def _read_scores(self, codes: dict[str, int]) -> None:
         held = self._variables["scoringindex_file"]

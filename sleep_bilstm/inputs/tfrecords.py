@@ -134,8 +134,21 @@ def shard_path(recording_path: Path, des_path: Path, seconds: int) -> Path:
     return des_path / name.date / f"{name.date}-{name.mouse}-fc{name.run}_{seconds}s.tfrecord"
 
 
+def check_half(values: np.ndarray) -> None:
+    """Raise an InputError for values that float16 turns into infinity, or keeps no digits of."""
+    peak = float(np.abs(values).max(initial=0))
+    limits = np.finfo(np.float16)
+    if peak > float(limits.max) or 0 < peak < float(limits.tiny):
+        raise InputError(
+            f"values reach {peak:g}: float16 holds {limits.tiny:.1g} to {limits.max:g}; give "
+            "--dtype float32, or a --normalization other than none"
+        )
+
+
 def _signal_bytes(signals: np.ndarray, mask: np.ndarray, how: Storage) -> dict:
     values = to_frames(signals, mask) if how.layout == "dense" else signals.T  # (F, H, W) or (P, F)
+    if how.dtype == "float16":
+        check_half(values)
     raw = np.ascontiguousarray(values, "<f2" if how.dtype == "float16" else "<f4").tobytes()
     return {"x_gzip": gzip.compress(raw, 6, mtime=0)} if how.compression == "gzip" else {"x": raw}
 

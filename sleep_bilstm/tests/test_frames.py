@@ -3,10 +3,13 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
+from create_tfrecords import main as create_tfrecords
 from inputs.frames import EpochReader, tile_shape
 from inputs.mat_writer import write_recording
 from inputs.recordings import Recording
+from inputs.states import FRAMES_PER_EPOCH
 
 SHAPE = (5, 168, 16, 16)  # epochs, frames, columns, rows
 BUDGET = 100_000  # bytes: an epoch takes 172 kB
@@ -97,3 +100,34 @@ def test_recording_reads_a_file_chunked_over_epochs(tmp_path):
     with Recording(path, spool_dir=tmp_path) as recording:
         for epoch in range(3):
             np.testing.assert_array_equal(recording.read(epoch), movie[epoch].reshape(168, -1))
+
+
+def recording_with(path, scale=1.0, **more):
+    """Write a recording of two epochs of 16 x 16 pixels with further variables."""
+    data = scale * np.random.default_rng(0).normal(size=(16, 16, FRAMES_PER_EPOCH, 2))
+    held = {"data": data, "xform_mask": np.ones((16, 16)), "scoringindex_file": [[0.0], [1.0]]}
+    scipy.io.savemat(path, {**held, **more})
+    return path
+
+
+def test_a_rate_that_contradicts_the_epochs_is_said(tmp_path, caplog):
+    name = tmp_path / "200128-M1-fc1-GSR_Ben.mat"
+    for rate, said in ((8.4, "168 frames are 20 s"), (0.0, "nan s"), (16.8067, ""), (16.8, "")):
+        caplog.clear()
+        with Recording(recording_with(name, Frame_rate=rate)):
+            pass
+        assert said in caplog.text
+        assert bool(caplog.text) == bool(said)
+
+
+@pytest.mark.parametrize("scale", [1e5, 1e-7])
+def test_values_that_float16_cannot_hold_are_refused(tmp_path, capsys, scale):
+    recording_with(tmp_path / "200128-M1-fc1-GSR_Ben.mat", scale)
+    flags = ["--data_path", str(tmp_path), "--des_path", str(tmp_path / "out"), "--dtype=float16"]
+    with pytest.raises(SystemExit) as stop:
+        create_tfrecords([*flags, "--normalization", "none"])
+    assert stop.value.code == 2
+    assert "give --dtype float32" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("*.tfrecord")]
+    flags[3] = str(tmp_path / "scaled")
+    create_tfrecords(flags)
