@@ -197,7 +197,10 @@ def copy_sort(
                 )
             stale += [folder / name for name in extra]
             for file in sorted(wanted):
-                if recalculate or not same_file(source / file, folder / file):
+                made = same_file(source / file, folder / file)
+                # A link is no copy: what is copied may be changed or moved to another disk.
+                linked = copy and made and (source / file).samefile(folder / file)
+                if recalculate or linked or not made:
                     jobs.append((source / file, folder / file))
     raise_faults(faults)
     for path in stale:

@@ -49,7 +49,8 @@ def movie_letter(k: int, patient: str) -> str:
 def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
     """Return {id: value} from a CSV whose first column is the id and second one of ``allowed``.
 
-    The header is optional. Upper case is accepted with a warning.
+    The header is optional; one that names id and set or class says where they stand. Upper case is
+    accepted with a warning.
 
     Raises:
         InputError: file missing, a value not allowed (with row number), an id with two values.
@@ -62,7 +63,9 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
             reader = csv.reader(handle, delimiter=_delimiter(handle))
             rows = [(i, [x.strip() for x in row]) for i, row in enumerate(reader, 1)]
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; write a CSV with the columns id, value") from None
+        raise InputError(
+            f"{path}: not found; write a CSV with the columns id, {_column(allowed)}"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as a UTF-8 CSV file ({error})") from None
     rows = [(i, row) for i, row in rows if any(row)]
@@ -72,6 +75,7 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
             raise InputError(
                 f"{path}: row 1 has {len(header)} fields, no other row has: a line break is lost"
             )
+        rows = _by_name(header, rows, _column(allowed))
     table, faults, folded = {}, [], []
     for i, row in rows:
         value = row[1] if len(row) > 1 else ""
@@ -100,6 +104,20 @@ def read_table(path: Path, allowed: Sequence[str]) -> dict[str, str]:
             f"{path}: upper-case values in rows {folded[:20]} read as lower case", stacklevel=2
         )
     return table
+
+
+def _column(allowed):
+    """Return the name of the column whose values are ``allowed``."""
+    return "set" if tuple(allowed) == tuple(SETS) else "class"
+
+
+def _by_name(header, rows, column):
+    """Return the rows with id and value in front, where the header names both columns once."""
+    names = [name.lower() for name in header]
+    if names.count("id") != 1 or names.count(column) != 1:
+        return rows
+    places = names.index("id"), names.index(column)
+    return [(i, [row[k] if k < len(row) else "" for k in places]) for i, row in rows]
 
 
 def _delimiter(handle):

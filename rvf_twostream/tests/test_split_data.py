@@ -9,7 +9,7 @@ import pytest
 import split_data
 from common.files import InputError
 from inputs.splits import make_splits, split_root
-from inputs.utils import movie_id, save_array
+from inputs.utils import movie_id, read_classes, read_split, save_array
 from little import assert_one_line, call_script, run_script
 
 
@@ -149,3 +149,31 @@ def test_an_earlier_draw_is_told_even_where_the_first_files_agree(root):
     (root / "split_allocation_7.csv").write_text("id,set\n")
     assert make_splits(root, 2, alone=True) == [root / f"split_allocation_{k}.csv" for k in (0, 1)]
     assert (root / "split_allocation_7.csv").exists()  # not as it was drawn: somebody's own
+
+
+def test_a_copy_asked_for_later_is_made(root):
+    split_root(root, 0)
+    source, target = root / "normalized_OF" / "p4a.npy", root / "OF" / "split0_val" / "p4a.npy"
+    assert target.samefile(source)
+    split_root(root, 0, copy=True)
+    assert not target.samefile(source)
+    assert target.read_bytes() == source.read_bytes()
+    made = target.stat().st_ino
+    split_root(root, 0, copy=True)
+    assert target.stat().st_ino == made  # a copy that is there stays
+
+
+def test_header_names_the_columns(tmp_path):
+    path = tmp_path / "split_allocation_0.csv"
+    path.write_text("set,id\ntrain,p0\nval,p1\n")
+    assert read_split(path) == {"p0": "train", "p1": "val"}
+    path.write_text("id;class;set\np0;severe;train\np1;normal;test\n")
+    assert read_split(path) == {"p0": "train", "p1": "test"}
+    assert read_classes(path) == {"p0": "severe", "p1": "normal"}
+    path.write_text("id,class,set\np0,severe\np1,normal,test\n")
+    with pytest.raises(InputError, match="row 2"):
+        read_split(path)
+    with pytest.raises(InputError, match="columns id, set"):
+        read_split(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="columns id, class"):
+        read_classes(tmp_path / "none.csv")
