@@ -319,6 +319,8 @@ def read_times(path: str | Path) -> np.ndarray:
             times = np.load(path, allow_pickle=False)
         else:
             times = np.loadtxt(path, ndmin=1)
+        if times.dtype.kind not in "iuf":  # dates and spans would become counts of their unit
+            raise ValueError(f"values of type {times.dtype}")
         times = np.asarray(times, float)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
@@ -354,7 +356,8 @@ def read_mask(path: str | Path, shape: tuple[int, int] | None) -> np.ndarray:
         raise InputError(f"{path}: found no mask ({error}), expected a picture or NPY") from None
     if mask.ndim == 3 and suffix != ".npy":
         mask = mask[..., : {2: 1, 4: 3}.get(mask.shape[-1], 3)]  # how opaque a pixel is counts not
-    mask = mask.any(axis=-1) if mask.ndim == 3 else mask != 0
+    mask = (mask != 0) & ~np.isnan(mask) if mask.dtype.kind in "fc" else mask != 0
+    mask = mask.any(axis=-1) if mask.ndim == 3 else mask
     if shape is None or mask.shape != tuple(shape):
         wanted = "an image" if shape is None else f"{shape[0]} x {shape[1]} pixels"
         raise InputError(f"{path}: found a mask of shape {mask.shape}, expected {wanted}")
@@ -369,9 +372,16 @@ def frame_numbers(text: str) -> np.ndarray:
         return np.array([], int)
     if not re.fullmatch(r"[-\d,\s]+", text) and Path(text).is_file():
         try:
-            text = ",".join(Path(text).read_text(encoding="utf-8-sig").replace(",", " ").split())
+            source = text
+            text = ",".join(Path(source).read_text(encoding="utf-8-sig").replace(",", " ").split())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--bad_frames: {text} cannot be read ({error})") from None
+        parts = text.split(",")
+        if len(set(parts)) < len(parts):
+            raise InputError(
+                f"--bad_frames: {source}: found the same number twice, expected the 0-based numbers"
+                " of the bad frames, each once (no 0 or 1 for every frame)"
+            )
     numbers: set[int] = set()
     try:
         for part in text.split(","):

@@ -113,6 +113,7 @@ def encode_or_train(run_dir: Path, chosen: argparse.Namespace) -> None:
     net, record, prepared = reload_run(run_dir, chosen.data, "run", chosen.device, chosen=chosen)
     if not chosen.freeze:
         hold(run_dir)
+        (run_dir / "encoded" / "recording.json").unlink(missing_ok=True)
         path = encode(net, record, prepared, run_dir / "encoded")
         write_json(path.with_name("recording.json"), record_of(prepared))
         print(path)

@@ -181,12 +181,12 @@ def predict_again(run_dir: Path, chosen: argparse.Namespace) -> None:
     )
     out = run_dir / "reloaded"
     hold(run_dir)
+    (out / "recording.json").unlink(missing_ok=True)  # written last, of what lies here
     save_array(out / "final_y_pred.npy", result.y_pred)
     first = int(rule.target_rows(starts)[0])
     save_attention(out / "attention.npz", prepared, record["permutation"], result.attention, first)
     rows = evaluate(prepared, result.y_pred, starts=starts)
     write_rows(out / "metrics.csv", rows)
-    write_json(out / "recording.json", record_of(prepared, scaler=chosen.scaler, part=chosen.part))
     truth = prepared.data.targs[rule.target_rows(starts)]
     for position, label in enumerate(prepared.target_labels):
         suffix = f"_{label}" if position else ""
@@ -197,5 +197,6 @@ def predict_again(run_dir: Path, chosen: argparse.Namespace) -> None:
             first_frame=first,
             label=label,
         )
+    write_json(out / "recording.json", record_of(prepared, scaler=chosen.scaler, part=chosen.part))
     network = next(row for row in rows if row["model"] == "network")
     print(f"RMSE {network['rmse']:.4g} z over {len(starts)} frames, {path}")

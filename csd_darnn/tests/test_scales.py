@@ -27,6 +27,7 @@ from inputs.scales import (
     give,
     plain_unit,
     read_mask,
+    read_times,
 )
 from runs.many import run_all
 from settings import DemoMovie, OnsetSettings, RunSettings
@@ -399,3 +400,26 @@ def test_times_and_a_rate_that_differ_are_said(tmp_path, capsys):
     assert "--frame_rate_hz 20 differs from 10" in capsys.readouterr().err
     np.testing.assert_allclose(scales.times(np.array([0.0, 4.0])), [0, 0.4])
     assert "the first at 40 s, from which results count" in scales.words()
+
+
+def test_times_of_another_kind_are_refused(tmp_path):
+    spans = np.arange(4) * np.timedelta64(100, "ms")
+    for name, values in (("span", spans), ("date", np.datetime64("2026-01-01") + spans)):
+        np.save(tmp_path / f"{name}.npy", values)
+        with pytest.raises(InputError, match="values of type"):
+            read_times(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "whole.npy", np.arange(4))
+    np.testing.assert_array_equal(read_times(tmp_path / "whole.npy"), [0, 1, 2, 3])
+
+
+def test_nan_in_a_mask_is_no_data(tmp_path):
+    np.save(tmp_path / "mask.npy", np.array([[1.0, np.nan], [0.0, -2.0]]))
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.npy", (2, 2)), [[1, 0], [0, 1]])
+
+
+def test_a_flag_for_every_frame_is_no_list_of_bad_frames(tmp_path):
+    (tmp_path / "flags.txt").write_text("0\n0\n1\n0\n")
+    with pytest.raises(InputError, match="each once"):
+        frame_numbers(str(tmp_path / "flags.txt"))
+    (tmp_path / "numbers.txt").write_text("2\n0, 7\n")
+    np.testing.assert_array_equal(frame_numbers(str(tmp_path / "numbers.txt")), [0, 2, 7])
