@@ -12,6 +12,7 @@ from scipy import ndimage
 from analysis.disc_output_tools import own_name, write_prediction, write_table
 from analysis.kinetics import event_frequency, event_table
 from analysis.preds_processing_tools import Prediction, calibrated_post, instances_from_classes
+from common.files import InputError
 from common.locks import writing
 from inputs.calibration import ScaledPost
 from inputs.cell import Cell, cell_of, find_cell
@@ -66,7 +67,13 @@ def classical_events(
     if detrend:
         frames = np.arange(len(movie))
         level = np.median(movie, axis=(1, 2))
-        flat = movie / np.polyval(np.polyfit(frames, level, 2), frames)[:, None, None]
+        course = np.polyval(np.polyfit(frames, level, 2), frames)
+        if course.min() <= 0:
+            raise InputError(
+                f"--detrend: the level of the movie falls to {course.min():.4g}, expected counts "
+                "above 0 by which the frames can be divided; leave it out"
+            )
+        flat = movie / course[:, None, None]
     resting = ndimage.gaussian_filter(np.percentile(flat, RESTING_PERCENTILE, axis=0), 1.0)
     signal = ndimage.gaussian_filter(flat - resting, SMOOTHING)
     centred = signal - np.median(signal, axis=0)

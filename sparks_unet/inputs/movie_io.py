@@ -26,12 +26,13 @@ from common.files import InputError, atomic_path
 from common.hashes import hashed_file
 from common.locks import visible
 from common.names import file_name
-from inputs.calibration import Calibration
+from inputs.calibration import TOLERANCE, Calibration
 from inputs.movie_state import MovieState, look_at, tell_state
 from inputs.pages import extremes
 from inputs.tiff_axes import as_movie, choose_stack
 from inputs.tiff_scale import channel_names, file_calibration
 from inputs.vendors import VENDOR_SUFFIXES, read_vendor
+from settings.config import logger
 from settings.recording import Given
 
 CLASS_VALUES = (0, 1, 2, 3, 4)
@@ -295,12 +296,26 @@ def write_stack(
 
 
 def same_shape(stack: Movie, movie: Movie) -> None:
-    """Raise InputError when a stack and its movie (both Movie) differ in shape."""
+    """Raise InputError when a stack and its movie (both Movie) differ in shape.
+
+    Scales of their two files that differ by more than 1 % are said: they may not belong together.
+    """
     if stack.data.shape != movie.data.shape:
         raise InputError(
             f"{stack.source}: shape {stack.data.shape}, its movie {movie.source.name} "
             f"{movie.data.shape}; expected equal shapes"
         )
+    for field, origin, what in (
+        ("pixel_um", "pixel_origin", "pixel of %.4g um"),
+        ("frame_ms", "frame_origin", "frame interval of %.4g ms"),
+    ):
+        own, there = getattr(stack.calibration, field), getattr(movie.calibration, field)
+        told = getattr(movie.calibration, origin).startswith("file")  # not where a flag corrects it
+        if told and own and there and abs(own - there) > TOLERANCE * there:
+            logger.warning(
+                f"%s: {what}, its movie %s {what}: do they belong together? the movie's is used",
+                *(stack.source, own, movie.source.name, there),
+            )
 
 
 def movie_ids(folder: str | Path, suffix: str = "video") -> list[str]:

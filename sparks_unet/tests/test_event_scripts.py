@@ -299,3 +299,24 @@ def test_thresholds_that_share_a_name_are_refused(case, tmp_path, capsys, thresh
         save_results_to_json.main, capsys, *given, *thresholds
     )
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_probabilities_of_another_scale_are_said(tmp_path, caplog):
+    movie = np.random.default_rng(0).poisson(100, (20, 8, 9)).astype(np.uint16)
+    write_stack(tmp_path / "m.tif", movie, calibration=Calibration.of(0.2, 5.0))
+    write_stack(tmp_path / "p.tif", np.zeros(movie.shape, np.float32),
+                calibration=Calibration.of(0.2, 10.0))  # fmt: skip
+    given = [str(tmp_path / "p.tif"), "--movie", str(tmp_path / "m.tif")]
+    get_sparks_from_preds.main(given)
+    assert "frame interval of 10 ms, its movie m.tif frame interval of 5 ms" in caplog.text
+    assert "pixel of" not in caplog.text
+    caplog.clear()
+    get_sparks_from_preds.main([*given, "--frame-ms", "10"])  # the flag corrects the movie
+    assert "belong together" not in caplog.text
+
+
+def test_a_level_around_0_cannot_be_divided_by(tmp_path, capsys):
+    movie = np.random.default_rng(0).normal(0, 5, (20, 8, 9)).astype(np.float32)
+    path = write_stack(tmp_path / "m.tif", movie, calibration=Calibration.of(0.2, 5.0))
+    given = path, "--out", tmp_path / "out", "--detrend"
+    assert "expected counts above 0" in fault(classical_baseline.main, capsys, *given)
