@@ -114,7 +114,8 @@ class UserMovie:
             return rate, scale, len(array), array.shape[1:]
         if suffix in VIDEOS:
             self.clock = VideoClock.of(self.path)
-            self.levels = Levels(0.0, 1.0, "file: video")
+            unread = "" if self.view.levels == "auto" else "; --levels is for numbers, not videos"
+            self.levels = Levels(0.0, 1.0, f"file: video{unread}")
             count = self.clock.n_frames
             self._frames = lambda: video_frames(self.path, count)
             return self.clock.rate_hz, None, self.clock.n_frames, self.clock.size
@@ -241,6 +242,14 @@ class UserMovie:
             low = np.arange(n)[:, None] - 0.5
             overlap = np.minimum(edges[1:], low + 1.0) - np.maximum(edges[:-1], low)
             overlaps.append(torch.from_numpy(np.clip(overlap, 0.0, None)).float())
+            if not overlaps[-1].any():
+                reach = (edges[[0, -1]] - centre) * display.deg_per_px * (1 if axis else -1)
+                raise InputError(
+                    f"{self.path}: nothing of the picture lies on the field: its "
+                    f"{('elevation', 'azimuth')[axis]} is {min(reach):.4g} to {max(reach):.4g} "
+                    f"degrees, the field's {n * display.deg_per_px:g} in all; give another "
+                    f"--{('elevation', 'azimuth')[axis]}"
+                )
         return overlaps
 
 

@@ -53,8 +53,10 @@ class Job:
 
 def show_all(args: argparse.Namespace, default_out: Path) -> Path:
     """Predict every wish of the parsed flags; return the folder of the results."""
-    whole = Path(args.stimulus).exists()  # a comma may belong to a file's name
-    wishes = [args.stimulus] if whole else [w for w in args.stimulus.split(",") if w]
+    # a comma may belong to a file's name; no name at all would be this folder's
+    whole = bool(args.stimulus.strip()) and Path(args.stimulus).exists()
+    parts = [args.stimulus] if whole else [wish.strip() for wish in args.stimulus.split(",")]
+    wishes = list(dict.fromkeys(filter(None, parts)))
     movies = check_wishes(wishes, args)
     device = pick_device(args.device)
     print(describe_device("torch", str(device), asked=args.device != "auto"))

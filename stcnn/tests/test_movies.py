@@ -394,6 +394,24 @@ def test_video_greys_are_those_of_the_pictures(tmp_path, span):
     )
 
 
+@pytest.mark.parametrize(
+    ("view", "line"),
+    [
+        ({"azimuth": 200.0}, "its azimuth is 179.5 to 219.5 degrees, the field's 41 in all"),
+        ({"elevation": 50.0}, "its elevation is 30.5 to 70.5 degrees, the field's 41 in all"),
+        ({"elevation": -90.0, "deg_per_px": 0.5}, "its elevation is -100 to -80 degrees"),
+    ],
+)
+def test_a_picture_off_the_field_is_refused(tmp_path, view, line):
+    np.save(tmp_path / "m.npy", np.full((2, 40, 40), 0.25, np.float32))
+    view = View(60.0, **{"deg_per_px": 1.0, **view})
+    movie = UserMovie(tmp_path / "m.npy", view=view)
+    with pytest.raises(InputError, match=line):
+        movie.describe(FIELD)
+    with pytest.raises(InputError, match="nothing of the picture lies on the field"):
+        next(movie.pieces(FIELD))
+
+
 @pytest.mark.parametrize("rate_hz", [None, 10.0])
 def test_pixels_that_are_wider_than_high_stay_so(tmp_path, rate_hz):
     """A square of 40 x 40 degrees, stored as 40 x 20 pixels of twice the width."""
@@ -408,6 +426,7 @@ def test_pixels_that_are_wider_than_high_stay_so(tmp_path, rate_hz):
     for scale in (1.0, None):
         view = View(rate_hz, scale)
         movie = UserMovie(tmp_path / "m.mp4", view=view)
+        assert "--levels" not in movie.levels.describe()
         shown = next(movie.pieces(Display(10, 1.0, 0.5, (40, 40))))[0]
         assert (shown[:, :20] > 0.49).all()
         assert (shown[:, 20:] < -0.49).all()
