@@ -224,17 +224,22 @@ class SpatioTemporalLayer(nn.Module):
         """Return the whole output map for ``x`` (B, T, C, H, W)."""
         return self.temporal(self.spatial(x, self.x_weight), self.bias)
 
-    def patch_drive(self, x: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+    def patch_drive(
+        self, x: torch.Tensor, start: Sequence[int], *, inplace: bool = False
+    ) -> torch.Tensor:
         """Return the convolution at one output position only, (B, T, 1).
 
         Args:
             x: (B, T, C, H, W) map before the activation.
             start: (row, column) of the kernel's first tap on the map; taps outside count as zero.
+            inplace: ``x`` may be overwritten.
         """
         low = [max(first, 0) for first in start]
         size = self.x_weight.shape[2:]
         high = [min(s + k, n) for s, k, n in zip(start, size, x.shape[3:], strict=True)]
-        patch = activate(x[..., low[0] : high[0], low[1] : high[1]], self.activation)
+        if (*low, *high) != (0, 0, *x.shape[3:]):  # a slice's gradient is a map of its own
+            x, inplace = x[..., low[0] : high[0], low[1] : high[1]], False
+        patch = activate(x, self.activation, inplace=inplace)
         taps = self.x_weight[0][
             :, low[0] - start[0] : high[0] - start[0], low[1] - start[1] : high[1] - start[1]
         ]

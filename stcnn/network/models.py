@@ -308,11 +308,12 @@ class STCNN(nn.Module):
         window: tuple | None = None,
         map_size: Sequence[int] | None = None,
         knots: torch.Tensor | None = None,
+        inplace: bool = False,
     ) -> torch.Tensor:
         """Return the voltage of ``cell_type`` (B, T) from the trunk's map (B, T, C, H, W).
 
         ``window`` and ``knots`` are what trunk was asked for; ``map_size`` is then the size of its
-        input.
+        input. ``inplace`` allows the map to be overwritten.
         """
         layer = self.read_out_of(cell_type)
         if window is None:
@@ -320,7 +321,7 @@ class STCNN(nn.Module):
         else:
             whole = self.start_of(cell_type, output_sizes(self.network, map_size)[-1])
             start = [at - low for at, (low, _) in zip(whole, window, strict=True)]
-        drive = layer.patch_drive(features, start)
+        drive = layer.patch_drive(features, start, inplace=inplace)
         if knots is not None:
             grey = knot_weights(knots).to(drive.dtype) @ drive[:, : len(knots)]
             drive = torch.cat([grey, drive[:, len(knots) :]], 1)
@@ -417,8 +418,9 @@ class STCNN(nn.Module):
         for name in dict.fromkeys(types):
             rows = torch.tensor([i for i, kind in enumerate(types) if kind == name])
             chosen = features if len(rows) == len(types) else features[_on(rows, device)]
-            size = sampled.shape[3:]
-            v = self.voltage(chosen, name, window=window, map_size=size, knots=knots)
+            v = self.voltage(
+                chosen, name, window=window, map_size=sampled.shape[3:], knots=knots, inplace=True
+            )  # every item's map is read once
             curves.append(self.calcium(v, name, neurons=_on(neurons[rows], device)))
             order.append(rows)
         whole = torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]

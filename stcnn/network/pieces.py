@@ -24,7 +24,7 @@ class Plan:
     ``counts`` (T,) says how often a frame counts in the statistics. ``heads`` gives for each layer
     None, or a function from the time constants (C,) float64 to what the filter does in the first n
     frames, which are not one frame apart: see grey.py.
-    ``n_kept`` outputs of filters are kept, the last ones.
+    ``n_kept`` outputs of filters are kept, the last ones. ``most`` is the most values of a frame.
     """
 
     strides: Sequence[tuple]
@@ -38,12 +38,29 @@ class Plan:
     n_head: int
     window: tuple
     n_kept: int
+    most: int
 
     def pieces(self, n_frames: int, batch: int) -> list[slice]:
         """Return the pieces of a movie: the head, then as many frames as the cache holds."""
         length = max(PIECE_FRAMES // batch, 16)
         starts = [*([0] if self.n_head else []), *range(self.n_head, n_frames, length), n_frames]
         return [slice(*ends) for ends in itertools.pairwise(starts)]
+
+
+class Shelf:
+    """Room for the pieces of one map after the other, got once: small rooms tear memory to shreds.
+
+    (What is freed between two pieces that stay is lost: half as much again as they are large.)
+    """
+
+    def __init__(self, x, parts, most):
+        self.starts = [part.start * x.shape[0] * most for part in parts]
+        self.room = x.new_empty(x.shape[0] * x.shape[1] * most)
+
+    def put(self, k, piece):
+        """Return a copy of piece ``k``, where the one before lay."""
+        start = self.starts[k]
+        return self.room[start : start + piece.numel()].view(piece.shape).copy_(piece)
 
 
 class LayerPieces:
@@ -227,8 +244,8 @@ class WayBack:
         for k in reversed(range(1, len(frames))):
             frames[k - 1].addcmul_(fades[k], frames[k])
         later = g[:, 1:]
-        sums = [(later * y[:, :-1]), g * v, later * v[:, :-1]]
-        sums = [part.sum((2, 3)).double().sum(0).T for part in sums]  # (C, n or n - 1)
+        pairs = ((later, y[:, :-1]), (g, v), (later, v[:, :-1]))
+        sums = [(a * b).sum((2, 3)).double().sum(0).T for a, b in pairs]  # (C, n or n - 1)
         with torch.enable_grad():
             tau = self.layer.tau.clone().requires_grad_()
             parts = self.layer.head_of(tau)

@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from network.grey import knot_counts, knot_head, steady_head
 from network.layers import SpatioTemporalLayer, output_sizes
 from network.norms import SLOPES, take_moments
-from network.pieces import LayerPieces, Plan, Sums, WayBack, through
+from network.pieces import LayerPieces, Plan, Shelf, Sums, WayBack, through
 from network.temporal import SMALL_FRAME
 
 LONG_VALUES = 2_200_000  # of a map; smaller ones gain a seventh of the time at most, done in pieces
@@ -47,7 +47,8 @@ class StreamedTrunk(torch.autograd.Function):
         layers = [LayerPieces(i, plan, *group[:2]) for i, group in enumerate(groups)]
         x = x.movedim(2, 4).contiguous()  # (B, T, H, W, 1)
         parts = plan.pieces(x.shape[1], x.shape[0])
-        kept, lasts, heads = {}, {}, {}
+        kept, lasts = {}, {}
+        shelves = [Shelf(x, parts, plan.most) for _ in range(plan.n_kept)]
         source = [x[:, part] for part in parts]
         alike = _Alike(source)
         for i, (layer, group) in enumerate(zip(layers, groups, strict=True)):
@@ -56,9 +57,8 @@ class StreamedTrunk(torch.autograd.Function):
                 z = source[k] if not alike(i, k) else source[k][:, :1]
                 z = layers[i - 1].normalise(z, layer.slope) if i else z
                 v = layer.convolve(z, part.stop - part.start)
-                if k == 0 and plan.n_head:
-                    heads[i] = v
-                made.append(layer.filter(v, made[-1][:, -1] if k else None))
+                y = layer.filter(v, made[-1][:, -1] if k else None)
+                made.append(shelves[i % plan.n_kept].put(k, y))
                 layer.measure(made[-1], part)
             layer.measured(*group[2:])
             lasts[i] = [y[:, -1].clone() for y in made]
@@ -66,14 +66,17 @@ class StreamedTrunk(torch.autograd.Function):
                 kept[i] = made
             source = made
         ctx.x, ctx.parts, ctx.plan, ctx.layers = x, parts, plan, layers
-        ctx.kept, ctx.lasts, ctx.heads, ctx.alike = kept, lasts, heads, alike
+        ctx.kept, ctx.lasts, ctx.alike = kept, lasts, alike
+        ctx.shelves = shelves
         rows, columns = (slice(*ends) for ends in plan.window)
         last = layers[-1]
         scale, shift = last.scale_map[rows, columns], last.shift_map[rows, columns]
-        out = torch.cat([torch.addcmul(shift, y[:, :, rows, columns], scale) for y in source], 1)
+        out = x.new_empty(*x.shape[:2], shift.shape[2], *shift.shape[:2])
+        for y, part in zip(source, parts, strict=True):
+            out[:, part] = torch.addcmul(shift, y[:, :, rows, columns], scale).movedim(4, 2)
         moments = [value for layer in layers for value in (layer.mean, layer.var)]
         ctx.mark_non_differentiable(*moments)
-        return out.movedim(4, 2), *moments
+        return out, *moments
 
     @staticmethod
     @once_differentiable
@@ -83,6 +86,10 @@ class StreamedTrunk(torch.autograd.Function):
             raise RuntimeError("the trunk goes back once: it frees its maps on the way")
         grad, plan, layers, parts = grad.movedim(2, 4), ctx.plan, ctx.layers, ctx.parts
         gradients, kept, ctx.kept = {}, ctx.kept, None
+        shelves, ctx.shelves = ctx.shelves, None
+        # A gradient goes to the top's shelf, where one has just been used for the last time; a map
+        # that is done again to that of the map above it.
+        for_gradients, for_maps = shelves[(len(layers) - 1) % len(shelves)], None
         rows, columns = (slice(*ends) for ends in plan.window)
         top = kept[len(layers) - 1]
         sums = Sums()
@@ -91,28 +98,32 @@ class StreamedTrunk(torch.autograd.Function):
         above = None
         for i in reversed(range(len(layers))):
             layer, ys = layers[i], kept.pop(i)
-            if above is None:
-                above = [None] * len(parts)
+            above = above or [None] * len(parts)
+            if i - 1 in kept:
+                for_maps = shelves[(i - 1) % len(shelves)]
             below = kept.get(i - 1) or [None] * len(parts)
             way = WayBack(layer, sums)
             sums = Sums()
             for k in reversed(range(0 if i else ctx.alike.n_blank, len(parts))):
-                g, y, ys[k] = above[k], ys[k], None
-                above[k] = None
+                g, y = above[k], ys[k]
                 if g is None:
                     g = torch.zeros_like(y)
                     g[:, :, rows, columns] = grad[:, parts[k]]
-                if i and below[k] is None:
-                    below[k] = _again(ctx, i - 1, k)
-                before = ys[k - 1][:, -1] if k else None
-                g = way.piece(g, y, before, ctx.heads.get(i) if k == 0 else None, parts[k])
+                again = _again(ctx, i - 1, k) if i and below[k] is None else below[k]
+                seen = again if i else ctx.x[:, parts[k]]
+                seen = seen[:, :1] if ctx.alike(i, k) else seen
+                z = layers[i - 1].normalise(seen, layer.slope) if i else seen
+                n_head = plan.n_head if k == 0 else 0
+                head = layer.convolve(z, n_head) if n_head else None
+                g = way.piece(g, y, ys[k - 1][:, -1] if k else None, head, parts[k])
                 if i:
-                    seen = below[k][:, :1] if ctx.alike(i, k) else below[k]
-                    z = layers[i - 1].normalise(seen, layer.slope)
-                    above[k] = through(way.convolved(g, z), z, layer.slope)
-                    sums.add(above[k], seen)
+                    if below[k] is None:
+                        below[k] = for_maps.put(k, again)
+                    g = through(way.convolved(g, z), z, layer.slope)
+                    sums.add(g, seen)
+                    above[k] = for_gradients.put(k, g)
                 elif not ctx.alike(i, k):
-                    way.convolved(g, ctx.x[:, parts[k]])
+                    way.convolved(g, z)
             kept[i - 1] = below
             gradients[i] = way.gradients()
         return None, None, *(value for i in range(len(layers)) for value in gradients[i])
@@ -220,6 +231,10 @@ def stream(
         n_head=n_head,
         window=window or tuple((0, n) for n in sizes[-1]),
         n_kept=_n_kept(network, sizes, x),
+        most=max(
+            layer.x_weight.shape[0] * math.prod(size)
+            for layer, size in zip(network, sizes, strict=True)
+        ),
     )
     parameters = [
         value
@@ -235,11 +250,11 @@ def stream(
 
 
 def _n_kept(network, sizes, x):
-    """Return how many outputs of filters, from the last one down, lie in KEPT_MB; at least one."""
+    """Return how many outputs of filters, from the last one down, lie in KEPT_MB; at least two."""
     free, n = KEPT_MB * 2**20 / (x.element_size() * x.shape[1]), 0
     for layer, size in zip(reversed(network), reversed(sizes), strict=True):
         free -= layer.x_weight.shape[0] * math.prod(size)
         if free < 0:
             break
         n += 1
-    return max(n, 1)
+    return max(n, 2)  # on the way there a layer's map is made from the one below
