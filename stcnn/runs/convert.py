@@ -12,7 +12,7 @@ from common.hashes import sha256
 from common.locks import visible, writing
 from inputs.csv_traces import write_long_csv
 from inputs.nwb_files import need_pynwb, write_nwb
-from inputs.recordings import SUFFIXES, check_movie, check_session, read_sessions
+from inputs.recordings import SUFFIXES, TABLES, check_movie, check_session, read_sessions
 from inputs.safe_load import flatten_tree, load_tree, read_pickled_history, save_arrays
 from network.checkpoints import checkpoint_epochs, save_history
 
@@ -26,9 +26,10 @@ def convert(path: Path, out: Path, *, form: str = "safetensors") -> list[Path]:
     """
     if form == "csv":
         return [_traces_as_csv(path, out)]
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         return [_put(out / path.name, path.read_bytes())]
-    if path.suffix == ".pkl":
+    if suffix == ".pkl":
         history = read_pickled_history(path)
         n_epochs = max(_epochs_beside(path), 1)
         epochs = {
@@ -149,13 +150,13 @@ def convert_all(
     ``form`` is safetensors, npz, csv (traces of sessions) or nwb (sessions with their movies).
     """
     jobs, faults = [], [f"{path}: not found" for path in paths if not path.exists()]
-    kinds = {"csv": SUFFIXES, "nwb": (*SUFFIXES, ".csv")}.get(form, KINDS)
+    kinds = {"csv": SUFFIXES, "nwb": (*SUFFIXES, *TABLES)}.get(form, KINDS)
     for path in paths:
         candidates = visible(path, "*", recursive=True) if path.is_dir() else [path]
         jobs += [
             (p, p.relative_to(path).parent if path.is_dir() else Path())
             for p in candidates
-            if p.suffix in kinds
+            if p.suffix.lower() in kinds
         ]
     if form == "nwb" and jobs:
         need_pynwb()

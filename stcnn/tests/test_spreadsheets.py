@@ -74,7 +74,7 @@ def read(tmp_path, content, name="a.csv", **how):
     return entry["t_axis"].numpy(), entry["neuron"][7]
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.CSV"])
+@pytest.mark.parametrize("name", ["a.csv", "a.CSV", "a.tsv"])
 @pytest.mark.parametrize(
     "content",
     [
