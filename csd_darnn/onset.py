@@ -42,6 +42,7 @@ HAEMODYNAMIC = RunSettings.haemodynamic  # ratio, regress: correct by the other 
 CROP = RunSettings.crop  # top,left,height,width of the part that is used
 AXES = RunSettings.axes  # HWF, KF: order of the axes of an array
 DATASET = RunSettings.dataset  # name in an HDF5 file of several
+SHAPE = RunSettings.shape  # H,W of a bare pixel CSV or matrix
 OUT_DIR = RESULTS_DIR / "onset"
 # recipe
 SMOOTH_S = OnsetSettings.smooth_s  # moving average
@@ -58,7 +59,7 @@ SEED = OnsetSettings.seed
 FLAGS = {
     "DATA": Flag(Path, "movie"),
     "OUT_DIR": Flag(Path, "folder that the results go to"),
-    **{name.upper(): flags_of(RunSettings)[name.upper()] for name in SCALE_NAMES},
+    **{name.upper(): flags_of(RunSettings)[name.upper()] for name in (*SCALE_NAMES, "shape")},
     **flags_of(OnsetSettings),
 }
 PUBLISHED = dict.fromkeys(("onset_map", "write_onset"), "analysis.onset")

@@ -9,6 +9,7 @@ the median of the record, origin among the pixels) finds a speed in noise.
 """
 
 import argparse
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -358,11 +359,22 @@ def describe(result: dict) -> str:
 
 def find_onset(chosen: argparse.Namespace) -> None:
     """Make the onset map of one movie; ``chosen`` holds the flags of onset.py."""
-    given = given_scales(chosen)
+    given = replace(given_scales(chosen), shape=chosen.shape)
     film = load_film(chosen.data, given)
     print(film.words(), flush=True)
     recipe = taken(OnsetSettings, chosen)
-    if not film.scales.rate_hz.value:
+    rate_known = bool(film.scales.rate_hz.value)
+    unit, other = ("frames", "s") if rate_known else ("s", "frames")
+    idle = sorted({f"smooth_{unit}", f"hold_{unit}"} & chosen.given)
+    if idle:
+        used = ", ".join(f"--{name.removesuffix(unit)}{other}" for name in idle)
+        print(
+            f"warning: --{', --'.join(idle)} not used: the frame rate is"
+            f" {'known' if rate_known else 'unknown'}; give {used}"
+            + ("" if rate_known else " or --frame_rate_hz"),
+            file=sys.stderr,
+        )
+    if not rate_known:
         print(
             f"the recipe counts frames: moving average {recipe.smooth_frames}, hold"
             f" {recipe.hold_frames} (--smooth_frames, --hold_frames)"

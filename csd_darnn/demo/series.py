@@ -6,6 +6,7 @@ sections 1 and 6.5).
 
 import argparse
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ SML_LEFT_OUT = (
     "Precipitacion",
 )  # fmt: skip
 NASDAQ_FILE, NASDAQ_WEIGHTS = "nasdaq100_padding_first4517.csv.gz", "nasdaq_T10_m64_weights.npz"
+SML_ROWS, NASDAQ_ROWS = (3200, 400, 537), (3909, 304, 304)  # training, validation, test
 PAPER = {"SML2010": 0.0202}  # RMSE of DA-RNN with m = p = 64, degrees C
 
 
@@ -48,7 +50,12 @@ def read_sml(folder: Path) -> tuple[np.ndarray, list[str]]:
     parts, names = [], None
     for file in SML_FILES:
         path = Path(folder) / file
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is no text ({error}); download it again") from None
+        if len(lines) < 2:
+            raise InputError(f"{path}: found {len(lines)} lines, expected names and rows")
         names = [token.split(":")[-1] for token in lines[0].lstrip("# ").split()]
         try:
             rows = [[float(cell) for cell in line.split()[2:]] for line in lines[1:] if line]
@@ -57,10 +64,23 @@ def read_sml(folder: Path) -> tuple[np.ndarray, list[str]]:
             raise InputError(f"{path}: {error}; expected numbers after date and time") from None
         if parts[-1].shape[1:] != (len(names) - 2,):
             raise InputError(f"{path}: found {len(names)} names, expected one for each column")
+    missing = sorted({SML_TARGET, *SML_LEFT_OUT} - set(names))
+    if missing:
+        raise InputError(f"{path}: found no column {missing[0]}, expected those of SML2010")
+    if parts[0].shape[1] != parts[1].shape[1]:
+        raise InputError(f"{path}: found other columns than in {SML_FILES[0]}, expected the same")
     values, names = np.concatenate(parts), names[2:]
     driving = [name for name in names if name != SML_TARGET and name not in SML_LEFT_OUT]
     order = [names.index(name) for name in [*driving, SML_TARGET]]
     return values[:, order], [*driving, SML_TARGET]
+
+
+def check_rows(path: Path, values: np.ndarray, rows: tuple[int, int, int]) -> None:
+    """Refuse a series that is not as long as the paper's parts of it."""
+    if len(values) != sum(rows):
+        raise InputError(
+            f"{path}: found {len(values)} rows, expected {sum(rows)}; download the series again"
+        )
 
 
 def series_settings(rows: tuple[int, int, int], **changes) -> RunSettings:
@@ -152,8 +172,11 @@ def run_series(
 
 def load_derivative(path: Path) -> tuple[DaRnnNet, Scaler, dict]:
     """Return (DaRnnNet, Scaler, arrays) of the NASDAQ weights of a public derivative."""
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: no weights in it ({error}); download it again") from None
     states = {
         part: {
             name[4:]: torch.from_numpy(value)
@@ -214,22 +237,21 @@ def run_what_is_there(chosen: argparse.Namespace) -> None:
     common["device"] = chosen.device
     if all((folder / file).exists() for file in SML_FILES):
         values, names = read_sml(folder)
+        check_rows(folder, values, SML_ROWS)
         recording = Recording(
             values, names, None, None, "table", folder / SML_FILES[0], target_label=names[-1]
         )
-        table += run_series(
-            "SML2010", recording, (3200, 400, 537), n_epochs=chosen.n_epochs, **common
-        )
+        table += run_series("SML2010", recording, SML_ROWS, n_epochs=chosen.n_epochs, **common)
     else:
         absent.append(SML_FILES[0])
     if (folder / NASDAQ_FILE).exists():
         recording = load_recording(folder / NASDAQ_FILE)
+        check_rows(folder / NASDAQ_FILE, recording.values, NASDAQ_ROWS)
         if (folder / NASDAQ_WEIGHTS).exists():
             table += derivative_rows(recording.values, folder / NASDAQ_WEIGHTS)
         if chosen.nasdaq_epochs:
-            rows = (3909, 304, 304)
             table += run_series(
-                "NASDAQ excerpt", recording, rows, n_epochs=chosen.nasdaq_epochs, **common
+                "NASDAQ excerpt", recording, NASDAQ_ROWS, n_epochs=chosen.nasdaq_epochs, **common
             )
     else:
         absent.append(NASDAQ_FILE)

@@ -13,7 +13,7 @@ from common.names import file_name
 from inputs.custom_types import ModelOptions, TrainData
 from inputs.movie_files import open_movie
 from inputs.preprocessing import Scaler, preprocess_data
-from inputs.reading import load_recording
+from inputs.reading import load_recording, parse_shape
 from inputs.recording import Recording, find_duplicate_series, resolve_targets
 from inputs.tiff_files import TIFF_SUFFIXES
 from inputs.windows import WindowRule
@@ -83,16 +83,6 @@ def parse_targets(text: str) -> list[tuple[int, int]] | None:
             f"--target: found {text!r}, expected row,col or several as row,col;row,col (0-based)"
         ) from None
     return pairs
-
-
-def parse_shape(text: str) -> tuple[int, int] | None:
-    """Return (H, W) from "72,91", or None."""
-    if not text:
-        return None
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) for part in parts):
-        raise InputError(f"--shape: found {text!r}, expected H,W, for example 72,91")
-    return tuple(int(part) for part in parts)
 
 
 def read_recording(settings: RunSettings) -> Recording:

@@ -35,6 +35,16 @@ SOME = 2000  # rows and columns of a matrix that are looked at
 SMOOTHER = 0.3  # correlation of neighbours along one axis above that along the other
 
 
+def parse_shape(text: str) -> tuple[int, int] | None:
+    """Return (H, W) from "72,91", or None."""
+    if not text:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise InputError(f"--shape: found {text!r}, expected H,W, for example 72,91")
+    return tuple(int(part) for part in parts)
+
+
 def load_recording(
     path: str | Path,
     *,
@@ -127,13 +137,14 @@ def load_movie(
 
 def load_film(path: str | Path, given: RunSettings | None = None) -> Film:
     """Return the Film of a movie, or of any other recording of an image (pixel CSV, matrix)."""
-    path = Path(path)
+    path, shape = Path(path), None if given is None else parse_shape(given.shape)
     movie = path.is_dir() or path.name.lower().endswith(MOVIE_SUFFIXES)
-    if movie and not (path.suffix.lower() == ".npy" and read_matrix(path, given) is not None):
+    matrix = path.suffix.lower() == ".npy" and read_matrix(path, given, shape) is not None
+    if movie and not matrix:
         return open_film(
             open_movie(path, gray=given is not None and given.gray, given=given), given
         )
-    recording = load_recording(path, given=given)
+    recording = load_recording(path, shape=shape, given=given)
     frames = recording.movie()  # (F, H, W)
     held = Movie(
         path, *frames.shape, frames.dtype, lambda: iter([frames]), recording.scales, mapped=frames

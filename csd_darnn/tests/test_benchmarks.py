@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from analysis.metrics import regression_metrics
-from common.files import RESULTS_DIR
+from common.files import RESULTS_DIR, InputError
 from demo import series
 from demo.driver_cases import driver_row
-from helpers import run_script
+from helpers import call, run_script
 
 
 def test_benchmark_runs_and_agrees_with_its_baseline(tmp_path):
@@ -38,6 +38,23 @@ def test_series_without_data_is_one_line(tmp_path):
     done = run_script("benchmark_series.py", "--real_dir", tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "NEW-DATA-1.T15.txt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "found 0 lines"), ("# 1:Date 2:Time 3:a\nd t 1\n", "found no column")],
+)
+def test_series_of_another_kind_are_one_line(tmp_path, text, told):
+    for file in series.SML_FILES:
+        (tmp_path / file).write_text(text)
+    done = call("benchmark_series.py", "--real_dir", tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert told in done.stderr
+    with pytest.raises(InputError, match="found 3 rows, expected 4137"):
+        series.check_rows(tmp_path, np.zeros((3, 2)), series.SML_ROWS)
+    (tmp_path / "weights.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="no weights in it"):
+        series.load_derivative(tmp_path / "weights.npz")
 
 
 @pytest.mark.data

@@ -290,3 +290,18 @@ def test_real_calcium_transient_starts_where_it_is_known_to(real_dir, tmp_path):
     inside = np.isfinite(patch).mean()
     outside = np.isfinite(result["arrival"]).mean()
     assert inside > 0.5 > outside
+
+
+def test_a_bare_pixel_table_takes_its_shape_and_lengths_tell_their_unit(tmp_path):
+    movie = np.random.default_rng(0).normal(100, 1, (130, 12)).round(3)
+    path = tmp_path / "bare.csv"
+    rows = "\n".join(",".join(map(str, row)) for row in movie.tolist())
+    path.write_text(",".join(map(str, range(12))) + "\n" + rows + "\n")
+    given = "--data", path, "--out_dir", tmp_path / "out", "--surrogates", 20
+    assert "give --shape H,W" in call("onset.py", *given).stderr
+    done = call("onset.py", *given, "--shape", "3,4", "--hold_s", 2)
+    assert done.returncode == 0, done.stderr
+    assert "130 frames of 3 x 4 pixels" in done.stdout
+    assert "--hold_s not used: the frame rate is unknown; give --hold_frames or" in done.stderr
+    done = call("onset.py", *given, "--shape", "3,4", "--frame_rate_hz", 10, "--hold_frames", 9)
+    assert "--hold_frames not used: the frame rate is known; give --hold_s" in done.stderr
