@@ -20,6 +20,7 @@ from common.files import RESULTS_DIR, InputError, Parser, one_line_faults
 from settings import (
     DEID,
     PREDICTION,
+    PREPROCESS,
     Settings,
     add_device_flags,
     add_globals,
@@ -73,6 +74,12 @@ def build_parser():
         default=DEID.default,
         help="with --dicom: what to do with a file that names a person",
     )
+    parser.add_argument(
+        "--frame_rate",
+        type=PREPROCESS["FRAME_RATE"].kind,
+        default=0.0,
+        help="with --dicom: frames/s of a file that holds none",
+    )
     add_globals(parser, globals(), PREDICTION)
     add_device_flags(parser)
     return parser
@@ -88,6 +95,13 @@ def check_settings(args):
         raise InputError("--fan_only and --baseline compare the movies of a split, not of --dicom")
     if args.dicom is None and not args.root.is_dir():
         raise InputError(f"{args.root}: no such folder; --root names the data set")
+    if args.dicom is not None and (args.root is not None or args.splitnum is not None):
+        raise InputError("--dicom FILE stands alone: leave out --root and --splitnum")
+    if args.dicom is None and (args.json or args.frame_rate):
+        name = "json" if args.json else "frame_rate"
+        raise InputError(f"--{name} is of --dicom FILE only; leave it out")
+    if args.baseline_weights is not None and not args.baseline:
+        raise InputError("--baseline_weights W is of --baseline only; give both")
     chosen_sets(args.sets)
 
 

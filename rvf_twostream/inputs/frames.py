@@ -19,6 +19,8 @@ from inputs.resize import resize_frame, resize_img_list
 from inputs.timing import PLAUSIBLE_HZ
 from settings import NCOLS, NROWS
 
+FLAG_ORIGIN = "flag --frame_rate"
+
 
 class Made(NamedTuple):
     """What one pass over a DICOM movie gives."""
@@ -108,7 +110,7 @@ def _opened(path, options, flow=None):
     movie = DicomMovie(path, crop=options["crop"], grey=options["grey"])
     info, frames = dict(movie.info), movie.frames()
     if info["frame_rate_hz"] is None and options.get("frame_rate"):
-        info |= {"frame_rate_hz": options["frame_rate"], "frame_rate_origin": "flag --frame_rate"}
+        info |= {"frame_rate_hz": options["frame_rate"], "frame_rate_origin": FLAG_ORIGIN}
     rate, wanted, steps_s = info["frame_rate_hz"], options["resample_fps"], info["frame_steps_s"]
     anew = bool(wanted) and (rate != wanted or bool(steps_s))
     # Flow between frames mixed of two others is not that of the tissue: those recorded are used.

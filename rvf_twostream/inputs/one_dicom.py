@@ -9,7 +9,7 @@ from common.files import InputError
 from inputs.cine import why_no_cine
 from inputs.deid import check_header, identity_lines
 from inputs.dicom_io import read_header
-from inputs.frames import make_movie
+from inputs.frames import FLAG_ORIGIN, make_movie
 from inputs.movies import clip_starts, start_seed
 from inputs.recipe import Recipe
 from inputs.storage import scaled, stored_flow, stored_grey
@@ -17,7 +17,12 @@ from settings import PREPROCESS, Settings
 
 
 def dicom_to_stored(
-    path: Path, grey_stats: dict, of_stats: dict, *, deid: str = PREPROCESS.DEID
+    path: Path,
+    grey_stats: dict,
+    of_stats: dict,
+    *,
+    deid: str = PREPROCESS.DEID,
+    frame_rate: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Return movie and flow of one DICOM file as a data set of this recipe stores them, and info.
 
@@ -25,6 +30,8 @@ def dicom_to_stored(
         path: DICOM file.
         grey_stats, of_stats: contents of data_mean_std.json and data_mean_std_OF.json.
         deid: refuse, warn or ignore.
+        frame_rate: frames/s of a file that holds none; 0: that given for the training data, with a
+            warning, where one was.
     """
     path = Path(path)
     header = read_header(path)
@@ -35,8 +42,19 @@ def dicom_to_stored(
     if identity and deid == "refuse":
         raise InputError(f"identity found: {identity[0]}. Anonymise the file or give --deid warn")
     options = of_stats["options"]
-    made = make_movie(path, {**grey_stats["options"], **options}, options)
+    training = {**grey_stats["options"], **options}
+    made = make_movie(path, training | ({"frame_rate": frame_rate} if frame_rate else {}), options)
     info = dict(made.info)
+    if made.info["frame_rate_origin"] == FLAG_ORIGIN and not frame_rate:
+        rate = training["frame_rate"]
+        info["frame_rate_origin"] = "--frame_rate of the training data"
+        info["warnings"] = [
+            *info["warnings"],
+            f"{path}: its frame rate is unknown: {rate:g}/s, given for the training data, is "
+            "taken; give --frame_rate",
+        ]
+    if training["resample_fps"]:
+        info["frame_rate_origin"] = f"resampled; {info['frame_rate_origin']}"
     if identity and deid == "warn":
         info["warnings"] = [*info["warnings"], f"identity: {identity[0]}"]
     store = options.get("store", "float32")
@@ -71,7 +89,9 @@ def dicom_clips(args: Settings, info: dict) -> tuple[dict[str, np.ndarray], list
         raise InputError(f"{args.weights}: its JSON holds no normalisation; train it again")
     stats = info["grey_stats"], info["of_stats"]
     nframes, nrows, ncols = info["input_size"]
-    grey, flow, facts = dicom_to_stored(args.dicom, *stats, deid=args.deid)
+    grey, flow, facts = dicom_to_stored(
+        args.dicom, *stats, deid=args.deid, frame_rate=args.frame_rate
+    )
     for warning in facts.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     if grey.shape[1:3] != (nrows, ncols):
@@ -95,4 +115,5 @@ def dicom_clips(args: Settings, info: dict) -> tuple[dict[str, np.ndarray], list
         stream: np.stack([scaled(movie[s : s + nframes], scaling[stream]) for s in starts])
         for stream, movie in (("grey", grey), ("of", flow))
     }
-    return clips, starts, {"n_frames": len(grey), "frame_rate_hz": facts.get("frame_rate_hz")}
+    rate = {name: facts.get(name) for name in ("frame_rate_hz", "frame_rate_origin")}
+    return clips, starts, {"n_frames": len(grey), **rate}

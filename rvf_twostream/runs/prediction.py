@@ -354,4 +354,7 @@ def predict_dicom(args: Settings, info: dict, given: tuple) -> dict:
             f"{args.dicom.name}: probability of RV failure {result['probability']:.3f} "
             f"({len(starts)} clips: {low:.3f} to {high:.3f})"
         )
+        rate = result["frame_rate_hz"]
+        shown = f"{rate:.4g}/s" if rate else "unknown"
+        print(f"frame rate {shown} ({result['frame_rate_origin']})")
     return result

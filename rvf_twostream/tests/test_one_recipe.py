@@ -97,6 +97,7 @@ def test_a_file_has_the_same_probability_in_a_cohort_and_alone(made, tmp_path, s
             n_sample=5,
             sampling=sampling,
             seed=7,
+            frame_rate=0.0,
         )
         clips, starts, _ = dicom_clips(args, info)
         assert " ".join(map(str, starts)) == row["starts"]

@@ -250,6 +250,21 @@ def test_bad_flags(saved, tmp_path, capsys, script, change, words):
         assert word in error
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--root", ".", "--splitnum", "0", "--json"], "--json is of --dicom FILE only"),
+        (["--root", ".", "--splitnum", "0", "--frame_rate", "30"], "--frame_rate is of --dicom"),
+        (["--root", ".", "--splitnum", "0", "--baseline_weights", "W"], "of --baseline only"),
+        (["--dicom", __file__, "--root", "."], "--dicom FILE stands alone"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(capsys, change, words):
+    with pytest.raises(SystemExit, match="2"):
+        predict.main(["--weights", "w.weights.h5", *change])
+    assert words in capsys.readouterr().err
+
+
 def test_damaged_and_foreign_weights(saved, tmp_path):
     from network.model_zoo import single_stream, two_stream
 

@@ -16,7 +16,7 @@ from common.files import InputError
 from inputs.dicom_io import read_frames
 from inputs.frames import movie_from_frames, resample_time
 from inputs.movies import read_clip
-from inputs.one_dicom import dicom_to_input
+from inputs.one_dicom import dicom_to_input, dicom_to_stored
 from inputs.recipe import Recipe
 from inputs.resize import resize_frame, resize_img_list
 from inputs.sorting import read_manifest
@@ -316,3 +316,31 @@ def test_a_dicom_may_have_any_name(root):
     (root / "p01_1.dcm").rename(root / "IM0001")
     assert prepare(root) == 0
     assert {row["source"] for row in read_manifest(root)} >= {"1.2.840.10008.77", "IM0001"}
+
+
+def test_one_dicom_tells_where_its_rate_comes_from(root, tmp_path):
+    prepare(root)
+    compute_flow(root, **SMALL)
+    grey, flow = (
+        json.loads((root / n).read_text()) for n in ("data_mean_std.json", "data_mean_std_OF.json")
+    )
+    info = dicom_to_stored(root / "p02_0.dcm", grey, flow)[2]
+    assert info["frame_rate_origin"].startswith("file: FrameTime")
+    silent = write_dicom(
+        tmp_path / "a.dcm", texture(34, 96, 128), "p09", FrameTime=None, CineRate=None
+    )
+    assert dicom_to_stored(silent, grey, flow)[2]["frame_rate_hz"] is None
+    # The training set was made with --frame_rate 25: not this file's rate, so it is said.
+    for stats in (grey, flow):
+        stats["options"]["frame_rate"] = 25.0
+    info = dicom_to_stored(silent, grey, flow)[2]
+    assert info["frame_rate_hz"] == 25
+    assert info["frame_rate_origin"] == "--frame_rate of the training data"
+    assert "its frame rate is unknown: 25/s" in info["warnings"][-1]
+    info = dicom_to_stored(silent, grey, flow, frame_rate=40.0)[2]
+    assert (info["frame_rate_hz"], info["frame_rate_origin"]) == (40, "flag --frame_rate")
+    assert not any("unknown: 25" in text for text in info["warnings"])
+    grey["options"]["resample_fps"] = flow["options"]["resample_fps"] = 20.0
+    info = dicom_to_stored(silent, grey, flow, frame_rate=40.0)[2]
+    assert (info["frame_rate_hz"], info["n_frames"]) == (20, 34)
+    assert info["frame_rate_origin"] == "resampled; flag --frame_rate"
