@@ -347,6 +347,11 @@ def _read_open_file(path, tif, given, mask):
     if len(tif.pages) == 0:
         raise InputError(f"{path}: no image in the file; expected a (t, y, x) stack")
     stack = choose_stack(path, tif)
+    if mask and len(stack.shape) == 2:
+        raise InputError(
+            f"{path}: one image of {stack.shape[0]} x {stack.shape[1]} pixels; expected frames "
+            "(t, y, x) like those of its movie: a line scan of T lines has the shape (T, 1, X)"
+        )
     if mask and len(stack.shape) == 3 and "S" not in stack.axes:
         given = Given(axes="TYX")
     names = channel_names(tif)

@@ -36,6 +36,12 @@ def _rois_beside(instances_path, classes_path):
             "%s: %d events have no spark, wave or puff in %s (ids %s): they get no ROI",
             *(instances_path, len(unnamed), classes_path, ", ".join(unnamed[:5])),
         )
+    highest = int(present.max(initial=0))
+    if highest > np.iinfo(np.uint16).max:
+        raise InputError(
+            f"{instances_path}: event id {highest}; expected at most 65535, the highest id that "
+            "ROIs are read back with; renumber them"
+        )
     class_of_id = votes.argmax(axis=1).astype(np.uint8)
     stem = instances_path.stem.removesuffix("_instances")
     path = instances_path.with_name(f"{stem}_events.zip")

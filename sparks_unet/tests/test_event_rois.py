@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import roifile
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from event_rois import main
 from inputs.calibration import Calibration
 from inputs.cell import roi_area
 from inputs.movie_io import read_stack, write_stack
+from runs.correction import rois_of_events
 
 
 @settings(max_examples=40, deadline=None)
@@ -247,3 +249,13 @@ def test_a_rectangle_beyond_the_frame_has_only_the_pixels_inside(top, bottom, pi
     roi.roitype = roifile.ROI_TYPE.RECT
     roi.top, roi.bottom, roi.left, roi.right = top, bottom, 1, 5
     assert roi_area(roi, (10, 12)).sum() == pixels
+
+
+def test_ids_that_cannot_be_read_back_are_not_written(tmp_path):
+    ids = np.zeros((6, 8, 9), np.uint32)
+    ids[1:4, 2:5, 2:5] = 70000
+    tifffile.imwrite(tmp_path / "a_instances.tif", ids)
+    tifffile.imwrite(tmp_path / "c.tif", (ids > 0).astype(np.uint8))
+    with pytest.raises(InputError, match="event id 70000; expected at most 65535"):
+        rois_of_events(tmp_path / "a_instances.tif", tmp_path / "c.tif")
+    assert not list(tmp_path.glob("*.zip"))

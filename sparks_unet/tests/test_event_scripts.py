@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
@@ -320,3 +321,13 @@ def test_a_level_around_0_cannot_be_divided_by(tmp_path, capsys):
     path = write_stack(tmp_path / "m.tif", movie, calibration=Calibration.of(0.2, 5.0))
     given = path, "--out", tmp_path / "out", "--detrend"
     assert "expected counts above 0" in fault(classical_baseline.main, capsys, *given)
+
+
+def test_one_image_is_no_movie_of_probabilities(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "p.tif", np.zeros((20, 30), np.float32))
+    told = fault(track_objects_from_preds.main, capsys, tmp_path / "p.tif")
+    assert "a line scan of T lines has the shape (T, 1, X)" in told
+    assert "--linescan" not in told  # no flag of this script
+    tifffile.imwrite(tmp_path / "line.tif", np.zeros((20, 1, 30), np.float32))
+    track_objects_from_preds.main([str(tmp_path / "line.tif")])
+    assert read_movie(tmp_path / "line_events.tif").data.shape == (20, 1, 30)
