@@ -175,6 +175,18 @@ def known_rows(path: Path) -> dict[str, dict]:
         raise InputError(
             f"{path}: no column {sorted(lacking)[0]}; give predictions.csv of predict.py"
         )
+    for row in rows:
+        try:
+            good = row["y"] in ("0", "1") and 0 <= float(row["probability"]) <= 1
+            good = good and all(int(start) >= 0 for start in (row["starts"] or "x").split())
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise InputError(
+                f"{path}: {row['file']}: y {row['y']}, probability {row['probability']}, starts "
+                f"{row['starts']}; expected 0 or 1, 0 to 1, frames; give predictions.csv as "
+                "predict.py writes it"
+            )
     return {row["file"]: row for row in rows}
 
 

@@ -70,7 +70,17 @@ def regression_sets(args: Settings, stream: str) -> dict[str, list[tuple]]:
         missing = [stem for stem in stems if not isinstance(ef.get(stem), int | float)]
         if missing:
             raise InputError(f"{table}: no ejection fraction of {', '.join(missing[:20])}")
+        outside = [stem for stem in stems if not 0 <= ef[stem] <= 100]
+        if outside:
+            raise InputError(
+                f"{table}: {outside[0]} is {ef[outside[0]]:g}; expected percent, 0 to 100"
+            )
         sets[name] = [(folder / f"{stem}.npy", float(ef[stem])) for stem in stems]
+    if all(target <= 1 for pairs in sets.values() for _, target in pairs):
+        raise InputError(
+            f"{table}: no ejection fraction is above 1: these are fractions; write percent, 55 for "
+            "0.55"
+        )
     return sets
 
 

@@ -97,6 +97,18 @@ def test_predictions_of_another_kind_are_refused(tmp_path):
         known_rows(path)
 
 
+@pytest.mark.parametrize(
+    "row", ["a,True,0.5,0 4", "a,1,50,0 4", "a,1,x,0 4", "a,1,0.5,", "a,1,0.5,-3"]
+)
+def test_predictions_of_other_numbers_are_refused(tmp_path, row):
+    path = tmp_path / "predictions.csv"
+    path.write_text(f"file,y,probability,starts\n{row}\n")
+    with pytest.raises(InputError, match="expected 0 or 1, 0 to 1, frames"):
+        known_rows(path)
+    path.write_text("file,y,probability,starts\na,1,0.5,0 4\n")
+    assert known_rows(path)["a"]["starts"] == "0 4"
+
+
 def test_captions_say_what_a_movie_was_called(tmp_path):
     (tmp_path / "index.csv").write_text(
         'name,file,kind,movie_probability,probability\nRVF_0,p00a,"failure, missed",0.31,0.52\n'

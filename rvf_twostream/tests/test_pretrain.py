@@ -1,5 +1,6 @@
 """Pre-training: regression of the ejection fraction, classification, labels, bad input."""
 
+import argparse
 import csv
 import json
 
@@ -11,9 +12,10 @@ import pretrain_greyscale
 import pretrain_OF
 import tiny_split
 import train_twostream
+from common.files import InputError
 from network.checkpoints import read_info
 from runs.pipeline import pretrain_settings, training_settings
-from runs.pretrain import FOLDERS
+from runs.pretrain import FOLDERS, regression_sets
 from runs.pretrain_flags import pretrain_parser
 
 
@@ -105,6 +107,19 @@ def test_faulty_labels(tmp_path, capsys, text, words):
     with pytest.raises(SystemExit, match="2"):
         pretrain_greyscale.main(flags(root, tmp_path / "out", *more))
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(0.01, "these are fractions; write percent"), (10, "X0 is 400; expected")]
+)
+def test_ejection_fractions_are_percent(tmp_path, factor, words):
+    root = write_echonet(tmp_path / "echo")
+    table = json.loads((root / "filename2class.json").read_text())
+    assert len(regression_sets(argparse.Namespace(root=root), "grey")["train"]) > 1
+    table = {name: factor * ef for name, ef in table.items()}
+    (root / "filename2class.json").write_text(json.dumps(table))
+    with pytest.raises(InputError, match=words):
+        regression_sets(argparse.Namespace(root=root), "grey")
 
 
 def test_movies_without_target(tmp_path, capsys):
