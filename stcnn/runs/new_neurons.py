@@ -163,9 +163,11 @@ class Neuron:
         slope = max(float(a @ b) / spread, 0.0) if spread > 0 else 0.0
         return float(((b - slope * a) ** 2).sum())
 
-    def slopes(self, place: np.ndarray) -> list[np.ndarray]:
-        """Return of each item the columns (T, 4): 1, answer, its slope by azimuth, elevation."""
-        here = self.activity(place)
+    def slopes(self, place: np.ndarray, here: list[np.ndarray]) -> list[np.ndarray]:
+        """Return of each item the columns (T, 4): 1, answer, its slope by azimuth, elevation.
+
+        ``here`` is the activity at ``place``.
+        """
         gain, offset = self.gain(here)
 
         def heard(curves):
@@ -180,9 +182,9 @@ class Neuron:
                 own.append((late - early) / (2 * STEP_DEG))
         return [np.stack(own, 1) for own in columns]
 
-    def normal(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the normal equations of each item, (S, 4, 4) and (S, 4)."""
-        columns = self.slopes(place)
+    def normal(self, place: np.ndarray, here: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the normal equations of each item, (S, 4, 4) and (S, 4), as ``slopes``."""
+        columns = self.slopes(place, here)
         square = np.stack([own.T @ own for own in columns])
         target = [
             own.T @ self.heard(trace) for own, trace in zip(columns, self.recorded, strict=True)
@@ -215,7 +217,8 @@ def locate(model: STCNN, dataset: CalciumDataset, rows: Sequence[int]) -> Found:
     roughly = [_refined(neuron, np.array(start), SIMPLEX_DEG, FIRST_TRIALS) for start in starts]
     best = min(roughly, key=lambda one: one.fun)
     place = _refined(neuron, best.x, LAST_SIMPLEX_DEG, LAST_TRIALS).x
-    found = _told(neuron, place, *neuron.normal(place))
+    here = neuron.activity(place)
+    found = _told(neuron, place, here, neuron.normal(place, here))
     return replace(found, chance=chance_of(neuron.recorded, list(answers.values())))
 
 
@@ -272,18 +275,20 @@ def refine(
     """
     neuron = Neuron(model, dataset, rows)
     at = np.array(place, dtype=np.float64)
-    left, (square, target) = neuron.error(neuron.activity(at)), neuron.normal(at)
+    here = neuron.activity(at)
+    left, normal = neuron.error(here), neuron.normal(at, here)
     for _ in range(REFINEMENTS):
-        step = _move(_solve(square.sum(0), target.sum(0)))
+        step = _move(_solve(*(part.sum(0) for part in normal)))
         step = step * min(1.0, LONGEST_STEP_DEG / max(float(np.hypot(*step)), 1e-9))
-        error = neuron.error(neuron.activity(at + step))
+        there = neuron.activity(at + step)
+        error = neuron.error(there)
         if error >= left:
             break
-        at, left = at + step, error
-        square, target = neuron.normal(at)
+        at, here, left = at + step, there, error
+        normal = neuron.normal(at, here)
         if np.hypot(*step) < LEAST_STEP_DEG:
             break
-    return _told(neuron, at, square, target)
+    return _told(neuron, at, here, normal)
 
 
 def _refined(neuron, place, simplex_deg, trials):
@@ -305,12 +310,12 @@ def _refined(neuron, place, simplex_deg, trials):
     )
 
 
-def _told(neuron, place, square, target):
+def _told(neuron, place, curves, normal):
     """Return what was found at ``place``, with the jackknife's standard deviations."""
+    square, target = normal
     n = len(square)
     moves = np.array([_move(values) for values in _left_out(square, target)])
     sds = np.sqrt((n - 1) / n * ((moves - moves.mean(0)) ** 2).sum(0))
-    curves = neuron.activity(place)
     flat = [np.stack([np.ones_like(curve), curve], 1) for curve in curves]
     gains = _left_out(
         np.stack([own.T @ own for own in flat]),
