@@ -254,7 +254,7 @@ def prepare(root: Path, settings: Settings) -> int:
     if stale and not settings.recalculate:
         raise InputError(
             f"{stale[0]}: FileList.csv has this movie in another set, or not at all ({len(stale)} "
-            "such movies): a training would see it twice; -r makes all sets anew"
+            "such movies): a training would see it twice; --recalculate makes all anew"
         )
     options = recipes(settings.kinds, settings.nrows, settings.ncols)
     todo = missing_movies(root, table, options, recalculate=settings.recalculate)
