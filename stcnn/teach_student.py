@@ -5,9 +5,9 @@
 
 A test of the training that needs no recordings. The student sees random scenes and is asked about
 families of stimuli that it has never seen, beside LN models and a control on dealt labels; then
-three new neurons get their gain from twenty scenes and their place from all. Half an hour of CPU
-time. Writes OUT/scores.csv, families.csv, new_neurons.csv and the runs student/ and control/; exit
-code 1 when a target is missed.
+three new neurons get their gain from twenty scenes and their place from all. Three quarters of an
+hour of CPU time. Writes OUT/scores.csv, families.csv, new_neurons.csv and the runs student/ and
+control/; exit code 1 when a target is missed.
 """
 
 import sys

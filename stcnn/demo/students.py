@@ -5,7 +5,7 @@ a trained network of three cell types, with gains, places and noise of recording
 same architecture from another seed sees random scenes and is asked about families of stimuli that
 it has never seen (rectangles, expanding and contracting discs, gratings, flicker); beside it stand
 LN models and the same training on dealt labels. Then neurons that nobody has seen get their gain
-from twenty scenes and their place from all.
+from twenty scenes and their place from all, calibrated by the neurons of the training.
 """
 
 import json
