@@ -407,7 +407,7 @@ def crop_numpy_width(
 def remove_split_files(folder: Path, count: int) -> None:
     """Remove the files of an earlier call, so that strips of two calls never stand together."""
     for index in range(count):
-        for name in (f"crop_{index}.csv", f"video_{index}.tiff"):
+        for name in (f"crop_{index}.csv", f"video_{index}.tiff", f"video_{index}.tiff.json"):
             (folder / name).unlink(missing_ok=True)
 
 

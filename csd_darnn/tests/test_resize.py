@@ -135,7 +135,9 @@ def test_target_given_as_series_is_found_or_asked_for(tmp_path, movie):
 
 
 def test_a_new_split_leaves_no_file_of_the_old_one(tmp_path, movie):
-    crop_numpy_width(movie, tmp_path, None, 5, target_rc=(0, 0))
+    dark = Scales(offset=Known(7.0, "flag"))  # lies in a JSON file beside each strip
+    crop_numpy_width(movie, tmp_path, None, 5, target_rc=(0, 0), scales=dark)
+    assert len(list(tmp_path.glob("video_*.json"))) == 5
     crop_numpy_width(movie, tmp_path, None, 2, target_rc=(0, 0))
     assert sorted(p.name for p in tmp_path.glob("crop_*")) == ["crop_0.csv", "crop_1.csv"]
     assert len(list(tmp_path.glob("video_*"))) == 2
