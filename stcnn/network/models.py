@@ -419,8 +419,10 @@ class STCNN(nn.Module):
             rows = torch.tensor([i for i, kind in enumerate(types) if kind == name])
             chosen = features if len(rows) == len(types) else features[_on(rows, device)]
             v = self.voltage(
-                chosen, name, window=window, map_size=sampled.shape[3:], knots=knots, inplace=True
-            )  # every item's map is read once
+                chosen, name, window=window, map_size=sampled.shape[3:], knots=knots,
+                # every item's map is read once; a filter's output is kept for the way back
+                inplace=self.norm_layers[-1].training,
+            )  # fmt: skip
             curves.append(self.calcium(v, name, neurons=_on(neurons[rows], device)))
             order.append(rows)
         whole = torch.cat(curves)[_on(torch.argsort(torch.cat(order)), device)]

@@ -113,6 +113,24 @@ def test_only_what_the_pieces_know_goes_piece_by_piece(monkeypatch, long_enough)
     assert not can(x[:, :400])
 
 
+def test_a_frozen_trunk_leaves_its_map_alone():
+    """A filter's output may not be overwritten: the read-outs behind it are trained."""
+    model = small_model(FAST)
+    model.freeze_trunk()
+    model.train()
+    curves = model.predict_items(*movies())
+    curves.sum().backward()
+    plain = small_model(FAST)
+    plain.eval()
+    given = movies()
+    features = plain.trunk(given[0])
+    drive = plain.voltage(features[1:2], "lc12")
+    plain.calcium(drive, "lc12", neurons=given[2][1:2]).sum().backward()
+    torch.testing.assert_close(
+        model.read_out_of("lc12").x_weight.grad, plain.read_out_of("lc12").x_weight.grad
+    )
+
+
 def test_a_step_goes_back_once(long_enough):
     given = movies()
     curves = small_model(FAST, TAPS).train().predict_items(*given)
