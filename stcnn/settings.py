@@ -34,7 +34,7 @@ CHOICES = {
     "dataset.nan": ("reject", "drop_trial"),
     "lr_decay": ("none", "cosine"),
     "temporal_impl": TEMPORAL,
-    "prepad": ("frames", "settled"),
+    "prepad": ("frames", "settled", "thinned"),
     "readout": ("legacy", "center"),
     "init": ("reference", "fast"),
     "position": ("recorded", "learned"),
@@ -148,7 +148,7 @@ class TrainingSettings:
     readout: str  # legacy | center
     init: str  # reference | fast
     norm_skip_frames: int
-    prepad: str  # frames | settled
+    prepad: str  # frames | settled | thinned
     position: str  # recorded | learned
     position_lr: float  # degrees a step, of learned places
     position_sd: float  # degrees, spread from which their places are drawn, at the start

@@ -104,6 +104,7 @@ def model_from_config(
         model.display = Display.of_config(settings)
         if settings.get("prepad", "frames") == "settled":
             model.settle(max(int(settings["dataset_config"]["num_t_pts_prepad"]), 1))
+        model.grey_at_knots = settings.get("prepad") == "thinned"
         if settings.get("position", "recorded") == "learned":
             counts = dict(zip(model.cell_types, settings["ca_config"]["cell_count"], strict=True))
             model.positions = Positions(counts, sd_deg=settings["position_sd"])

@@ -80,8 +80,10 @@ def check_ranges(settings: dict) -> None:
     for key, words in CHOICES.items():
         if _value(settings, key) not in (None, *words):
             faults.append(f"{key}={_value(settings, key)}: expected one of {', '.join(words)}")
-    if settings.get("prepad") == "settled" and settings.get("norm_skip_frames"):
-        faults.append("prepad=settled has no frames to skip: set norm_skip_frames=0")
+    if settings.get("prepad", "frames") != "frames" and settings.get("norm_skip_frames"):
+        faults.append(
+            f"prepad={settings['prepad']} has no single frames to skip: set norm_skip_frames=0"
+        )
     if settings.get("read_outs") == "kept" and not settings.get("trunk"):
         faults.append("read_outs=kept: whose? name their run with trunk=RUN")
     faults += _block_faults(settings)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import default_collate
 
 from common.files import InputError
+from network import models, streamed
 from network.adam import Adam
 from network.checkpoints import (
     checkpoint_epochs,
@@ -21,6 +22,7 @@ from network.checkpoints import (
     model_from_config,
     model_state,
 )
+from network.grey import knots_of
 from network.models import batch_loss
 from runs.configuration import (
     compose_settings,
@@ -286,9 +288,48 @@ def test_settled_grey_is_endless_padding(tiny_args):
         assert float((grads[name] - grad).abs().max()) < 2e-3 * scale, name
 
 
+def test_thinned_grey_is_the_published_padding(tiny_args, monkeypatch):
+    """Batches with 600 frames of grey have the same losses, gradients and statistics."""
+    monkeypatch.setattr(streamed, "LONG_VALUES", 0)
+    monkeypatch.setattr(streamed, "SMALL_FRAME", 0)
+    results, seen = [], []
+    monkeypatch.setattr(models, "knots_of", lambda n: seen.append(n) or knots_of(n))
+    for prepad in ("thinned", "frames"):
+        settings = settings_of(
+            tiny_args, f"prepad={prepad}", "dataset.num_t_pts_prepad=600",
+            "model.network.tau_init=[-2,-1]", "model.lobula.tau_init=[-2,-1]",
+        )  # fmt: skip
+        dataset = open_dataset(settings)
+        model = model_from_config(model_settings(settings, dataset), seed=0)
+        dataset.sample = sampler_of(model)
+        batch = default_collate([dataset[row] for row in (0, 4, 9, 20)])
+        model.train()
+        curves = model.predict_items(batch["sampled"], batch["lc_type"], batch["neuron_num"][:, 0])
+        total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
+        total.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
+    assert len(seen) == 1
+    assert seen[0] >= 600
+    (ours, grads, var), (theirs, expected, expected_var) = results
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    torch.testing.assert_close(var, expected_var, rtol=1e-5, atol=1e-7)
+    for name, grad in expected.items():
+        scale = float(grad.abs().max()) + 1e-6
+        assert float((grads[name] - grad).abs().max()) < 1e-3 * scale, name
+
+
+def test_a_thinned_run_trains(tiny_args, tmp_path):
+    run = train(settings_of(tiny_args, "prepad=thinned", "n_epochs=1"), run_dir=tmp_path / "run")
+    assert json.loads((run / "config.json").read_text())["prepad"] == "thinned"
+    assert load_model(run).grey_at_knots
+    with pytest.raises(InputError, match="prepad=thinned has no single frames to skip"):
+        settings_of(tiny_args, "prepad=thinned", "norm_skip_frames=3")
+
+
 def test_a_settled_run_trains_and_is_scored(tiny_args, tmp_path):
     run = train(settings_of(tiny_args, "prepad=settled", "n_epochs=1"), run_dir=tmp_path / "run")
     assert json.loads((run / "config.json").read_text())["prepad"] == "settled"
     assert load_model(run).settled_frames == 5
-    with pytest.raises(InputError, match="prepad=settled has no frames to skip"):
+    with pytest.raises(InputError, match="prepad=settled has no single frames to skip"):
         settings_of(tiny_args, "prepad=settled", "norm_skip_frames=3")
