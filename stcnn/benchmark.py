@@ -2,11 +2,13 @@
 
     python benchmark.py
     python benchmark.py --only layer_1000 --device cuda
+    python benchmark.py --beside ../../old/stcnn    (a checkout of commit 3fb0cf6)
 
 The baseline is written from the specification (section 10, D5): a 900-tap depthwise conv1d over
 frames padded on both sides, every read-out of every type at all nine positions, padding by
 concatenation. Each case runs in a process of its own; both sides must give the same numbers, which
-is asserted. Writes results/stcnn/benchmark/benchmark.json and prints the table.
+is asserted. Writes results/stcnn/benchmark/benchmark.json and prints the table; with --beside the
+table of the two checkouts, and beside.json.
 """
 
 import json
@@ -34,6 +36,7 @@ def parse(argv):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--device", choices=("cpu", "gpu", "cuda"), default="cpu")
+    parser.add_argument("--beside", default=None, help="stcnn folder of another checkout: compare")
     parser.add_argument("--case", default=None, help="one side in this process (used by itself)")
     parser.add_argument("--side", choices=("ours", "baseline"), default="ours")
     parser.add_argument("--file", default=None, help="where --case writes")
@@ -53,6 +56,11 @@ def main(argv=None):
         run_case(args.case, args.side, args.device, args.file)
         return
     machine = machine_line(args.device)
+    if args.beside:
+        from demo.beside import report_beside
+
+        report_beside(args.beside, machine, OUT / "beside.json")
+        return
     print(
         f"{'what':50} {'ours':>10} {'baseline':>10} {'ratio':>7} {'MB':>7} {'MB base':>8}  target"
     )
