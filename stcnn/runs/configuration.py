@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,7 +21,8 @@ from settings import CHOICES, MODEL_BLOCKS, RANGES, DatasetSettings, TrainingSet
 
 CONFIG_FLAGS = ("--config-dir", "-cd")
 GROUPS = ("dataset", "model", "preset")
-EXTENDABLE = ("model.", "clip_param.", "oversample.")  # where +key=value may add a block
+OPEN_BLOCKS = ("clip_param.", "oversample.")  # whose keys are the user's own
+EXTENDABLE = ("model.", *OPEN_BLOCKS)  # where +key=value may add a block
 
 
 def root_override() -> str:
@@ -41,6 +43,8 @@ def compose_settings(overrides: list[str]) -> dict:
 
 def checked(settings: dict) -> dict:
     """Return ``settings``, each value of its type in settings.py, or refuse them in one line."""
+    _check_plain(TrainingSettings, settings)
+    _check_plain(DatasetSettings, settings.get("dataset"), "dataset.")
     settings = _typed(TrainingSettings, settings)
     for name, schema in MODEL_BLOCKS.items():
         if name not in settings["model"]:
@@ -53,6 +57,17 @@ def checked(settings: dict) -> dict:
             "recordings, dataset=lc_small"
         )
     return settings
+
+
+def _check_plain(schema, values, prefix=""):
+    """Refuse other numbers than 0 and 1 for booleans (OmegaConf takes 2 for true), lone entries."""
+    for entry in fields(schema):
+        value = values.get(entry.name) if isinstance(values, dict) else None
+        name = f"{prefix}{entry.name}"
+        if entry.type is bool and isinstance(value, (int, float)) and value not in (0, 1):
+            raise InputError(f"configuration: {name}={value}: expected true or false")
+        if get_origin(entry.type) is list and isinstance(value, (int, float, str)):
+            raise InputError(f"configuration: {name}={value}: expected a list, {name}=[{value}]")
 
 
 def _typed(schema, values, prefix=""):
@@ -239,6 +254,8 @@ def check_keys(overrides: list[str]) -> None:
         adding = override.is_add() or override.is_force_add()
         if key in known or key.startswith("hydra") or (adding and key.startswith(EXTENDABLE)):
             continue
+        if key.startswith(OPEN_BLOCKS):
+            raise InputError(f"unknown key {key}: a new entry is added with +{override.input_line}")
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "see conf/config.yaml"
         raise InputError(f"unknown key {key}: {hint}")

@@ -152,6 +152,9 @@ def test_multirun_trains_one_run_a_seed(script, tiny_args, tmp_path):
         ("model.network.out_chanels=[3]", "did you mean model.network.out_channels"),
         ("n_epochs=two", "n_epochs: Value 'two' of type 'str' could not be converted to Integer"),
         ("dataset.mov_res=wide", "dataset.mov_res: Value 'wide'"),
+        ("keep_best=2", "keep_best=2: expected true or false"),
+        ("val_stimuli=5", "expected a list, val_stimuli=[5]"),
+        ("oversample.5=2", "a new entry is added with +oversample.5=2"),
     ],
 )
 def test_wrong_keys_are_one_line(here, argument, message):
