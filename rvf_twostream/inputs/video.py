@@ -81,7 +81,7 @@ def _checked(container, path):
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture() as complaints:
+        with av.logging.Capture(local=False) as complaints:
             count = sum(1 for _ in container.decode(video=0))
     finally:
         av.logging.set_level(level)

@@ -17,6 +17,7 @@ DAMAGED = (*DAMAGE, av.error.FFmpegError)
 LAST_STEPS = 5  # where a file does not say how long its last frame stays, these do
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 GIF_PICTURE, GIF_EXTENSION, GIF_END = 0x2C, 0x21, 0x3B
+CHECKSUMS = ("ffv1",)  # codecs whose pictures carry one
 HEAD_BYTES = 4096  # of a file; what says how long it should be lies in them
 
 
@@ -46,6 +47,7 @@ class VideoClock:
                 ]
                 end = _stated_end(container, stream)
             size, aspect = _first_look(path)
+            _check_pictures(path)
         except DAMAGED as error:
             raise InputError(f"{path}: no readable video ({type(error).__name__})") from None
         _check_whole(path)
@@ -170,6 +172,28 @@ def _check_whole(path):
         raise InputError(
             f"{path}: broken off video: {size} bytes, by what it says itself {stated}; copy it "
             "again"
+        )
+
+
+def _check_pictures(path):
+    """Refuse a video with a picture whose checksum is wrong.
+
+    A decoder guesses such a picture and tells so only in its log.
+    """
+    level = av.logging.get_level()
+    with av.open(str(path)) as container:
+        if _video_stream(container, path).codec_context.name not in CHECKSUMS:
+            return
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture(local=False) as complaints:
+                for _ in container.decode(video=0):
+                    pass
+        finally:
+            av.logging.set_level(level)
+    if complaints:
+        raise InputError(
+            f"{path}: a picture is damaged ({complaints[0][2].strip()}); copy the file again"
         )
 
 

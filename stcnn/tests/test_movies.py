@@ -370,6 +370,18 @@ def test_greys_of_every_kind_of_video(tmp_path, suffix, codec, form):
     np.testing.assert_allclose(shown[:, 20, 20] + 0.498, np.array(values) / 255, atol=0.01)
 
 
+def test_a_picture_with_a_wrong_checksum_is_not_guessed(tmp_path):
+    path = tmp_path / "m.mkv"
+    options = {"level": "3", "slicecrc": "1"}
+    write_video(path, np.arange(15) / 25, range(15), base=25, codec="ffv1", form="gray", **options)
+    assert UserMovie(path).seconds == pytest.approx(0.6)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a picture is damaged"):
+        UserMovie(path)
+
+
 def test_a_video_of_one_rate_is_not_called_varying(tmp_path):
     write_video(tmp_path / "m.mkv", np.arange(30) / 30, [100] * 30)
     movie = UserMovie(tmp_path / "m.mkv")  # Matroska rounds to 1 ms
