@@ -1,5 +1,6 @@
 """Options shared by the tests of this folder."""
 
+import logging
 import resource
 import signal
 from pathlib import Path
@@ -27,6 +28,17 @@ def real_dir(request):
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: pass --real DIR")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """Take away the handlers of a script that a test has run: their stderr ends with the test."""
+    yield
+    logger = logging.getLogger("sparks_unet")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
 
 
 @pytest.fixture
