@@ -225,14 +225,19 @@ def test_a_network_that_looks_aside_is_calibrated():
     assert list(calibration.off_at("lc12", (0, 0))) == [0, 0]
 
 
-@pytest.mark.slow
-def test_neurons_that_the_network_knows_are_off_by_nothing(planted):
-    """A network that answers as the neuron itself looks nowhere aside."""
+def opened(planted):
+    """Return the network, settled, and its recordings."""
     home, _ = planted
     model = load_model(home / "run")
     model.settle(1)
-    dataset = new_recordings(model, home / "set" / "ca_traces", home / "set" / "movies",
-                             nan="reject")  # fmt: skip
+    parts = home / "set" / "ca_traces", home / "set" / "movies"
+    return model, new_recordings(model, *parts, nan="reject")
+
+
+@pytest.mark.slow
+def test_neurons_that_the_network_knows_are_off_by_nothing(planted):
+    """A network that answers as the neuron itself looks nowhere aside."""
+    model, dataset = opened(planted)
     rows = [i for i, item in enumerate(dataset.items) if item.uid == 2]
     calibration = calibrate(model, dataset, {("lc11", 2): rows})
     assert list(calibration.known["lc11"][0]) == list(PLACES[2])
@@ -241,11 +246,7 @@ def test_neurons_that_the_network_knows_are_off_by_nothing(planted):
 
 def test_grey_before_the_movies_is_computed_once(planted):
     """The answers are those of a network that sees a second of it frame by frame."""
-    home, _ = planted
-    model = load_model(home / "run")
-    model.settle(1)
-    dataset = new_recordings(model, home / "set" / "ca_traces", home / "set" / "movies",
-                             nan="reject")  # fmt: skip
+    model, dataset = opened(planted)
     short = Neuron(model, dataset, [0, 1])
     answers = short.activity((1.0, 0.5))
     dataset.layout = replace(dataset.layout, n_prepad=30)

@@ -264,31 +264,41 @@ def test_adam_is_torchs_without_its_compiler():
     assert subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=False).returncode == 0
 
 
+def first_step(args, prepad, frames, *, skip=0):
+    """Return (loss, gradients, a running variance) of a first batch after ``frames`` of grey."""
+    settings = settings_of(
+        args, f"prepad={prepad}", f"dataset.num_t_pts_prepad={frames}",
+        "model.network.tau_init=[-2,-1]", "model.lobula.tau_init=[-2,-1]",
+    )  # fmt: skip
+    dataset = open_dataset(settings)
+    model = model_from_config(model_settings(settings, dataset), seed=0)
+    model.norm_skip_frames = skip
+    dataset.sample = sampler_of(model)
+    batch = default_collate([dataset[row] for row in (0, 4, 9, 20)])
+    model.train()
+    curves = model.predict_items(batch["sampled"], batch["lc_type"], batch["neuron_num"][:, 0])
+    total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
+    total.backward()
+    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return float(total.detach()), grads, model.norm_layers[1].running_var.clone()
+
+
+def same_steps(ours, expected, *, rel, grad_rel):
+    """Assert that two results of ``first_step`` are equal; a gradient by its largest value."""
+    assert ours[0] == pytest.approx(expected[0], rel=rel)
+    torch.testing.assert_close(ours[2], expected[2], rtol=rel, atol=1e-7)
+    for name, grad in expected[1].items():
+        scale = float(grad.abs().max()) + 1e-6
+        assert float((ours[1][name] - grad).abs().max()) < grad_rel * scale, name
+
+
 def test_settled_grey_is_endless_padding(tiny_args):
     """Losses and gradients are those of very long padding of which 5 frames count."""
     results = []
     for prepad, frames in (("settled", 5), ("frames", 1200)):
-        settings = settings_of(
-            tiny_args, f"prepad={prepad}", f"dataset.num_t_pts_prepad={frames}",
-            "model.network.tau_init=[-2,-1]", "model.lobula.tau_init=[-2,-1]",
-        )  # fmt: skip
-        dataset = open_dataset(settings)
-        model = model_from_config(model_settings(settings, dataset), seed=0)
-        model.norm_skip_frames = 1195 if prepad == "frames" else 0
-        dataset.sample = sampler_of(model)
-        batch = default_collate([dataset[row] for row in (0, 4, 9, 20)])
-        model.train()
-        curves = model.predict_items(batch["sampled"], batch["lc_type"], batch["neuron_num"][:, 0])
-        total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
-        total.backward()
-        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        results.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
-    (ours, grads, var), (theirs, expected, expected_var) = results
-    assert ours == pytest.approx(theirs, rel=1e-4)
-    torch.testing.assert_close(var, expected_var, rtol=1e-4, atol=1e-7)
-    for name, grad in expected.items():
-        scale = float(grad.abs().max()) + 1e-6
-        assert float((grads[name] - grad).abs().max()) < 2e-3 * scale, name
+        skip = 1195 if prepad == "frames" else 0
+        results.append(first_step(tiny_args, prepad, frames, skip=skip))
+    same_steps(*results, rel=1e-4, grad_rel=2e-3)
 
 
 def test_thinned_grey_is_the_published_padding(tiny_args, monkeypatch):
@@ -298,28 +308,10 @@ def test_thinned_grey_is_the_published_padding(tiny_args, monkeypatch):
     results, seen = [], []
     monkeypatch.setattr(models, "knots_of", lambda n: seen.append(n) or knots_of(n))
     for prepad in ("thinned", "frames"):
-        settings = settings_of(
-            tiny_args, f"prepad={prepad}", "dataset.num_t_pts_prepad=600",
-            "model.network.tau_init=[-2,-1]", "model.lobula.tau_init=[-2,-1]",
-        )  # fmt: skip
-        dataset = open_dataset(settings)
-        model = model_from_config(model_settings(settings, dataset), seed=0)
-        dataset.sample = sampler_of(model)
-        batch = default_collate([dataset[row] for row in (0, 4, 9, 20)])
-        model.train()
-        curves = model.predict_items(batch["sampled"], batch["lc_type"], batch["neuron_num"][:, 0])
-        total, _ = batch_loss(curves, batch["ca_trace"], batch["scored"], batch["lc_type"])
-        total.backward()
-        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        results.append((float(total.detach()), grads, model.norm_layers[1].running_var.clone()))
+        results.append(first_step(tiny_args, prepad, 600))
     assert len(seen) == 1
     assert seen[0] >= 600
-    (ours, grads, var), (theirs, expected, expected_var) = results
-    assert ours == pytest.approx(theirs, rel=1e-5)
-    torch.testing.assert_close(var, expected_var, rtol=1e-5, atol=1e-7)
-    for name, grad in expected.items():
-        scale = float(grad.abs().max()) + 1e-6
-        assert float((grads[name] - grad).abs().max()) < 1e-3 * scale, name
+    same_steps(*results, rel=1e-5, grad_rel=1e-3)
 
 
 def test_a_thinned_run_trains(tiny_args, tmp_path):
